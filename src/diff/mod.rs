@@ -1,0 +1,1 @@
+//! Attrs + caches → what must be built.

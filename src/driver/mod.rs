@@ -1,0 +1,1 @@
+//! The select loop: inputs in, actions out.

@@ -1,0 +1,1 @@
+//! Flake → stream of attrs.

@@ -1,0 +1,496 @@
+//! The one public fact type. Whatever happens in a run is one [`Event`]; the screen, the record and every report
+//! are folds over them and see nothing else.
+//!
+//! Events carry ids and plain data, never handles. A drv is introduced once by [`Fact::DrvNeeded`], an attr by
+//! [`Fact::AttrListed`], a builder and a cache by their `Ready` facts; later facts name them by id. Store paths are
+//! absolute texts, so that a record can be read without a store. Only the driver makes events: it numbers and
+//! stamps them (`driver::clock`). Log lines of builds are no events: they go to one file a drv (`record::logs`).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
+
+/// Version of the event lines in a record. Fields may be added within one version, never renamed or removed.
+pub const FORMAT: u32 = 1;
+
+/// A text shared by many holders; store paths and messages.
+pub type Text = Arc<str>;
+
+/// Time since the start of the run, in whole microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// Seconds since the start of the run.
+    #[must_use]
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+
+    /// From seconds since the start of the run.
+    #[must_use]
+    pub fn from_seconds(seconds: f64) -> Self {
+        Self((seconds * 1e6) as u64)
+    }
+
+    /// The seconds between an earlier moment and this one; 0 if it is not earlier.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> f64 {
+        Self(self.0.saturating_sub(earlier.0)).seconds()
+    }
+}
+
+/// One fact with its place in the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// 0, 1, 2, … without gaps.
+    pub seq: u64,
+    /// When drover learned of it, in µs since the start of the run; never decreases.
+    pub at: Moment,
+    /// What happened.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+/// The five stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Flake → attrs with their drvs.
+    Eval,
+    /// drvs → what has to be built.
+    Diff,
+    /// Building and fetching.
+    Build,
+    /// Outputs → caches.
+    Push,
+    /// Closing the record.
+    Record,
+}
+
+/// The closed list of error classes (design §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub enum Class {
+    Eval,
+    Oom,
+    Build,
+    Signal,
+    NoOutput,
+    HashMismatch,
+    DisallowedReference,
+    Timeout,
+    Silent,
+    LogLimit,
+    DiskFull,
+    NoBuilder,
+    BuilderLost,
+    Dependency,
+    Network,
+    Cache,
+    Signature,
+    Cancelled,
+    Policy,
+    Internal,
+}
+
+/// What is known of an attr in the end (design §2, `--json`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub enum Status {
+    Built,
+    Cached,
+    Valid,
+    Failed,
+    EvalFailed,
+    Skipped,
+    Unaffected,
+    ToBuild,
+    ToFetch,
+}
+
+/// Why something did not work, as far as a person can act on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its class.
+    pub class: Class,
+    /// One or more lines, without colour; no trailing newline.
+    pub message: Text,
+    /// `file:line:column` relative to the flake, where Nix says one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Text>,
+}
+
+/// One output of a drv.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputPath {
+    /// `out`, `dev`, …
+    pub name: Text,
+    /// Its store path; `None` while it is not known (opaque drvs).
+    pub path: Option<Text>,
+}
+
+/// How one attempt ended. The retry table in `sched` has one row for each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum AttemptEnd {
+    /// The builder ran and all outputs are valid there.
+    Built {
+        /// The outputs as they are now known (an opaque drv's are only known here).
+        outputs: Vec<OutputPath>,
+    },
+    /// Somebody else had built it, or the store fetched it.
+    AlreadyValid {
+        /// As in `Built`.
+        outputs: Vec<OutputPath>,
+    },
+    /// It failed.
+    Failed(Failure),
+}
+
+/// The one final word on a drv that had to be built or fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum DrvOutcome {
+    /// Built in this run.
+    Built,
+    /// Fetched from a cache for those that need it.
+    Fetched,
+    /// Turned out to be there already.
+    Valid,
+    /// Its own attempts failed.
+    Failed(Failure),
+    /// Something that it needs failed; `root` is the drv that did.
+    DependencyFailed {
+        /// The drv whose own attempt failed.
+        root: DrvId,
+    },
+    /// Not tried, or stopped, because the run was stopped or `--fail-fast` said so.
+    Cancelled,
+}
+
+/// How an attr's evaluation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Evaluated {
+    /// It has a derivation.
+    Drv {
+        /// Absolute path of the .drv.
+        drv: Text,
+        /// The derivation's `name`.
+        name: Text,
+        /// Its `system`.
+        system: System,
+        /// The outputs that the attr asks for.
+        outputs: Vec<OutputPath>,
+    },
+    /// It does not evaluate.
+    Failed(Failure),
+    /// It is fine and has nothing to build (an app whose program is a plain source file).
+    Nothing {
+        /// Why, for people.
+        reason: Text,
+    },
+}
+
+/// How a push of one path to one cache ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "push", rename_all = "snake_case")]
+pub enum Pushed {
+    /// Uploaded now.
+    Uploaded {
+        /// Bytes that went to the cache.
+        file_size: u64,
+    },
+    /// It was there already.
+    Present,
+    /// Given up.
+    Failed(Failure),
+}
+
+/// What happened. The serialised tag is `event`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Fact {
+    /// Always the first event.
+    RunStarted {
+        /// [`FORMAT`].
+        format: u32,
+        /// Which run.
+        run: RunId,
+        /// drover's version.
+        drover: Text,
+        /// `run`, `plan`, …
+        command: Text,
+        /// What was asked for, as typed.
+        what: Vec<Text>,
+        /// Wall clock at `at` = 0.
+        started: jiff::Timestamp,
+        /// The version of Nix in force.
+        nix: Text,
+    },
+    /// The flake is locked.
+    FlakeLocked {
+        /// As the user gave it, with the scheme.
+        original: Text,
+        /// The locked reference; for a dirty tree, the original.
+        locked: Text,
+        /// Revision, if it has one.
+        rev: Option<Text>,
+        /// Number of files that differ from the revision; `Some(0)` is a clean tree, `None` has no revision control.
+        dirty_files: Option<u32>,
+        /// A recorded evaluation of the same source answers; nothing is evaluated.
+        recorded: bool,
+    },
+    /// A builder can be used.
+    BuilderReady {
+        /// Its number.
+        builder: BuilderId,
+        /// `local`, `big1`.
+        name: Text,
+        /// How many drvs it builds at once.
+        slots: u32,
+        /// What it can build for, its own first.
+        systems: Vec<System>,
+    },
+    /// A cache answers.
+    CacheReady {
+        /// Its number.
+        cache: CacheId,
+        /// Short name for people: host, or the name in drover.toml.
+        name: Text,
+        /// Where it is.
+        url: Text,
+        /// It is asked and read from.
+        pull: bool,
+        /// It is pushed to.
+        push: bool,
+    },
+    /// A stage began.
+    StageStarted {
+        /// Which.
+        stage: Stage,
+    },
+    /// A stage ended. Stages overlap.
+    StageEnded {
+        /// Which.
+        stage: Stage,
+    },
+    /// An attr is known by name.
+    AttrListed {
+        /// Its number.
+        attr: AttrId,
+        /// Its full path.
+        path: AttrPath,
+        /// Its kind.
+        kind: Kind,
+        /// What people call it: the last part, or the full path where two share it.
+        name: Text,
+    },
+    /// Attrs were left out by default; one line says so.
+    AttrsLeftOut {
+        /// How many.
+        count: u32,
+        /// `3 packages for aarch64-darwin`.
+        what: Text,
+        /// The flag that adds them.
+        flag: Text,
+    },
+    /// An evaluator took up an attr.
+    EvalStarted {
+        /// Which attr.
+        attr: AttrId,
+        /// Which evaluator process, from 0.
+        worker: u32,
+    },
+    /// An evaluator answered.
+    EvalEnded {
+        /// Which attr.
+        attr: AttrId,
+        /// What came out.
+        evaluated: Evaluated,
+    },
+    /// Nix warned while evaluating.
+    EvalWarning {
+        /// Which attr was in flight; `None` when it belongs to the flake.
+        attr: Option<AttrId>,
+        /// The text, without `warning:`.
+        message: Text,
+    },
+    /// The drv of an attr, once the attr's closure has been compared: what has to be done for it.
+    AttrPlanned {
+        /// Which attr.
+        attr: AttrId,
+        /// `to_build`, `to_fetch` (a cache has it), `valid`.
+        status: Status,
+        /// The drv, if anything has to be built or fetched.
+        drv: Option<DrvId>,
+        /// How many drvs must be built for it, itself included.
+        builds: u32,
+    },
+    /// Totals of the comparison so far.
+    DiffProgress {
+        /// Paths that were looked at.
+        paths: u32,
+        /// Valid in the store.
+        valid: u32,
+        /// A cache has it and the store may take it.
+        present: u32,
+        /// No cache has it.
+        absent: u32,
+        /// A cache has it, signed by no key that the store trusts.
+        untrusted: u32,
+        /// A cache gave no answer; treated as absent.
+        no_answer: u32,
+    },
+    /// A drv has to be built, or its outputs fetched for something that has to be built.
+    DrvNeeded {
+        /// Its number.
+        drv: DrvId,
+        /// Absolute path of the .drv.
+        path: Text,
+        /// `nginx-1.29.4`.
+        name: Text,
+        /// Its platform.
+        system: System,
+        /// The needed drvs that must be there before it can start.
+        inputs: Vec<DrvId>,
+        /// It is fetched, not built.
+        fetch: bool,
+        /// Its output paths are unknown before building.
+        opaque: bool,
+        /// Which attr first asked for it.
+        attr: Option<AttrId>,
+        /// Expected seconds, where history knows.
+        expected: Option<f64>,
+    },
+    /// An attempt began: the builder was asked.
+    AttemptStarted {
+        /// Which try.
+        attempt: AttemptId,
+        /// Of which drv.
+        drv: DrvId,
+        /// Where.
+        builder: BuilderId,
+    },
+    /// The drv is being built by somebody else; the attempt holds no slot meanwhile.
+    AttemptWaiting {
+        /// Which try.
+        attempt: AttemptId,
+        /// What it waits for, as the store says.
+        reason: Text,
+    },
+    /// The builder's process really runs now.
+    AttemptBuilding {
+        /// Which try.
+        attempt: AttemptId,
+    },
+    /// The build entered a phase (`configurePhase`).
+    AttemptPhase {
+        /// Which try.
+        attempt: AttemptId,
+        /// Name of the phase.
+        phase: Text,
+    },
+    /// An attempt ended.
+    AttemptEnded {
+        /// Which try.
+        attempt: AttemptId,
+        /// How.
+        #[serde(flatten)]
+        end: AttemptEnd,
+        /// Lines of log.
+        log_lines: u64,
+        /// The last lines, without colour, for failures only.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        log_tail: Vec<Text>,
+    },
+    /// A fetch from caches into the store began.
+    FetchStarted {
+        /// Whose outputs.
+        drv: DrvId,
+    },
+    /// A fetch ended; if it failed, the drv comes again as one to build.
+    FetchEnded {
+        /// Whose outputs.
+        drv: DrvId,
+        /// Why it failed.
+        failure: Option<Failure>,
+    },
+    /// The final word on a needed drv.
+    DrvEnded {
+        /// Which drv.
+        drv: DrvId,
+        /// How.
+        #[serde(flatten)]
+        outcome: DrvOutcome,
+    },
+    /// The final word on an attr.
+    AttrEnded {
+        /// Which attr.
+        attr: AttrId,
+        /// How.
+        status: Status,
+        /// Why, for `skipped` and failures that are no drv's.
+        reason: Option<Text>,
+        /// The drv whose own failure it is, for `failed`.
+        root: Option<DrvId>,
+    },
+    /// A path is to be pushed.
+    PushQueued {
+        /// To which cache.
+        cache: CacheId,
+        /// Absolute store path.
+        path: Text,
+        /// Bytes as NAR.
+        nar_size: u64,
+    },
+    /// A path is being uploaded.
+    PushStarted {
+        /// To which cache.
+        cache: CacheId,
+        /// Absolute store path.
+        path: Text,
+    },
+    /// A push of one path ended.
+    PushEnded {
+        /// To which cache.
+        cache: CacheId,
+        /// Absolute store path.
+        path: Text,
+        /// How.
+        #[serde(flatten)]
+        pushed: Pushed,
+    },
+    /// What was pushed has been read back from the cache.
+    PushVerified {
+        /// Which cache.
+        cache: CacheId,
+        /// Paths that are there.
+        present: u32,
+        /// Paths that should be there and are not.
+        missing: Vec<Text>,
+    },
+    /// Something that a person should know and that fails nothing.
+    Warning {
+        /// One or two lines.
+        message: Text,
+        /// What to type.
+        hint: Option<Text>,
+    },
+    /// Somebody pressed Ctrl-C or sent SIGTERM.
+    Cancelled {
+        /// 1: clean stop, 2: now.
+        level: u8,
+    },
+    /// Always the last event.
+    RunEnded {
+        /// The exit code.
+        exit: u8,
+    },
+}

@@ -1,0 +1,1 @@
+//! The derivation DAG: closure, critical path, cycles. Pure.

@@ -1,0 +1,3 @@
+//! Parse, set up tracing, run, exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Nix's formats and protocols, over any stream.

@@ -1,0 +1,1 @@
+//! Events → disk, and back.

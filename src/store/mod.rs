@@ -1,0 +1,1 @@
+//! Talking to stores and caches.

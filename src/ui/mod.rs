@@ -1,0 +1,1 @@
+//! Live view and CI log of events.
