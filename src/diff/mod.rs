@@ -1,1 +1,3 @@
 //! Attrs + caches → what must be built.
+
+pub mod presence;
