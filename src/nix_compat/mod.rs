@@ -1,1 +1,3 @@
 //! Nix's formats and protocols, over any stream.
+
+pub mod narinfo;

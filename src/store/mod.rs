@@ -1,1 +1,3 @@
 //! Talking to stores and caches.
+
+pub mod cache;
