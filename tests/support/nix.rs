@@ -3,6 +3,7 @@
 //! `DROVER_TEST_NIX` names directories of nix commands, newest first, joined by `:`; without it, what `nix/setup --test`
 //! put under `target/nix` is taken. Nothing here reads or changes the machine's own Nix.
 #![allow(dead_code, unreachable_pub, reason = "a toolbox for many tests; not every tool is in use at every moment")]
+#![allow(clippy::print_stderr, reason = "cargo shows it for failing tests only")]
 #![expect(clippy::disallowed_methods, reason = "test code has to spawn Nix and to read where it is")]
 
 use std::fs;
