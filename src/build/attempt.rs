@@ -144,9 +144,10 @@ async fn ask(
     let answer = if attempt.opaque {
         whole(connection, attempt, listen).await
     } else {
-        let drv = match pool.store().read_drv(&attempt.path).await {
-            Ok(drv) => drv,
-            Err(error) => return failed(Class::Internal, crate::error::chain(&error)),
+        let drv = match pool.store().read_drvs(vec![attempt.path.clone()]).await.pop() {
+            Some(Ok(drv)) => drv,
+            Some(Err(error)) => return failed(Class::Internal, crate::error::chain(&error)),
+            None => return failed(Class::Internal, format!("{} was not read", attempt.path)),
         };
         let basic = match BasicDerivation::new(&drv, attempt.inputs.iter().cloned()) {
             Ok(basic) => basic,
@@ -166,10 +167,13 @@ async fn whole(
     attempt: &Attempt,
     listen: &mut (dyn FnMut(Message) + Send),
 ) -> Result<BuildResult, DaemonError> {
-    let path = DerivedPath::all_outputs(attempt.path.clone());
+    let path = every_output(&attempt.path);
     let results = connection.build_paths(std::slice::from_ref(&path), BuildMode::Normal, listen).await?;
     let found = results.into_iter().find(|(of, _)| *of == path);
-    found.map(|(_, result)| result).ok_or(DaemonError::NoResult { path: attempt.path.clone() })
+    found.map(|(_, result)| result).ok_or_else(|| DaemonError::Protocol {
+        act: "building with what it needs",
+        what: format!("no result for {}", attempt.path),
+    })
 }
 
 /// An error instead of a result: the daemon refused, or is gone.

@@ -2,14 +2,15 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::nix_compat::daemon::Connection;
-use crate::store::{LocalStore, StoreError};
+use crate::store::error::StoreError;
+use crate::store::local::LocalStore;
+use crate::store::session::Session;
 
 /// Connections of which nobody makes use at the moment.
 #[derive(Debug)]
 pub struct Pool {
     store: LocalStore,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Session>>,
 }
 
 impl Pool {
@@ -26,7 +27,7 @@ impl Pool {
     }
 
     /// A warm connection, or a new one.
-    pub async fn take(&self) -> Result<Connection, StoreError> {
+    pub async fn take(&self) -> Result<Session, StoreError> {
         let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match warm {
             Some(connection) => Ok(connection),
@@ -36,7 +37,7 @@ impl Pool {
 
     /// Gives a connection back. One on which anything went wrong in mid-message is closed: a stale word in it would
     /// be taken for the answer to the next request.
-    pub fn give_back(&self, connection: Connection) {
+    pub fn give_back(&self, connection: Session) {
         if connection.is_usable() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }

@@ -1,46 +1,32 @@
 //! Reads .drv files into what the graph keeps. The most files of a run are read here, so it works on all cores.
-//!
-//! Owns the way from bytes to [`DrvInfo`]; where the bytes come from is given in.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use crate::event::{Class, Failure};
 use crate::graph::{DrvInfo, OutputInfo};
-use crate::id::{StoreDir, StorePath};
-use crate::nix_compat::drv;
+use crate::id::StorePath;
+use crate::nix_compat::drv::{self, Derivation};
+use crate::store::error::StoreError;
+use crate::store::local::LocalStore;
 
-/// Largest .drv that is read, in bytes. The largest of real package sets have 2 MB.
-const MAX_BYTES: u64 = 256 << 20;
+/// Below so many files threads cost more than they bring.
+const FEW: usize = 8;
 
-/// Why a .drv could not be read.
+/// Why a drv cannot be taken into the graph.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file could not be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// Where it should be.
-        path: String,
+    /// Its .drv cannot be read.
+    #[error(transparent)]
+    Read(#[from] StoreError),
+    /// The path of an output cannot be computed.
+    #[error("{path} has an output without a valid path")]
+    Output {
+        /// Which .drv.
+        path: StorePath,
         /// Why.
-        source: std::io::Error,
-    },
-    /// It is larger than any derivation.
-    #[error("{path} has {bytes} bytes, too many for a derivation")]
-    Size {
-        /// Which file.
-        path: String,
-        /// Its size.
-        bytes: u64,
-    },
-    /// It is no derivation.
-    #[error("{path} is no derivation that drover can read")]
-    Parse {
-        /// Which file.
-        path: String,
-        /// Why.
-        source: drv::DrvError,
+        source: nix_derivation::Error,
     },
 }
 
@@ -50,48 +36,42 @@ impl From<&LoadError> for Failure {
     }
 }
 
-/// Reads these .drvs below the physical place of the store directory, in parallel; results in the same order.
-#[must_use]
-pub fn read_all(root: &Path, dir: &StoreDir, paths: &[StorePath]) -> Vec<Result<DrvInfo, LoadError>> {
-    // Below a handful the threads cost more than they bring.
-    if paths.len() < 8 {
-        return paths.iter().map(|path| read(root, dir, path)).collect();
+/// Reads these .drvs; results in the same order.
+pub async fn load(store: &LocalStore, paths: Vec<StorePath>) -> Vec<Result<DrvInfo, LoadError>> {
+    let found = |path: &StorePath, drv: Result<Derivation, StoreError>| info(path, &drv?);
+    if store.physical_dir().is_none() {
+        let drvs = store.read_drvs(paths.clone()).await;
+        return paths.iter().zip(drvs).map(|(path, drv)| found(path, drv)).collect();
     }
-    paths.par_iter().map(|path| read(root, dir, path)).collect()
+    let reader = store.drv_reader();
+    let read = move || match paths.len() {
+        0..FEW => paths.iter().map(|path| found(path, reader.read(path))).collect(),
+        _ => paths.par_iter().map(|path| found(path, reader.read(path))).collect(),
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(drvs) => drvs,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
 }
 
-fn read(root: &Path, dir: &StoreDir, path: &StorePath) -> Result<DrvInfo, LoadError> {
-    let file = root.join(path.to_basename());
-    let shown = || file.display().to_string();
-    let failed = |source| LoadError::Read { path: shown(), source };
-    let bytes = std::fs::metadata(&file).map_err(failed)?.len();
-    if bytes > MAX_BYTES {
-        return Err(LoadError::Size { path: shown(), bytes });
-    }
-    let text = std::fs::read(&file).map_err(failed)?;
-    info(&text, dir, path).map_err(|source| LoadError::Parse { path: shown(), source })
-}
-
-/// Parses one .drv.
-pub fn info(text: &[u8], dir: &StoreDir, path: &StorePath) -> Result<DrvInfo, drv::DrvError> {
-    let parsed = drv::parse(text, path, dir)?;
+/// What the graph keeps of a derivation.
+fn info(path: &StorePath, parsed: &Derivation) -> Result<DrvInfo, LoadError> {
+    let outputs =
+        drv::output_paths(parsed).map_err(|source| LoadError::Output { path: path.clone(), source })?.into_iter();
     let inputs = parsed.input_derivations().iter();
     Ok(DrvInfo {
         path: path.clone(),
         name: parsed.name().to_owned(),
-        system: drv::system(&parsed),
-        outputs: drv::output_paths(&parsed)?
-            .into_iter()
-            .map(|(name, path)| OutputInfo { name: name.into(), path })
-            .collect(),
+        system: drv::system(parsed),
+        outputs: outputs.map(|(name, path)| OutputInfo { name: name.into(), path }).collect(),
         inputs: inputs
             .map(|(input, wanted)| (input.clone(), wanted.outputs().iter().map(|name| Arc::from(&**name)).collect()))
             .collect(),
         sources: parsed.input_sources().iter().cloned().collect(),
-        features: drv::required_features(&parsed),
-        prefer_local: drv::prefers_local(&parsed),
-        substitutes: drv::allows_substitutes(&parsed),
-        fixed_output: drv::is_fixed_output(&parsed),
-        dynamic: drv::has_dynamic_inputs(&parsed),
+        features: drv::required_features(parsed),
+        prefer_local: drv::prefers_local(parsed),
+        substitutes: drv::allows_substitutes(parsed),
+        fixed_output: drv::is_fixed_output(parsed),
+        dynamic: drv::has_dynamic_inputs(parsed),
     })
 }
