@@ -10,6 +10,7 @@ use crate::event::{AttemptEnd, Class, Failure, OutputPath};
 use crate::id::{StoreDir, StorePath};
 use crate::nix_compat::daemon::{
     ActivityKind, BasicDerivation, BuildMode, BuildResult, BuildStatus, Connection, DaemonError, DerivedPath, Message,
+    SingleDerivedPath,
 };
 use crate::nix_compat::error_class;
 
@@ -157,7 +158,7 @@ async fn ask(
     };
     match answer {
         Ok(result) => end_of(&result, attempt, connection.store_dir()),
-        Err(error) => failed(class_of(&error), crate::error::chain(&error)),
+        Err(error) => failed(error_class::of_error(&error), crate::error::chain(&error)),
     }
 }
 
@@ -167,21 +168,14 @@ async fn whole(
     attempt: &Attempt,
     listen: &mut (dyn FnMut(Message) + Send),
 ) -> Result<BuildResult, DaemonError> {
-    let path = every_output(&attempt.path);
+    let drv_path = SingleDerivedPath::Opaque(attempt.path.clone());
+    let path = DerivedPath::Built { drv_path, outputs: Vec::new() };
     let results = connection.build_paths(std::slice::from_ref(&path), BuildMode::Normal, listen).await?;
     let found = results.into_iter().find(|(of, _)| *of == path);
     found.map(|(_, result)| result).ok_or_else(|| DaemonError::Protocol {
         act: "building with what it needs",
         what: format!("no result for {}", attempt.path),
     })
-}
-
-/// An error instead of a result: the daemon refused, or is gone.
-fn class_of(error: &DaemonError) -> Class {
-    match error.remote() {
-        Some(remote) => error_class::of_text(&remote.text()),
-        None => Class::BuilderLost,
-    }
 }
 
 fn end_of(result: &BuildResult, attempt: &Attempt, dir: &StoreDir) -> AttemptEnd {
@@ -193,7 +187,9 @@ fn end_of(result: &BuildResult, attempt: &Attempt, dir: &StoreDir) -> AttemptEnd
         };
     }
     let text = result.error_text();
-    failed(error_class::of_result(result.status, &text), error_class::sentence(result.status, &text))
+    // The daemon's own limits are not used, so it cannot have been one of them.
+    let class = error_class::of_status(result.status, &text, error_class::Limits::default());
+    failed(class, error_class::reason(&text))
 }
 
 /// The outputs as the builder names them; where it names none, as they were known before.

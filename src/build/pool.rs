@@ -3,21 +3,22 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::store::error::StoreError;
-use crate::store::local::LocalStore;
+use crate::store::local::{LocalStore, Wishes};
 use crate::store::session::Session;
 
 /// Connections of which nobody makes use at the moment.
 #[derive(Debug)]
 pub struct Pool {
     store: LocalStore,
+    wishes: Wishes,
     idle: Mutex<Vec<Session>>,
 }
 
 impl Pool {
-    /// No connection yet.
+    /// No connection yet; each new one is opened with these wishes.
     #[must_use]
-    pub fn new(store: LocalStore) -> Self {
-        Self { store, idle: Mutex::new(Vec::new()) }
+    pub fn new(store: LocalStore, wishes: Wishes) -> Self {
+        Self { store, wishes, idle: Mutex::new(Vec::new()) }
     }
 
     /// The store that it connects to.
@@ -31,7 +32,7 @@ impl Pool {
         let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match warm {
             Some(connection) => Ok(connection),
-            None => self.store.connect().await,
+            None => self.store.connect_with(&self.wishes).await,
         }
     }
 

@@ -1,22 +1,20 @@
-//! The attrs of a run: what was listed, what came of each. Pure bookkeeping; the driver feeds it and asks it.
+//! The attrs of a run: what each asks for and what it waits for. Pure bookkeeping.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use crate::event::{OutputPath, Status};
-use crate::id::{AttrId, AttrPath, DrvId, Kind, StorePath, System};
+use crate::event::Status;
+use crate::eval::{DrvAnswer, Listed};
+use crate::id::{AttrId, AttrPath, DrvId, Kind};
 
 /// One attr.
 #[derive(Debug)]
-pub(super) struct AttrEntry {
+pub(super) struct Entry {
     pub(super) path: AttrPath,
     pub(super) kind: Kind,
-    /// Its drv, once evaluated.
-    pub(super) drv: Option<StorePath>,
-    pub(super) system: Option<System>,
-    /// The outputs that it asks for.
-    pub(super) outputs: Vec<OutputPath>,
-    /// The node it waits for.
-    pub(super) node: Option<DrvId>,
+    /// Its derivation, once evaluated.
+    pub(super) answer: Option<DrvAnswer>,
+    /// What the comparison said.
+    pub(super) planned: Option<Status>,
     /// The final word.
     pub(super) status: Option<Status>,
 }
@@ -24,58 +22,36 @@ pub(super) struct AttrEntry {
 /// All attrs by number, and who waits for which drv.
 #[derive(Debug, Default)]
 pub(super) struct Attrs {
-    entries: Vec<AttrEntry>,
+    entries: BTreeMap<AttrId, Entry>,
     waiting: BTreeMap<DrvId, Vec<AttrId>>,
 }
 
 impl Attrs {
-    /// Takes the listed attrs, in their order; gives each its number and the name that people call it.
-    pub(super) fn list(&mut self, paths: Vec<AttrPath>) -> Vec<(AttrId, AttrPath, Kind, String)> {
-        let mut seen: HashMap<String, u32> = HashMap::new();
-        for path in &paths {
-            *seen.entry(path.last().to_owned()).or_default() += 1;
-        }
-        let mut listed = Vec::new();
-        for path in paths {
-            let id = AttrId(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
-            let kind = path.kind();
-            let short = path.last();
-            let name = if seen.get(short) == Some(&1) { short.to_owned() } else { path.to_string() };
-            listed.push((id, path.clone(), kind, name));
-            self.entries.push(AttrEntry {
-                path,
-                kind,
-                drv: None,
-                system: None,
-                outputs: Vec::new(),
-                node: None,
-                status: None,
-            });
-        }
-        listed
+    /// Takes in a listed attr.
+    pub(super) fn add(&mut self, listed: &Listed) {
+        let entry =
+            Entry { path: listed.path.clone(), kind: listed.kind, answer: None, planned: None, status: None };
+        self.entries.insert(listed.attr, entry);
     }
 
     /// One attr.
-    pub(super) fn get(&self, attr: AttrId) -> Option<&AttrEntry> {
-        self.entries.get(attr.index())
+    pub(super) fn get(&self, attr: AttrId) -> Option<&Entry> {
+        self.entries.get(&attr)
     }
 
     /// One attr, to change.
-    pub(super) fn get_mut(&mut self, attr: AttrId) -> Option<&mut AttrEntry> {
-        self.entries.get_mut(attr.index())
+    pub(super) fn get_mut(&mut self, attr: AttrId) -> Option<&mut Entry> {
+        self.entries.get_mut(&attr)
     }
 
     /// All, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (AttrId, &AttrEntry)> {
-        self.entries.iter().enumerate().map(|(i, entry)| (AttrId(u32::try_from(i).unwrap_or(u32::MAX)), entry))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (AttrId, &Entry)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
     /// The attr ends when this drv does.
     pub(super) fn wait_for(&mut self, attr: AttrId, drv: DrvId) {
-        if let Some(entry) = self.entries.get_mut(attr.index()) {
-            entry.node = Some(drv);
-            self.waiting.entry(drv).or_default().push(attr);
-        }
+        self.waiting.entry(drv).or_default().push(attr);
     }
 
     /// The attrs that waited for this drv.
@@ -86,19 +62,5 @@ impl Attrs {
     /// Those without a final word.
     pub(super) fn open(&self) -> Vec<AttrId> {
         self.iter().filter(|(_, entry)| entry.status.is_none()).map(|(id, _)| id).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_short_unless_two_share_one() {
-        let mut attrs = Attrs::default();
-        let paths = ["nixosConfigurations.web1", "checks.x86_64-linux.web1", "nixosConfigurations.db1"];
-        let listed = attrs.list(paths.iter().map(|path| path.parse().unwrap()).collect());
-        let names: Vec<_> = listed.into_iter().map(|(_, _, _, name)| name).collect();
-        assert_eq!(names, ["nixosConfigurations.web1", "checks.x86_64-linux.web1", "db1"]);
     }
 }

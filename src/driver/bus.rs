@@ -1,6 +1,7 @@
 //! The one event stream: numbers and stamps each fact, then hands it to the record, the screen and the folds.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::driver::clock::Clock;
 use crate::event::{Event, Fact, Moment};
@@ -27,6 +28,16 @@ impl Bus {
     /// Now.
     pub(super) fn now(&self) -> Moment {
         self.clock.now()
+    }
+
+    /// The moment after this time.
+    pub(super) fn in_future(&self, after: Duration) -> Moment {
+        Moment(self.now().0.saturating_add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// The instant of a moment, to sleep until.
+    pub(super) fn instant(&self, moment: Moment) -> tokio::time::Instant {
+        self.clock.instant(moment)
     }
 
     /// Something happened.

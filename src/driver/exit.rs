@@ -1,6 +1,6 @@
 //! Which exit code a run ends with: its faults, folded from what the driver knows at the end.
 
-use crate::error::{Fault, exit_code, fault_of};
+use crate::error::{Fault, fault_of};
 use crate::event::{DrvOutcome, Evaluated, Event, Fact, Pushed, Status};
 use crate::id::CacheId;
 
@@ -9,11 +9,6 @@ pub(super) fn faults(events: &[Event], optional: &[CacheId]) -> Vec<Fault> {
     let mut faults: Vec<Fault> = events.iter().filter_map(|event| fault(&event.fact, optional)).collect();
     faults.dedup();
     faults
-}
-
-/// The exit code of these events.
-pub(super) fn code(events: &[Event], optional: &[CacheId]) -> u8 {
-    exit_code(&faults(events, optional))
 }
 
 fn fault(fact: &Fact, optional: &[CacheId]) -> Option<Fault> {

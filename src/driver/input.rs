@@ -1,8 +1,5 @@
 //! What can happen to a run from outside: the one type that the loop handles.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use crate::build::News;
 use crate::diff::load::LoadError;
 use crate::diff::presence::Fact as CacheFact;
@@ -10,8 +7,8 @@ use crate::error::Error;
 use crate::event::{AttemptEnd, Failure};
 use crate::graph::DrvInfo;
 use crate::id::{AttemptId, CacheId, DrvId, StorePath};
-use crate::store::cache::Cache;
 
+use super::caches::Opened;
 use super::evaluate::EvalInput;
 use super::pushing::PushInput;
 
@@ -24,7 +21,7 @@ pub(super) enum Input {
     /// The store said which paths are valid.
     Valid(Result<Vec<(Asked, bool)>, Failure>),
     /// The caches that are read from are open, as far as they can be.
-    CachesOpen(Vec<Result<Arc<Cache>, (String, Error)>>),
+    CachesOpen(Vec<Opened>),
     /// The caches answered.
     Facts(Vec<(StorePath, CacheFact)>),
     /// An attempt has something to say.
@@ -36,7 +33,7 @@ pub(super) enum Input {
     /// About pushing to one cache.
     Push(CacheId, PushInput),
     /// Links to results were made, or not.
-    Linked(Result<Vec<PathBuf>, Error>),
+    Linked(Result<(), Error>),
     /// Somebody wants to stop.
     Stop(u8),
     /// Time has come: a deadline of the scheduler, or to look at the screen.
