@@ -4,5 +4,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod daemon_fake;
 mod daemon_real;
 mod lab;
