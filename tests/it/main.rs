@@ -4,5 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod daemon_fake;
+mod daemon_real;
 mod lab;
 mod layers;

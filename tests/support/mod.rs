@@ -1,3 +1,4 @@
 //! What tests share: real Nixes, and fakes that speak the real protocols.
 
+pub mod fake_daemon;
 pub mod nix;

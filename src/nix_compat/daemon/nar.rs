@@ -103,7 +103,9 @@ impl Connection {
         match (source_error, refusal) {
             // The daemon misses the rest and says so; what matters is why there is none.
             (Some(source), _) => {
-                self.settle();
+                if self.unasked().is_none() {
+                    self.settle();
+                }
                 Err(DaemonError::Source { act: ACT, source })
             }
             (None, Some(error)) => Err(self.refused(ACT, error)),
