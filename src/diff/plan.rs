@@ -9,7 +9,7 @@
 //! - A drv must be built as soon as one *wanted* output is missing. Wanted is the union over the edges of all drvs that
 //!   must be built and all attrs, and it grows while evaluation goes on. "Must be built" never turns back.
 //! - A drv is *settled* when nothing that is still to be asked could change what it needs: all its wanted outputs are
-//!   answered, or it must be built and all its inputs are settled. Growth may unsettle it again.
+//!   answered, and if it must be built, all its inputs are settled. Growth may unsettle it again.
 //! - An attr is decided when its drv is settled; then all items that it needs and that nobody got before are given out,
 //!   inputs first.
 
@@ -159,7 +159,7 @@ struct Node {
     strange: bool,
     must_build: bool,
     settled: bool,
-    /// Among the inputs of a drv that must be built.
+    /// Among the inputs, once the drv must be built; 0 before.
     unsettled_inputs: u32,
     dirty: bool,
     given: Given,
@@ -362,11 +362,10 @@ impl Planner {
             self.build(graph, drv);
         }
         let node = &self.nodes[drv.index()];
-        let settled = match &node.load {
-            Load::Failed(_) => true,
-            Load::No | Load::Asked | Load::Done if node.must_build => node.unsettled_inputs == 0,
-            Load::No | Load::Asked | Load::Done => standing != Standing::Open,
-        };
+        // Also of what must be built, every wanted output counts: its users need not wait for those that are valid.
+        let answered =
+            !node.outputs.iter().any(|output| output.wanted && self.output_standing(output) == Standing::Open);
+        let settled = answered && node.unsettled_inputs == 0 || matches!(node.load, Load::Failed(_));
         self.settle(graph, drv, settled);
     }
 

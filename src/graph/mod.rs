@@ -9,6 +9,8 @@ mod drv;
 mod paths;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use dag::Graph;
 pub use drv::{Drv, DrvInfo, OutputInfo, Work};

@@ -1,5 +1,6 @@
 //! Walks over the graph: closure, cycles, longest paths. Iterative throughout: real graphs are hundreds of drvs deep.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use petgraph::algo::toposort;
@@ -44,8 +45,8 @@ impl Graph {
                 if input == start {
                     return Some(ring(&from, start, at));
                 }
-                if !from.contains_key(&input) {
-                    from.insert(input, at);
+                if let Entry::Vacant(new) = from.entry(input) {
+                    new.insert(at);
                     queue.push_back(input);
                 }
             }

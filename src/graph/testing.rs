@@ -2,8 +2,17 @@
 
 use std::sync::Arc;
 
+use proptest::test_runner::Config as ProptestConfig;
+
 use super::{DrvInfo, Graph, OutputInfo};
 use crate::id::{DrvId, StorePath, System};
+
+/// So many cases, unless `PROPTEST_CASES` says otherwise; failures are printed, not kept in files.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    const UNSET: u32 = 256;
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if config.cases == UNSET { ProptestConfig { cases, ..config } } else { config }
+}
 
 /// A store path that nobody else has: `number` is its hash.
 pub(crate) fn path(number: u32, name: &str) -> StorePath {
