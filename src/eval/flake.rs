@@ -289,14 +289,14 @@ pub async fn lock(nix: &Nix, options: &FlakeOptions) -> Result<Locked, LockError
     let mut in_step = true;
     let mut temporary = None;
 
-    // Without updates first: success means that the lock is in step.
-    let ran = metadata(nix, options, &args.flags(), &["--no-update-lock-file"]).await?;
+    // Without updates first: success means that the lock is in step. It fails before anything is written.
+    let ran = metadata(nix, options, &args.flags(), "--no-update-lock-file").await?;
     let base = if ran.ok {
         Some((parse(options, &ran)?, ran))
     } else if options.no_update_lock_file {
         return Err(refused(nix, options, &ran).await);
     } else {
-        let ran = metadata(nix, options, &args.flags(), &[]).await?;
+        let ran = metadata(nix, options, &args.flags(), NO_WRITE).await?;
         match ran.ok {
             true => {
                 let metadata = parse(options, &ran)?;
@@ -322,7 +322,7 @@ pub async fn lock(nix: &Nix, options: &FlakeOptions) -> Result<Locked, LockError
     } else {
         in_step = false;
         let flags: Vec<String> = args.iter().cloned().chain(override_flags(&options.overrides)).collect();
-        let ran = self::metadata(nix, options, &flags, &[]).await?;
+        let ran = self::metadata(nix, options, &flags, NO_WRITE).await?;
         if !ran.ok {
             return Err(refused(nix, options, &ran).await);
         }
@@ -371,9 +371,13 @@ fn override_flags(overrides: &[(String, String)]) -> impl Iterator<Item = String
     overrides.iter().flat_map(|(input, to)| ["--override-input".to_owned(), input.clone(), to.clone()])
 }
 
-/// `nix flake metadata --json`, which never writes flake.lock.
-async fn metadata(nix: &Nix, options: &FlakeOptions, flags: &[String], more: &[&str]) -> Result<Ran, ProcessError> {
-    let mut cmd = nix.cmd(&["flake", "metadata", "--json", "--no-write-lock-file"]).args(flags).args(more);
+/// A lock that changes is told and not written.
+const NO_WRITE: &str = "--no-write-lock-file";
+
+/// `nix flake metadata --json`; `keep` is the flag that keeps flake.lock from being written. (With both of them, a lock
+/// that is not in step is no error.)
+async fn metadata(nix: &Nix, options: &FlakeOptions, flags: &[String], keep: &str) -> Result<Ran, ProcessError> {
+    let mut cmd = nix.cmd(&["flake", "metadata", "--json", keep]).args(flags);
     if options.impure {
         cmd = cmd.arg("--impure");
     }
@@ -390,23 +394,29 @@ async fn refused(nix: &Nix, options: &FlakeOptions, ran: &Ran) -> LockError {
     let reference = reference(options).to_owned();
     let text = ran.error().unwrap_or_default();
     let explained = message::explain(text, |_| false);
-    let roots = match local_path(&reference) {
-        Some(path) => vec![path.to_string_lossy().into_owned()],
-        None => Vec::new(),
-    };
-    let position = explained.position.map(|at| message::relative(&at, &roots));
+    let place = place(nix, &reference);
+    let roots = [place.canonicalize().unwrap_or_else(|_| place.clone()).to_string_lossy().into_owned()];
+    let position = explained.position.map(|at| {
+        let at = message::relative(&at, &roots);
+        // 2.26 names the copy in the store, of which nothing is known yet but the name.
+        let ours = |rest: &&str| rest.split(':').next().is_some_and(|file| place.join(file).exists());
+        at.split_once("-source/").map(|(_, rest)| rest).filter(ours).map(str::to_owned).unwrap_or(at)
+    });
     let all = ran.all();
     let untracked = untracked_in(nix, options, &explained.message).await;
     let message = if explained.message.is_empty() { all.clone() } else { explained.message };
     LockError::Nix { reference, message, position, all, untracked }
 }
 
+/// The directory that a reference as typed names, if it names one.
+fn place(nix: &Nix, reference: &str) -> PathBuf {
+    let path = local_path(reference).unwrap_or_else(|| PathBuf::from(reference.split('?').next().unwrap_or(reference)));
+    nix.dir.as_ref().map_or(path.clone(), |dir| dir.join(&path))
+}
+
 /// The file that a message names, or flake.nix itself, if git does not track it.
 async fn untracked_in(nix: &Nix, options: &FlakeOptions, message: &str) -> Option<String> {
-    let reference = reference(options);
-    let path = local_path(reference).unwrap_or_else(|| PathBuf::from(reference.split('?').next().unwrap_or(reference)));
-    let dir = nix.dir.as_ref().map_or(path.clone(), |dir| dir.join(&path));
-    let tree = git::status(nix, &dir, Look::Untracked).await?;
+    let tree = git::status(nix, &place(nix, reference(options)), Look::Untracked).await?;
     tree.untracked.into_iter().find(|file| message.contains(file.trim_end_matches('/')))
 }
 
@@ -512,7 +522,7 @@ pub async fn unchanged(nix: &Nix, options: &FlakeOptions, locked: &Locked) -> Re
         return Ok(());
     }
     let now = FlakeOptions { reference: locked.original.clone(), ..options.clone() };
-    let ran = metadata(nix, &now, locked.args(), &[]).await?;
+    let ran = metadata(nix, &now, locked.args(), NO_WRITE).await?;
     let same = ran.ok && parse(options, &ran)?.locked.nar_hash.as_deref() == Some(&locked.nar_hash);
     if same { Ok(()) } else { Err(LockError::Changed { reference: reference(options).to_owned() }) }
 }

@@ -22,6 +22,9 @@ const WALK_DEPTH: usize = 24;
 const WALK_NODES: usize = 500_000;
 /// How many nearest names an error shows.
 const NEAREST: usize = 4;
+/// How far below the nearest one they may be, and how far at all (Jaro-Winkler, 1 is equal).
+const NEAR: f64 = 0.1;
+const FAR: f64 = 0.7;
 
 /// One attr that is to be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +120,7 @@ fn depth(kind: Kind) -> Option<usize> {
 /// What a question about names was answered with.
 enum Names {
     Found(Vec<String>),
-    Missing(Vec<String>),
+    Missing,
     Failed(Failure),
 }
 
@@ -164,13 +167,13 @@ impl Lister<'_> {
     async fn names(&mut self, path: &AttrPath) -> Result<Names, Error> {
         let (output, below) = split(path);
         if !expr::is_variable(output) {
-            return Ok(Names::Missing(Vec::new()));
+            return Ok(Names::Missing);
         }
         let answer = self.ask(&question("names", output, serde_json::json!({ "path": below }))).await?;
         Ok(match answer {
             Ok(answer) => match answer.get("names") {
                 Some(names) => Names::Found(texts(names)),
-                None => Names::Missing(missing_names(&answer)),
+                None => Names::Missing,
             },
             Err(failure) => Names::Failed(failure),
         })
@@ -193,7 +196,7 @@ impl Lister<'_> {
         while let Some(path) = open.pop() {
             let names = match self.names(&path).await? {
                 Names::Found(names) => names,
-                Names::Missing(_) => continue,
+                Names::Missing => continue,
                 Names::Failed(failure) => {
                     entries.push(Entry::failed(path, failure));
                     continue;
@@ -379,17 +382,19 @@ fn missing_names(answer: &Value) -> Vec<String> {
 /// Nothing has that name; the nearest names are shown.
 fn unknown(text: &str, near: &[String]) -> Error {
     let error = Error::usage(format!("this flake has no attr '{text}'"));
+    let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
+    let wanted = last(text);
     let names: BTreeSet<&String> = near.iter().collect();
-    let mut scored: Vec<(f64, &String)> = names
-        .into_iter()
-        .map(|name| {
-            let last = name.rsplit('.').next().unwrap_or(name);
-            (strsim::jaro_winkler(text, name).max(strsim::jaro_winkler(text, last)), name)
-        })
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    let mut scored: Vec<(f64, &String)> =
+        names.into_iter().map(|name| (strsim::jaro_winkler(&wanted, &last(name)), name)).collect();
+    // Of two ways to write one name, the one that is like what was typed comes first.
+    let unlike = |name: &str| name.contains('.') != text.contains('.');
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (unlike(a.1), a.1).cmp(&(unlike(b.1), b.1))));
+    let mut seen = BTreeSet::new();
+    scored.retain(|(_, name)| seen.insert(last(name)));
+    let enough = scored.first().map_or(0.0, |(best, _)| best - NEAR).max(FAR);
     let nearest: Vec<&str> =
-        scored.iter().filter(|(score, _)| *score > 0.7).take(NEAREST).map(|(_, name)| name.as_str()).collect();
+        scored.iter().filter(|(score, _)| *score >= enough).take(NEAREST).map(|(_, name)| name.as_str()).collect();
     match nearest.is_empty() {
         true => error.hint("nix flake show"),
         false => error.hint(format!("did you mean {}?", nearest.join(", "))),
@@ -415,7 +420,7 @@ pub async fn left_out(
                 Some(2) => 1,
                 _ => match lister.names(&path).await? {
                     Names::Found(names) => names.len(),
-                    Names::Missing(_) | Names::Failed(_) => continue,
+                    Names::Missing | Names::Failed(_) => continue,
                 },
             };
             total += count;

@@ -96,7 +96,20 @@ impl Seat {
     fn explain(&self, error: &str) -> Failure {
         let explained = message::explain(error, |at| at.contains(expr::FILE));
         let position = explained.position.map(|at| message::relative(&at, &self.shared.roots).into());
-        Failure { class: Class::Eval, message: explained.message.into(), position }
+        let mut text = explained.message;
+        if let Some(file) = self.untracked(&text) {
+            text.push_str(&format!("\nit is there, but Nix sees only what git tracks: git add {file}"));
+        }
+        Failure { class: Class::Eval, message: text.into(), position }
+    }
+
+    /// The file that Nix misses, if it is in the work tree: git does not track it.
+    fn untracked(&self, message: &str) -> Option<String> {
+        let (before, _) = message.split_once("' does not exist").or_else(|| message.split_once("' is not tracked"))?;
+        let file = message::relative(before.rsplit_once('\'')?.1, &self.shared.roots);
+        let tree = self.shared.locked.work_tree()?;
+        let missing = !file.starts_with('/') && tree.join(&file).exists() && !message.contains("git add");
+        (missing && self.shared.locked.dirty.is_some()).then_some(file)
     }
 
     /// Bytes that the process holds, if they are more than its share.

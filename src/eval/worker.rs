@@ -165,7 +165,8 @@ impl Worker {
     pub async fn start(nix: &Nix, locked: &Locked, impure: bool) -> Result<Self, StartError> {
         let purity = if impure { "--impure" } else { "--pure-eval" };
         let cmd = nix
-            .cmd(&["repl", purity, "--no-write-lock-file"])
+            // Without the whole trace the positions that matter may be left out of it.
+            .cmd(&["repl", purity, "--no-write-lock-file", "--show-trace"])
             .args(locked.args())
             // Else readline draws the line that it reads.
             .env("TERM", "dumb")
