@@ -101,12 +101,12 @@ fn with_status(summary: &Summary, which: impl Fn(Option<Status>) -> bool) -> Vec
 /// `ok  40 hosts: 9 built, 31 cached · 212 drvs built · 1.4 GiB pushed · 7m12s`.
 fn ok(summary: &Summary, options: &Options) -> Line {
     let exit = summary.exit.unwrap_or(0);
-    let word = if exit == 0 {
-        Line::new().paint(Paint::Good, "ok")
-    } else {
-        Line::new().paint(Paint::Bad, format!("exit {exit}"))
+    let (paint, word) = if exit == 0 { (Paint::Good, "ok".to_owned()) } else { (Paint::Bad, format!("exit {exit}")) };
+    let line = match options.clock {
+        true => Line::from(format!("{:>5} ", clock(summary.seconds()))).paint(paint, format!("{word:<9} ")),
+        false => Line::new().paint(paint, word).text("  "),
     };
-    let mut line = word.text(format!("  {}", what_was(summary)));
+    let mut line = line.text(what_was(summary));
     let mut parts = Vec::new();
     if summary.counts.built > 0 {
         parts.push(format!("{} built", plural(summary.counts.built, "drv", "drvs")));
