@@ -1,2 +1,11 @@
 //! The one integration binary. Each module is one story; `layers` also checks that no file is forgotten here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what went wrong by panicking")]
+
+#[path = "../support/fake_cache.rs"]
+mod fake_cache;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cache;
+mod push;
+mod push_queue;

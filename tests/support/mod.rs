@@ -1,0 +1,3 @@
+//! What tests share: real Nixes, and fakes that speak the real protocols.
+
+pub mod nix;
