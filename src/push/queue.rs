@@ -46,7 +46,8 @@ pub struct Item {
 pub enum Input {
     /// Paths to push; those that are known already are ignored.
     Add(Vec<Item>),
-    /// Paths that other caches hold, so that references to them are fine.
+    /// Paths that other caches hold, so that references to them are fine. Best said before a path that refers to
+    /// them is added: what was given up already stays so.
     Held(Vec<StorePath>),
     /// Nothing will be added any more: what refers to a path that nobody knows is given up.
     NoMore,

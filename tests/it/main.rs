@@ -4,7 +4,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cache;
 mod daemon_fake;
 mod daemon_real;
+mod eval;
+mod eval_flake;
+mod eval_record;
 mod lab;
 mod layers;
+mod push;
+mod push_queue;

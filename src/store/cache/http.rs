@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode, Url};
 
@@ -118,7 +119,7 @@ impl HttpCache {
             answers.push(self.ask_one(trust, first, 1).await);
         }
         let rest = paths.get(answers.len()..).unwrap_or_default();
-        let rest = in_order(rest.iter().map(|path| self.ask_one(trust, path, self.patience.attempts))).await;
+        let rest = in_order(rest.len(), |at| self.ask_one(trust, &rest[at], self.patience.attempts)).await;
         answers.extend(rest);
         answers
     }
@@ -137,7 +138,7 @@ impl HttpCache {
 
     /// Reads the records of all paths, and asks for their NARs.
     pub(super) async fn inspect(&self, trust: &Trust, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
-        in_order(paths.iter().map(|path| self.inspect_one(trust, path))).await
+        in_order(paths.len(), |at| self.inspect_one(trust, &paths[at])).await
     }
 
     async fn inspect_one(&self, trust: &Trust, path: &StorePath) -> Result<Option<Held>, Failure> {
@@ -273,10 +274,22 @@ impl HttpCache {
     }
 }
 
-/// Runs all, a window at a time, and gives the results in the order of the futures.
-async fn in_order<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let numbered = futures.enumerate().map(|(at, future)| async move { (at, future.await) });
-    let mut results: Vec<_> = stream::iter(numbered).buffer_unordered(WINDOW).collect().await;
+/// Runs `start(0)` … `start(count - 1)`, a window at a time, and gives the results in that order.
+async fn in_order<F: Future>(count: usize, start: impl Fn(usize) -> F) -> Vec<F::Output> {
+    let numbered = |at: usize| {
+        let running = start(at);
+        async move { (at, running.await) }
+    };
+    let mut running: FuturesUnordered<_> = (0..count.min(WINDOW)).map(numbered).collect();
+    let mut next = running.len();
+    let mut results = Vec::with_capacity(count);
+    while let Some(result) = running.next().await {
+        results.push(result);
+        if next < count {
+            running.push(numbered(next));
+            next += 1;
+        }
+    }
     results.sort_unstable_by_key(|(at, _)| *at);
     results.into_iter().map(|(_, result)| result).collect()
 }
