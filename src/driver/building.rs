@@ -11,7 +11,7 @@ use crate::event::{AttemptEnd, Class, DrvOutcome, Fact, Failure, Stage};
 use crate::graph::{Graph, Work};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId, StorePath};
 use crate::record::{Kept, LogWriter};
-use crate::report::History;
+use crate::report::history::History;
 use crate::sched::{Action, Builder, Input as SchedInput, Item, Policy, Scheduler};
 
 use super::context::Context;
@@ -340,6 +340,7 @@ fn local_builder(ctx: &Context) -> Builder {
     let jobs = ctx.settings.build.max_jobs.or(nix_jobs).unwrap_or(u32::try_from(cores).unwrap_or(1));
     Builder {
         id: BuilderId(0),
+        name: "local".to_owned(),
         slots: jobs,
         systems: nix.systems().into_iter().collect(),
         features: nix.system_features.iter().cloned().collect(),

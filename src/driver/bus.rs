@@ -65,7 +65,7 @@ impl Bus {
 
     /// A line of a build's log, for those who want to see it.
     pub(super) fn log(&mut self, drv: DrvId, line: &[u8]) {
-        self.ui.on_log(drv, line);
+        self.ui.on_log(drv, &crate::record::clean(line));
     }
 
     /// End of a turn: what happened is on disk, and on the screen if it is time.

@@ -43,9 +43,10 @@ use crate::diff::plan::Decision;
 use crate::error::{Error, Fault, Result, exit_code};
 use crate::eval::{Answer, DrvAnswer, EvalMsg};
 use crate::event::{DrvOutcome, Event, Fact, Moment, Stage, Status};
-use crate::id::{AttemptId, AttrId, CacheId, DrvId, Kind, StorePath, System};
+use crate::id::{AttemptId, AttrId, CacheId, DrvId, Kind, RunId, StorePath, System};
 use crate::record::RunDir;
-use crate::report::{History, Summary};
+use crate::report::history::History;
+use crate::report::summary::Summary;
 use crate::sched::Input as SchedInput;
 use crate::ui::Ui;
 
@@ -83,6 +84,8 @@ pub struct Request {
     pub settings: Settings,
     /// How far to go.
     pub mode: Mode,
+    /// Which run it is.
+    pub run: RunId,
     /// When the process started.
     pub clock: Clock,
     /// The screen.

@@ -220,7 +220,7 @@ impl Planning {
                 })
             });
         }
-        let decisions = self.planner.decisions();
+        let decisions = self.planner.decisions(&self.graph);
         self.tell(ctx);
         decisions
     }

@@ -13,9 +13,10 @@ use crate::id::{CacheId, StorePath};
 use crate::nix_compat::daemon;
 use crate::nix_compat::narinfo::NixHash;
 use crate::push::queue::{Action, End, Input as QueueInput, Item, Limits};
-use crate::push::{Closure, Nar, PathInfo, Queue, Verified};
+use crate::push::{Closure, Nar, PathInfo, Queue, Source, Verified};
 use crate::store::cache::{Cache, Sink};
 use crate::store::error::StoreError;
+use crate::store::session::Session;
 
 use super::context::{Context, store_failure};
 use super::input::Input;
@@ -150,11 +151,17 @@ impl Target {
         let id = self.cache.id();
         let upstream: Vec<_> = upstream.iter().filter(|cache| cache.id() != id).cloned().collect();
         let known: BTreeSet<StorePath> = self.infos.keys().cloned().collect();
-        let ours = self.built.clone();
+        let built = self.built.clone();
         let (pool, roots) = (ctx.pool.clone(), outputs.to_vec());
         self.start(ctx, async move {
-            let closure = walk(&pool, roots, &known, &ours, &upstream).await;
-            Input::Push(id, PushInput::Closure(closure.map_err(|error| store_failure(&error))))
+            let walk = async {
+                let mut walk = Walk { session: pool.take().await?, known, built, upstream };
+                let closure = crate::push::closure(roots, &mut walk).await;
+                pool.give_back(walk.session);
+                closure
+            };
+            let closure = walk.await.map_err(|error| store_failure(&error));
+            Input::Push(id, PushInput::Closure(closure))
         });
     }
 
@@ -342,34 +349,34 @@ fn item(info: &PathInfo) -> Item {
     Item { path: info.path.clone(), references: info.others().cloned().collect(), nar_size: info.nar_size }
 }
 
-/// Which paths have to be pushed for these outputs: all that they refer to, less what is known already and what other
-/// caches hold.
-async fn walk(
-    pool: &Pool,
-    roots: Vec<StorePath>,
-    known: &BTreeSet<StorePath>,
-    built: &BTreeSet<StorePath>,
-    upstream: &[Arc<Cache>],
-) -> Result<Closure, StoreError> {
-    let mut session = pool.take().await?;
-    let held = async |paths: Vec<StorePath>| -> Result<Vec<bool>, StoreError> {
-        let ask: Vec<StorePath> =
-            paths.iter().filter(|path| !known.contains(*path) && !built.contains(*path)).cloned().collect();
-        let facts = presence::ask(upstream, &ask, Order::Cascade).await;
-        let upstream: BTreeSet<StorePath> = facts
-            .into_iter()
-            .filter(|(_, fact)| matches!(fact, CacheFact::Present { .. }))
-            .map(|(path, _)| path)
-            .collect();
-        Ok(paths.iter().map(|path| known.contains(path) || upstream.contains(path)).collect())
-    };
-    let infos = async |paths: Vec<StorePath>| match session.path_infos(&paths).await {
-        Ok(infos) => Ok(infos.into_iter().map(|info| info.map(from_daemon)).collect()),
-        Err(error) => Err(session.explain(error)),
-    };
-    let closure = crate::push::closure(roots, held, infos).await;
-    pool.give_back(session);
-    closure
+/// Whom a walk asks: the store over one connection, and the caches that are read from.
+struct Walk {
+    session: Session,
+    /// Paths that are queued already.
+    known: BTreeSet<StorePath>,
+    /// Paths that nobody else can hold.
+    built: BTreeSet<StorePath>,
+    upstream: Vec<Arc<Cache>>,
+}
+
+impl Source for Walk {
+    type Error = StoreError;
+
+    async fn held(&mut self, paths: Vec<StorePath>) -> Result<Vec<bool>, StoreError> {
+        let fresh = |path: &&StorePath| !self.known.contains(*path) && !self.built.contains(*path);
+        let ask: Vec<StorePath> = paths.iter().filter(fresh).cloned().collect();
+        let facts = presence::ask(&self.upstream, &ask, Order::Cascade).await;
+        let present = facts.into_iter().filter(|(_, fact)| matches!(fact, CacheFact::Present { .. }));
+        let upstream: BTreeSet<StorePath> = present.map(|(path, _)| path).collect();
+        Ok(paths.iter().map(|path| self.known.contains(path) || upstream.contains(path)).collect())
+    }
+
+    async fn infos(&mut self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, StoreError> {
+        match self.session.path_infos(&paths).await {
+            Ok(infos) => Ok(infos.into_iter().map(|info| info.map(from_daemon)).collect()),
+            Err(error) => Err(self.session.explain(error)),
+        }
+    }
 }
 
 /// The daemon's words for a path, as a push knows it.

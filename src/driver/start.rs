@@ -9,9 +9,8 @@ use crate::build::Pool;
 use crate::config::{PushWhen, Settings};
 use crate::error::{Error, Fault, Result};
 use crate::event::{FORMAT, Fact};
-use crate::id::RunId;
 use crate::record::{self, RunDir};
-use crate::report::History;
+use crate::report::history::History;
 use crate::store::local::{LocalStore, StoreOptions, Wishes};
 use crate::store::roots::Roots;
 
@@ -28,7 +27,7 @@ use super::{Driver, Mode, Request, caches};
 
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
-    let Request { settings, mode, clock, ui, daemon_socket } = request;
+    let Request { settings, mode, run, clock, ui, daemon_socket } = request;
     let options = StoreOptions {
         store: settings.store.clone(),
         options: settings.eval.options.clone(),
@@ -41,7 +40,6 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let pushed = caches::open_pushed(&store, &settings).await?;
     let signals = Signals::listen()?;
 
-    let run = RunId(ulid::Ulid::new());
     let dir = RunDir::new(&settings.output.state_dir, run);
     let mut bus = Bus::open(clock, &dir, settings.output.events.as_deref(), ui).map_err(|error| {
         Error::from_chain(Fault::Usage, &error).hint("drover run --state-dir DIR    with a directory that can be written")

@@ -18,22 +18,34 @@ pub struct Closure {
     pub invalid: BTreeSet<StorePath>,
 }
 
+/// Who is asked on a walk. (A trait and not two async closures: those cannot be proven to be `Send` over a borrow.)
+pub trait Source: Send {
+    /// Why an answer may fail to come.
+    type Error;
+
+    /// Says, in order, which of some paths other caches hold. It may be asked for paths that were built just now and
+    /// should then answer no at once.
+    fn held(&mut self, paths: Vec<StorePath>) -> impl Future<Output = Result<Vec<bool>, Self::Error>> + Send;
+
+    /// Asks the store, in order; `None` is a path that is not valid there.
+    fn infos(
+        &mut self,
+        paths: Vec<StorePath>,
+    ) -> impl Future<Output = Result<Vec<Option<PathInfo>>, Self::Error>> + Send;
+}
+
 /// Walks the references of `roots`, one level at a time.
-///
-/// `held` says, in order, which of some paths other caches hold; it may be asked for paths that were built just now
-/// and should then answer no at once. `infos` asks the store, in order; `None` is a path that is not valid there.
-pub async fn closure<E>(
+pub async fn closure<S: Source>(
     roots: impl IntoIterator<Item = StorePath>,
-    mut held: impl AsyncFnMut(Vec<StorePath>) -> Result<Vec<bool>, E>,
-    mut infos: impl AsyncFnMut(Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, E>,
-) -> Result<Closure, E> {
+    source: &mut S,
+) -> Result<Closure, S::Error> {
     let mut closure = Closure::default();
     let mut found = Vec::new();
     let mut level: BTreeSet<StorePath> = roots.into_iter().collect();
     let mut seen = level.clone();
     while !level.is_empty() {
         let asked: Vec<StorePath> = level.into_iter().collect();
-        let answers = held(asked.clone()).await?;
+        let answers = source.held(asked.clone()).await?;
         let mut open = Vec::new();
         for (at, path) in asked.into_iter().enumerate() {
             if answers.get(at).copied().unwrap_or(false) {
@@ -42,7 +54,7 @@ pub async fn closure<E>(
                 open.push(path);
             }
         }
-        let mut answers = infos(open.clone()).await?.into_iter();
+        let mut answers = source.infos(open.clone()).await?.into_iter();
         level = BTreeSet::new();
         for path in open {
             match answers.next().flatten() {
@@ -115,6 +127,24 @@ mod tests {
         }
     }
 
+    struct Lab {
+        store: BTreeMap<StorePath, PathInfo>,
+        asked: Vec<StorePath>,
+    }
+
+    impl Source for Lab {
+        type Error = Infallible;
+
+        async fn held(&mut self, paths: Vec<StorePath>) -> Result<Vec<bool>, Infallible> {
+            self.asked.extend(paths.clone());
+            Ok(paths.iter().map(|asked| *asked == path(1)).collect())
+        }
+
+        async fn infos(&mut self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, Infallible> {
+            Ok(paths.iter().map(|path| self.store.get(path).cloned()).collect())
+        }
+    }
+
     #[tokio::test]
     async fn walks_until_other_caches_hold_it() {
         // 9 → 5, 4; 5 → 5, 3; 4 → 3, 2; 3 → 1 (held), 7 is gone from the store.
@@ -123,17 +153,9 @@ mod tests {
                 .into_iter()
                 .map(|info| (info.path.clone(), info))
                 .collect();
-        let mut asked = Vec::new();
-        let closure = closure(
-            [path(9)],
-            async |paths: Vec<StorePath>| {
-                asked.extend(paths.clone());
-                Ok::<_, Infallible>(paths.iter().map(|asked| *asked == path(1)).collect())
-            },
-            async |paths: Vec<StorePath>| Ok(paths.iter().map(|path| store.get(path).cloned()).collect()),
-        )
-        .await
-        .unwrap();
+        let mut lab = Lab { store, asked: Vec::new() };
+        let closure = closure([path(9)], &mut lab).await.unwrap();
+        let asked = lab.asked;
         let order: Vec<_> = closure.push.iter().map(|info| info.path.clone()).collect();
         assert_eq!(order.len(), 5);
         for (at, info) in closure.push.iter().enumerate() {
