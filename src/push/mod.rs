@@ -9,7 +9,7 @@ pub mod queue;
 pub mod upload;
 pub mod verify;
 
-pub use closure::{Closure, closure};
+pub use closure::{Closure, Source, closure};
 pub use info::PathInfo;
 pub use queue::Queue;
 pub use upload::{Nar, UploadError, finish, upload};
