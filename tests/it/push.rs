@@ -509,6 +509,33 @@ fn memory_does_not_grow_with_the_nar() {
 }
 
 #[test]
+fn a_broken_stream_is_told_from_a_broken_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("cache");
+    block_on(async {
+        let cache = target(&root, "/nix/store", "").await;
+        let info = fake_info(1, &[3; 3 << 20], &[]);
+        let broken = breaking(&[3; 1000], io::ErrorKind::ConnectionReset);
+        let error = upload(cache.sink().unwrap(), &info, broken).await.unwrap_err();
+        assert!(matches!(&error, UploadError::Read { source, .. } if source.kind() == io::ErrorKind::ConnectionReset));
+        assert!(error.stream_is_lost() && error.failure().class == Class::Network, "{error:?}");
+
+        // The cache breaks while more than all chunks together is still to come.
+        std::fs::remove_dir(root.join("nar")).unwrap();
+        std::fs::write(root.join("nar"), "in the way").unwrap();
+        let error = upload(cache.sink().unwrap(), &info, io::Cursor::new(vec![3; 3 << 20])).await.unwrap_err();
+        assert!(matches!(error, UploadError::Write { .. }), "{error:?}");
+        assert!(error.stream_is_lost());
+    });
+}
+
+/// These bytes, then this error.
+fn breaking(bytes: &[u8], error: io::ErrorKind) -> impl AsyncRead + Unpin {
+    let parts = [Ok(tokio_util::bytes::Bytes::copy_from_slice(bytes)), Err(io::Error::from(error))];
+    tokio_util::io::StreamReader::new(futures_util::stream::iter(parts))
+}
+
+#[test]
 fn an_upload_that_is_dropped_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("cache");
