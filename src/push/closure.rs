@@ -1,6 +1,6 @@
 //! Which paths to push: all that the roots refer to, less what other caches hold.
 //!
-//! How a store is asked for a path and how caches are asked is given in, so that this works over any connection.
+//! Who is asked for a path is given in as a [`Source`], so that this works over any connection.
 
 use std::collections::BTreeSet;
 
@@ -18,23 +18,22 @@ pub struct Closure {
     pub invalid: BTreeSet<StorePath>,
 }
 
-/// Who is asked on a walk. (A trait and not two async closures: those cannot be proven to be `Send` over a borrow.)
-pub trait Source: Send {
-    /// Why an answer may fail to come.
+/// Who is asked on the way; both answer in the order of the paths.
+pub trait Source {
+    /// Why it cannot answer; ends the walk.
     type Error;
 
-    /// Says, in order, which of some paths other caches hold. It may be asked for paths that were built just now and
-    /// should then answer no at once.
+    /// Which of these paths other caches hold. Paths that were built just now need not be asked for: false.
     fn held(&mut self, paths: Vec<StorePath>) -> impl Future<Output = Result<Vec<bool>, Self::Error>> + Send;
 
-    /// Asks the store, in order; `None` is a path that is not valid there.
+    /// What the store knows about these paths; `None` for one that is not valid there.
     fn infos(
         &mut self,
         paths: Vec<StorePath>,
     ) -> impl Future<Output = Result<Vec<Option<PathInfo>>, Self::Error>> + Send;
 }
 
-/// Walks the references of `roots`, one level at a time.
+/// Walks the references of `roots`, one level at a time; each path is asked for once.
 pub async fn closure<S: Source>(
     roots: impl IntoIterator<Item = StorePath>,
     source: &mut S,
@@ -127,12 +126,13 @@ mod tests {
         }
     }
 
-    struct Lab {
+    /// A store with these paths; another cache holds path 1.
+    struct Fake {
         store: BTreeMap<StorePath, PathInfo>,
         asked: Vec<StorePath>,
     }
 
-    impl Source for Lab {
+    impl Source for Fake {
         type Error = Infallible;
 
         async fn held(&mut self, paths: Vec<StorePath>) -> Result<Vec<bool>, Infallible> {
@@ -141,6 +141,7 @@ mod tests {
         }
 
         async fn infos(&mut self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, Infallible> {
+            tokio::task::yield_now().await;
             Ok(paths.iter().map(|path| self.store.get(path).cloned()).collect())
         }
     }
@@ -148,14 +149,13 @@ mod tests {
     #[tokio::test]
     async fn walks_until_other_caches_hold_it() {
         // 9 → 5, 4; 5 → 5, 3; 4 → 3, 2; 3 → 1 (held), 7 is gone from the store.
-        let store: BTreeMap<_, _> =
-            [info(9, &[5, 4]), info(5, &[5, 3]), info(4, &[3, 2]), info(3, &[1]), info(2, &[7]), info(1, &[0])]
-                .into_iter()
-                .map(|info| (info.path.clone(), info))
-                .collect();
-        let mut lab = Lab { store, asked: Vec::new() };
-        let closure = closure([path(9)], &mut lab).await.unwrap();
-        let asked = lab.asked;
+        let infos = [info(9, &[5, 4]), info(5, &[5, 3]), info(4, &[3, 2]), info(3, &[1]), info(2, &[7]), info(1, &[0])];
+        let store = infos.into_iter().map(|info| (info.path.clone(), info)).collect();
+        let mut fake = Fake { store, asked: Vec::new() };
+        // In a task, as the driver does it.
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { (closure([path(9)], &mut fake).await.unwrap(), fake.asked) });
+        let (closure, asked) = tasks.join_next().await.unwrap().unwrap();
         let order: Vec<_> = closure.push.iter().map(|info| info.path.clone()).collect();
         assert_eq!(order.len(), 5);
         for (at, info) in closure.push.iter().enumerate() {

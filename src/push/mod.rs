@@ -12,5 +12,5 @@ pub mod verify;
 pub use closure::{Closure, Source, closure};
 pub use info::PathInfo;
 pub use queue::Queue;
-pub use upload::{Nar, UploadError, finish, upload};
+pub use upload::{Nar, Upload, UploadError, finish, upload};
 pub use verify::{Verified, verify};

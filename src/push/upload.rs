@@ -1,15 +1,19 @@
 //! One path on its way into a cache: its NAR in one pass, then, when all that it refers to is there, its record.
 //!
-//! The NAR is read on the async side and hashed, compressed, hashed again and written on a blocking thread; between
+//! The NAR is written on the async side and hashed, compressed, hashed again and written on a blocking thread; between
 //! the two are a few chunks, so memory stays at a few MiB whatever the size of the NAR.
 
+use std::future::poll_fn;
 use std::io::{self, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::PollSender;
 
 use super::info::{PathInfo, RecordError};
 use crate::event::{Class, Failure};
@@ -114,21 +118,82 @@ impl UploadError {
     }
 }
 
+/// A NAR on its way into the cache: write its bytes, in order, then ask for the [`end`](Upload::end).
+///
+/// Writes wait while the blocking side is busy. Dropping it stops the upload and leaves nothing behind but, for a
+/// moment, a temporary file.
+#[derive(Debug)]
+pub struct Upload {
+    path: String,
+    chunk: Vec<u8>,
+    chunks: PollSender<Vec<u8>>,
+    packing: JoinHandle<Result<Nar, UploadError>>,
+}
+
+impl Upload {
+    /// Starts the blocking side for the NAR of this path. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn start(sink: &Sink, info: &PathInfo) -> Self {
+        let (sender, receiver) = mpsc::channel(CHUNKS);
+        let path = info.path.to_basename();
+        let (to, name, expected, size) = (sink.clone(), path.clone(), info.nar_hash.clone(), info.nar_size);
+        let packing = spawn_blocking(move || pack(&to, name, &expected, size, receiver));
+        Self { path, chunk: Vec::new(), chunks: PollSender::new(sender), packing }
+    }
+
+    /// All bytes are written: the NAR as the cache now holds it, if they were the right ones.
+    pub async fn end(mut self) -> Result<Nar, UploadError> {
+        // If nobody takes the chunk any more, the blocking side says why.
+        let _ = poll_fn(|cx| self.poll_send(cx)).await;
+        self.chunks.close();
+        self.packing.await.unwrap_or(Err(UploadError::Lost { path: self.path }))
+    }
+
+    /// The writing failed: says whose fault it was, the cache's if it took no more, else the one of the `source`.
+    pub async fn failed(self, source: io::Error) -> UploadError {
+        let path = self.path.clone();
+        match self.end().await {
+            Ok(_) | Err(UploadError::Short { .. }) => UploadError::Read { path, source },
+            Err(error) => error,
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.chunk.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        ready!(self.chunks.poll_reserve(cx)).map_err(gone)?;
+        Poll::Ready(self.chunks.send_item(std::mem::take(&mut self.chunk)).map_err(gone))
+    }
+}
+
+impl AsyncWrite for Upload {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.chunk.len() >= CHUNK {
+            ready!(self.poll_send(cx))?;
+        }
+        let taken = bytes.len().min(CHUNK - self.chunk.len());
+        self.chunk.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
 /// Brings the NAR of a path into the cache; reads exactly `info.nar_size` bytes of `nar`. The record is not written
 /// yet: that is [`finish`].
-///
-/// Dropping the future stops the upload and leaves nothing behind but, for a moment, a temporary file.
-pub async fn upload(sink: &Sink, info: &PathInfo, mut nar: impl AsyncRead + Unpin) -> Result<Nar, UploadError> {
-    let path = || info.path.to_basename();
-    let (sender, receiver) = mpsc::channel(CHUNKS);
-    let (to, expected, size) = (sink.clone(), info.nar_hash.clone(), info.nar_size);
-    let name = path();
-    let packing = spawn_blocking(move || pack(&to, name, &expected, size, receiver));
-    let read = feed(&mut nar, info.nar_size, sender).await;
-    let packed = packing.await.map_err(|_| UploadError::Lost { path: path() })?;
-    match (read, packed) {
-        (Err(source), _) => Err(UploadError::Read { path: path(), source }),
-        (Ok(()), packed) => packed,
+pub async fn upload(sink: &Sink, info: &PathInfo, nar: impl AsyncRead + Unpin) -> Result<Nar, UploadError> {
+    let mut upload = Upload::start(sink, info);
+    match tokio::io::copy(&mut nar.take(info.nar_size), &mut upload).await {
+        Ok(_) => upload.end().await,
+        Err(error) => Err(upload.failed(error).await),
     }
 }
 
@@ -142,23 +207,6 @@ pub async fn finish(sink: &Sink, info: &PathInfo, nar: &Nar) -> Result<NarInfo, 
         .map_err(|_| UploadError::Lost { path: path() })?
         .map_err(|source| UploadError::Write { path: path(), source })?;
     Ok(record)
-}
-
-/// Reads `size` bytes into full chunks. Ends early, without an error, if the stream ends or nobody takes the chunks
-/// any more: the other side knows why.
-async fn feed(nar: &mut (impl AsyncRead + Unpin), size: u64, chunks: mpsc::Sender<Vec<u8>>) -> io::Result<()> {
-    let mut nar = nar.take(size);
-    loop {
-        let mut chunk = Vec::with_capacity(CHUNK.min(usize::try_from(nar.limit()).unwrap_or(CHUNK)));
-        while chunk.len() < chunk.capacity() {
-            if nar.read_buf(&mut chunk).await? == 0 {
-                break;
-            }
-        }
-        if chunk.is_empty() || chunks.send(chunk).await.is_err() {
-            return Ok(());
-        }
-    }
 }
 
 /// The blocking half: hash, compress, hash, write; then compare, then give the file its name.

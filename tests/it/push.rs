@@ -14,7 +14,7 @@ use drover::event::Class;
 use drover::id::{CacheId, StoreDir, StorePath};
 use drover::nix_compat::narinfo::NixHash;
 use drover::push::queue::{Action, End, Input, Item, Limits};
-use drover::push::{Nar, PathInfo, Queue, UploadError, closure, finish, upload, verify};
+use drover::push::{Nar, PathInfo, Queue, Source, UploadError, closure, finish, upload, verify};
 use drover::store::cache::{Answer, Cache, CacheConfig, Codec, OpenContext, SecretKey};
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -161,15 +161,24 @@ fn generate_key(lab: &Lab, name: &str) -> (SecretKey, String) {
     (SecretKey::read(&file).unwrap(), file.display().to_string())
 }
 
-/// Every path below `root`, held by nobody else.
+/// The lab's store, and no other cache.
+struct Alone<'a>(&'a Lab);
+
+impl Source for Alone<'_> {
+    type Error = Infallible;
+
+    async fn held(&mut self, paths: Vec<StorePath>) -> Result<Vec<bool>, Infallible> {
+        Ok(vec![false; paths.len()])
+    }
+
+    async fn infos(&mut self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, Infallible> {
+        Ok(paths.iter().map(|path| info(self.0, path)).collect())
+    }
+}
+
+/// Every path below `root`.
 async fn all_infos(lab: &Lab, root: &StorePath) -> Vec<PathInfo> {
-    let found = closure(
-        [root.clone()],
-        async |paths: Vec<StorePath>| Ok::<_, Infallible>(vec![false; paths.len()]),
-        async |paths: Vec<StorePath>| Ok(paths.iter().map(|path| info(lab, path)).collect()),
-    )
-    .await
-    .unwrap();
+    let found = closure([root.clone()], &mut Alone(lab)).await.unwrap();
     assert!(found.invalid.is_empty() && found.held.is_empty());
     found.push
 }
@@ -464,7 +473,7 @@ impl Huge {
 
 impl AsyncRead for Huge {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.at % (4 << 20) == 0 {
+        if self.at.is_multiple_of(4 << 20) {
             self.most.fetch_max(resident(), Ordering::Relaxed);
         }
         let start = (self.at % self.block.len() as u64) as usize;
@@ -497,6 +506,33 @@ fn memory_does_not_grow_with_the_nar() {
         // Other tests run beside this one, so some room is left.
         assert!(grown < 64 << 20, "{} MiB more for a NAR of 200 MiB", grown >> 20);
     });
+}
+
+#[test]
+fn a_broken_stream_is_told_from_a_broken_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("cache");
+    block_on(async {
+        let cache = target(&root, "/nix/store", "").await;
+        let info = fake_info(1, &[3; 3 << 20], &[]);
+        let broken = breaking(&[3; 1000], io::ErrorKind::ConnectionReset);
+        let error = upload(cache.sink().unwrap(), &info, broken).await.unwrap_err();
+        assert!(matches!(&error, UploadError::Read { source, .. } if source.kind() == io::ErrorKind::ConnectionReset));
+        assert!(error.stream_is_lost() && error.failure().class == Class::Network, "{error:?}");
+
+        // The cache breaks while more than all chunks together is still to come.
+        std::fs::remove_dir(root.join("nar")).unwrap();
+        std::fs::write(root.join("nar"), "in the way").unwrap();
+        let error = upload(cache.sink().unwrap(), &info, io::Cursor::new(vec![3; 3 << 20])).await.unwrap_err();
+        assert!(matches!(error, UploadError::Write { .. }), "{error:?}");
+        assert!(error.stream_is_lost());
+    });
+}
+
+/// These bytes, then this error.
+fn breaking(bytes: &[u8], error: io::ErrorKind) -> impl AsyncRead + Unpin {
+    let parts = [Ok(tokio_util::bytes::Bytes::copy_from_slice(bytes)), Err(io::Error::from(error))];
+    tokio_util::io::StreamReader::new(futures_util::stream::iter(parts))
 }
 
 #[test]
@@ -535,7 +571,7 @@ fn a_cache_that_cannot_be_written_says_which_path() {
         assert!(matches!(error, UploadError::Write { .. }), "{error:?}");
         assert!(error.failure().message.contains("cannot write") && error.failure().message.contains("-fake"));
         for (params, expected) in [("compression=xz", "compression 'xz'"), ("compression-level=99", "level 99")] {
-            let url = format!("file://{}?{params}", root.display());
+            let url = format!("file://{}?{params}", dir.path().join("other").display());
             let config = CacheConfig { url, push: true, ..CacheConfig::default() };
             let context = OpenContext::new(StoreDir::default());
             let error = Cache::open(CacheId(0), config, &context).await.unwrap_err().to_string();

@@ -96,6 +96,14 @@ pub enum CacheError {
         /// The cache.
         url: String,
     },
+    /// Nothing can be written there.
+    #[error("cannot write to cache '{url}'")]
+    Write {
+        /// The cache.
+        url: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A file of a `file://` cache could not be read or written.
     #[error("cannot {act} '{}'", path.display())]
     Io {
@@ -141,7 +149,7 @@ impl From<CacheError> for error::Error {
             ),
             CacheError::PublicKey { .. } => (Fault::Usage, Some("a public key reads NAME:BASE64".into())),
             CacheError::Compression { .. } => (Fault::Usage, Some("use compression = \"zstd\" or \"none\"".into())),
-            CacheError::ReadOnly { .. } => (Fault::Usage, None),
+            CacheError::ReadOnly { .. } | CacheError::Write { .. } => (Fault::Usage, None),
             CacheError::Io { .. } => (Fault::Unreachable, None),
         };
         let edge = error::Error::from_chain(fault, &error);

@@ -218,7 +218,7 @@ impl HttpCache {
                 self.health.gave_up();
                 return Fetched::NoAnswer(failure);
             }
-            tracing::debug!(cache = %self.shown, %url, attempt, why = %failure.message, "trying again");
+            tracing::debug!(cache = %self.shown, path = url.path(), attempt, why = %failure.message, "trying again");
             *last = Some(failure);
             tokio::time::sleep(self.patience.wait(attempt, throttled, floor)).await;
         }

@@ -91,7 +91,7 @@ impl OpenContext {
             netrc: None,
             ca_file: None,
             patience: Patience::default(),
-            connections: 64,
+            connections: 100,
         }
     }
 }
@@ -116,7 +116,7 @@ pub struct Cache {
 #[derive(Debug)]
 enum Backend {
     File(Arc<FileCache>),
-    Http(HttpCache),
+    Http(Box<HttpCache>),
 }
 
 impl Cache {
@@ -140,6 +140,11 @@ impl Cache {
         let sink = match &backend {
             _ if !config.push => None,
             Backend::File(file) => {
+                // Found out now, not after an hour of building.
+                file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
+                if keys.is_empty() {
+                    warnings.push(format!("cache '{url}' has no secret-key: what is pushed to it is not signed"));
+                }
                 Some(Sink::file(Arc::clone(file), keys, context.store_dir.clone(), codec(&config, params, &url)?))
             }
             Backend::Http(_) => return Err(CacheError::ReadOnly { url }),
@@ -330,7 +335,7 @@ async fn open_backend(
             });
             let patience = patience(context.patience, &location.params);
             let (cache, info) = HttpCache::open(base.clone(), login, &location.shown, context, patience).await?;
-            Ok((Backend::Http(cache), info))
+            Ok((Backend::Http(Box::new(cache)), info))
         }
     }
 }

@@ -28,7 +28,8 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// Zstandard's own default. On a NAR of programs it is 3 times as fast as level 6 for 5 % more bytes.
+    /// Zstandard's own default. Of 71 MB of programs and libraries, level 1 makes 14 % more bytes in 0.55 of the time,
+    /// level 6 makes 6 % fewer in 2.5 times the time.
     pub const DEFAULT_LEVEL: i32 = 3;
 
     /// From this size on (bytes of NAR) more than one thread compresses.
