@@ -135,6 +135,10 @@ impl Lab {
         for sub in ["home", "conf", "config", "cache", "state", "data", "work", "tmp"] {
             fs::create_dir(lab.path(sub)).unwrap();
         }
+        if layout == Layout::Plain {
+            // Without a state directory a daemon whose store is `auto` connects to its own socket, for ever (2.26).
+            fs::create_dir_all(lab.path("var/nix")).unwrap();
+        }
         lab.configure("");
         lab
     }
@@ -311,6 +315,13 @@ pub struct Daemon {
     child: Child,
     /// Its socket.
     pub socket: PathBuf,
+}
+
+impl Daemon {
+    /// Its process; the connections are its children.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Daemon {
