@@ -67,7 +67,7 @@ fn of_text(text: &str) -> Class {
         Class::Signature
     } else if has("you are not privileged") || has("requires trusted") {
         Class::Policy
-    } else if has("is not valid") || has("dependencies couldn't be built") || has("Dependency failed") {
+    } else if has("is not valid") || has("some dependencies of") || has("Dependency failed") {
         Class::Dependency
     } else if has("interrupted by the user") {
         Class::Cancelled
