@@ -62,7 +62,10 @@ impl Scheduler {
         }
         self.rank_added(&added);
         for drv in added {
-            self.check_inputs(drv, actions);
+            match self.impossible(drv) {
+                Some(need) if self.stop == Stop::No => self.fail(drv, self.no_builder(need), actions),
+                Some(_) | None => self.check_inputs(drv, actions),
+            }
             match self.state(drv) {
                 // The fetch that still runs is awaited; then it is placed.
                 State::Fetching { .. } | State::Ended(_) => {}
@@ -77,9 +80,10 @@ impl Scheduler {
     }
 
     /// Whether an item for this drv says something new: it is none yet, or one to fetch. Building makes all outputs,
-    /// so nothing is added to that; and what has failed is not tried again under another name.
+    /// so nothing is added to that; what has failed is not tried again under another name; and when the run is being
+    /// stopped, more is no longer wanted of anything.
     fn is_replaceable(&self, drv: DrvId) -> bool {
-        let fetch = || self.items[drv.index()].work == Work::Fetch;
+        let fetch = || self.stop == Stop::No && self.items[drv.index()].work == Work::Fetch;
         match self.state(drv) {
             State::Unknown => true,
             State::Waiting
@@ -88,7 +92,7 @@ impl Scheduler {
             | State::Running(_)
             | State::Fetching { .. }
             | State::Replanning => fetch(),
-            State::Ended(end) => end == End::Fetched,
+            State::Ended(end) => end == End::Fetched && self.stop == Stop::No,
         }
     }
 
@@ -125,21 +129,17 @@ impl Scheduler {
         self.set_state(drv, state);
     }
 
-    /// Registers an item with its inputs.
+    /// Registers an item with its inputs; those that are there already are forgotten.
     fn link(&mut self, drv: DrvId) {
-        let mut missing = 0;
-        for at in 0..self.items[drv.index()].inputs.len() {
-            let input = self.items[drv.index()].inputs[at];
-            let state = self.state(input);
-            if state == State::Unknown {
-                self.set_state(input, State::Unknown);
+        let mut inputs = std::mem::take(&mut self.entry(drv).inputs);
+        inputs.retain(|input| !self.state(*input).is_done());
+        for input in &inputs {
+            if self.state(*input) == State::Unknown {
+                self.set_state(*input, State::Unknown);
             }
-            if !state.is_done() {
-                missing += 1;
-                self.entry(input).users.push(drv);
-            }
+            self.entry(*input).users.push(drv);
         }
-        self.entry(drv).missing = missing;
+        self.entry(drv).inputs = inputs;
     }
 
     fn add_failed(&mut self, failed: Vec<(DrvId, Failure)>, actions: &mut Vec<Action>) {
@@ -166,18 +166,13 @@ impl Scheduler {
         }
     }
 
-    /// Gives an item that neither runs nor has ended its state: ended if it cannot be, waiting, or ready.
+    /// Gives an item that neither runs nor has ended its state: waiting, or ready.
     fn place(&mut self, drv: DrvId, actions: &mut Vec<Action>) {
         if self.stop != Stop::No {
             self.end(drv, End::Cancelled, DrvOutcome::Cancelled, actions);
             return;
         }
-        if let Some(need) = self.impossible(drv) {
-            let failure = self.no_builder(need);
-            self.fail(drv, failure, actions);
-            return;
-        }
-        let state = if self.items[drv.index()].missing == 0 { State::Ready } else { State::Waiting };
+        let state = if self.items[drv.index()].inputs.is_empty() { State::Ready } else { State::Waiting };
         self.set_state(drv, state);
     }
 
@@ -203,15 +198,10 @@ impl Scheduler {
         for need in impossible.map(NeedId).collect::<Vec<_>>() {
             for drv in self.needs[need.0].open.iter().copied().collect::<Vec<_>>() {
                 match self.state(drv) {
-                    State::Waiting | State::Ready | State::Delayed(_) => {
-                        let failure = self.no_builder(need);
-                        self.fail(drv, failure, actions);
+                    State::Waiting | State::Ready | State::Delayed(_) | State::Fetching { .. } => {
+                        self.fail(drv, self.no_builder(need), actions);
                     }
-                    State::Unknown
-                    | State::Running(_)
-                    | State::Fetching { .. }
-                    | State::Replanning
-                    | State::Ended(_) => {}
+                    State::Unknown | State::Running(_) | State::Replanning | State::Ended(_) => {}
                 }
             }
         }
@@ -341,6 +331,11 @@ impl Scheduler {
             if !state.is_open() {
                 continue;
             }
+            // What no builder takes has failed for that, also if an input did first: so one story is told in any order.
+            let (end, outcome) = match (end, self.impossible(drv)) {
+                (End::DependencyFailed(_), Some(need)) => (End::Failed, DrvOutcome::Failed(self.no_builder(need))),
+                _ => (end, outcome),
+            };
             if matches!(state, State::Fetching { .. }) && self.in_flight.contains(&drv) {
                 actions.push(Action::StopFetch { drv });
             }
@@ -355,17 +350,19 @@ impl Scheduler {
                 }
                 None => {
                     for user in users {
-                        self.input_done(user);
+                        self.input_done(user, drv);
                     }
                 }
             }
         }
     }
 
-    fn input_done(&mut self, user: DrvId) {
+    fn input_done(&mut self, user: DrvId, input: DrvId) {
         let entry = self.entry(user);
-        entry.missing = entry.missing.saturating_sub(1);
-        if entry.missing == 0 && entry.state == State::Waiting {
+        if let Ok(at) = entry.inputs.binary_search(&input) {
+            entry.inputs.remove(at);
+        }
+        if entry.inputs.is_empty() && entry.state == State::Waiting {
             self.set_state(user, State::Ready);
         }
     }

@@ -100,12 +100,10 @@ impl State {
 pub(super) struct Entry {
     pub(super) work: Work,
     pub(super) state: State,
-    /// Without doubles.
+    /// Inputs that were never done since it was added; sorted, without doubles.
     pub(super) inputs: Vec<DrvId>,
     /// Items that wait for this one; empty once it has ended.
     pub(super) users: Vec<DrvId>,
-    /// Inputs that are not done.
-    pub(super) missing: u32,
     /// For items to build.
     pub(super) need: Option<NeedId>,
     /// Expected time, µs.
@@ -130,7 +128,6 @@ impl Entry {
             state: State::Unknown,
             inputs: Vec::new(),
             users: Vec::new(),
-            missing: 0,
             need: None,
             cost: 0,
             rank: 0,
