@@ -1,6 +1,6 @@
 //! The recorded evaluation on real Nixes: what is found again, and what must not be.
 
-use drover::eval::record::{self, Context};
+use drover::eval::record::{self, Context, QuickKey};
 use drover::eval::{EvalOptions, FlakeOptions, Locked, Record};
 
 use super::eval::{block_on, commit, evaluate, fixture, git, lock, options};
@@ -10,7 +10,7 @@ fn context() -> Context {
     Context { nix: "a".to_owned(), settings: String::new() }
 }
 
-fn quick(lab: &Lab, options: &EvalOptions) -> Option<String> {
+fn quick(lab: &Lab, options: &EvalOptions) -> Option<QuickKey> {
     block_on(record::quick_key(&options.nix, &options.flake, &lab.work(), &context()))
 }
 
