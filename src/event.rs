@@ -348,7 +348,21 @@ pub enum Fact {
         /// A cache gave no answer; treated as absent.
         no_answer: u32,
     },
-    /// A drv has to be built, or its outputs fetched for something that has to be built.
+    /// What one cache has answered so far; totals, repeated as they grow.
+    CacheAsked {
+        /// Which cache.
+        cache: CacheId,
+        /// Paths that it has, signed by a key that the store trusts.
+        present: u32,
+        /// Paths that it does not have.
+        absent: u32,
+        /// Paths that it has, signed by no key that the store trusts.
+        untrusted: u32,
+        /// Questions without an answer.
+        no_answer: u32,
+    },
+    /// A drv has to be built, or its outputs fetched for something that has to be built. Comes again with
+    /// `fetch: false` where a fetch failed.
     DrvNeeded {
         /// Its number.
         drv: DrvId,
@@ -368,6 +382,9 @@ pub enum Fact {
         attr: Option<AttrId>,
         /// Expected seconds, where history knows.
         expected: Option<f64>,
+        /// The outputs that are to be built or fetched, as far as they are known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        outputs: Vec<OutputPath>,
     },
     /// An attempt began: the builder was asked.
     AttemptStarted {

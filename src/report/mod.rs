@@ -1,1 +1,20 @@
-//! Folds over events.
+//! Folds over events: what a run did, what failed, where the time went, and the screens that say so.
+//!
+//! Owns every text that people read about a finished or planned run, and the `--json` document. Does not own the
+//! view of a run while it happens (`ui`) nor where records are kept (`record`). [`summary::Summary`] is the one fold;
+//! all else is a pure function of it.
+
+pub mod account;
+pub mod closing;
+pub mod estimate;
+pub mod failure;
+pub mod history;
+pub mod home;
+pub mod json;
+pub mod list;
+pub mod number;
+pub mod plan;
+pub mod pushed;
+pub mod summary;
+pub mod text;
+pub mod time;

@@ -1,2 +1,16 @@
 //! The one integration binary. Each module is one story; `layers` also checks that no file is forgotten here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what went wrong by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cache;
+mod daemon_fake;
+mod daemon_real;
+mod eval;
+mod eval_flake;
+mod eval_record;
+mod lab;
+mod layers;
+mod push;
+mod push_queue;

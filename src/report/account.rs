@@ -1,0 +1,416 @@
+//! The wall-time account: every microsecond of a run has one owner.
+//!
+//! Walks back from the end of the run. Each interval belongs to what the run was waiting for: closing ← the push tail
+//! ← the last attempt ← its latest input, or its wait for a slot ← … ← the comparison and the evaluation that brought
+//! the drv ← the evaluations before it on the same evaluator ← the start. The intervals touch each other and add up
+//! to the wall time, whatever the stream: cut, cancelled, or nonsense. How they read is the business of [`super::time`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::event::{AttemptEnd, Event, Moment};
+use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId};
+
+use super::summary::{Attempt, Drv, Summary};
+
+/// A stretch of wall time with its one owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval {
+    /// Whom the run was waiting for.
+    pub owner: Owner,
+    /// What that was doing.
+    pub what: What,
+    /// Where it did it, if that is a place.
+    pub place: Option<Place>,
+    /// When it began; the `to` of the interval before, or 0.
+    pub from: Moment,
+    /// When it ended.
+    pub to: Moment,
+}
+
+/// Whom a stretch of time belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// drover as a whole.
+    Run,
+    /// The evaluation of one attr.
+    Attr(AttrId),
+    /// One drv.
+    Drv(DrvId),
+    /// A cache that is pushed to.
+    Cache(CacheId),
+}
+
+/// What was being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// Starting, finding builders and caches, locking the flake.
+    Starting,
+    /// Evaluating, or listing what there is to evaluate.
+    Evaluating,
+    /// Comparing with stores and caches.
+    Comparing,
+    /// A drv was ready and all slots of the builder that took it were in use; so many drvs were ready then.
+    Slot {
+        /// Drvs that were ready and waiting, this one included.
+        queued: u32,
+    },
+    /// A drv was ready, there were slots, and it had not been started yet.
+    Handing,
+    /// Its inputs were being brought to the builder.
+    Preparing,
+    /// Somebody else was building it.
+    Elsewhere,
+    /// The builder was at work.
+    Building,
+    /// Its outputs were being fetched from a cache.
+    Fetching,
+    /// Its results were being taken over.
+    Collecting,
+    /// Uploading and reading back after all else was done.
+    Pushing,
+    /// The end of the run.
+    Closing,
+}
+
+impl What {
+    /// One word for the `--json` document.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Evaluating => "evaluating",
+            Self::Comparing => "comparing",
+            Self::Slot { .. } => "waiting_for_slot",
+            Self::Handing => "handing_out",
+            Self::Preparing => "preparing",
+            Self::Elsewhere => "built_elsewhere",
+            Self::Building => "building",
+            Self::Fetching => "fetching",
+            Self::Collecting => "collecting",
+            Self::Pushing => "pushing",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// Where something was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// On a builder.
+    Builder(BuilderId),
+    /// In or from a cache.
+    Cache(CacheId),
+}
+
+/// The account of a stream of events.
+#[must_use]
+pub fn account(events: &[Event]) -> Vec<Interval> {
+    of(&Summary::of(events))
+}
+
+/// The account of a folded run, the earliest interval first.
+#[must_use]
+pub fn of(summary: &Summary) -> Vec<Interval> {
+    let index = Index::new(summary);
+    let mut walk = Walk { s: summary, index: &index, cursor: summary.end, out: Vec::new(), seen: BTreeSet::new() };
+    let mut next = walk.last();
+    walk.take(next.map_or(Moment(0), |(at, _)| at), Owner::Run, What::Closing, None);
+    while let Some((_, node)) = next {
+        // A record that runs in a circle ends here; what is left belongs to the start.
+        if !walk.seen.insert(node) {
+            break;
+        }
+        next = match node {
+            Node::Push(cache) => walk.push(cache),
+            Node::Attempt(attempt) => walk.attempt(attempt),
+            Node::Fetch(drv, number) => walk.fetch(drv, number),
+            Node::Drv(drv) => walk.drv(drv),
+            Node::Needed(drv) => walk.needed(drv),
+            Node::Planned(attr) => walk.planned(attr),
+            Node::Eval(attr) => walk.eval(attr),
+        };
+    }
+    walk.start();
+    walk.out.reverse();
+    walk.out
+}
+
+/// Something that the run may have waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Node {
+    Eval(AttrId),
+    Planned(AttrId),
+    Needed(DrvId),
+    Drv(DrvId),
+    Fetch(DrvId, usize),
+    Attempt(AttemptId),
+    Push(CacheId),
+}
+
+/// The next thing to look at, and when it was done.
+type Step = Option<(Moment, Node)>;
+
+struct Walk<'a> {
+    s: &'a Summary,
+    index: &'a Index,
+    /// All after this has an owner.
+    cursor: Moment,
+    /// Latest first.
+    out: Vec<Interval>,
+    seen: BTreeSet<Node>,
+}
+
+impl Walk<'_> {
+    /// Gives the time from `from` up to the cursor to an owner.
+    fn take(&mut self, from: Moment, owner: Owner, what: What, place: Option<Place>) {
+        let from = from.min(self.cursor);
+        if from < self.cursor {
+            self.out.push(Interval { owner, what, place, from, to: self.cursor });
+            self.cursor = from;
+        }
+    }
+
+    /// The last thing that was done or, in a cut record, was still going on.
+    fn last(&self) -> Step {
+        self.last_but_pushes().into_iter().chain(self.last_push()).max()
+    }
+
+    fn last_push(&self) -> Step {
+        let end = self.s.end;
+        let open = |push: &super::summary::Push| push.started.map(|_| end);
+        let pushes = self.s.pushes.iter().filter_map(|((cache, _), push)| {
+            Some((push.ended.as_ref().map(|(at, _)| *at).or_else(|| open(push))?, Node::Push(*cache)))
+        });
+        let verified = self.s.verified.iter().map(|(cache, verified)| (verified.at, Node::Push(*cache)));
+        pushes.chain(verified).max()
+    }
+
+    /// The last of all but the pushes up to the cursor.
+    fn last_but_pushes(&self) -> Step {
+        let (s, end) = (self.s, self.s.end);
+        let attempts = s.attempts.iter().map(|(id, attempt)| (ended(attempt).unwrap_or(end), Node::Attempt(*id)));
+        let fetches = s.drvs.iter().flat_map(|(id, drv)| {
+            drv.fetches.iter().enumerate().map(|(n, fetch)| (fetch.span.end.unwrap_or(end), Node::Fetch(*id, n)))
+        });
+        let attrs = s.attrs.iter().flat_map(|(id, attr)| {
+            let evaluated = attr.evaluated.as_ref().map(|(at, _)| *at);
+            let eval = evaluated.or_else(|| attr.eval_started.map(|_| end)).map(|at| (at, Node::Eval(*id)));
+            eval.into_iter().chain(attr.planned.as_ref().map(|planned| (planned.at, Node::Planned(*id))))
+        });
+        attempts.chain(fetches).chain(attrs).filter(|(at, _)| *at <= self.cursor).max()
+    }
+
+    /// What was pushed after all else was done.
+    fn push(&mut self, cache: CacheId) -> Step {
+        let before = self.last_but_pushes();
+        let from = before.map_or_else(|| self.begin_of_work(), |(at, _)| at);
+        self.take(from, Owner::Cache(cache), What::Pushing, Some(Place::Cache(cache)));
+        before
+    }
+
+    /// An attempt from its end to its start, then what it had been waiting for.
+    fn attempt(&mut self, id: AttemptId) -> Step {
+        let attempt = self.s.attempts.get(&id)?;
+        let (owner, place) = (Owner::Drv(attempt.drv), Some(Place::Builder(attempt.builder)));
+        self.take(ended(attempt).unwrap_or(self.cursor), owner, What::Collecting, place);
+        let mut marks = vec![(attempt.started, first_part(attempt))];
+        marks.extend(attempt.waiting.as_ref().map(|(at, _)| (*at, What::Elsewhere)));
+        marks.extend(attempt.building.map(|at| (at, What::Building)));
+        marks.sort_by_key(|(at, _)| *at);
+        for (at, what) in marks.into_iter().rev() {
+            self.take(at, owner, what, place);
+        }
+        let ready = self.ready(attempt.drv, Some(id));
+        let at = ready.map_or(Moment(0), |(at, _)| at);
+        let full =
+            self.index.running(attempt.builder, at) >= self.s.builders.get(&attempt.builder).map_or(1, |b| b.slots);
+        let what = if full { What::Slot { queued: self.index.queued(at).max(1) } } else { What::Handing };
+        if ready.is_some() {
+            self.take(at, owner, what, place);
+        }
+        ready
+    }
+
+    fn fetch(&mut self, id: DrvId, number: usize) -> Step {
+        let fetch = self.s.drvs.get(&id)?.fetches.get(number)?;
+        self.take(fetch.span.end.unwrap_or(self.cursor), Owner::Drv(id), What::Collecting, None);
+        self.take(fetch.span.start, Owner::Drv(id), What::Fetching, None);
+        let ready = self.ready(id, None);
+        if let Some((at, _)) = ready {
+            self.take(at, Owner::Drv(id), What::Handing, None);
+        }
+        ready
+    }
+
+    /// What made a drv ready for an attempt: the one before, a fetch that failed, its latest input, or that it was
+    /// found to be needed at all.
+    fn ready(&self, id: DrvId, attempt: Option<AttemptId>) -> Step {
+        let drv = self.s.drvs.get(&id)?;
+        let earlier = drv
+            .attempts
+            .iter()
+            .take_while(|other| Some(**other) != attempt)
+            .filter_map(|other| Some((ended(self.s.attempts.get(other)?)?, Node::Attempt(*other))));
+        let fetches =
+            drv.fetches.iter().enumerate().filter_map(|(n, fetch)| Some((fetch.span.end?, Node::Fetch(id, n))));
+        let inputs =
+            drv.inputs.iter().filter_map(|input| Some((available(self.s.drvs.get(input)?)?, Node::Drv(*input))));
+        let needed = (drv.needed, Node::Needed(id));
+        let all = earlier.chain(fetches).chain(inputs).chain([needed]);
+        all.filter(|(at, node)| *at <= self.cursor && !self.seen.contains(node)).max()
+    }
+
+    /// A drv that another one waited for: its last attempt or fetch, or how it was found to be there already.
+    fn drv(&mut self, id: DrvId) -> Step {
+        let drv = self.s.drvs.get(&id)?;
+        let attempts = drv
+            .attempts
+            .iter()
+            .filter_map(|attempt| Some((ended(self.s.attempts.get(attempt)?)?, Node::Attempt(*attempt))));
+        let fetches =
+            drv.fetches.iter().enumerate().filter_map(|(n, fetch)| Some((fetch.span.end?, Node::Fetch(id, n))));
+        let last = attempts.chain(fetches).filter(|(at, _)| *at <= self.cursor).max();
+        if last.is_none() {
+            self.take(drv.needed, Owner::Drv(id), What::Comparing, None);
+            return Some((drv.needed.min(self.cursor), Node::Needed(id)));
+        }
+        last
+    }
+
+    /// A drv was found to be needed: the comparison, then the evaluation of the attr that asked for it.
+    fn needed(&mut self, id: DrvId) -> Step {
+        let attr = self.s.drvs.get(&id)?.attr;
+        let own = attr.and_then(|attr| Some((self.s.attrs.get(&attr)?.evaluated.as_ref()?.0, Node::Eval(attr))));
+        let eval = own.filter(|(at, _)| *at <= self.cursor).or_else(|| self.index.eval_before(self.cursor));
+        self.take(eval.map_or_else(|| self.begin_of_work(), |(at, _)| at), Owner::Run, What::Comparing, None);
+        eval
+    }
+
+    fn planned(&mut self, id: AttrId) -> Step {
+        let evaluated = self.s.attrs.get(&id)?.evaluated.as_ref().map(|(at, _)| (*at, Node::Eval(id)));
+        let eval = evaluated.filter(|(at, _)| *at <= self.cursor);
+        self.take(eval.map_or_else(|| self.begin_of_work(), |(at, _)| at), Owner::Run, What::Comparing, None);
+        eval
+    }
+
+    /// An evaluation, then the one before it on the same evaluator.
+    fn eval(&mut self, id: AttrId) -> Step {
+        let attr = self.s.attrs.get(&id)?;
+        let (started, worker) = attr.eval_started?;
+        self.take(started, Owner::Attr(id), What::Evaluating, None);
+        let ended = attr.evaluated.as_ref().map(|(at, _)| *at);
+        let before = self.index.eval_before_on(worker, ended.unwrap_or(Moment(u64::MAX)), id);
+        let before = before.filter(|(at, _)| *at <= self.cursor);
+        if let Some((at, _)) = before {
+            self.take(at, Owner::Run, What::Evaluating, None);
+        }
+        before
+    }
+
+    /// What comes before anything is evaluated.
+    fn start(&mut self) {
+        self.take(self.begin_of_work(), Owner::Run, What::Evaluating, None);
+        self.take(Moment(0), Owner::Run, What::Starting, None);
+    }
+
+    /// When the flake was locked; the start of the run where it never was.
+    fn begin_of_work(&self) -> Moment {
+        match &self.s.flake {
+            Some(flake) => flake.at,
+            // Without a lock nothing was evaluated: all before the cursor is the start.
+            None => self.cursor,
+        }
+    }
+}
+
+fn ended(attempt: &Attempt) -> Option<Moment> {
+    attempt.ended.as_ref().map(|(at, _)| *at)
+}
+
+/// When others could use a drv.
+fn available(drv: &Drv) -> Option<Moment> {
+    drv.ended.as_ref().map(|(at, _)| *at)
+}
+
+/// What an attempt did before its builder said anything: nothing was said at all where it just built.
+fn first_part(attempt: &Attempt) -> What {
+    let built = matches!(attempt.ended, Some((_, AttemptEnd::Built { .. })));
+    if built && attempt.building.is_none() { What::Building } else { What::Preparing }
+}
+
+/// Sorted moments, so that each step asks in logarithmic time.
+struct Index {
+    /// By builder: starts and ends of attempts.
+    busy: BTreeMap<BuilderId, (Vec<Moment>, Vec<Moment>)>,
+    /// When drvs were ready, and when they were taken up.
+    queue: (Vec<Moment>, Vec<Moment>),
+    /// All evaluations by end.
+    evals: Vec<(Moment, AttrId)>,
+    /// By evaluator: evaluations by end.
+    workers: BTreeMap<u32, Vec<(Moment, AttrId)>>,
+}
+
+impl Index {
+    fn new(s: &Summary) -> Self {
+        let mut busy: BTreeMap<BuilderId, (Vec<Moment>, Vec<Moment>)> = BTreeMap::new();
+        for attempt in s.attempts.values() {
+            let (starts, ends) = busy.entry(attempt.builder).or_default();
+            starts.push(attempt.started);
+            ends.extend(ended(attempt));
+        }
+        for (starts, ends) in busy.values_mut() {
+            starts.sort_unstable();
+            ends.sort_unstable();
+        }
+        let mut queue = (Vec::new(), Vec::new());
+        for drv in s.drvs.values().filter(|drv| !drv.fetch) {
+            let inputs = drv.inputs.iter().filter_map(|input| s.drvs.get(input)).map(available);
+            let Some(inputs) = inputs.collect::<Option<Vec<_>>>() else { continue };
+            queue.0.push(inputs.into_iter().fold(drv.needed, Moment::max));
+            queue.1.extend(drv.attempts.first().and_then(|id| s.attempts.get(id)).map(|attempt| attempt.started));
+        }
+        queue.0.sort_unstable();
+        queue.1.sort_unstable();
+        let mut evals = Vec::new();
+        let mut workers: BTreeMap<u32, Vec<(Moment, AttrId)>> = BTreeMap::new();
+        for (id, attr) in &s.attrs {
+            let Some((at, _)) = &attr.evaluated else { continue };
+            evals.push((*at, *id));
+            if let Some((_, worker)) = attr.eval_started {
+                workers.entry(worker).or_default().push((*at, *id));
+            }
+        }
+        evals.sort_unstable();
+        workers.values_mut().for_each(|evals| evals.sort_unstable());
+        Self { busy, queue, evals, workers }
+    }
+
+    /// Attempts that a builder was at.
+    fn running(&self, builder: BuilderId, at: Moment) -> u32 {
+        self.busy.get(&builder).map_or(0, |(starts, ends)| difference(starts, ends, at))
+    }
+
+    /// Drvs that were ready and not taken up.
+    fn queued(&self, at: Moment) -> u32 {
+        difference(&self.queue.0, &self.queue.1, at)
+    }
+
+    /// The last evaluation that had ended by then.
+    fn eval_before(&self, at: Moment) -> Step {
+        let upto = self.evals.partition_point(|(ended, _)| *ended <= at);
+        self.evals[..upto].last().map(|(at, attr)| (*at, Node::Eval(*attr)))
+    }
+
+    /// What an evaluator did before this attr, whose evaluation ended at `at`.
+    fn eval_before_on(&self, worker: u32, at: Moment, attr: AttrId) -> Step {
+        let evals = self.workers.get(&worker)?;
+        let own = evals.partition_point(|other| *other < (at, attr));
+        evals[..own].last().map(|(at, attr)| (*at, Node::Eval(*attr)))
+    }
+}
+
+/// How many have begun and not ended.
+fn difference(starts: &[Moment], ends: &[Moment], at: Moment) -> u32 {
+    let upto = |moments: &[Moment]| moments.partition_point(|moment| *moment <= at);
+    u32::try_from(upto(starts).saturating_sub(upto(ends))).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,230 @@
+//! The verdict: the last lines of a run. Failures and what was not pushed, then one line; nothing comes after it.
+
+use crate::event::{Class, Stage, Status};
+use crate::id::AttrId;
+
+use super::failure;
+use super::number::{clock, count, duration, name_version, plural, size};
+use super::pushed::{self, Complete};
+use super::summary::Summary;
+use super::text::{Line, Paint, listed};
+use super::time;
+
+/// Seconds from which a run says where its time went without being asked.
+const LONG: f64 = 10.0;
+
+/// What the verdict should know besides the events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Columns.
+    pub width: usize,
+    /// `-v`: always say where the time went.
+    pub verbose: bool,
+    /// The id of the run, as it is shown; without it `last` is typed.
+    pub run: Option<String>,
+    /// Where a report was written.
+    pub report: Option<String>,
+    /// The closing line begins with the time, as all lines of a CI log do.
+    pub clock: bool,
+}
+
+/// Everything from "where the time went" to the last line.
+#[must_use]
+pub fn screen(summary: &Summary, options: &Options) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let ran = !summary.attempts.is_empty() || options.verbose;
+    if summary.cancelled.is_none() && ran && (options.verbose || summary.seconds() > LONG) {
+        lines.extend(time::screen(summary, options.width));
+        lines.push(Line::new());
+    }
+    let groups = summary.failures();
+    if !groups.is_empty() {
+        lines.extend(failure::screen(summary, &groups, options.width));
+        lines.push(Line::new());
+    }
+    for cache in summary.caches.keys() {
+        let not_pushed = not_pushed(summary, *cache, options);
+        if !not_pushed.is_empty() {
+            lines.extend(not_pushed);
+            lines.push(Line::new());
+        }
+    }
+    lines.extend(last(summary, groups.len(), options).into_iter().map(|line| line.fit(options.width)));
+    lines
+}
+
+/// The closing line; one more where something is to be typed.
+fn last(summary: &Summary, failures: usize, options: &Options) -> Vec<Line> {
+    if summary.cancelled.is_some() {
+        return stopped(summary);
+    }
+    if failures > 0 {
+        return vec![fine(summary)];
+    }
+    if summary.exit.is_none() {
+        let line = Line::new()
+            .paint(Paint::Warn, "cut off")
+            .text(format!("  the record ends after {}", duration(summary.seconds())));
+        return vec![line, Line::from("  again   drover run")];
+    }
+    vec![ok(summary, options)]
+}
+
+/// `36 hosts are fine. Nothing else failed.`
+fn fine(summary: &Summary) -> Line {
+    let fine: Vec<AttrId> = with_status(summary, |status| {
+        matches!(
+            status,
+            Some(
+                Status::Built | Status::Cached | Status::Valid | Status::Unaffected | Status::ToBuild | Status::ToFetch
+            )
+        )
+    });
+    let skipped = with_status(summary, |status| matches!(status, Some(Status::Skipped)));
+    let text = match fine.len() {
+        0 => "Nothing else was asked for".to_owned(),
+        1 => format!("{} is fine", failure::kinds(summary, &fine)),
+        _ => format!("{} are fine", failure::kinds(summary, &fine)),
+    };
+    let rest = match (fine.len(), skipped.len()) {
+        (0, 0) => String::new(),
+        (_, 0) => ". Nothing else failed".to_owned(),
+        (_, n) => format!("; {} skipped. Nothing else failed", count(n)),
+    };
+    Line::from(format!("{text}{rest}."))
+}
+
+fn with_status(summary: &Summary, which: impl Fn(Option<Status>) -> bool) -> Vec<AttrId> {
+    summary.attrs.iter().filter(|(_, attr)| which(summary.status(attr))).map(|(id, _)| *id).collect()
+}
+
+/// `ok  40 hosts: 9 built, 31 cached · 212 drvs built · 1.4 GiB pushed · 7m12s`.
+fn ok(summary: &Summary, options: &Options) -> Line {
+    let exit = summary.exit.unwrap_or(0);
+    let (paint, word) = if exit == 0 { (Paint::Good, "ok".to_owned()) } else { (Paint::Bad, format!("exit {exit}")) };
+    let line = match options.clock {
+        true => Line::from(format!("{:>5} ", clock(summary.seconds()))).paint(paint, format!("{word:<9} ")),
+        false => Line::new().paint(paint, word).text("  "),
+    };
+    let mut line = line.text(what_was(summary));
+    let mut parts = Vec::new();
+    if summary.counts.built > 0 {
+        parts.push(format!("{} built", plural(summary.counts.built, "drv", "drvs")));
+    }
+    if summary.counts.pushed > 0 {
+        let read_back = !summary.verified.is_empty() && summary.verified.values().all(|v| v.missing.is_empty());
+        let read_back = if read_back { ", all read back" } else { "" };
+        parts.push(format!("{} pushed{read_back}", size(summary.counts.pushed_bytes)));
+    }
+    if !options.clock {
+        parts.push(duration(summary.seconds()));
+    }
+    match summary.warnings.len() {
+        0 => {}
+        n => parts.push(plural(n, "warning", "warnings")),
+    }
+    parts.extend(options.report.iter().map(|report| format!("report: {report}")));
+    for part in parts {
+        line = line.then_if_fits(Line::from(format!(" · {part}")), options.width);
+    }
+    line
+}
+
+/// `40 hosts: 9 built, 31 cached`.
+#[must_use]
+pub fn what_was(summary: &Summary) -> String {
+    let all: Vec<AttrId> = summary.attrs.keys().copied().collect();
+    if all.is_empty() {
+        return "nothing was asked for".to_owned();
+    }
+    let words = [
+        (Status::Built, "built"),
+        (Status::ToBuild, "to build"),
+        (Status::ToFetch, "in a cache"),
+        (Status::Cached, "cached"),
+        (Status::Valid, "in this store"),
+        (Status::Unaffected, "unaffected"),
+        (Status::Skipped, "skipped"),
+        (Status::Failed, "failed"),
+        (Status::EvalFailed, "not evaluated"),
+    ];
+    let mut parts = Vec::new();
+    for (status, word) in words {
+        let n = with_status(summary, |s| s == Some(status)).len();
+        if n > 0 {
+            parts.push((n, word));
+        }
+    }
+    let idle = parts.iter().all(|(_, word)| matches!(*word, "cached" | "in this store" | "unaffected"));
+    let listed = match parts.as_slice() {
+        [(_, word)] => format!("all {word}"),
+        parts => parts.iter().map(|(n, word)| format!("{} {word}", count(*n))).collect::<Vec<_>>().join(", "),
+    };
+    let listed = if all.len() == 1 { listed.trim_start_matches("all ").to_owned() } else { listed };
+    let kinds = failure::kinds(summary, &all);
+    match (parts.is_empty(), idle) {
+        (true, _) => kinds,
+        (_, true) => format!("{kinds}: nothing to do ({listed})"),
+        (_, false) => format!("{kinds}: {listed}"),
+    }
+}
+
+/// After Ctrl-C: what is kept and how to go on.
+fn stopped(summary: &Summary) -> Vec<Line> {
+    let counts = summary.counts;
+    let left = counts.builds.saturating_sub(counts.built + counts.failed);
+    let line = Line::new().paint(Paint::Warn, "stopped").text(format!(
+        "  after {}: {} kept, {} not built",
+        duration(summary.seconds()),
+        plural(counts.built, "finished drv", "finished drvs"),
+        count(left)
+    ));
+    let what = summary.header.as_ref().map(|header| {
+        let what: Vec<&str> = header.what.iter().map(|what| &**what).collect();
+        format!("drover {} {}", header.command, what.join(" "))
+    });
+    let again = what.unwrap_or_else(|| "drover run".to_owned());
+    vec![line, Line::from(format!("  go on   {}", again.trim_end()))]
+}
+
+/// What is not in a cache where it should be.
+fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -> Vec<Line> {
+    let totals = pushed::totals(summary, cache);
+    let over = summary.exit.is_some() || summary.stages.get(&Stage::Push).is_some_and(|span| span.end.is_some());
+    if totals.missing.is_empty() || !over {
+        return Vec::new();
+    }
+    let width = options.width;
+    let bytes = totals.missing.iter().fold(0_u64, |sum, (_, size, _)| sum.saturating_add(*size));
+    let why = totals.missing.iter().find_map(|(_, _, why)| why.as_ref());
+    let why = match (why, summary.cancelled) {
+        (Some(why), _) if why.class != Class::Cancelled => format!(": {}", failure::cause(why)),
+        (_, Some(_)) => ": stopped before".to_owned(),
+        _ => ": not there when read back".to_owned(),
+    };
+    let head = Line::new().paint(Paint::Bad, "NOT PUSHED").text(format!(
+        "  {} of {} ({}) to {}{why}",
+        count(totals.missing.len()),
+        plural(totals.queued, "path", "paths"),
+        size(bytes),
+        summary.cache_name(cache)
+    ));
+    let mut lines = vec![head.fit(width)];
+    let of = |wanted: &[Complete]| -> Vec<String> {
+        let ids = summary.attrs.keys().filter(|id| wanted.contains(&pushed::completeness(summary, **id, cache)));
+        ids.map(|id| summary.attr_name(*id)).collect()
+    };
+    for (label, names) in [
+        ("complete in the cache: ", of(&[Complete::Complete])),
+        ("not complete: ", of(&[Complete::Partial, Complete::No])),
+    ] {
+        if !names.is_empty() {
+            lines.push(Line::from(format!("  {label} {}", listed(&names, " ", width.saturating_sub(label.len() + 3)))));
+        }
+    }
+    let names: Vec<&str> = totals.missing.iter().map(|(path, _, _)| name_version(path)).collect();
+    lines.push(Line::from(format!("  missing: {}", listed(&names, ", ", width.saturating_sub(11)))));
+    let run = options.run.as_deref().unwrap_or("last");
+    lines.push(Line::from(format!("  again   drover push --run {run}")));
+    lines
+}

@@ -1,0 +1,292 @@
+//! What failed, grouped by what caused it: the last thing on the screen of a failed run, and short forms of causes
+//! for lines that appear while it runs.
+
+use std::collections::BTreeSet;
+
+use crate::event::{Class, DrvOutcome, Failure, Text};
+use crate::id::{AttrId, DrvId, Kind};
+
+use super::number::{count, duration, name_version, plural};
+use super::summary::{Attempt, Cause, FailureGroup, Summary};
+use super::text::{Line, Paint, listed, wrapped};
+
+/// Lines of log that a failure shows; a few where there are many failures.
+const TAIL: usize = 25;
+
+/// From this many failures on, each shows a few lines only.
+const MANY: usize = 4;
+
+/// The few.
+const SHORT_TAIL: usize = 8;
+
+/// Lines of a message that are shown.
+const MESSAGE: usize = 6;
+
+/// All failures, a blank line between two. Lines to be typed are never cut.
+#[must_use]
+pub fn screen(summary: &Summary, groups: &[FailureGroup], width: usize) -> Vec<Line> {
+    let tail = if groups.len() >= MANY { SHORT_TAIL } else { TAIL };
+    let mut lines = Vec::new();
+    for group in groups {
+        if !lines.is_empty() {
+            lines.push(Line::new());
+        }
+        lines.push(head(summary, &group.attrs, width));
+        match &group.cause {
+            Cause::Drv(drv) => lines.extend(drv_failure(summary, *drv, tail, width)),
+            Cause::Eval(failure) => lines.extend(eval_failure(summary, failure, &group.attrs, width)),
+            Cause::Other(reason) => {
+                lines.extend(message(reason, width));
+                lines.push(typed("again", &run_again(summary, &group.attrs)));
+            }
+        }
+    }
+    lines
+}
+
+/// `FAILED  4 hosts: web1 web2 web3 lb1`.
+fn head(summary: &Summary, attrs: &[AttrId], width: usize) -> Line {
+    let line = Line::new().paint(Paint::Bad, "FAILED");
+    if attrs.is_empty() {
+        return line.text("  no attr asked for it by name");
+    }
+    let line = line.text(format!("  {}: ", kinds(summary, attrs)));
+    let left = width.saturating_sub(line.width());
+    line.paint(Paint::Bold, listed(&summary.names(attrs), " ", left))
+}
+
+/// `4 hosts, 1 package`.
+#[must_use]
+pub fn kinds(summary: &Summary, attrs: &[AttrId]) -> String {
+    let attrs: BTreeSet<AttrId> = attrs.iter().copied().collect();
+    let kinds = summary.kinds(|attr| attrs.contains(&attr));
+    kinds.into_iter().map(|(kind, n)| format!("{} {}", count(n), kind.noun(n))).collect::<Vec<_>>().join(", ")
+}
+
+fn drv_failure(summary: &Summary, id: DrvId, tail: usize, width: usize) -> Vec<Line> {
+    let Some(drv) = summary.drvs.get(&id) else { return Vec::new() };
+    let attempt = summary.last_attempt(id);
+    let failure = attempt.and_then(Attempt::failure).or(match &drv.ended {
+        Some((_, DrvOutcome::Failed(failure))) => Some(failure),
+        _ => None,
+    });
+    let mut lines = Vec::new();
+    let place = attempt.map(|attempt| {
+        format!(" on {} after {}", summary.builder_name(attempt.builder), duration(attempt.seconds(summary.end)))
+    });
+    let phase = attempt.and_then(|attempt| attempt.phase.as_ref()).map(|phase| format!(", {phase}"));
+    let cause = failure.map(cause).unwrap_or_default();
+    let said = format!(
+        "{}{}: {cause}{}",
+        drv.name,
+        place.unwrap_or_default(),
+        phase.filter(|_| attempt.is_some_and(|a| a.building.is_some())).unwrap_or_default()
+    );
+    let mut parts = wrapped(&said, width.saturating_sub(4), 4).into_iter();
+    lines.extend(parts.next().map(|first| Line::from(format!("  {first}"))));
+    lines.extend(parts.map(|more| Line::from(format!("    {more}"))));
+    let tries = match drv.attempts.len() {
+        0 => String::new(),
+        1 => "1 attempt, not retried".to_owned(),
+        n => format!("{n} attempts"),
+    };
+    if let (1, Some(line)) = (lines.len(), lines.pop()) {
+        lines.push(line.right(Line::new().paint(Paint::Dim, tries), width));
+    }
+    lines.extend(failure.into_iter().flat_map(|failure| details(failure, width)));
+    let shown = attempt.map(|attempt| attempt.log_tail.as_slice()).unwrap_or_default();
+    for line in &shown[shown.len().saturating_sub(tail)..] {
+        lines.push(Line::from(format!("    {line}")).fit(width));
+    }
+    lines.extend(log_line(summary, id, attempt, width));
+    lines.push(typed("repeat", &format!("nix build -L '{}^*'", drv.path)));
+    lines
+}
+
+/// Where the whole log is.
+fn log_line(summary: &Summary, id: DrvId, attempt: Option<&Attempt>, width: usize) -> Option<Line> {
+    let attempt = attempt.filter(|attempt| attempt.log_lines > 0)?;
+    let drv = summary.drvs.get(&id)?;
+    let same_name = summary.drvs.values().filter(|other| other.name == drv.name).count();
+    let asked = if same_name > 1 { &drv.path } else { &drv.name };
+    let lines = plural(usize::try_from(attempt.log_lines).unwrap_or(usize::MAX), "line", "lines");
+    let extent = Line::from("        ").paint(Paint::Dim, format!("({lines})"));
+    Some(typed("log", &format!("drover log {asked}")).then_if_fits(extent, width))
+}
+
+fn eval_failure(summary: &Summary, failure: &Failure, attrs: &[AttrId], width: usize) -> Vec<Line> {
+    let mut lines = message(&failure.message, width);
+    if let Some(position) = &failure.position {
+        lines.push(typed("at", position));
+    }
+    lines.extend(attrs.first().and_then(|attr| repeat_eval(summary, *attr)).map(|command| typed("repeat", &command)));
+    lines
+}
+
+/// The command that shows an evaluation error alone.
+fn repeat_eval(summary: &Summary, attr: AttrId) -> Option<String> {
+    let attr = summary.attrs.get(&attr)?;
+    let flake = summary.flake.as_ref().map_or("", |flake| &flake.original);
+    let below = match attr.kind {
+        Kind::NixosConfigurations | Kind::DarwinConfigurations => ".config.system.build.toplevel.drvPath",
+        Kind::HomeConfigurations => ".activationPackage.drvPath",
+        Kind::Apps => ".program",
+        _ => ".drvPath",
+    };
+    Some(format!("nix eval --show-trace '{flake}#{}{below}'", attr.path))
+}
+
+fn run_again(summary: &Summary, attrs: &[AttrId]) -> String {
+    let names = summary.names(attrs);
+    let command = summary.header.as_ref().map_or("run", |header| &header.command);
+    if names.len() > 4 { format!("drover {command} --failed") } else { format!("drover {command} {}", names.join(" ")) }
+}
+
+/// A line whose text is there to be copied; whatever its width, it stays whole.
+fn typed(label: &str, text: &str) -> Line {
+    Line::from(format!("  {label:<6}  {text}"))
+}
+
+/// A foreign message, indented; its first lines.
+fn message(text: &str, width: usize) -> Vec<Line> {
+    let lines = wrapped(&shorten_paths(text), width.saturating_sub(2), MESSAGE);
+    lines.into_iter().map(|line| Line::from(format!("  {line}"))).collect()
+}
+
+/// What happened, in a line: `builder exited with code 2`.
+#[must_use]
+pub fn cause(failure: &Failure) -> String {
+    match (failure.class, code(&failure.message)) {
+        (Class::Build, Some(code)) => format!("builder exited with code {code}"),
+        (Class::Signal, Some(code)) => format!("builder was killed by signal {code}"),
+        _ => {
+            let first = failure.message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+            let first = shorten_paths(first.strip_prefix("error: ").unwrap_or(first));
+            let class = word(failure.class);
+            if first.is_empty() { class.to_owned() } else { first }
+        }
+    }
+}
+
+/// The same in a few words, for a line of the live view: `exit code 2`.
+#[must_use]
+pub fn short_cause(failure: &Failure) -> String {
+    match (failure.class, code(&failure.message)) {
+        (Class::Build, Some(code)) => format!("exit code {code}"),
+        (Class::Signal, Some(code)) => format!("signal {code}"),
+        (class, _) => word(class).to_owned(),
+    }
+}
+
+/// What the first line does not say: hashes, references.
+fn details(failure: &Failure, width: usize) -> Vec<Line> {
+    let tells =
+        matches!(failure.class, Class::HashMismatch | Class::DisallowedReference | Class::NoOutput | Class::Signature);
+    if !tells {
+        return Vec::new();
+    }
+    let rest: Vec<&str> = failure.message.lines().skip(1).take(MESSAGE).collect();
+    rest.into_iter().map(|line| Line::from(format!("    {}", shorten_paths(line.trim()))).fit(width)).collect()
+}
+
+/// The number after `exit code`, `exit status` or `signal` in Nix's own words.
+fn code(message: &str) -> Option<u32> {
+    ["exit code ", "exit status ", "with code ", "signal "].iter().find_map(|before| {
+        let rest = &message[message.find(before)? + before.len()..];
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        rest[..digits].parse().ok()
+    })
+}
+
+/// What a class of failure is called where nothing better is known.
+fn word(class: Class) -> &'static str {
+    match class {
+        Class::Eval => "does not evaluate",
+        Class::Oom => "out of memory",
+        Class::Build => "build failed",
+        Class::Signal => "killed by a signal",
+        Class::NoOutput => "an output is missing",
+        Class::HashMismatch => "hash mismatch",
+        Class::DisallowedReference => "disallowed reference",
+        Class::Timeout => "timed out",
+        Class::Silent => "silent for too long",
+        Class::LogLimit => "log too large",
+        Class::DiskFull => "disk full",
+        Class::NoBuilder => "no builder",
+        Class::BuilderLost => "builder lost",
+        Class::Dependency => "a dependency failed",
+        Class::Network => "network error",
+        Class::Cache => "cache error",
+        Class::Signature => "signature missing",
+        Class::Cancelled => "stopped",
+        Class::Policy => "not allowed",
+        Class::Internal => "bug in drover",
+    }
+}
+
+/// The text with store paths cut to what follows their hash, without the quotes around them.
+fn shorten_paths(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('/') {
+        let end =
+            rest[at..].find(|c: char| c.is_whitespace() || "'\"`,;:^!()<>".contains(c)).map_or(rest.len(), |n| at + n);
+        let path = &rest[at..end];
+        out.push_str(&rest[..at]);
+        out.push_str(after_hash(path).unwrap_or(path));
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// `nginx-1.29.4/bin` of `/nix/store/HASH-nginx-1.29.4/bin`.
+fn after_hash(path: &str) -> Option<&str> {
+    let mut from = 0;
+    for part in path.split('/') {
+        let name = name_version(part);
+        let bare = part.strip_suffix(".drv").unwrap_or(part);
+        if name.len() + 33 == bare.len() {
+            return path.get(from + 33..);
+        }
+        from += part.len() + 1;
+    }
+    None
+}
+
+/// The line of a log tail that looks most like the error, for annotations: the first with `error`, else the last.
+#[must_use]
+pub fn telling_line(tail: &[Text]) -> Option<&Text> {
+    tail.iter().find(|line| line.to_ascii_lowercase().contains("error")).or(tail.last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(class: Class, message: &str) -> Failure {
+        Failure { class, message: message.into(), position: None }
+    }
+
+    #[test]
+    fn nix_words_become_a_short_cause() {
+        let old = "builder for '/nix/store/7d4kq0fz1v3c8b2n5m6l9x0y1w2r3s4d-nginx-1.29.4.drv' failed with exit code 2";
+        let new = "Cannot build '/nix/store/7d4kq0fz1v3c8b2n5m6l9x0y1w2r3s4d-nginx-1.29.4.drv'.\nReason: builder failed with exit code 77.";
+        assert_eq!(cause(&failure(Class::Build, old)), "builder exited with code 2");
+        assert_eq!(short_cause(&failure(Class::Build, new)), "exit code 77");
+        assert_eq!(
+            cause(&failure(Class::Signal, "builder failed due to signal 9 (Killed)")),
+            "builder was killed by signal 9"
+        );
+        assert_eq!(cause(&failure(Class::Timeout, "")), "timed out");
+        let lost = failure(Class::BuilderLost, "error: big1: no bytes for 30s");
+        assert_eq!((cause(&lost).as_str(), short_cause(&lost).as_str()), ("big1: no bytes for 30s", "builder lost"));
+    }
+
+    #[test]
+    fn store_paths_in_messages_are_shortened() {
+        let text = "path '/nix/store/7d4kq0fz1v3c8b2n5m6l9x0y1w2r3s4d-nginx-1.29.4/bin/nginx' refers to /etc/passwd";
+        assert_eq!(shorten_paths(text), "path 'nginx-1.29.4/bin/nginx' refers to /etc/passwd");
+        assert_eq!(shorten_paths("a/b /é/ 'x'"), "a/b /é/ 'x'");
+    }
+}

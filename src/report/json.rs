@@ -1,0 +1,282 @@
+//! The `--json` document of `plan`, `run` and `check` (design §2), version 1: fields may be added, not renamed.
+//! Times are seconds since the start of the run.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::event::{Class, DrvOutcome, Evaluated, Stage, Status};
+use crate::id::{AttrId, Kind};
+
+use super::account::{self, Owner, Place};
+use super::pushed::{Complete, completeness};
+use super::summary::{Attr, Drv, Summary};
+
+/// Version of the document.
+pub const VERSION: u32 = 1;
+
+/// The whole document.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Document {
+    pub version: u32,
+    pub run: Option<String>,
+    pub flake: Option<Flake>,
+    pub attrs: Vec<AttrDocument>,
+    pub drvs: Drvs,
+    pub stages: BTreeMap<Stage, Span>,
+    pub account: Vec<Account>,
+    pub counts: Counts,
+    pub caches: Vec<Cache>,
+    pub exit: Option<u8>,
+}
+
+/// The flake.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Flake {
+    #[serde(rename = "ref")]
+    pub reference: String,
+    pub locked: String,
+    pub rev: Option<String>,
+}
+
+/// One attr.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct AttrDocument {
+    pub attr: String,
+    pub kind: Kind,
+    /// What people call it.
+    pub name: String,
+    pub system: Option<String>,
+    pub drv: Option<String>,
+    pub outputs: BTreeMap<String, Option<String>>,
+    pub status: Option<Status>,
+    pub reason: Option<String>,
+    pub pushed: BTreeMap<String, Complete>,
+    pub error: Option<Error>,
+}
+
+/// Why an attr failed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Error {
+    pub class: Option<Class>,
+    pub message: String,
+    pub position: Option<String>,
+    pub root_drv: Option<String>,
+}
+
+/// What had to be done.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Drvs {
+    pub build: Vec<String>,
+    pub fetch: Vec<String>,
+    pub valid: u32,
+    pub opaque: Vec<String>,
+}
+
+/// From when to when.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Span {
+    pub start: f64,
+    pub end: Option<f64>,
+}
+
+/// One stretch of wall time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Account {
+    pub owner: String,
+    pub what: &'static str,
+    #[serde(rename = "where")]
+    pub place: Option<String>,
+    pub seconds: f64,
+}
+
+/// How many of what.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Counts {
+    pub attrs: usize,
+    pub attrs_by_status: BTreeMap<Status, usize>,
+    pub drvs_to_build: usize,
+    pub drvs_built: usize,
+    pub drvs_failed: usize,
+    pub drvs_not_tried: usize,
+    pub attempts: usize,
+    pub fetched: usize,
+    pub pushed: usize,
+    pub push_failed: usize,
+    pub pushed_bytes: u64,
+    pub warnings: usize,
+}
+
+/// What a cache answered; the numbers are null where that was not counted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Cache {
+    pub url: String,
+    pub present: Option<u32>,
+    pub absent: Option<u32>,
+    pub no_answer: Option<u32>,
+    pub untrusted: Option<u32>,
+}
+
+/// The document of a folded run.
+#[must_use]
+pub fn document(s: &Summary) -> Document {
+    Document {
+        version: VERSION,
+        run: s.header.as_ref().map(|header| header.run.to_string()),
+        flake: s.flake.as_ref().map(|flake| Flake {
+            reference: flake.original.to_string(),
+            locked: flake.locked.to_string(),
+            rev: flake.rev.as_ref().map(ToString::to_string),
+        }),
+        attrs: s.attrs.iter().map(|(id, attr)| attr_document(s, *id, attr)).collect(),
+        drvs: drvs(s),
+        stages: s.stages.iter().map(|(stage, span)| (*stage, span_document(*span))).collect(),
+        account: accounts(s),
+        counts: counts(s),
+        caches: s.caches.values().map(cache).collect(),
+        exit: s.exit,
+    }
+}
+
+fn span_document(span: super::summary::Span) -> Span {
+    Span { start: span.start.seconds(), end: span.end.map(|end| end.seconds()) }
+}
+
+fn attr_document(s: &Summary, id: AttrId, attr: &Attr) -> AttrDocument {
+    let (drv, system, outputs) = match &attr.evaluated {
+        Some((_, Evaluated::Drv { drv, system, outputs, .. })) => {
+            (Some(drv.to_string()), Some(system.to_string()), outputs.as_slice())
+        }
+        _ => (None, None, [].as_slice()),
+    };
+    // What an opaque drv gave is known from its attempt.
+    let built = attr.planned.as_ref().and_then(|planned| s.drvs.get(&planned.drv?));
+    let path = |output: &crate::event::OutputPath| {
+        let later = || built?.outputs.iter().find(|o| o.name == output.name)?.path.clone();
+        (output.name.to_string(), output.path.clone().or_else(later).map(|path| path.to_string()))
+    };
+    let pushed = s.caches.iter().filter(|(_, cache)| cache.push);
+    let nothing = match &attr.evaluated {
+        Some((_, Evaluated::Nothing { reason })) => Some(reason.to_string()),
+        _ => None,
+    };
+    AttrDocument {
+        attr: attr.path.to_string(),
+        kind: attr.kind,
+        name: attr.name.to_string(),
+        system,
+        drv,
+        outputs: outputs.iter().map(path).collect(),
+        status: s.status(attr),
+        reason: attr.ended.as_ref().and_then(|end| end.reason.as_ref()).map(ToString::to_string).or(nothing),
+        pushed: pushed.map(|(cache, known)| (known.name.to_string(), completeness(s, id, *cache))).collect(),
+        error: error(s, attr),
+    }
+}
+
+fn error(s: &Summary, attr: &Attr) -> Option<Error> {
+    if let Some((_, Evaluated::Failed(failure))) = &attr.evaluated {
+        return Some(Error {
+            class: Some(failure.class),
+            message: failure.message.to_string(),
+            position: failure.position.as_ref().map(ToString::to_string),
+            root_drv: None,
+        });
+    }
+    if s.status(attr) != Some(Status::Failed) {
+        return None;
+    }
+    let said = attr.ended.as_ref().and_then(|end| end.root);
+    let root = said.or_else(|| s.root_of(attr.planned.as_ref()?.drv?)).and_then(|root| s.drvs.get(&root));
+    let failure = match root.and_then(|root| root.ended.as_ref()) {
+        Some((_, DrvOutcome::Failed(failure))) => Some(failure),
+        _ => None,
+    };
+    let reason = attr.ended.as_ref().and_then(|end| end.reason.as_ref());
+    Some(Error {
+        class: failure.map(|failure| failure.class),
+        message: failure.map(|failure| &failure.message).or(reason).map(ToString::to_string).unwrap_or_default(),
+        position: failure.and_then(|failure| failure.position.as_ref()).map(ToString::to_string),
+        root_drv: root.map(|root| root.path.to_string()),
+    })
+}
+
+fn drvs(s: &Summary) -> Drvs {
+    let paths = |which: &dyn Fn(&Drv) -> bool| {
+        s.drvs.values().filter(|drv| which(drv)).map(|drv| drv.path.to_string()).collect()
+    };
+    let fetched = s.drvs.values().filter(|drv| drv.fetch);
+    Drvs {
+        build: paths(&|drv| !drv.fetch),
+        fetch: fetched
+            .flat_map(|drv| drv.outputs.iter().filter_map(|o| o.path.as_ref()).map(ToString::to_string))
+            .collect(),
+        valid: s.diff.map_or(0, |diff| diff.valid),
+        opaque: paths(&|drv| drv.opaque),
+    }
+}
+
+/// Neighbours that say the same are one entry.
+fn accounts(s: &Summary) -> Vec<Account> {
+    let mut out: Vec<Account> = Vec::new();
+    for interval in account::of(s) {
+        let owner = match interval.owner {
+            Owner::Run => "drover".to_owned(),
+            Owner::Attr(attr) => s.attrs.get(&attr).map_or_else(|| s.attr_name(attr), |attr| attr.path.to_string()),
+            Owner::Drv(drv) => s.drvs.get(&drv).map_or_else(|| s.drv_name(drv), |drv| drv.path.to_string()),
+            Owner::Cache(cache) => s.cache_name(cache),
+        };
+        let place = interval.place.map(|place| match place {
+            Place::Builder(builder) => s.builder_name(builder),
+            Place::Cache(cache) => s.cache_name(cache),
+        });
+        let (what, seconds) = (interval.what.word(), interval.to.since(interval.from));
+        match out.last_mut().filter(|last| last.owner == owner && last.what == what && last.place == place) {
+            Some(last) => last.seconds += seconds,
+            None => out.push(Account { owner, what, place, seconds }),
+        }
+    }
+    out
+}
+
+fn counts(s: &Summary) -> Counts {
+    let mut attrs_by_status = BTreeMap::new();
+    for status in s.attrs.values().filter_map(|attr| s.status(attr)) {
+        *attrs_by_status.entry(status).or_default() += 1;
+    }
+    Counts {
+        attrs: s.attrs.len(),
+        attrs_by_status,
+        drvs_to_build: s.counts.builds,
+        drvs_built: s.counts.built,
+        drvs_failed: s.counts.failed,
+        drvs_not_tried: s.counts.given_up,
+        attempts: s.attempts.len(),
+        fetched: s.counts.fetched,
+        pushed: s.counts.pushed,
+        push_failed: s.counts.push_failed,
+        pushed_bytes: s.counts.pushed_bytes,
+        warnings: s.warnings.len(),
+    }
+}
+
+fn cache(cache: &super::summary::Cache) -> Cache {
+    let asked = cache.asked;
+    Cache {
+        url: cache.url.to_string(),
+        present: asked.map(|a| a.present),
+        absent: asked.map(|a| a.absent),
+        no_answer: asked.map(|a| a.no_answer),
+        untrusted: asked.map(|a| a.untrusted),
+    }
+}

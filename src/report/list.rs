@@ -1,0 +1,113 @@
+//! `drover report list`: a line a run. Reads no events: each run has a small digest beside them, folded once when it
+//! ends.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Status;
+use crate::id::AttrId;
+
+use super::failure;
+use super::number::{ago, count, duration};
+use super::summary::Summary;
+use super::text::{Line, Paint, listed};
+
+/// The name of the digest in the folder of a run.
+pub const FILE: &str = "digest.json";
+
+/// What lists say about a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Digest {
+    /// `run`, `plan`, …
+    pub command: String,
+    /// What was asked for.
+    pub what: Vec<String>,
+    /// The flake.
+    pub flake: Option<String>,
+    /// When it began.
+    pub started: jiff::Timestamp,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// The exit code; `None` if it was killed.
+    pub exit: Option<u8>,
+    /// `39 of 40 hosts ok, web3 failed`.
+    pub verdict: String,
+}
+
+impl Digest {
+    /// Of a run; `None` if its record does not even say how it began.
+    #[must_use]
+    pub fn of(summary: &Summary) -> Option<Self> {
+        let header = summary.header.as_ref()?;
+        Some(Self {
+            command: header.command.to_string(),
+            what: header.what.iter().map(ToString::to_string).collect(),
+            flake: summary.flake.as_ref().map(|flake| flake.original.to_string()),
+            started: header.started,
+            seconds: summary.seconds(),
+            exit: summary.exit,
+            verdict: verdict(summary),
+        })
+    }
+}
+
+/// How a run went, in a few words.
+#[must_use]
+pub fn verdict(summary: &Summary) -> String {
+    let all: Vec<AttrId> = summary.attrs.keys().copied().collect();
+    let bad = |attr: &AttrId| {
+        let status = summary.attrs.get(attr).and_then(|attr| summary.status(attr));
+        matches!(status, Some(Status::Failed | Status::EvalFailed))
+    };
+    let failed: Vec<AttrId> = all.iter().copied().filter(bad).collect();
+    let text = match (all.len(), failed.len()) {
+        (0, _) => "nothing was asked for".to_owned(),
+        (_, 0) => format!("{} ok", failure::kinds(summary, &all)),
+        (n, m) => {
+            let names = listed(&summary.names(&failed), " ", 32);
+            format!("{} of {} ok, {names} failed", count(n - m), failure::kinds(summary, &all))
+        }
+    };
+    match (summary.cancelled, summary.exit) {
+        (Some(_), _) => "stopped".to_owned(),
+        (None, None) => "cut off".to_owned(),
+        _ => text,
+    }
+}
+
+/// A run in the list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Its id as shown.
+    pub run: String,
+    /// Its digest; `None` if nothing can be read of it.
+    pub digest: Option<Digest>,
+    /// It is going on right now.
+    pub live: bool,
+}
+
+/// The list, in the order given.
+#[must_use]
+pub fn screen(rows: &[Row], now: jiff::Timestamp, width: usize) -> Vec<Line> {
+    if rows.is_empty() {
+        return vec![Line::from("no runs are recorded yet"), Line::from("  drover run")];
+    }
+    let column = rows.iter().map(|row| row.run.len()).max().unwrap_or(0);
+    rows.iter().map(|row| line(row, now, column).fit(width)).collect()
+}
+
+fn line(row: &Row, now: jiff::Timestamp, column: usize) -> Line {
+    let line = Line::new().paint(Paint::Bold, &row.run).pad(column).text("  ");
+    let Some(digest) = &row.digest else { return line.text("cannot be read") };
+    let when = ago(now.as_second().saturating_sub(digest.started.as_second()));
+    let took = if row.live { "goes on".to_owned() } else { duration(digest.seconds) };
+    let command =
+        std::iter::once(&digest.command).chain(&digest.what).map(String::as_str).collect::<Vec<_>>().join(" ");
+    let paint = match digest.exit {
+        _ if row.live => Paint::Plain,
+        Some(0) => Paint::Good,
+        None => Paint::Warn,
+        Some(_) => Paint::Bad,
+    };
+    let verdict = if row.live { "" } else { &digest.verdict };
+    line.text(format!("{when:>11}  {took:>7}  ")).paint(paint, verdict).text("  ").paint(Paint::Dim, command)
+}

@@ -1,0 +1,241 @@
+//! The screen of `drover plan`: what would be built, fetched and pushed, and for how long.
+
+use std::collections::BTreeMap;
+
+use crate::event::{Evaluated, Failure, Stage, Status};
+use crate::id::AttrId;
+
+use super::estimate::{self, Estimate};
+use super::failure::kinds;
+use super::number::{about, count, duration, plural};
+use super::summary::{Cause, Drv, Summary};
+use super::text::{Line, Paint, listed};
+
+/// Drvs from this many seconds on are named as the biggest.
+const BIG: f64 = 5.0;
+
+/// The screen of a plan.
+#[must_use]
+pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
+    let mut lines = vec![eval(summary, width), diff(summary, width)];
+    for left_out in &summary.left_out {
+        lines.push(Line::from(format!("left out {} ({} adds them)", left_out.what, left_out.flag)).fit(width));
+    }
+    for warning in &summary.warnings {
+        lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {}", warning.message)).fit(width));
+        lines.extend(warning.hint.iter().map(|hint| Line::from(format!("         {hint}"))));
+    }
+    lines.push(Line::new());
+    let estimate = estimate::remaining(summary, summary.end);
+    lines.push(to_build(summary, estimate.as_ref(), width));
+    lines.extend(attrs(summary, width));
+    lines.extend(biggest(summary, width));
+    lines.extend(fetch_and_push(summary, width));
+    lines.extend(not_evaluated(summary, width));
+    lines.extend(not_buildable(summary, width));
+    lines
+}
+
+/// A line of optional parts; those that do not fit are left out, the earlier ones stay.
+fn parts(line: Line, parts: Vec<String>, gap: &str, width: usize) -> Line {
+    parts
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .fold(line, |line, part| line.then_if_fits(Line::from(format!("{gap}{part}")), width))
+}
+
+fn eval(s: &Summary, width: usize) -> Line {
+    let all: Vec<AttrId> = s.attrs.keys().copied().collect();
+    let took = match (s.flake.as_ref().is_some_and(|flake| flake.recorded), s.stages.get(&Stage::Eval)) {
+        (true, _) => " from the record".to_owned(),
+        (false, Some(span)) => format!(" in {}", duration(span.end.unwrap_or(s.end).since(span.start))),
+        (false, None) => String::new(),
+    };
+    let line =
+        Line::new().paint(Paint::Bold, "eval").text(format!("     {}{took}", plural(all.len(), "attr", "attrs")));
+    let failed =
+        if s.counts.eval_failed > 0 { format!("{} failed", count(s.counts.eval_failed)) } else { String::new() };
+    let line = parts(line, vec![failed], "    ", width);
+    parts(line, vec![kinds(s, &all).replace(", ", " · ")], "    ", width)
+}
+
+fn diff(s: &Summary, width: usize) -> Line {
+    let line = Line::new().paint(Paint::Bold, "diff").text("     ");
+    let Some(diff) = s.diff else { return line.text("nothing to compare") };
+    let line = line.text(plural(diff.paths as usize, "path", "paths"));
+    let caches = s.caches.values().filter(|cache| cache.pull).count();
+    let took = s.stages.get(&Stage::Diff).map(|span| duration(span.end.unwrap_or(s.end).since(span.start)));
+    let asked = match (caches, took) {
+        (0, _) => "no cache is asked".to_owned(),
+        (n, Some(took)) => format!("{} asked in {took}", plural(n, "cache", "caches")),
+        (n, None) => format!("{} asked", plural(n, "cache", "caches")),
+    };
+    let line = parts(line, vec![asked], ", ", width);
+    let found = [
+        (diff.valid, "in this store"),
+        (diff.present, "present"),
+        (diff.absent, "absent"),
+        (diff.untrusted, "untrusted"),
+        (diff.no_answer, "no answer"),
+    ];
+    let found: Vec<String> =
+        found.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{} {word}", count(*n as usize))).collect();
+    let found = found.join(" · ");
+    parts(line, vec![found], "    ", width)
+}
+
+/// `To build: 212 drvs, about 7m on 40 slots (longest chain 4m51s: linux-6.12.58 → system-path → web1)`.
+fn to_build(s: &Summary, estimate: Option<&Estimate>, width: usize) -> Line {
+    let line = Line::new().paint(Paint::Bold, "To build: ");
+    if s.counts.builds == 0 {
+        return line.text("nothing");
+    }
+    let line = line.text(plural(s.counts.builds, "drv", "drvs"));
+    let slots = plural(s.slots() as usize, "slot", "slots");
+    let Some(estimate) = estimate else {
+        let unknown = format!(" on {slots}, duration unknown (no history yet)");
+        let short = ", duration unknown (no history yet)";
+        let long = line.clone().text(&unknown);
+        return if long.width() <= width { long } else { line.text(short) };
+    };
+    let line = match estimate.unknown {
+        0 => line.text(format!(", about {} on {slots}", about(estimate.seconds))),
+        n => line.text(format!(", at least {} on {slots}, {} without history", about(estimate.seconds), count(n))),
+    };
+    let names = estimate::chain_names(s, &estimate.chain);
+    let seconds = duration(estimate.chain_seconds);
+    let chain = Line::from(format!(" (longest chain {seconds}: {})", names.join(" → ")));
+    if line.width() + chain.width() <= width {
+        return line.then(chain);
+    }
+    line.then_if_fits(Line::from(format!(" (longest chain {seconds})")), width)
+}
+
+/// Which attrs are to be built, and how many need nothing.
+fn attrs(s: &Summary, width: usize) -> Vec<Line> {
+    let with = |wanted: &[Status]| -> Vec<AttrId> {
+        let of = s.attrs.iter().filter(|(_, attr)| s.status(attr).is_some_and(|status| wanted.contains(&status)));
+        of.map(|(id, _)| *id).collect()
+    };
+    let build = with(&[Status::ToBuild]);
+    let (cached, valid) = (with(&[Status::ToFetch, Status::Cached]), with(&[Status::Valid, Status::Unaffected]));
+    let idle: Vec<AttrId> = s.attrs.keys().copied().filter(|id| cached.contains(id) || valid.contains(id)).collect();
+    let build_label = kinds(s, &build);
+    let idle_label = kinds(s, &idle);
+    let column = build_label.len().max(idle_label.len()).max(8).min(width / 2) + 4;
+    let mut lines = Vec::new();
+    if !build.is_empty() {
+        let line = Line::from(format!("  {build_label}")).pad(column).text("  ");
+        let left = width.saturating_sub(line.width());
+        lines.push(line.text(listed(&s.names(&build), " ", left)).fit(width));
+    }
+    if !idle.is_empty() {
+        let parts = [(cached.len(), "cached"), (valid.len(), "in this store")];
+        let parts: Vec<String> =
+            parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{word} {}", count(*n))).collect();
+        let line = Line::from(format!("  {idle_label}")).pad(column).text("  ");
+        lines.push(line.paint(Paint::Dim, format!("nothing to do ({})", parts.join(", "))).fit(width));
+    }
+    lines
+}
+
+/// The drvs that take longest, where that is known.
+fn biggest(s: &Summary, width: usize) -> Option<Line> {
+    let mut by_name: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+    let (mut small, mut unknown) = (0, 0);
+    for drv in s.drvs.values().filter(|drv| !drv.fetch) {
+        match drv.expected {
+            Some(seconds) if seconds >= BIG => {
+                let entry = by_name.entry(&drv.name).or_default();
+                *entry = (entry.0.max(seconds), entry.1 + 1);
+            }
+            Some(_) => small += 1,
+            None => unknown += 1,
+        }
+    }
+    if by_name.is_empty() && small == 0 {
+        return None;
+    }
+    let mut big: Vec<(&str, (f64, usize))> = by_name.into_iter().collect();
+    big.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
+    let mut items: Vec<String> = Vec::new();
+    for (name, (seconds, times)) in big {
+        let times = if times > 1 { format!(" ×{times} systems") } else { String::new() };
+        items.push(format!("{name} {}{times}", duration(seconds)));
+    }
+    let rest = match (small, unknown) {
+        (0, 0) => String::new(),
+        (n, 0) => format!("{} under {BIG:.0}s", count(n)),
+        (0, n) => format!("{} without history", count(n)),
+        (n, m) => format!("{} under {BIG:.0}s · {} without history", count(n), count(m)),
+    };
+    let line = Line::from("  biggest     ");
+    let tail = if rest.is_empty() || items.is_empty() { rest } else { format!(" · {rest}") };
+    let left = width.saturating_sub(line.width() + tail.chars().count());
+    let line = line.text(listed(&items, " · ", left));
+    Some(line.text(tail).fit(width))
+}
+
+fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
+    let fetched: Vec<&Drv> = s.drvs.values().filter(|drv| drv.fetch).collect();
+    let paths: usize = fetched.iter().map(|drv| drv.outputs.len().max(1)).sum();
+    let fetch = if fetched.is_empty() {
+        "nothing".to_owned()
+    } else {
+        format!("{} for what is built", plural(paths, "path", "paths"))
+    };
+    let caches: Vec<&str> = s.caches.values().filter(|cache| cache.push).map(|cache| &*cache.name).collect();
+    let push = match (caches.as_slice(), s.counts.builds) {
+        ([], _) => "nothing (no push cache; --push-to NAME)".to_owned(),
+        (_, 0) => "nothing that this run would build".to_owned(),
+        (caches, n) => format!("what the {} give, to {}", plural(n, "drv", "drvs"), caches.join(", ")),
+    };
+    let fetch = Line::new().paint(Paint::Bold, "To fetch: ").text(fetch);
+    let push = Line::new().paint(Paint::Bold, "To push: ").text(push);
+    if fetch.width() + 5 + push.width() <= width {
+        return vec![fetch.text("     ").then(push)];
+    }
+    vec![fetch.fit(width), push.fit(width)]
+}
+
+fn not_evaluated(s: &Summary, width: usize) -> Vec<Line> {
+    let mut failed: Vec<(String, &Failure)> = Vec::new();
+    for attr in s.attrs.values() {
+        if let Some((_, Evaluated::Failed(failure))) = &attr.evaluated {
+            failed.push((attr.name.to_string(), failure));
+        }
+    }
+    if failed.is_empty() {
+        return Vec::new();
+    }
+    let head = Line::new().paint(Paint::Bad, format!("Cannot be evaluated: {}", count(failed.len())));
+    let column = failed.iter().map(|(name, _)| Line::from(name.as_str()).width()).max().unwrap_or(0);
+    let mut lines = vec![head];
+    for (name, failure) in failed {
+        let first = failure.message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        let position = Line::from(format!("   {}", failure.position.as_deref().unwrap_or_default()));
+        let line = Line::from(format!("  {name}")).pad(column + 5);
+        let room = width.saturating_sub(position.width());
+        let message = Line::from(first);
+        if line.width() + message.width() <= room {
+            lines.push(line.then(message).then(position).fit(width));
+        } else {
+            let indent = Line::new().pad(column + 5);
+            lines.push(line.then(message).fit(width));
+            lines.extend(failure.position.iter().map(|at| indent.clone().text(at).fit(width)));
+        }
+    }
+    lines
+}
+
+/// Attrs that fail before anything is built: no builder can take their drvs.
+fn not_buildable(s: &Summary, width: usize) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for group in s.failures() {
+        let Cause::Other(reason) = &group.cause else { continue };
+        let names = listed(&s.names(&group.attrs), " ", width.saturating_sub(24));
+        lines.push(Line::new().paint(Paint::Bad, "Cannot be built: ").text(names).fit(width));
+        lines.push(Line::from(format!("  {reason}")).fit(width));
+    }
+    lines
+}

@@ -1,0 +1,446 @@
+//! The one fold over events: all that a record says, by attr, drv, attempt and push, with running counts. Owns the
+//! data; `fold` owns how an event changes it. Does not own any wording.
+//!
+//! It takes every stream, also a cut or a nonsensical one: facts about things that were never introduced are left out.
+
+mod fold;
+mod groups;
+
+use std::collections::BTreeMap;
+
+use crate::event::{
+    AttemptEnd, Class, DrvOutcome, Evaluated, Failure, Moment, OutputPath, Pushed, Stage, Status, Text,
+};
+use crate::event::{Event, Fact};
+use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
+
+pub use groups::{Cause, FailureGroup};
+
+/// All that is known of a run.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Summary {
+    /// How it began; `None` only if the stream does not begin with `run_started`.
+    pub header: Option<Header>,
+    /// The flake, once locked.
+    pub flake: Option<Flake>,
+    /// Builders that answered.
+    pub builders: BTreeMap<BuilderId, Builder>,
+    /// Caches that answered.
+    pub caches: BTreeMap<CacheId, Cache>,
+    /// When each stage began and ended.
+    pub stages: BTreeMap<Stage, Span>,
+    /// Attrs left out by default.
+    pub left_out: Vec<LeftOut>,
+    /// The attrs.
+    pub attrs: BTreeMap<AttrId, Attr>,
+    /// The drvs that had to be built or fetched.
+    pub drvs: BTreeMap<DrvId, Drv>,
+    /// The attempts.
+    pub attempts: BTreeMap<AttemptId, Attempt>,
+    /// Pushes by cache and absolute store path.
+    pub pushes: BTreeMap<(CacheId, Text), Push>,
+    /// What was read back from each push cache.
+    pub verified: BTreeMap<CacheId, Verified>,
+    /// Totals of the comparison.
+    pub diff: Option<Diff>,
+    /// Evaluator processes seen.
+    pub workers: u32,
+    /// Warnings of the run.
+    pub warnings: Vec<Warning>,
+    /// Different warnings of Nix while evaluating, in order, with how often each came.
+    pub eval_warnings: Vec<(Text, u32)>,
+    /// The highest level of Ctrl-C, and when the first came.
+    pub cancelled: Option<(u8, Moment)>,
+    /// The exit code; `None` while it runs, or if it was killed.
+    pub exit: Option<u8>,
+    /// The latest moment seen.
+    pub end: Moment,
+    /// Running counts.
+    pub counts: Counts,
+}
+
+/// How a run began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::RunStarted")]
+pub struct Header {
+    pub run: RunId,
+    pub drover: Text,
+    pub command: Text,
+    pub what: Vec<Text>,
+    pub started: jiff::Timestamp,
+    pub nix: Text,
+}
+
+/// The locked flake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::FlakeLocked")]
+pub struct Flake {
+    pub at: Moment,
+    pub original: Text,
+    pub locked: Text,
+    pub rev: Option<Text>,
+    pub dirty_files: Option<u32>,
+    pub recorded: bool,
+}
+
+/// A builder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::BuilderReady")]
+pub struct Builder {
+    pub name: Text,
+    pub slots: u32,
+    pub systems: Vec<System>,
+}
+
+/// A cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::CacheReady")]
+pub struct Cache {
+    pub name: Text,
+    pub url: Text,
+    pub pull: bool,
+    pub push: bool,
+    /// What it answered, if that was said.
+    pub asked: Option<Asked>,
+}
+
+/// What a cache answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the fields of Fact::CacheAsked")]
+pub struct Asked {
+    pub present: u32,
+    pub absent: u32,
+    pub untrusted: u32,
+    pub no_answer: u32,
+}
+
+/// From when to when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    /// The first start.
+    pub start: Moment,
+    /// The last end; `None` while it goes on.
+    pub end: Option<Moment>,
+}
+
+/// Attrs that are left out by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::AttrsLeftOut")]
+pub struct LeftOut {
+    pub count: u32,
+    pub what: Text,
+    pub flag: Text,
+}
+
+/// One thing asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attr {
+    /// Full path.
+    pub path: AttrPath,
+    /// Its kind.
+    pub kind: Kind,
+    /// What people call it.
+    pub name: Text,
+    /// When it became known.
+    pub listed: Moment,
+    /// When an evaluator took it up, and which.
+    pub eval_started: Option<(Moment, u32)>,
+    /// What came out, and when.
+    pub evaluated: Option<(Moment, Evaluated)>,
+    /// What has to be done for it, and when that was known.
+    pub planned: Option<Planned>,
+    /// The final word.
+    pub ended: Option<AttrEnd>,
+}
+
+/// What has to be done for an attr.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// When that was known.
+    pub at: Moment,
+    /// `to_build`, `to_fetch`, `valid`.
+    pub status: Status,
+    /// Its drv, if that has to be built or fetched.
+    pub drv: Option<DrvId>,
+    /// How many drvs must be built for it.
+    pub builds: u32,
+}
+
+/// The final word on an attr.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttrEnd {
+    /// When.
+    pub at: Moment,
+    /// How.
+    pub status: Status,
+    /// Why, where no drv says it.
+    pub reason: Option<Text>,
+    /// The drv whose failure it is.
+    pub root: Option<DrvId>,
+}
+
+/// A drv that had to be built or fetched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drv {
+    /// Absolute path of the .drv.
+    pub path: Text,
+    /// `nginx-1.29.4`.
+    pub name: Text,
+    /// Its platform.
+    pub system: System,
+    /// The needed drvs that come before it.
+    pub inputs: Vec<DrvId>,
+    /// It is fetched, not built.
+    pub fetch: bool,
+    /// Its outputs are unknown before building.
+    pub opaque: bool,
+    /// The attr that first asked for it.
+    pub attr: Option<AttrId>,
+    /// Expected seconds, where history knows.
+    pub expected: Option<f64>,
+    /// Its outputs as far as known; those of the successful attempt where there is one.
+    pub outputs: Vec<OutputPath>,
+    /// When it was (last) said to be needed.
+    pub needed: Moment,
+    /// Its attempts, in order.
+    pub attempts: Vec<AttemptId>,
+    /// Its fetches, in order.
+    pub fetches: Vec<Fetch>,
+    /// The final word, and when.
+    pub ended: Option<(Moment, DrvOutcome)>,
+}
+
+/// One fetch of a drv's outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// From when to when.
+    pub span: Span,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+/// One try of one drv on one builder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// Of which drv.
+    pub drv: DrvId,
+    /// Where.
+    pub builder: BuilderId,
+    /// When the builder was asked.
+    pub started: Moment,
+    /// Since when it waits for somebody else's build, and what for.
+    pub waiting: Option<(Moment, Text)>,
+    /// When the builder's process began.
+    pub building: Option<Moment>,
+    /// The phase that it is in, or ended in.
+    pub phase: Option<Text>,
+    /// When and how it ended.
+    pub ended: Option<(Moment, AttemptEnd)>,
+    /// Lines of log.
+    pub log_lines: u64,
+    /// The last lines of a failed one.
+    pub log_tail: Vec<Text>,
+}
+
+/// The push of one path to one cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// Bytes as NAR.
+    pub nar_size: u64,
+    /// When it was queued.
+    pub queued: Moment,
+    /// When the upload began.
+    pub started: Option<Moment>,
+    /// When and how it ended.
+    pub ended: Option<(Moment, Pushed)>,
+}
+
+/// What was read back from a cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// When.
+    pub at: Moment,
+    /// Paths that are there.
+    pub present: u32,
+    /// Paths that are not.
+    pub missing: Vec<Text>,
+}
+
+/// Totals of the comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the fields of Fact::DiffProgress")]
+pub struct Diff {
+    pub at: Moment,
+    pub paths: u32,
+    pub valid: u32,
+    pub present: u32,
+    pub absent: u32,
+    pub untrusted: u32,
+    pub no_answer: u32,
+}
+
+/// A warning of the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// When.
+    pub at: Moment,
+    /// One or two lines.
+    pub message: Text,
+    /// What to type.
+    pub hint: Option<Text>,
+}
+
+/// Running counts, so that a screen need not go through everything ten times a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Attrs whose evaluation ended.
+    pub evaluated: usize,
+    /// Attrs that do not evaluate.
+    pub eval_failed: usize,
+    /// Drvs to build.
+    pub builds: usize,
+    /// Of these: there now.
+    pub built: usize,
+    /// Of these: failed themselves.
+    pub failed: usize,
+    /// Of these: not tried because of another, or stopped.
+    pub given_up: usize,
+    /// Attempts that go on.
+    pub running: usize,
+    /// Drvs to fetch.
+    pub fetches: usize,
+    /// Of these: done.
+    pub fetched: usize,
+    /// Paths queued for pushing, over all caches.
+    pub push_queued: usize,
+    /// Of these: in the cache.
+    pub pushed: usize,
+    /// Of these: given up.
+    pub push_failed: usize,
+    /// Bytes that went to caches.
+    pub pushed_bytes: u64,
+}
+
+impl Summary {
+    /// The fold of a whole stream.
+    #[must_use]
+    pub fn of(events: &[Event]) -> Self {
+        let mut summary = Self::default();
+        for event in events {
+            summary.add(event);
+        }
+        summary
+    }
+
+    /// Adds one event.
+    pub fn add(&mut self, event: &Event) {
+        fold::add(self, event);
+    }
+
+    /// What is known of an attr by now; `None` while nothing is.
+    #[must_use]
+    pub fn status(&self, attr: &Attr) -> Option<Status> {
+        if let Some(end) = &attr.ended {
+            return Some(end.status);
+        }
+        match &attr.evaluated {
+            Some((_, Evaluated::Failed(_))) => return Some(Status::EvalFailed),
+            Some((_, Evaluated::Nothing { .. })) => return Some(Status::Valid),
+            _ => {}
+        }
+        let planned = attr.planned.as_ref()?;
+        let failed = planned.drv.and_then(|drv| self.root_of(drv)).is_some();
+        Some(if failed { Status::Failed } else { planned.status })
+    }
+
+    /// The drv whose own failure keeps this one from being built, if one does: possibly itself.
+    #[must_use]
+    pub fn root_of(&self, drv: DrvId) -> Option<DrvId> {
+        match self.drvs.get(&drv)?.ended.as_ref()? {
+            (_, DrvOutcome::Failed(_)) => Some(drv),
+            (_, DrvOutcome::DependencyFailed { root }) => Some(*root),
+            _ => None,
+        }
+    }
+
+    /// The last attempt of a drv.
+    #[must_use]
+    pub fn last_attempt(&self, drv: DrvId) -> Option<&Attempt> {
+        self.attempts.get(self.drvs.get(&drv)?.attempts.last()?)
+    }
+
+    /// What people call a builder; its number where it never said its name.
+    #[must_use]
+    pub fn builder_name(&self, builder: BuilderId) -> String {
+        self.builders.get(&builder).map_or_else(|| format!("builder {}", builder.0), |b| b.name.to_string())
+    }
+
+    /// What people call a cache.
+    #[must_use]
+    pub fn cache_name(&self, cache: CacheId) -> String {
+        self.caches.get(&cache).map_or_else(|| format!("cache {}", cache.0), |c| c.name.to_string())
+    }
+
+    /// What people call an attr.
+    #[must_use]
+    pub fn attr_name(&self, attr: AttrId) -> String {
+        self.attrs.get(&attr).map_or_else(|| format!("attr {}", attr.0), |a| a.name.to_string())
+    }
+
+    /// What people call a drv.
+    #[must_use]
+    pub fn drv_name(&self, drv: DrvId) -> String {
+        self.drvs.get(&drv).map_or_else(|| format!("drv {}", drv.0), |d| d.name.to_string())
+    }
+
+    /// All slots of all builders.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.builders.values().fold(0, |sum, builder| sum.saturating_add(builder.slots))
+    }
+
+    /// Whether something was (to be) pushed.
+    #[must_use]
+    pub fn has_push(&self) -> bool {
+        !self.pushes.is_empty() || self.caches.values().any(|cache| cache.push)
+    }
+
+    /// Seconds from start to end.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.end.seconds()
+    }
+}
+
+impl Attempt {
+    /// Seconds of building, or of the whole attempt where the builder's process never began; up to `now` while it
+    /// goes on.
+    #[must_use]
+    pub fn seconds(&self, now: Moment) -> f64 {
+        let end = self.ended.as_ref().map_or(now, |(at, _)| *at);
+        end.since(self.building.unwrap_or(self.started))
+    }
+
+    /// Why it failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.ended {
+            Some((_, AttemptEnd::Failed(failure))) => Some(failure),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a failure only says that somebody stopped the run.
+pub(crate) fn is_cancel(failure: &Failure) -> bool {
+    failure.class == Class::Cancelled
+}
+
+/// The number of an event's exit, if it is the last.
+#[must_use]
+pub fn exit_of(event: &Event) -> Option<u8> {
+    match event.fact {
+        Fact::RunEnded { exit } => Some(exit),
+        _ => None,
+    }
+}

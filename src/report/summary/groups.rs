@@ -1,0 +1,100 @@
+//! Attrs put together: failures by what caused them, and names by kind.
+
+use std::collections::BTreeMap;
+
+use crate::event::{DrvOutcome, Evaluated, Failure, Status, Text};
+use crate::id::{AttrId, DrvId, Kind};
+
+use super::{Summary, is_cancel};
+
+/// One failure with all the attrs that die of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureGroup {
+    /// What it is.
+    pub cause: Cause,
+    /// Who dies of it, in the order in which they were listed.
+    pub attrs: Vec<AttrId>,
+}
+
+/// What makes attrs fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// A drv whose own attempts failed.
+    Drv(DrvId),
+    /// An evaluation error; attrs with the same text and position share one.
+    Eval(Failure),
+    /// Something that no drv says.
+    Other(Text),
+}
+
+impl Summary {
+    /// All failures: drvs first, those that hit most attrs first, then evaluation errors, then the rest. What only
+    /// was stopped did not fail.
+    #[must_use]
+    pub fn failures(&self) -> Vec<FailureGroup> {
+        let mut drvs: BTreeMap<DrvId, Vec<AttrId>> = BTreeMap::new();
+        let mut others: Vec<FailureGroup> = Vec::new();
+        for (id, drv) in &self.drvs {
+            if matches!(&drv.ended, Some((_, DrvOutcome::Failed(failure))) if !is_cancel(failure)) {
+                drvs.insert(*id, Vec::new());
+            }
+        }
+        for (id, attr) in &self.attrs {
+            match self.status(attr) {
+                Some(Status::EvalFailed) => {
+                    let cause = match &attr.evaluated {
+                        Some((_, Evaluated::Failed(failure))) => Cause::Eval(failure.clone()),
+                        _ => Cause::Other(reason(attr)),
+                    };
+                    add(&mut others, cause, *id);
+                }
+                Some(Status::Failed) => {
+                    let said = attr.ended.as_ref().and_then(|end| end.root);
+                    let root = said.or_else(|| self.root_of(attr.planned.as_ref()?.drv?));
+                    match root.filter(|root| self.drvs.contains_key(root)) {
+                        Some(root) => drvs.entry(root).or_default().push(*id),
+                        None if self.cancelled.is_some() => {}
+                        None => add(&mut others, Cause::Other(reason(attr)), *id),
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut groups: Vec<FailureGroup> =
+            drvs.into_iter().map(|(drv, attrs)| FailureGroup { cause: Cause::Drv(drv), attrs }).collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.attrs.len()));
+        others.sort_by_key(|group| matches!(group.cause, Cause::Other(_)));
+        groups.extend(others);
+        groups
+    }
+
+    /// How many attrs of each kind, in the order in which kinds are shown.
+    #[must_use]
+    pub fn kinds(&self, mut which: impl FnMut(AttrId) -> bool) -> Vec<(Kind, usize)> {
+        let mut counts: BTreeMap<Kind, usize> = BTreeMap::new();
+        for (id, attr) in &self.attrs {
+            if which(*id) {
+                *counts.entry(attr.kind).or_default() += 1;
+            }
+        }
+        counts.into_iter().collect()
+    }
+
+    /// Names of attrs as people say them.
+    #[must_use]
+    pub fn names(&self, attrs: &[AttrId]) -> Vec<String> {
+        attrs.iter().map(|attr| self.attr_name(*attr)).collect()
+    }
+}
+
+fn reason(attr: &super::Attr) -> Text {
+    let said = attr.ended.as_ref().and_then(|end| end.reason.clone());
+    said.unwrap_or_else(|| "no reason is recorded".into())
+}
+
+fn add(groups: &mut Vec<FailureGroup>, cause: Cause, attr: AttrId) {
+    match groups.iter_mut().find(|group| group.cause == cause) {
+        Some(group) => group.attrs.push(attr),
+        None => groups.push(FailureGroup { cause, attrs: vec![attr] }),
+    }
+}

@@ -1,0 +1,279 @@
+//! "Where the time went": the account of [`super::account`] put together for people. The lines add up to the wall
+//! time, also as they are rounded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::DrvId;
+
+use super::account::{self, Interval, Owner, Place, What};
+use super::number::{clock, count, duration, plural};
+use super::summary::Summary;
+use super::text::{Line, Paint, listed};
+
+/// How many drvs get a line of their own.
+const OWN_LINES: usize = 6;
+
+/// A drv gets a line of its own from this share of the wall time on.
+const OWN_SHARE: f64 = 0.03;
+
+/// Wall time, in µs, from which times are shown in whole seconds.
+const COARSE: u64 = 10_000_000;
+
+/// One line of the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Microseconds.
+    pub time: u64,
+    /// What took them.
+    pub owner: String,
+    /// More about it.
+    pub detail: String,
+}
+
+/// The screen.
+#[must_use]
+pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
+    let rows = rows(summary, &account::of(summary));
+    let times: Vec<u64> = rows.iter().map(|row| row.time).collect();
+    let (total, parts) = rounded(&times);
+    let mut lines = vec![Line::new().paint(Paint::Bold, format!("{}, and where it went:", total.as_total()))];
+    let shown: Vec<(Row, Shown)> = rows.into_iter().zip(parts).filter(|(_, part)| part.units > 0).collect();
+    let column = 12 + shown.iter().map(|(row, _)| Line::from(row.owner.as_str()).width()).max().unwrap_or(0);
+    for (row, part) in shown {
+        let line = Line::from(format!("  {:>6}  ", part.as_part())).text(row.owner).pad(column.min(width / 2));
+        lines.push(line.text("  ").paint(Paint::Dim, row.detail).fit(width));
+    }
+    lines
+}
+
+/// The lines in the order in which they first come up. The times add up to the wall time.
+#[must_use]
+pub fn rows(summary: &Summary, intervals: &[Interval]) -> Vec<Row> {
+    let own = own_lines(summary, intervals);
+    let mut groups: Vec<(Group, Vec<Interval>)> = Vec::new();
+    for interval in intervals {
+        let group = group_of(summary, &own, interval);
+        match groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, members)) => members.push(*interval),
+            None => groups.push((group, vec![*interval])),
+        }
+    }
+    groups.into_iter().map(|(group, members)| row(summary, group, &members)).collect()
+}
+
+/// What is put together in one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Starting,
+    Evaluating,
+    Comparing,
+    Slot,
+    Handing,
+    Drv(DrvId),
+    Attrs,
+    SmallDrvs,
+    SmallFetches,
+    Pushing,
+    Closing,
+}
+
+fn group_of(s: &Summary, own: &BTreeSet<DrvId>, interval: &Interval) -> Group {
+    match (interval.what, interval.owner) {
+        (What::Starting, _) => Group::Starting,
+        (What::Evaluating, _) => Group::Evaluating,
+        (What::Comparing, _) => Group::Comparing,
+        (What::Slot { .. }, _) => Group::Slot,
+        (What::Handing, _) => Group::Handing,
+        (What::Pushing, _) => Group::Pushing,
+        (What::Closing, _) => Group::Closing,
+        (_, Owner::Drv(drv)) if own.contains(&drv) => Group::Drv(drv),
+        (What::Fetching, _) => Group::SmallFetches,
+        (_, Owner::Drv(drv)) if is_attr(s, drv) => Group::Attrs,
+        _ => Group::SmallDrvs,
+    }
+}
+
+/// The drvs that took long by themselves.
+fn own_lines(s: &Summary, intervals: &[Interval]) -> BTreeSet<DrvId> {
+    let mut times: BTreeMap<DrvId, u64> = BTreeMap::new();
+    for interval in intervals {
+        let waits = matches!(interval.what, What::Slot { .. } | What::Handing | What::Comparing);
+        if let (Owner::Drv(drv), false) = (interval.owner, waits) {
+            *times.entry(drv).or_default() += length(interval);
+        }
+    }
+    let least = s.end.0 as f64 * OWN_SHARE;
+    let mut long: Vec<(u64, DrvId)> = times
+        .into_iter()
+        .filter(|(_, time)| *time as f64 >= least && *time > 0)
+        .map(|(drv, time)| (time, drv))
+        .collect();
+    long.sort_unstable_by(|a, b| b.cmp(a));
+    long.into_iter().take(OWN_LINES).map(|(_, drv)| drv).collect()
+}
+
+/// Whether a drv is the result of an attr.
+fn is_attr(s: &Summary, drv: DrvId) -> bool {
+    s.attrs.values().any(|attr| attr.planned.as_ref().is_some_and(|planned| planned.drv == Some(drv)))
+}
+
+fn length(interval: &Interval) -> u64 {
+    interval.to.0 - interval.from.0
+}
+
+fn row(s: &Summary, group: Group, members: &[Interval]) -> Row {
+    let time = members.iter().map(length).sum();
+    let drvs: BTreeSet<DrvId> =
+        members.iter().filter_map(|m| if let Owner::Drv(drv) = m.owner { Some(drv) } else { None }).collect();
+    let (owner, detail) = match group {
+        Group::Starting => ("starting".to_owned(), "finding builders and caches, locking the flake".to_owned()),
+        Group::Evaluating => ("evaluating".to_owned(), evaluating(s)),
+        Group::Comparing => ("comparing".to_owned(), comparing(s)),
+        Group::Slot => ("waiting for a slot".to_owned(), waiting(s, members)),
+        Group::Handing => ("handing out".to_owned(), format!("{} to builders", plural(drvs.len(), "drv", "drvs"))),
+        Group::Drv(drv) => (s.drv_name(drv), one_drv(s, drv, members)),
+        Group::Attrs => (attrs(s, &drvs), "one after the other".to_owned()),
+        Group::SmallDrvs => (plural(drvs.len(), "small drv", "small drvs"), "one after the other".to_owned()),
+        Group::SmallFetches => ("fetching".to_owned(), names(s, &drvs)),
+        Group::Pushing => ("pushing".to_owned(), pushing(s, members)),
+        Group::Closing => ("closing".to_owned(), "the record, and what is left to say".to_owned()),
+    };
+    let detail =
+        if drvs.len() == 1 && matches!(group, Group::Attrs | Group::SmallDrvs) { names(s, &drvs) } else { detail };
+    Row { time, owner, detail }
+}
+
+fn names(s: &Summary, drvs: &BTreeSet<DrvId>) -> String {
+    let names: Vec<String> = drvs.iter().map(|drv| s.drv_name(*drv)).collect();
+    listed(&names, ", ", 48)
+}
+
+fn evaluating(s: &Summary) -> String {
+    let mut detail = plural(s.attrs.len(), "attr", "attrs");
+    if s.workers > 0 {
+        detail.push_str(&format!(", {}", plural(s.workers as usize, "evaluator", "evaluators")));
+    }
+    if let Some(first) = s.attempts.values().map(|attempt| attempt.building.unwrap_or(attempt.started)).min() {
+        detail.push_str(&format!("; first build at {}", clock(first.seconds())));
+    }
+    detail
+}
+
+fn comparing(s: &Summary) -> String {
+    let caches = s.caches.values().filter(|cache| cache.pull).count();
+    let paths = s.diff.map(|diff| plural(diff.paths as usize, "path", "paths"));
+    let caches = (caches > 0).then(|| plural(caches, "cache", "caches"));
+    [paths, caches].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn waiting(s: &Summary, members: &[Interval]) -> String {
+    let systems: BTreeSet<String> = members
+        .iter()
+        .filter_map(|m| if let Owner::Drv(drv) = m.owner { Some(s.drvs.get(&drv)?.system.to_string()) } else { None })
+        .collect();
+    let queued = members.iter().map(|m| if let What::Slot { queued } = m.what { queued } else { 0 }).max();
+    let systems: Vec<String> = systems.into_iter().collect();
+    format!("{}, {} queued", systems.join(", "), plural(queued.unwrap_or(0) as usize, "drv", "drvs"))
+}
+
+/// `building on big1, usually 4m20s`, after what took it longest.
+fn one_drv(s: &Summary, drv: DrvId, members: &[Interval]) -> String {
+    let Some(longest) = members.iter().max_by_key(|m| length(m)) else { return String::new() };
+    let verb = match longest.what {
+        What::Preparing => "bringing its inputs",
+        What::Elsewhere => "somebody else builds it",
+        What::Fetching => "fetching",
+        What::Collecting => "taking over its results",
+        _ => "building",
+    };
+    let mut detail = match (longest.place, longest.what) {
+        (Some(Place::Builder(builder)), What::Preparing) => format!("{verb} to {}", s.builder_name(builder)),
+        (Some(Place::Builder(builder)), What::Collecting) => format!("{verb} from {}", s.builder_name(builder)),
+        (Some(Place::Builder(builder)), _) => format!("{verb} on {}", s.builder_name(builder)),
+        _ => verb.to_owned(),
+    };
+    if let Some(drv) = s.drvs.get(&drv) {
+        if let Some(expected) = drv.expected.filter(|_| longest.what == What::Building) {
+            detail.push_str(&format!(", usually {}", duration(expected)));
+        }
+        if drv.attempts.len() > 1 {
+            detail.push_str(&format!(", {} attempts", count(drv.attempts.len())));
+        }
+    }
+    detail
+}
+
+/// `9 host toplevels`, `9 host toplevels, 2 packages`.
+fn attrs(s: &Summary, drvs: &BTreeSet<DrvId>) -> String {
+    // Several attrs may share a drv; it counts once, as the first of them.
+    let mut left = drvs.clone();
+    let kinds = s.kinds(|id| {
+        let drv = s.attrs.get(&id).and_then(|attr| attr.planned.as_ref()?.drv);
+        drv.is_some_and(|drv| left.remove(&drv))
+    });
+    let parts = kinds.into_iter().map(|(kind, n)| match kind {
+        crate::id::Kind::NixosConfigurations => plural(n, "host toplevel", "host toplevels"),
+        other => format!("{} {}", count(n), other.noun(n)),
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+fn pushing(s: &Summary, members: &[Interval]) -> String {
+    let caches: BTreeSet<String> = members
+        .iter()
+        .filter_map(|m| if let Owner::Cache(cache) = m.owner { Some(s.cache_name(cache)) } else { None })
+        .collect();
+    let built = !s.attempts.is_empty();
+    let names = caches.into_iter().collect::<Vec<_>>().join(", ");
+    if built { format!("tail after the last build, {names}") } else { names }
+}
+
+/// A time in the unit in which it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shown {
+    units: u64,
+    /// The unit is a second, else a tenth of one.
+    coarse: bool,
+}
+
+impl Shown {
+    fn as_part(self) -> String {
+        if self.coarse { clock(self.units as f64) } else { format!("{:.1}s", self.units as f64 / 10.0) }
+    }
+
+    fn as_total(self) -> String {
+        if self.coarse { duration(self.units as f64) } else { self.as_part() }
+    }
+}
+
+/// The wall time and its parts as they are shown. The parts add up to the whole as shown, too: those that lose most
+/// by rounding down are rounded up.
+fn rounded(parts: &[u64]) -> (Shown, Vec<Shown>) {
+    let sum: u64 = parts.iter().sum();
+    let coarse = sum >= COARSE;
+    let unit = if coarse { 1_000_000 } else { 100_000 };
+    let total = (sum + unit / 2) / unit;
+    let mut units: Vec<u64> = parts.iter().map(|part| part / unit).collect();
+    let mut order: Vec<usize> = (0..parts.len()).collect();
+    order.sort_by_key(|i| std::cmp::Reverse(parts[*i] % unit));
+    // Less than one unit is missing for each part.
+    let missing = total - units.iter().sum::<u64>();
+    for i in order.into_iter().take(missing as usize) {
+        units[i] += 1;
+    }
+    (Shown { units: total, coarse }, units.into_iter().map(|units| Shown { units, coarse }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_add_up_as_they_are_shown() {
+        for parts in [vec![], vec![1], vec![33_333_333; 3], vec![490_000; 9], vec![52_400_000, 295_700_000, 83_900_001]]
+        {
+            let (total, shown) = rounded(&parts);
+            assert_eq!(total.units, shown.iter().map(|part| part.units).sum::<u64>(), "{parts:?}");
+        }
+    }
+}

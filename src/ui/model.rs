@@ -1,0 +1,231 @@
+//! What is going on right now, and what has just happened: a fold over events on top of the summary of `report`.
+//! Pure; rendered by [`super::live`] and [`super::plain`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::event::{DrvOutcome, Evaluated, Event, Fact, Moment, Pushed, Stage, Status, Text};
+use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId};
+use crate::report::estimate::{self, Estimate};
+use crate::report::summary::Summary;
+
+/// µs over which the speed of pushing is measured.
+const SPEED: u64 = 10_000_000;
+
+/// µs between two estimates of the time left; each goes through all drvs that are left.
+const ESTIMATE: u64 = 2_000_000;
+
+/// Different evaluation warnings that are shown; the rest is counted at the end.
+const EVAL_WARNINGS: usize = 10;
+
+/// The state of a run that goes on.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Model {
+    /// All that is known of it.
+    pub summary: Summary,
+    /// The latest moment seen, by an event or a tick.
+    pub now: Moment,
+    /// Attempts that go on, by builder.
+    pub running: BTreeMap<BuilderId, BTreeSet<AttemptId>>,
+    /// Fetches that go on.
+    pub fetching: BTreeSet<DrvId>,
+    /// Evaluations that go on.
+    pub evaluating: BTreeSet<AttrId>,
+    /// How long is left, as far as that is known.
+    pub left: Option<Estimate>,
+    estimated: Option<Moment>,
+    uploads: VecDeque<(Moment, u64)>,
+    notices: Vec<(Moment, Notice)>,
+}
+
+/// Something that has happened and gets a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The run began.
+    Started,
+    /// The flake is locked.
+    Locked,
+    /// Caches answered.
+    Caches(Vec<CacheId>),
+    /// Builders can be used.
+    Builders(Vec<BuilderId>),
+    /// Attrs were left out; the index in the summary.
+    LeftOut(usize),
+    /// Everything is evaluated.
+    Evaluated,
+    /// Everything is compared.
+    Compared,
+    /// An attr was built.
+    Built(AttrId),
+    /// Attrs failed for one reason.
+    Failed(Reason, Vec<AttrId>),
+    /// A drv ended (`-v`).
+    Drv(DrvId),
+    /// What was pushed to a cache was read back.
+    Pushed(CacheId),
+    /// A warning; the index in the summary.
+    Warning(usize),
+    /// A new warning of Nix; the index in the summary.
+    EvalWarning(usize),
+    /// Ctrl-C: its level, with what was going on at that moment.
+    Stopping {
+        /// 1: clean stop, 2: now.
+        level: u8,
+        /// Attempts that were running.
+        running: usize,
+        /// Drvs that were there.
+        built: usize,
+        /// Paths still to be pushed.
+        to_push: usize,
+    },
+}
+
+/// Why attrs failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// A drv's own attempt failed.
+    Drv(DrvId),
+    /// They do not evaluate: the message.
+    Eval(Text),
+    /// Anything else.
+    Other(Text),
+}
+
+impl Model {
+    /// Takes in a fact; `verbose` asks for a line a drv.
+    pub fn on_event(&mut self, event: &Event, verbose: bool) {
+        self.now = self.now.max(event.at);
+        let new_warning = self.is_new_warning(&event.fact);
+        self.track(event);
+        self.summary.add(event);
+        if let Some(notice) = self.notice_of(&event.fact, verbose, new_warning) {
+            self.push_notice(event.at, notice);
+        }
+    }
+
+    /// What has happened since the last time, in order.
+    pub fn take_notices(&mut self) -> Vec<(Moment, Notice)> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Works out anew how long is left, if the last time is long enough ago.
+    pub fn estimate(&mut self, now: Moment) {
+        if self.estimated.is_none_or(|last| now.0.saturating_sub(last.0) >= ESTIMATE) {
+            self.left = estimate::remaining(&self.summary, now);
+            self.estimated = Some(now);
+        }
+    }
+
+    /// Bytes a second that go to caches, over the last seconds; `None` if nothing went.
+    #[must_use]
+    pub fn push_speed(&self, now: Moment) -> Option<f64> {
+        let since = Moment(now.0.saturating_sub(SPEED));
+        let bytes: u64 = self.uploads.iter().filter(|(at, _)| *at >= since).map(|(_, bytes)| bytes).sum();
+        let span = now.since(since).min(now.seconds()).max(1.0);
+        (bytes > 0).then(|| bytes as f64 / span)
+    }
+
+    /// Paths still to be pushed.
+    #[must_use]
+    pub fn to_push(&self) -> usize {
+        let counts = self.summary.counts;
+        counts.push_queued.saturating_sub(counts.pushed + counts.push_failed)
+    }
+
+    /// Whether evaluation is over.
+    #[must_use]
+    pub fn is_evaluated(&self) -> bool {
+        self.summary.stages.get(&Stage::Eval).is_some_and(|span| span.end.is_some())
+    }
+
+    /// Keeps what is going on, before the summary knows.
+    fn track(&mut self, event: &Event) {
+        match &event.fact {
+            Fact::AttemptStarted { attempt, builder, drv } => {
+                if self.summary.drvs.contains_key(drv) && !self.summary.attempts.contains_key(attempt) {
+                    self.running.entry(*builder).or_default().insert(*attempt);
+                }
+            }
+            Fact::AttemptEnded { attempt, .. } => {
+                if let Some(known) = self.summary.attempts.get(attempt)
+                    && let Some(running) = self.running.get_mut(&known.builder)
+                {
+                    running.remove(attempt);
+                }
+            }
+            Fact::FetchStarted { drv } => drop(self.fetching.insert(*drv)),
+            Fact::FetchEnded { drv, .. } => drop(self.fetching.remove(drv)),
+            Fact::EvalStarted { attr, .. } => drop(self.evaluating.insert(*attr)),
+            Fact::EvalEnded { attr, .. } => drop(self.evaluating.remove(attr)),
+            Fact::PushEnded { pushed: Pushed::Uploaded { file_size }, .. } => {
+                self.uploads.push_back((event.at, *file_size));
+                let oldest = event.at.0.saturating_sub(SPEED);
+                while self.uploads.front().is_some_and(|(at, _)| at.0 < oldest) {
+                    self.uploads.pop_front();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn is_new_warning(&self, fact: &Fact) -> bool {
+        let known = &self.summary.eval_warnings;
+        matches!(fact, Fact::EvalWarning { message, .. } if !known.iter().any(|(text, _)| text == message))
+    }
+
+    fn notice_of(&self, fact: &Fact, verbose: bool, new_warning: bool) -> Option<Notice> {
+        let s = &self.summary;
+        Some(match fact {
+            Fact::RunStarted { .. } => Notice::Started,
+            Fact::FlakeLocked { .. } => Notice::Locked,
+            Fact::CacheReady { cache, .. } => Notice::Caches(vec![*cache]),
+            Fact::BuilderReady { builder, .. } => Notice::Builders(vec![*builder]),
+            Fact::AttrsLeftOut { .. } => Notice::LeftOut(s.left_out.len() - 1),
+            Fact::StageEnded { stage: Stage::Eval } => Notice::Evaluated,
+            Fact::StageEnded { stage: Stage::Diff } => Notice::Compared,
+            Fact::EvalEnded { attr, evaluated: Evaluated::Failed(failure) } => {
+                Notice::Failed(Reason::Eval(failure.message.clone()), vec![*attr])
+            }
+            Fact::AttrEnded { attr, status: Status::Built, .. } => Notice::Built(*attr),
+            Fact::AttrEnded { attr, status: Status::Failed, reason, root } => match (root, reason) {
+                (Some(root), _) => Notice::Failed(Reason::Drv(*root), vec![*attr]),
+                // What was stopped is told by the line about stopping.
+                (None, _) if s.cancelled.is_some() => return None,
+                (None, reason) => Notice::Failed(Reason::Other(reason.clone().unwrap_or_default()), vec![*attr]),
+            },
+            Fact::DrvEnded { drv, outcome: DrvOutcome::Built | DrvOutcome::Valid } if verbose => Notice::Drv(*drv),
+            Fact::PushVerified { cache, .. } => Notice::Pushed(*cache),
+            Fact::Warning { .. } => Notice::Warning(s.warnings.len() - 1),
+            Fact::EvalWarning { .. } if new_warning && s.eval_warnings.len() <= EVAL_WARNINGS => {
+                Notice::EvalWarning(s.eval_warnings.len() - 1)
+            }
+            Fact::Cancelled { level } => Notice::Stopping {
+                level: *level,
+                running: s.counts.running,
+                built: s.counts.built,
+                to_push: self.to_push(),
+            },
+            _ => return None,
+        })
+    }
+
+    /// Puts what belongs together into one line: caches, builders, attrs that die of the same.
+    fn push_notice(&mut self, at: Moment, notice: Notice) {
+        for (_, known) in &mut self.notices {
+            match (known, &notice) {
+                (Notice::Caches(known), Notice::Caches(new)) => return known.extend(new),
+                (Notice::Builders(known), Notice::Builders(new)) => return known.extend(new),
+                (Notice::Failed(reason, known), Notice::Failed(other, new)) if reason == other => {
+                    return known.extend(new);
+                }
+                _ => {}
+            }
+        }
+        self.notices.push((at, notice));
+    }
+}
+
+/// Whether an attempt holds a slot: one that waits for somebody else's build does not.
+#[must_use]
+pub fn holds_slot(attempt: &crate::report::summary::Attempt) -> bool {
+    attempt.waiting.is_none() || attempt.building.is_some()
+}
