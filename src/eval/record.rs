@@ -208,20 +208,13 @@ pub fn key(locked: &Locked, context: &Context) -> String {
     ])
 }
 
-/// Where a source may be found without asking Nix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QuickKey {
-    key: String,
-    head: String,
-}
-
 /// A key that one call of git finds, for a clean work tree that is evaluated purely and without changes to its lock:
 /// where an earlier run stored what Nix said, neither `nix flake metadata` nor an evaluator is needed. `None` wherever
 /// that would not be sound. `dir` is where relative references start.
 ///
 /// Nix's answer follows from the commit, from where the repository and the flake in it are found (by walking up), and
 /// from the reference's own parameters; untracked files matter only where a new flake.nix or .git would be found first.
-pub async fn quick_key(nix: &Nix, options: &FlakeOptions, dir: &Path, context: &Context) -> Option<QuickKey> {
+pub async fn quick_key(nix: &Nix, options: &FlakeOptions, dir: &Path, context: &Context) -> Option<String> {
     let changed = options.impure || !options.overrides.is_empty() || options.reference_lock_file.is_some();
     if changed {
         return None;
@@ -262,21 +255,22 @@ pub async fn quick_key(nix: &Nix, options: &FlakeOptions, dir: &Path, context: &
         &head,
         &tree.branch,
     ]);
-    Some(QuickKey { key, head })
+    Some(format!("{head}-{key}"))
 }
 
 /// What an earlier run locked under this key.
-pub fn load_quick(state_dir: &Path, key: &QuickKey) -> Result<Option<Locked>, Corrupt> {
-    read(&quick_path(state_dir, &key.key))
+pub fn load_quick(state_dir: &Path, key: &str) -> Result<Option<Locked>, Corrupt> {
+    read(&quick_path(state_dir, key))
 }
 
 /// Stores a source under its quick key, which was taken before locking; unless the tree was at another commit by then.
 /// The caller has made sure that the source may be remembered ([`Record::may_hold`]).
-pub fn save_quick(state_dir: &Path, key: &QuickKey, locked: &Locked) -> std::io::Result<()> {
-    if locked.rev.as_deref() != Some(&key.head) {
+pub fn save_quick(state_dir: &Path, key: &str, locked: &Locked) -> std::io::Result<()> {
+    // The key starts with the commit that git saw.
+    if locked.rev.as_deref() != key.split('-').next() {
         return Ok(());
     }
-    write(&quick_path(state_dir, &key.key), locked)
+    write(&quick_path(state_dir, key), locked)
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Corrupt> {

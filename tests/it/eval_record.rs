@@ -1,6 +1,6 @@
 //! The recorded evaluation on real Nixes: what is found again, and what must not be.
 
-use drover::eval::record::{self, Context, QuickKey};
+use drover::eval::record::{self, Context};
 use drover::eval::{EvalOptions, FlakeOptions, Locked, Record};
 
 use super::eval::{block_on, commit, evaluate, fixture, git, lock, options};
@@ -10,7 +10,7 @@ fn context() -> Context {
     Context { nix: "a".to_owned(), settings: String::new() }
 }
 
-fn quick(lab: &Lab, options: &EvalOptions) -> Option<QuickKey> {
+fn quick(lab: &Lab, options: &EvalOptions) -> Option<String> {
     block_on(record::quick_key(&options.nix, &options.flake, &lab.work(), &context()))
 }
 
@@ -33,6 +33,10 @@ fn the_same_commit_evaluates_nothing() {
         assert!(Record::load(&state, &key).unwrap().is_none());
         let first = evaluate(&options, locked.clone(), None).unwrap();
         first.record.clone().unwrap().save(&state, &key).unwrap();
+        // A tree that has moved on since the key was taken is not stored under it.
+        let moved = format!("0123{quick_key}");
+        record::save_quick(&state, &moved, &locked).unwrap();
+        assert!(record::load_quick(&state, &moved).unwrap().is_none());
         record::save_quick(&state, &quick_key, &locked).unwrap();
 
         let again = without_nix(options.clone());
