@@ -243,6 +243,8 @@ pub(super) enum Format {
     Summary,
     /// The document of `run --json`
     Json,
+    /// The folder of the record
+    Path,
 }
 
 /// Two values a flag, repeated → pairs.

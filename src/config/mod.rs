@@ -6,9 +6,11 @@
 mod env;
 mod file;
 mod settings;
+mod terminal;
 
 pub use env::{DROVER_LOG, Env};
 pub use file::{File, FileError};
 pub use settings::{
     AttrSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PushWhen, Settings, Words,
 };
+pub use terminal::Terminal;
