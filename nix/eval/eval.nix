@@ -29,6 +29,19 @@ let
   absent = {
     __droverAbsent = true;
   };
+  # The outputs that drover knows by name; `with none; packages` is the flake's own `packages` if it has any.
+  none = {
+    nixosConfigurations = absent;
+    darwinConfigurations = absent;
+    homeConfigurations = absent;
+    packages = absent;
+    checks = absent;
+    devShells = absent;
+    formatter = absent;
+    apps = absent;
+    hydraJobs = absent;
+    legacyPackages = absent;
+  };
   isAbsent = value: isAttrs value && value ? __droverAbsent;
 
   isDerivation = value: isAttrs value && value.type or null == "derivation";
@@ -141,7 +154,7 @@ let
   isApp = value: isAttrs value && value.type or null == "app" && value ? program;
 in
 {
-  inherit absent;
+  inherit absent none;
 
   # One answer as one line on standard output.
   reply = id: value: marker "answer" id + " " + toJSON value;

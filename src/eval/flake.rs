@@ -93,7 +93,7 @@ impl Locked {
     /// Whether the reference alone says which content it is, wherever and whenever it is read.
     #[must_use]
     pub fn is_fixed(&self) -> bool {
-        self.rev.is_some()
+        self.rev.is_some() || (self.dirty.is_none() && !self.original.starts_with("path:"))
     }
 
     /// The local work tree, if the source is one.

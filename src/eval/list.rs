@@ -260,7 +260,9 @@ impl Lister<'_> {
     /// among the kinds and systems of the selection, then among all; then what `nix build` would look for.
     async fn resolve(&mut self, name: &Name, selection: &Selection) -> Result<Vec<Entry>, Error> {
         let mut near: Vec<String> = Vec::new();
-        let mut found = self.exact(&name.path, selection, &mut near).await?;
+        let exact = self.exact(&name.path, selection, &mut near).await?;
+        let exists = exact.is_some();
+        let mut found = exact.unwrap_or_default();
         if found.is_empty() {
             found = self.by_last_parts(name, selection, &mut near).await?;
         }
@@ -268,7 +270,11 @@ impl Lister<'_> {
             found = self.in_package_sets(name, selection, &mut near).await?;
         }
         if found.is_empty() {
-            return Err(unknown(&name.text, &near));
+            if !exists {
+                return Err(unknown(&name.text, &near));
+            }
+            // There is something, and evaluating it says what.
+            found.push(Entry::new(name.path.clone()));
         }
         for entry in &mut found {
             entry.outputs.clone_from(&name.outputs);
@@ -276,34 +282,36 @@ impl Lister<'_> {
         Ok(found)
     }
 
+    /// The attrs at a path and below it; `None` if there is nothing at all at the path.
     async fn exact(
         &mut self,
         path: &AttrPath,
         selection: &Selection,
         near: &mut Vec<String>,
-    ) -> Result<Vec<Entry>, Error> {
+    ) -> Result<Option<Vec<Entry>>, Error> {
         let (output, below) = split(path);
         if !expr::is_variable(output) {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let answer = self.ask(&question("exists", output, serde_json::json!({ "path": below }))).await?;
         match answer {
-            Err(failure) => return Ok(vec![Entry::failed(path.clone(), failure)]),
+            Err(failure) => return Ok(Some(vec![Entry::failed(path.clone(), failure)])),
             Ok(answer) if answer.get("found").is_none() => {
                 let at = answer.pointer("/missing/at").and_then(Value::as_u64).unwrap_or(0);
                 let known = AttrPath::new(path.parts().iter().take(at as usize + 1).cloned().collect());
                 near.extend(missing_names(&answer).iter().map(|name| join(&known, name).to_string()));
-                return Ok(Vec::new());
+                return Ok(None);
             }
             Ok(_) => {}
         }
-        match depth(path.kind()) {
-            Some(depth) if path.parts().len() >= depth => Ok(vec![Entry::new(path.clone())]),
+        let entries = match depth(path.kind()) {
+            Some(depth) if path.parts().len() >= depth => vec![Entry::new(path.clone())],
             // A system in the name is a choice of system.
-            Some(depth) if system_of(path).is_some() => self.level(path, depth, None).await,
-            Some(depth) => self.level(path, depth, selection.systems.as_deref()).await,
-            None => self.walk(path, path.kind() == Kind::HydraJobs).await,
-        }
+            Some(depth) if system_of(path).is_some() => self.level(path, depth, None).await?,
+            Some(depth) => self.level(path, depth, selection.systems.as_deref()).await?,
+            None => self.walk(path, path.kind() == Kind::HydraJobs).await?,
+        };
+        Ok(Some(entries))
     }
 
     async fn by_last_parts(
@@ -351,7 +359,8 @@ impl Lister<'_> {
                 let wanted = selection.systems.as_ref().is_none_or(|all| all.iter().any(|one| one.0 == system));
                 if wanted {
                     let parts = root.parts().iter().cloned().chain([system]).chain(name.path.parts().iter().cloned());
-                    entries.extend(self.exact(&AttrPath::new(parts.collect()), selection, near).await?);
+                    let found = self.exact(&AttrPath::new(parts.collect()), selection, near).await?;
+                    entries.extend(found.unwrap_or_default());
                 }
             }
             if !entries.is_empty() {

@@ -7,6 +7,8 @@
 
 use serde::Deserialize;
 
+use crate::nix_compat::ansi;
+
 /// How positions start that lie in no file.
 const INTERNAL: [&str; 5] = ["«string»", "«none»", "«stdin»", "«nix-internal»", "<nix/"];
 
@@ -40,7 +42,7 @@ struct Line<'a> {
 #[must_use]
 pub fn line(line: &str) -> Option<Said> {
     let Some(json) = line.strip_prefix("@nix ") else {
-        let text = strip(line);
+        let text = ansi::text(line.as_bytes());
         let text = text.trim_end();
         return match text.strip_prefix("error: ") {
             Some(_) => Some(Said::Error(text.to_owned())),
@@ -51,7 +53,7 @@ pub fn line(line: &str) -> Option<Said> {
     if line.action != "msg" || line.level > 1 {
         return None;
     }
-    let text = strip(&line.msg);
+    let text = ansi::text(line.msg.as_bytes());
     let text = text.trim_end();
     let traced = text.strip_prefix("trace: ").unwrap_or(text);
     for word in ["warning: ", "evaluation warning: "] {
@@ -63,33 +65,6 @@ pub fn line(line: &str) -> Option<Said> {
         return Some(Said::Trace(trace.to_owned()));
     }
     Some(if line.level == 0 { Said::Error(text.to_owned()) } else { Said::Warning(text.to_owned()) })
-}
-
-/// The text without escape sequences of terminals.
-#[must_use]
-pub fn strip(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c != '\u{1b}' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            // CSI: parameters, then one letter or sign.
-            Some('[') => while chars.next().is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c)) {},
-            // OSC: up to BEL or ESC \.
-            Some(']') => {
-                while let Some(c) = chars.next() {
-                    if c == '\u{7}' || (c == '\u{1b}' && chars.next_if_eq(&'\\').is_some()) {
-                        break;
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    out
 }
 
 /// An error of Nix, taken apart.
@@ -237,10 +212,5 @@ mod tests {
         ] {
             assert_eq!(relative(position, &roots), wanted);
         }
-    }
-
-    #[test]
-    fn colour_is_stripped() {
-        assert_eq!(strip("\u{1b}[31;1merror:\u{1b}[0m a\u{1b}]8;;http://x\u{1b}\\b\u{1b}"), "error: ab");
     }
 }

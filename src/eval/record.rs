@@ -243,7 +243,7 @@ pub async fn quick_key(nix: &Nix, options: &FlakeOptions, dir: &Path, context: &
     }
     let head = tree.head?;
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    Some(digest(&[
+    let key = digest(&[
         &FORMAT.to_string(),
         expr::EVAL,
         &context.nix,
@@ -254,7 +254,8 @@ pub async fn quick_key(nix: &Nix, options: &FlakeOptions, dir: &Path, context: &
         &flake.as_deref().map(text).unwrap_or_default(),
         &head,
         &tree.branch,
-    ]))
+    ]);
+    Some(format!("{head}-{key}"))
 }
 
 /// What an earlier run locked under this key.
@@ -262,9 +263,13 @@ pub fn load_quick(state_dir: &Path, key: &str) -> Result<Option<Locked>, Corrupt
     read(&quick_path(state_dir, key))
 }
 
-/// Stores a source under its quick key. The caller has taken the key before locking, and has made sure that the record
-/// may be held ([`Record::may_hold`]) and that the tree is still at that commit.
+/// Stores a source under its quick key, which was taken before locking; unless the tree was at another commit by then.
+/// The caller has made sure that the source may be remembered ([`Record::may_hold`]).
 pub fn save_quick(state_dir: &Path, key: &str, locked: &Locked) -> std::io::Result<()> {
+    // The key starts with the commit that git saw.
+    if locked.rev.as_deref() != key.split('-').next() {
+        return Ok(());
+    }
     write(&quick_path(state_dir, key), locked)
 }
 

@@ -251,7 +251,7 @@ impl Worker {
         });
         let (mut written, mut out_over, mut err_over) = (false, false, false);
         let mut dead = false;
-        while !dead && !(out_over && err_over) {
+        while !(dead || (out_over && err_over)) {
             tokio::select! {
                 () = &mut write, if !written => written = true,
                 line = stdout.next(), if !out_over => match line.as_deref().map(expr::printed) {

@@ -397,18 +397,27 @@ fn kill_in_mid_attr(lab: &Lab, times: u32) -> Said {
     said
 }
 
-/// Kills the one `nix repl` that works on this store, found by its environment.
+/// Kills the one `nix repl` that works on this store.
 fn kill_repl(store: &str) {
+    for pid in repls(store) {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL)
+            .unwrap();
+    }
+}
+
+/// The living `nix repl` processes on this store, found by their environment.
+fn repls(store: &str) -> Vec<i32> {
     let wanted = format!("NIX_STORE_DIR={store}");
+    let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
         let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
         let is_repl = read("cmdline").split(|&b| b == 0).any(|arg| arg == b"repl");
         if is_repl && read("environ").split(|&b| b == 0).any(|variable| variable == wanted.as_bytes()) {
-            rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL)
-                .unwrap();
+            pids.push(pid);
         }
     }
+    pids
 }
 
 #[test]
@@ -475,6 +484,35 @@ fn an_evaluator_over_its_memory_is_replaced_once_its_answers_are_acknowledged() 
     let said = evaluate(&options, locked, None).unwrap();
     assert_eq!(said.answers.len(), 4);
     assert_eq!(said.replaced.len(), 4, "{:?}", said.replaced);
+}
+
+#[test]
+fn dropping_an_evaluation_ends_its_processes() {
+    let nix = newest();
+    let lab = Lab::plain(&nix);
+    let dir = fixture(&lab, "fleet");
+    let mut options = options(&lab, &dir.display().to_string());
+    options.workers = Some(2);
+    let locked = lock(&options).unwrap();
+    let store = lab.path("store").display().to_string();
+    block_on(async {
+        let mut evaluator = Evaluator::start(options, locked, None);
+        let mut held = Vec::new();
+        while held.len() < 2 {
+            match evaluator.next().await.unwrap() {
+                EvalMsg::Ended { ack, .. } => held.push(ack),
+                EvalMsg::Fatal(error) => panic!("{error}"),
+                _ => {}
+            }
+        }
+        let pids = repls(&store);
+        assert!(!pids.is_empty());
+        drop(evaluator);
+        // The runtime ends the task, and with it the processes, at its next turn.
+        while repls(&store).iter().any(|pid| pids.contains(pid)) {
+            tokio::task::yield_now().await;
+        }
+    });
 }
 
 #[test]
@@ -574,6 +612,8 @@ fn names_find_what_people_mean() {
     ] {
         assert_eq!(ask(&[name]).unwrap(), attrs, "{name}");
     }
+    // There, and nothing to build: said by evaluating it.
+    assert_eq!(ask(&["overlays.default"]).unwrap(), ["overlays.default"]);
     let error = ask(&["hsot03"]).unwrap_err();
     assert_eq!(error.message, "this flake has no attr 'hsot03'");
     assert!(error.hint.as_deref().unwrap().starts_with("did you mean host03"), "{error:?}");

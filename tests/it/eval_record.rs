@@ -33,6 +33,10 @@ fn the_same_commit_evaluates_nothing() {
         assert!(Record::load(&state, &key).unwrap().is_none());
         let first = evaluate(&options, locked.clone(), None).unwrap();
         first.record.clone().unwrap().save(&state, &key).unwrap();
+        // A tree that has moved on since the key was taken is not stored under it.
+        let moved = format!("0123{quick_key}");
+        record::save_quick(&state, &moved, &locked).unwrap();
+        assert!(record::load_quick(&state, &moved).unwrap().is_none());
         record::save_quick(&state, &quick_key, &locked).unwrap();
 
         let again = without_nix(options.clone());
