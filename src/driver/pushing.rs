@@ -13,7 +13,7 @@ use crate::id::{CacheId, StorePath};
 use crate::nix_compat::daemon;
 use crate::nix_compat::narinfo::NixHash;
 use crate::push::queue::{Action, End, Input as QueueInput, Item, Limits};
-use crate::push::{Closure, Nar, PathInfo, Queue, Source, Verified};
+use crate::push::{Closure, Nar, PathInfo, Queue, Source, Upload, Verified};
 use crate::store::cache::{Cache, Sink};
 use crate::store::error::StoreError;
 use crate::store::session::Session;
@@ -23,9 +23,6 @@ use super::input::Input;
 
 /// Uploads at once to one cache; each holds a connection to the store.
 const UPLOADS: usize = 4;
-
-/// Bytes between the store and the compressor.
-const PIPE: usize = 256 << 10;
 
 /// What effects of a push answer.
 pub(super) enum PushInput {
@@ -395,19 +392,11 @@ fn from_daemon(info: daemon::PathInfo) -> PathInfo {
 /// Streams one NAR from the store to the cache.
 async fn upload(pool: &Pool, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
     let mut session = pool.take().await.map_err(|error| store_failure(&error))?;
-    let (mut into, out) = tokio::io::duplex(PIPE);
-    let read = async {
-        let read = session.nar_from_path(&info.path, info.nar_size, &mut into).await;
-        drop(into);
-        read
+    let mut upload = Upload::start(sink, info);
+    let nar = match session.nar_from_path(&info.path, info.nar_size, &mut upload).await {
+        Ok(()) => upload.end().await,
+        Err(error) => Err(upload.failed(std::io::Error::other(session.explain(error))).await),
     };
-    let (read, nar) = tokio::join!(read, crate::push::upload(sink, info, out));
-    let read = read.map_err(|error| store_failure(&session.explain(error)));
     pool.give_back(session);
-    // A store that stops sending makes the upload fail too, but knows better why.
-    match (read, nar) {
-        (Ok(()), nar) => nar.map_err(|error| error.failure()),
-        (Err(_), Err(error)) if !error.stream_is_lost() => Err(error.failure()),
-        (Err(failure), _) => Err(failure),
-    }
+    nar.map_err(|error| error.failure())
 }
