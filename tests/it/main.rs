@@ -5,5 +5,6 @@
 mod support;
 
 mod daemon_fake;
+mod daemon_golden;
 mod daemon_real;
 mod lab;
