@@ -67,7 +67,12 @@ fn of_text(text: &str) -> Class {
         Class::Signature
     } else if has("you are not privileged") || has("requires trusted") {
         Class::Policy
-    } else if has("is not valid") || has("some dependencies of") || has("Dependency failed") {
+    } else if has("is not valid")
+        || has("there is no substituter")
+        || has("cannot be created")
+        || has("some dependencies of")
+        || has("Dependency failed")
+    {
         Class::Dependency
     } else if has("interrupted by the user") {
         Class::Cancelled

@@ -6,6 +6,7 @@ mod support;
 
 mod cache;
 mod daemon_fake;
+mod daemon_golden;
 mod daemon_real;
 mod eval;
 mod eval_flake;
