@@ -78,6 +78,9 @@ impl fmt::Debug for Setup {
     }
 }
 
+/// A spec that does not know its place yet, its inputs, what it becomes as a failed fetch, and a die.
+type RawSpec = (Spec, Vec<Index>, Option<Vec<Index>>, u8);
+
 /// What happens next, and to which of the candidates.
 type Choice = (u8, usize);
 
@@ -114,7 +117,7 @@ prop_compose! {
             1 => Just(None),
         ],
         odd in 0_u8..20,
-    ) -> (Spec, Vec<Index>, Option<Vec<Index>>, u8) {
+    ) -> RawSpec {
         let (local_only, prefer_local, fetch_fails) = flags;
         let item = Item {
             drv: DrvId(0),
@@ -137,7 +140,8 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
             let inputs = inputs.iter().filter(|_| at > 0).map(|input| input.index(at));
             inputs.map(|input| DrvId(u32::try_from(input).unwrap())).collect()
         };
-        let one = |(at, (mut spec, inputs, replanned, odd)): (usize, (Spec, Vec<Index>, Option<Vec<Index>>, u8))| {
+        let one = |(at, raw): (usize, RawSpec)| {
+            let (mut spec, inputs, replanned, odd) = raw;
             spec.item.drv = DrvId(u32::try_from(at).unwrap());
             if spec.item.work == Work::Build {
                 spec.item.inputs = below(at, &inputs);
@@ -148,7 +152,7 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
             }
             spec.replanned = match replanned {
                 Some(inputs) => Replanned::Build(below(at, &inputs)),
-                None if odd % 2 == 0 => Replanned::Unreadable,
+                None if odd.is_multiple_of(2) => Replanned::Unreadable,
                 None => Replanned::Fetch,
             };
             spec
@@ -271,7 +275,9 @@ impl<'a> Run<'a> {
             8 => self.no_more_builders(),
             9 => self.grow(which),
             10 => self.stray(which),
-            _ if self.stops && which % 2 == 0 => self.tell(Input::Cancel(if which % 10 == 0 { 2 } else { 1 })),
+            _ if self.stops && which.is_multiple_of(2) => {
+                self.tell(Input::Cancel(if which.is_multiple_of(10) { 2 } else { 1 }));
+            }
             _ => {}
         }
     }
@@ -297,7 +303,7 @@ impl<'a> Run<'a> {
     fn builder_down(&mut self, which: usize) {
         let up: Vec<BuilderId> = self.model.hosts.iter().filter(|(_, host)| host.up).map(|(id, _)| *id).collect();
         if let Some(builder) = up.get(which % up.len().max(1)).copied() {
-            self.tell(Input::BuilderDown { builder, back: !self.stops || which % 3 != 0 });
+            self.tell(Input::BuilderDown { builder, back: !self.stops || !which.is_multiple_of(3) });
         }
     }
 
@@ -314,7 +320,7 @@ impl<'a> Run<'a> {
         let tries = self.model.items[&made.drv].attempts as usize;
         let fate = fates[(tries - 1).min(fates.len() - 1)];
         let end = match fate {
-            _ if made.stopped && which % 2 == 0 => AttemptEnd::Failed(failure(Class::Cancelled)),
+            _ if made.stopped && which.is_multiple_of(2) => AttemptEnd::Failed(failure(Class::Cancelled)),
             Fate::Built => AttemptEnd::Built { outputs: Vec::new() },
             Fate::Valid => AttemptEnd::AlreadyValid { outputs: Vec::new() },
             Fate::Fails(class) => AttemptEnd::Failed(failure(class)),
@@ -325,7 +331,7 @@ impl<'a> Run<'a> {
     fn end_fetch(&mut self, which: usize) {
         let fetches: Vec<DrvId> = self.model.in_flight.iter().copied().collect();
         let Some(drv) = fetches.get(which % fetches.len().max(1)).copied() else { return };
-        let stopped = self.model.stopped_fetches.contains(&drv) && which % 2 == 0;
+        let stopped = self.model.stopped_fetches.contains(&drv) && which.is_multiple_of(2);
         let fails = self.setup.specs[drv.index()].fetch_fails;
         let class = if stopped { Class::Cancelled } else { Class::Cache };
         self.tell(Input::FetchEnded { drv, failure: (stopped || fails).then(|| failure(class)) });
@@ -354,7 +360,7 @@ impl<'a> Run<'a> {
 
     fn pass_time(&mut self, which: usize) {
         self.now = match self.scheduler.next_deadline() {
-            Some(deadline) if which % 2 == 0 => deadline.max(self.now),
+            Some(deadline) if which.is_multiple_of(2) => deadline.max(self.now),
             _ => Moment(self.now.0 + which as u64 * 3_000),
         };
         self.tell(Input::Tick);
@@ -369,7 +375,7 @@ impl<'a> Run<'a> {
         let spec = &self.setup.specs[at];
         if self.model.items.contains_key(&spec.item.drv) {
             let mut item = Item { cost: f64::from(u8::try_from(which % 7).unwrap()), ..spec.item.clone() };
-            if let (Replanned::Build(inputs), true) = (&spec.replanned, which % 3 > 0) {
+            if let (Replanned::Build(inputs), true) = (&spec.replanned, !which.is_multiple_of(3)) {
                 item.work = Work::Build;
                 item.inputs.clone_from(inputs);
             }
@@ -383,10 +389,10 @@ impl<'a> Run<'a> {
         let drv = DrvId(u32::try_from(which % 12).unwrap());
         if !self.model.live.contains_key(&attempt) {
             self.tell(Input::AttemptEnded { attempt, end: AttemptEnd::Failed(failure(Class::Build)) });
-            self.tell(Input::Waiting { attempt, waiting: which % 2 == 0 });
+            self.tell(Input::Waiting { attempt, waiting: which.is_multiple_of(2) });
         }
         if !self.model.in_flight.contains(&drv) {
-            self.tell(Input::FetchEnded { drv, failure: (which % 2 == 0).then(|| failure(Class::Cache)) });
+            self.tell(Input::FetchEnded { drv, failure: (which.is_multiple_of(2)).then(|| failure(Class::Cache)) });
         }
     }
 
