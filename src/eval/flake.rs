@@ -208,8 +208,9 @@ fn explain_lock(reference: &str, message: &str, position: Option<&str>, all: &st
         return Error::new(Fault::Eval, whole).hint(format!("git add {file}    (Nix sees only files that git tracks)"));
     }
     if has(&["is not owned by current user", "dubious ownership", "safe.directory"]) {
-        let tree =
-            local_path(reference).map_or_else(|| reference.to_owned(), |path| path.to_string_lossy().into_owned());
+        // Nix names the directory; what was typed may be relative.
+        let named = all.split_once("repository path '").and_then(|(_, rest)| rest.split('\'').next());
+        let tree = named.map_or_else(|| reference.to_owned(), str::to_owned);
         return Error::new(Fault::Usage, whole).hint(format!("git config --global --add safe.directory {tree}"));
     }
     if has(&["could not find a flake.nix", "does not contain a 'flake.nix'", "does not contain a '/flake.nix'"]) {
