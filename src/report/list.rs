@@ -64,7 +64,7 @@ pub fn verdict(summary: &Summary) -> String {
         (_, 0) => format!("{} ok", failure::kinds(summary, &all)),
         (n, m) => {
             let names = listed(&summary.names(&failed), " ", 32);
-            format!("{} of {} ok, {names} failed", count(n - m), failure::kinds(summary, &all))
+            format!("{} of {} ok, {names} failed", count(n - m), failure::kinds_short(summary, &all))
         }
     };
     match (summary.cancelled, summary.exit) {

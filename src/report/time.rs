@@ -126,7 +126,7 @@ fn row(s: &Summary, group: Group, members: &[Interval]) -> Row {
     let drvs: BTreeSet<DrvId> =
         members.iter().filter_map(|m| if let Owner::Drv(drv) = m.owner { Some(drv) } else { None }).collect();
     let (owner, detail) = match group {
-        Group::Starting => ("starting".to_owned(), "finding builders and caches, locking the flake".to_owned()),
+        Group::Starting => ("starting".to_owned(), "until the flake is locked".to_owned()),
         Group::Evaluating => ("evaluating".to_owned(), evaluating(s)),
         Group::Comparing => ("comparing".to_owned(), comparing(s)),
         Group::Slot => ("waiting for a slot".to_owned(), waiting(s, members)),
@@ -136,7 +136,7 @@ fn row(s: &Summary, group: Group, members: &[Interval]) -> Row {
         Group::SmallDrvs => (plural(drvs.len(), "small drv", "small drvs"), "one after the other".to_owned()),
         Group::SmallFetches => ("fetching".to_owned(), names(s, &drvs)),
         Group::Pushing => ("pushing".to_owned(), pushing(s, members)),
-        Group::Closing => ("closing".to_owned(), "the record, and what is left to say".to_owned()),
+        Group::Closing => ("closing".to_owned(), "the record".to_owned()),
     };
     let detail =
         if drvs.len() == 1 && matches!(group, Group::Attrs | Group::SmallDrvs) { names(s, &drvs) } else { detail };
@@ -151,7 +151,7 @@ fn names(s: &Summary, drvs: &BTreeSet<DrvId>) -> String {
 fn evaluating(s: &Summary) -> String {
     let mut detail = plural(s.attrs.len(), "attr", "attrs");
     if s.workers > 0 {
-        detail.push_str(&format!(", {}", plural(s.workers as usize, "evaluator", "evaluators")));
+        detail.push_str(&format!(", {}", plural(s.workers as usize, "worker", "workers")));
     }
     if let Some(first) = s.attempts.values().map(|attempt| attempt.building.unwrap_or(attempt.started)).min() {
         detail.push_str(&format!("; first build at {}", clock(first.seconds())));
