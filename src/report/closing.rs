@@ -7,7 +7,7 @@ use super::failure;
 use super::number::{clock, count, duration, name_version, plural, size};
 use super::pushed::{self, Complete};
 use super::summary::Summary;
-use super::text::{Line, Paint, listed};
+use super::text::{Line, Paint, listed, wrapped};
 use super::time;
 
 /// Seconds from which a run says where its time went without being asked.
@@ -195,7 +195,7 @@ fn stopped(summary: &Summary) -> Vec<Line> {
 
 /// What is not in a cache where it should be.
 fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -> Vec<Line> {
-    let totals = pushed::totals(summary, cache);
+    let mut totals = pushed::totals(summary, cache);
     let over = summary.exit.is_some() || summary.stages.get(&Stage::Push).is_some_and(|span| span.end.is_some());
     if totals.missing.is_empty() || !over {
         return Vec::new();
@@ -208,14 +208,17 @@ fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -
         (_, Some(_)) => ": stopped before".to_owned(),
         _ => ": not there when read back".to_owned(),
     };
-    let head = Line::new().paint(Paint::Bad, "NOT PUSHED").text(format!(
-        "  {} of {} ({}) to {}{why}",
+    let head = format!(
+        "{} of {} ({}) to {}{why}",
         count(totals.missing.len()),
         plural(totals.queued, "path", "paths"),
         size(bytes),
         summary.cache_name(cache)
-    ));
-    let mut lines = vec![head.fit(width)];
+    );
+    let mut texts = wrapped(&head, width.saturating_sub(12), 3).into_iter();
+    let head = Line::new().paint(Paint::Bad, "NOT PUSHED").text("  ").text(texts.next().unwrap_or_default());
+    let mut lines = vec![head];
+    lines.extend(texts.map(|more| Line::new().pad(12).text(more)));
     let of = |wanted: &[Complete]| -> Vec<String> {
         let ids = summary.attrs.keys().filter(|id| wanted.contains(&pushed::completeness(summary, **id, cache)));
         ids.map(|id| summary.attr_name(*id)).collect()
@@ -228,6 +231,7 @@ fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -
             lines.push(Line::from(format!("  {label} {}", listed(&names, " ", width.saturating_sub(label.len() + 3)))));
         }
     }
+    totals.missing.sort_by_key(|(_, size, _)| std::cmp::Reverse(*size));
     let names: Vec<&str> = totals.missing.iter().map(|(path, _, _)| name_version(path)).collect();
     lines.push(Line::from(format!("  missing: {}", listed(&names, ", ", width.saturating_sub(11)))));
     let run = options.run.as_deref().unwrap_or("last");

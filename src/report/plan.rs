@@ -11,6 +11,9 @@ use super::number::{about, count, duration, plural};
 use super::summary::{Cause, Drv, Summary};
 use super::text::{Line, Paint, listed};
 
+/// Columns of the words in front of a list.
+const LABEL: usize = 9;
+
 /// Drvs from this many seconds on are named as the biggest.
 const BIG: f64 = 5.0;
 
@@ -23,7 +26,7 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     }
     for warning in &summary.warnings {
         lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {}", warning.message)).fit(width));
-        lines.extend(warning.hint.iter().map(|hint| Line::from(format!("         {hint}"))));
+        lines.extend(warning.hint.iter().map(|hint| Line::from(format!("         hint: {hint}"))));
     }
     lines.push(Line::new());
     let estimate = estimate::remaining(summary, summary.end);
@@ -128,7 +131,7 @@ fn attrs(s: &Summary, width: usize) -> Vec<Line> {
     let build_label = kinds(s, &build);
     let idle_label = kinds(s, &idle);
     let idle_label = if idle_label.contains(',') { plural(idle.len(), "other", "others") } else { idle_label };
-    let column = build_label.len().max(idle_label.len()).max(8).min(width / 2) + 4;
+    let column = build_label.len().max(idle_label.len()).max(LABEL).min(width / 2) + 2;
     let mut lines = Vec::new();
     if !build.is_empty() {
         let line = Line::from(format!("  {build_label}")).pad(column).text("  ");
@@ -175,7 +178,7 @@ fn biggest(s: &Summary, width: usize) -> Option<Line> {
         (0, n) => format!("{} without history", count(n)),
         (n, m) => format!("{} under {BIG:.0}s · {} without history", count(n), count(m)),
     };
-    let line = Line::from("  biggest     ");
+    let line = Line::from("  biggest").pad(LABEL + 2).text("  ");
     let tail = if rest.is_empty() || items.is_empty() { rest } else { format!(" · {rest}") };
     let left = width.saturating_sub(line.width() + tail.chars().count());
     let line = line.text(listed(&items, " · ", left));

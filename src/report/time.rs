@@ -41,9 +41,22 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     let column = 12 + shown.iter().map(|(row, _)| Line::from(row.owner.as_str()).width()).max().unwrap_or(0);
     for (row, part) in shown {
         let line = Line::from(format!("  {:>6}  ", part.as_part())).text(row.owner).pad(column.min(width / 2));
-        lines.push(line.text("  ").paint(Paint::Dim, row.detail).fit(width));
+        let line = line.text("  ");
+        let detail = shortened(&row.detail, width.saturating_sub(line.width()));
+        lines.push(line.paint(Paint::Dim, detail).fit(width));
     }
     lines
+}
+
+/// A detail without its last parts, as far as it takes to fit.
+fn shortened(detail: &str, width: usize) -> &str {
+    let mut detail = detail;
+    while Line::from(detail).width() > width
+        && let Some(at) = detail.rfind([',', ';'])
+    {
+        detail = &detail[..at];
+    }
+    detail
 }
 
 /// The lines in the order in which they first come up. The times add up to the wall time.

@@ -236,7 +236,7 @@ fn elapsed(model: &Model, now: Moment, width: usize) -> Line {
     let long = Line::new().paint(Paint::Dim, format!("Ctrl-C stops cleanly; what is built stays{pushed}"));
     let short = Line::new().paint(Paint::Dim, "Ctrl-C stops cleanly");
     let with = line.clone().right(long, width);
-    if with == line { line.right(short, width) } else { with }
+    if with == line { line.right(short, width).fit(width) } else { with }
 }
 
 /// What scrolls above the live part.
@@ -273,7 +273,7 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
             let first = texts.next().unwrap_or_default();
             let first = Line::new().paint(Paint::Warn, " warning").text(format!(" {first}"));
             // What is to be typed stays whole.
-            let more = texts.chain(warning.hint.as_deref().map(str::to_owned));
+            let more = texts.chain(warning.hint.as_deref().map(|hint| format!("hint: {hint}")));
             std::iter::once(first).chain(more.map(|line| Line::from(format!("         {line}")))).collect()
         }),
         Notice::EvalWarning(index) => s.eval_warnings.get(*index).map_or_else(Vec::new, |(message, _)| {
@@ -302,7 +302,7 @@ fn built(model: &Model, id: AttrId, width: usize) -> Option<Line> {
 /// ` FAILED web3          nginx-1.29.4 on big2, exit code 2 (details at the end; the rest goes on)`.
 fn failed(model: &Model, reason: &Reason, attrs: &[AttrId], settings: &Settings, width: usize) -> Line {
     let names = listed(&model.summary.names(attrs), " ", (width / 3).max(13));
-    let line = Line::new().paint(Paint::Bad, " FAILED").text(format!(" {names}")).pad(NAME - 1).text(" ");
+    let line = Line::new().paint(Paint::Bad, " FAILED").text(format!(" {names}")).pad(NAME - 2).text("  ");
     let line = line.text(why(model, reason)).fit(width);
     let rest = if settings.fail_fast { " (details at the end)" } else { " (details at the end; the rest goes on)" };
     line.then_if_fits(Line::from(rest), width)

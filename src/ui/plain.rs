@@ -57,7 +57,8 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
         Notice::Pushed(cache) => vec![head(at, Paint::Plain, "push").text(push_text(model, *cache))],
         Notice::Warning(index) => s.warnings.get(*index).map_or_else(Vec::new, |warning| {
             let mut lines = vec![head(at, Paint::Warn, "warning").text(first_line(&warning.message))];
-            let more = warning.message.lines().skip(1).chain(warning.hint.as_deref());
+            let hint = warning.hint.as_ref().map(|hint| format!("hint: {hint}"));
+            let more = warning.message.lines().skip(1).chain(hint.as_deref());
             lines.extend(more.map(|line| Line::new().pad(INDENT).text(line)));
             lines
         }),

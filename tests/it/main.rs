@@ -5,4 +5,5 @@
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 mod story;
 
+mod account;
 mod screens;

@@ -231,11 +231,11 @@ fn where_the_time_went_adds_up() {
 #[test]
 fn ctrl_c_says_what_is_kept() {
     let mut story = fleet(Twist { push: true, ..Twist::default() });
-    story.at(90.0, Fact::Cancelled { level: 1 });
-    let mut events = story.until(90.0);
+    story.at(30.0, Fact::Cancelled { level: 1 });
+    let mut events = story.until(30.0);
     let seq = events.len() as u64;
-    let live = both(|width| live_at(&events, 90.4, width));
-    events.push(Event { seq, at: Moment::from_seconds(93.0), fact: Fact::RunEnded { exit: 130 } });
+    let live = both(|width| live_at(&events, 30.4, width));
+    events.push(Event { seq, at: Moment::from_seconds(33.0), fact: Fact::RunEnded { exit: 130 } });
     snap("ctrl_c", &format!("{live}\n== the end\n{}\n== CI\n{}", verdict(&events, 100), ci(&events)));
 }
 
