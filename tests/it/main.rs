@@ -6,4 +6,5 @@
 mod story;
 
 mod account;
+mod records;
 mod screens;

@@ -499,3 +499,59 @@ fn finish(story: &mut Story, end: f64, twist: Twist) {
     };
     story.at(end + 0.1, Fact::RunEnded { exit });
 }
+
+/// A small run that holds every fact once, and every way in which an attr, an attempt and a push can end.
+pub fn every_fact() -> Vec<Event> {
+    let mut story = Story::new("run", &[".#web1"]);
+    story.cache(0.1, 0, "acme.cachix.org", true);
+    story.builder(0.1, 0, "local", 1, &["x86_64-linux"]);
+    story.flake(0.2, 1, false);
+    story.at(0.2, Fact::StageStarted { stage: Stage::Eval });
+    let kind = Kind::NixosConfigurations;
+    let attrs: Vec<AttrId> = ["web1", "web2", "web3", "old1", "app1"].map(|name| story.attr(0.25, kind, name)).into();
+    let (what, flag) = ("1 package for aarch64-darwin".into(), "--all-systems".into());
+    story.at(0.25, Fact::AttrsLeftOut { count: 1, what, flag });
+    for attr in &attrs[..3] {
+        story.evaluated(*attr, 0, 0.5, 1.0);
+    }
+    story.eval_failed(attrs[3], 1, 0.5, 1.0, ("error: attribute 'hostKey' missing", Some("hosts/old1.nix:12:9")));
+    story.at(1.0, Fact::EvalStarted { attr: attrs[4], worker: 1 });
+    let evaluated = Evaluated::Nothing { reason: "its program is a plain source file".into() };
+    story.at(1.25, Fact::EvalEnded { attr: attrs[4], evaluated });
+    story.at(1.25, Fact::EvalWarning { attr: Some(attrs[0]), message: "'system' has been renamed".into() });
+    story.at(1.25, Fact::StageEnded { stage: Stage::Eval });
+    story.at(1.25, Fact::DiffProgress { paths: 9, valid: 2, present: 3, absent: 2, untrusted: 1, no_answer: 1 });
+    let cache = CacheId(0);
+    story.at(1.25, Fact::CacheAsked { cache, present: 3, absent: 2, untrusted: 1, no_answer: 1 });
+    let source = story.fetch(1.5, "source", 0.25, attrs[0]);
+    let top1 = story.top(attrs[0]);
+    let web1 = story.need(1.5, &top1, 2.0, &[source], attrs[0], true);
+    let nginx = story.need(1.5, "nginx-1.29.4", 1.5, &[], attrs[1], false);
+    let top2 = story.top(attrs[1]);
+    let web2 = story.need(1.5, &top2, 1.0, &[nginx], attrs[1], false);
+    let message = "builder for 'nginx-1.29.4.drv' failed with exit code 2";
+    story.fails(nginx, failure(Class::Build, message), "configurePhase", &TAIL);
+    story.planned(1.75, attrs[0], Status::ToBuild, Some(web1), 1);
+    story.planned(1.75, attrs[1], Status::ToBuild, Some(web2), 2);
+    story.planned(1.75, attrs[2], Status::ToFetch, None, 0);
+    story.play();
+    story.at(3.01, Fact::AttemptWaiting { attempt: AttemptId(1), reason: "waiting for lock".into() });
+    story.end_attrs();
+    story.at(
+        6.0,
+        Fact::AttrEnded { attr: attrs[4], status: Status::Skipped, reason: Some("--fail-fast".into()), root: None },
+    );
+    let path: drover::event::Text = store_path("leaf").into();
+    story.at(6.0, Fact::PushQueued { cache, path: path.clone(), nar_size: 7 });
+    story.at(
+        6.25,
+        Fact::PushEnded { cache, path: path.clone(), pushed: Pushed::Failed(failure(Class::Cache, "HTTP 429")) },
+    );
+    story.at(6.25, Fact::PushEnded { cache, path: store_path("root").into(), pushed: Pushed::Present });
+    story.at(6.5, Fact::PushVerified { cache, present: 1, missing: vec![path] });
+    story
+        .at(6.5, Fact::Warning { message: "cache acme.cachix.org is slow".into(), hint: Some("drover doctor".into()) });
+    story.at(6.75, Fact::Cancelled { level: 1 });
+    story.at(7.0, Fact::RunEnded { exit: 130 });
+    story.events()
+}
