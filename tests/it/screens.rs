@@ -385,3 +385,15 @@ fn live_demo() {
     });
     ui.finish();
 }
+
+/// For the eye: the live part is gone before the message of a panic appears.
+#[test]
+#[ignore = "panics on the real terminal, for the eye"]
+fn live_panic_demo() {
+    let mut ui = Ui::new(settings(Mode::Live), Box::new(std::io::stderr()));
+    for event in fleet(Twist::default()).until(21.0) {
+        ui.on_event(&event);
+    }
+    ui.tick(Moment::from_seconds(21.0));
+    panic!("on purpose");
+}

@@ -149,6 +149,7 @@ impl Story {
     }
 
     /// A drv that is to be built; `expected` says whether history knows its duration.
+    #[expect(clippy::too_many_arguments, reason = "a story reads as one line a drv")]
     pub fn need(&mut self, at: f64, name: &str, seconds: f64, inputs: &[DrvId], attr: AttrId, expected: bool) -> DrvId {
         self.need_as(at, name, inputs, attr, expected.then_some(seconds), false);
         let id = DrvId(self.drvs.len() as u32 - 1);
@@ -164,6 +165,7 @@ impl Story {
         id
     }
 
+    #[expect(clippy::too_many_arguments, reason = "see need")]
     fn need_as(&mut self, at: f64, name: &str, inputs: &[DrvId], attr: AttrId, expected: Option<f64>, fetch: bool) {
         let drv = DrvId(self.drvs.len() as u32);
         self.at(
