@@ -7,7 +7,7 @@ use super::failure;
 use super::number::{clock, count, duration, name_version, plural, size};
 use super::pushed::{self, Complete};
 use super::summary::Summary;
-use super::text::{Line, Paint, listed};
+use super::text::{Line, Paint, listed, wrapped};
 use super::time;
 
 /// Seconds from which a run says where its time went without being asked.
@@ -49,7 +49,8 @@ pub fn screen(summary: &Summary, options: &Options) -> Vec<Line> {
             lines.push(Line::new());
         }
     }
-    lines.extend(last(summary, groups.len(), options).into_iter().map(|line| line.fit(options.width)));
+    let width = if options.clock { usize::MAX } else { options.width };
+    lines.extend(last(summary, groups.len(), options).into_iter().map(|line| line.fit(width)));
     lines
 }
 
@@ -59,7 +60,7 @@ fn last(summary: &Summary, failures: usize, options: &Options) -> Vec<Line> {
         return stopped(summary);
     }
     if failures > 0 {
-        return vec![fine(summary)];
+        return vec![fine(summary, options.width)];
     }
     if summary.exit.is_none() {
         let line = Line::new()
@@ -71,7 +72,7 @@ fn last(summary: &Summary, failures: usize, options: &Options) -> Vec<Line> {
 }
 
 /// `36 hosts are fine. Nothing else failed.`
-fn fine(summary: &Summary) -> Line {
+fn fine(summary: &Summary, width: usize) -> Line {
     let fine: Vec<AttrId> = with_status(summary, |status| {
         matches!(
             status,
@@ -80,18 +81,15 @@ fn fine(summary: &Summary) -> Line {
             )
         )
     });
-    let skipped = with_status(summary, |status| matches!(status, Some(Status::Skipped)));
-    let text = match fine.len() {
-        0 => "Nothing else was asked for".to_owned(),
-        1 => format!("{} is fine", failure::kinds(summary, &fine)),
-        _ => format!("{} are fine", failure::kinds(summary, &fine)),
-    };
-    let rest = match (fine.len(), skipped.len()) {
-        (0, 0) => String::new(),
-        (_, 0) => ". Nothing else failed".to_owned(),
-        (_, n) => format!("; {} skipped. Nothing else failed", count(n)),
-    };
-    Line::from(format!("{text}{rest}."))
+    let skipped = with_status(summary, |status| matches!(status, Some(Status::Skipped))).len();
+    if fine.is_empty() && skipped == 0 {
+        return Line::from("Nothing else was asked for.");
+    }
+    let verb = if fine.len() == 1 { "is" } else { "are" };
+    let skipped = if skipped > 0 { format!(", {} skipped", count(skipped)) } else { String::new() };
+    let say = |kinds: String| Line::from(format!("{kinds} {verb} fine{skipped}. Nothing else failed."));
+    let long = say(failure::kinds(summary, &fine));
+    if long.width() <= width { long } else { say(failure::kinds_short(summary, &fine)) }
 }
 
 fn with_status(summary: &Summary, which: impl Fn(Option<Status>) -> bool) -> Vec<AttrId> {
@@ -101,12 +99,20 @@ fn with_status(summary: &Summary, which: impl Fn(Option<Status>) -> bool) -> Vec
 /// `ok  40 hosts: 9 built, 31 cached · 212 drvs built · 1.4 GiB pushed · 7m12s`.
 fn ok(summary: &Summary, options: &Options) -> Line {
     let exit = summary.exit.unwrap_or(0);
-    let (paint, word) = if exit == 0 { (Paint::Good, "ok".to_owned()) } else { (Paint::Bad, format!("exit {exit}")) };
+    let (paint, word) = match exit {
+        0 => (Paint::Good, "ok".to_owned()),
+        5 => (Paint::Bad, "not all pushed".to_owned()),
+        code => (Paint::Bad, format!("exit {code}")),
+    };
+    // A log has no width.
+    let width = if options.clock { usize::MAX } else { options.width };
     let line = match options.clock {
         true => Line::from(format!("{:>5} ", clock(summary.seconds()))).paint(paint, format!("{word:<9} ")),
         false => Line::new().paint(paint, word).text("  "),
     };
-    let mut line = line.text(what_was(summary));
+    let long = line.clone().text(what_was(summary, failure::kinds));
+    let short = || line.text(what_was(summary, failure::kinds_short));
+    let mut line = if long.width() <= width { long } else { short() };
     let mut parts = Vec::new();
     if summary.counts.built > 0 {
         parts.push(format!("{} built", plural(summary.counts.built, "drv", "drvs")));
@@ -125,14 +131,14 @@ fn ok(summary: &Summary, options: &Options) -> Line {
     }
     parts.extend(options.report.iter().map(|report| format!("report: {report}")));
     for part in parts {
-        line = line.then_if_fits(Line::from(format!(" · {part}")), options.width);
+        line = line.then_if_fits(Line::from(format!(" · {part}")), width);
     }
     line
 }
 
-/// `40 hosts: 9 built, 31 cached`.
+/// `40 hosts: 9 built, 31 cached`, where `kinds` says `40 hosts`.
 #[must_use]
-pub fn what_was(summary: &Summary) -> String {
+pub fn what_was(summary: &Summary, kinds: impl Fn(&Summary, &[AttrId]) -> String) -> String {
     let all: Vec<AttrId> = summary.attrs.keys().copied().collect();
     if all.is_empty() {
         return "nothing was asked for".to_owned();
@@ -161,7 +167,7 @@ pub fn what_was(summary: &Summary) -> String {
         parts => parts.iter().map(|(n, word)| format!("{} {word}", count(*n))).collect::<Vec<_>>().join(", "),
     };
     let listed = if all.len() == 1 { listed.trim_start_matches("all ").to_owned() } else { listed };
-    let kinds = failure::kinds(summary, &all);
+    let kinds = kinds(summary, &all);
     match (parts.is_empty(), idle) {
         (true, _) => kinds,
         (_, true) => format!("{kinds}: nothing to do ({listed})"),
@@ -189,7 +195,7 @@ fn stopped(summary: &Summary) -> Vec<Line> {
 
 /// What is not in a cache where it should be.
 fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -> Vec<Line> {
-    let totals = pushed::totals(summary, cache);
+    let mut totals = pushed::totals(summary, cache);
     let over = summary.exit.is_some() || summary.stages.get(&Stage::Push).is_some_and(|span| span.end.is_some());
     if totals.missing.is_empty() || !over {
         return Vec::new();
@@ -202,14 +208,17 @@ fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -
         (_, Some(_)) => ": stopped before".to_owned(),
         _ => ": not there when read back".to_owned(),
     };
-    let head = Line::new().paint(Paint::Bad, "NOT PUSHED").text(format!(
-        "  {} of {} ({}) to {}{why}",
+    let head = format!(
+        "{} of {} ({}) to {}{why}",
         count(totals.missing.len()),
         plural(totals.queued, "path", "paths"),
         size(bytes),
         summary.cache_name(cache)
-    ));
-    let mut lines = vec![head.fit(width)];
+    );
+    let mut texts = wrapped(&head, width.saturating_sub(12), 3).into_iter();
+    let head = Line::new().paint(Paint::Bad, "NOT PUSHED").text("  ").text(texts.next().unwrap_or_default());
+    let mut lines = vec![head];
+    lines.extend(texts.map(|more| Line::new().pad(12).text(more)));
     let of = |wanted: &[Complete]| -> Vec<String> {
         let ids = summary.attrs.keys().filter(|id| wanted.contains(&pushed::completeness(summary, **id, cache)));
         ids.map(|id| summary.attr_name(*id)).collect()
@@ -222,6 +231,7 @@ fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -
             lines.push(Line::from(format!("  {label} {}", listed(&names, " ", width.saturating_sub(label.len() + 3)))));
         }
     }
+    totals.missing.sort_by_key(|(_, size, _)| std::cmp::Reverse(*size));
     let names: Vec<&str> = totals.missing.iter().map(|(path, _, _)| name_version(path)).collect();
     lines.push(Line::from(format!("  missing: {}", listed(&names, ", ", width.saturating_sub(11)))));
     let run = options.run.as_deref().unwrap_or("last");

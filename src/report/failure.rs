@@ -63,6 +63,13 @@ pub fn kinds(summary: &Summary, attrs: &[AttrId]) -> String {
     kinds.into_iter().map(|(kind, n)| format!("{} {}", count(n), kind.noun(n))).collect::<Vec<_>>().join(", ")
 }
 
+/// The same for a sentence or a short line: `4 hosts`, and `5 attrs` where there are several kinds.
+#[must_use]
+pub fn kinds_short(summary: &Summary, attrs: &[AttrId]) -> String {
+    let kinds = kinds(summary, attrs);
+    if kinds.contains(',') { plural(attrs.len(), "attr", "attrs") } else { kinds }
+}
+
 fn drv_failure(summary: &Summary, id: DrvId, tail: usize, width: usize) -> Vec<Line> {
     let Some(drv) = summary.drvs.get(&id) else { return Vec::new() };
     let attempt = summary.last_attempt(id);
@@ -87,10 +94,10 @@ fn drv_failure(summary: &Summary, id: DrvId, tail: usize, width: usize) -> Vec<L
     lines.extend(parts.map(|more| Line::from(format!("    {more}"))));
     let tries = match drv.attempts.len() {
         0 => String::new(),
-        1 => "1 attempt, not retried".to_owned(),
+        1 => "not retried".to_owned(),
         n => format!("{n} attempts"),
     };
-    if let (1, Some(line)) = (lines.len(), lines.pop()) {
+    if let Some(line) = lines.pop() {
         lines.push(line.right(Line::new().paint(Paint::Dim, tries), width));
     }
     lines.extend(failure.into_iter().flat_map(|failure| details(failure, width)));
@@ -115,7 +122,8 @@ fn log_line(summary: &Summary, id: DrvId, attempt: Option<&Attempt>, width: usiz
 }
 
 fn eval_failure(summary: &Summary, failure: &Failure, attrs: &[AttrId], width: usize) -> Vec<Line> {
-    let mut lines = message(&failure.message, width);
+    let text = failure.message.trim_start();
+    let mut lines = message(text.strip_prefix("error:").unwrap_or(text).trim_start(), width);
     if let Some(position) = &failure.position {
         lines.push(typed("at", position));
     }
@@ -124,7 +132,7 @@ fn eval_failure(summary: &Summary, failure: &Failure, attrs: &[AttrId], width: u
 }
 
 /// The command that shows an evaluation error alone.
-fn repeat_eval(summary: &Summary, attr: AttrId) -> Option<String> {
+pub(super) fn repeat_eval(summary: &Summary, attr: AttrId) -> Option<String> {
     let attr = summary.attrs.get(&attr)?;
     let flake = summary.flake.as_ref().map_or("", |flake| &flake.original);
     let below = match attr.kind {
@@ -160,12 +168,25 @@ pub fn cause(failure: &Failure) -> String {
         (Class::Build, Some(code)) => format!("builder exited with code {code}"),
         (Class::Signal, Some(code)) => format!("builder was killed by signal {code}"),
         _ => {
-            let first = failure.message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-            let first = shorten_paths(first.strip_prefix("error: ").unwrap_or(first));
-            let class = word(failure.class);
-            if first.is_empty() { class.to_owned() } else { first }
+            let first = headline(&failure.message);
+            if first.is_empty() { word(failure.class).to_owned() } else { first }
         }
     }
+}
+
+/// What a foreign message says in one line: its first line that says something, with the next where it ends in `:`,
+/// without `error:` in front.
+#[must_use]
+pub fn headline(message: &str) -> String {
+    let strip = |line: &str| line.trim().strip_prefix("error:").map_or(line.trim(), str::trim).to_owned();
+    let mut lines = message.lines().map(strip).filter(|line| !line.is_empty());
+    let mut text = lines.next().unwrap_or_default();
+    if text.ends_with(':')
+        && let Some(next) = lines.next()
+    {
+        text = format!("{text} {next}");
+    }
+    shorten_paths(&text)
 }
 
 /// The same in a few words, for a line of the live view: `exit code 2`.

@@ -81,7 +81,9 @@ pub fn screen(facts: &Facts, width: usize) -> Vec<Line> {
     let mut row = |label: &str, items: Vec<String>, separator: &str, source: Option<&str>| {
         let line = Line::from(format!("  {label:<10} "));
         let left = width.saturating_sub(line.width());
-        let line = line.text(listed(&items, separator, left));
+        // What is no list is cut where it ends.
+        let text = if items.len() == 1 { items.concat() } else { listed(&items, separator, left) };
+        let line = line.text(text).fit(width);
         let source = source.map(|text| Line::new().paint(Paint::Dim, format!("     {text}")));
         lines.push(source.into_iter().fold(line, |line, source| line.then_if_fits(source, width)));
     };
@@ -95,10 +97,12 @@ pub fn screen(facts: &Facts, width: usize) -> Vec<Line> {
         }
     }
     row("builders", builders(facts), " · ", facts.builders_from.as_deref());
-    row("caches", facts.caches.iter().map(cache).collect(), " · ", Some(&caches_from(facts)));
+    let caches: Vec<String> = facts.caches.iter().map(cache).collect();
+    let caches = if caches.is_empty() { vec!["none".to_owned()] } else { caches };
+    row("caches", caches, " · ", Some(&caches_from(facts)));
     if let Some(last) = &facts.last {
         let took = last.seconds.map_or_else(|| "did not end".to_owned(), duration);
-        row("last run", vec![last.ago.clone(), last.run.clone(), took, last.verdict.clone()], "  ", None);
+        row("last run", vec![[&last.ago, &last.run, &took, &last.verdict].map(String::as_str).join("  ")], "", None);
     }
     for (trouble, hint) in &facts.troubles {
         lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {trouble}")).fit(width));
@@ -171,7 +175,7 @@ fn next(facts: &Facts, width: usize) -> Vec<Line> {
         if facts.last.as_ref().is_some_and(|last| last.failed) {
             rows.push(("drover run --failed".to_owned(), "only what failed in the last run"));
         }
-        rows.push(("drover plan".to_owned(), "what would be built, fetched and pushed, and for how long"));
+        rows.push(("drover plan".to_owned(), "what a run would do, and for how long"));
         if let Some(example) = &facts.example {
             rows.push((format!("drover run {example}"), "build one host"));
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Status;
 use crate::id::AttrId;
 
+use super::closing;
 use super::failure;
 use super::number::{ago, count, duration};
 use super::summary::Summary;
@@ -59,12 +60,14 @@ pub fn verdict(summary: &Summary) -> String {
         matches!(status, Some(Status::Failed | Status::EvalFailed))
     };
     let failed: Vec<AttrId> = all.iter().copied().filter(bad).collect();
+    let planned = summary.header.as_ref().is_some_and(|header| &*header.command == "plan");
     let text = match (all.len(), failed.len()) {
         (0, _) => "nothing was asked for".to_owned(),
+        _ if planned => closing::what_was(summary, failure::kinds_short),
         (_, 0) => format!("{} ok", failure::kinds(summary, &all)),
         (n, m) => {
             let names = listed(&summary.names(&failed), " ", 32);
-            format!("{} of {} ok, {names} failed", count(n - m), failure::kinds(summary, &all))
+            format!("{} of {} ok, {names} failed", count(n - m), failure::kinds_short(summary, &all))
         }
     };
     match (summary.cancelled, summary.exit) {

@@ -6,10 +6,13 @@ use crate::event::{Evaluated, Failure, Stage, Status};
 use crate::id::AttrId;
 
 use super::estimate::{self, Estimate};
-use super::failure::kinds;
+use super::failure::{self, kinds};
 use super::number::{about, count, duration, plural};
 use super::summary::{Cause, Drv, Summary};
 use super::text::{Line, Paint, listed};
+
+/// Columns of the words in front of a list.
+const LABEL: usize = 9;
 
 /// Drvs from this many seconds on are named as the biggest.
 const BIG: f64 = 5.0;
@@ -23,7 +26,7 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     }
     for warning in &summary.warnings {
         lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {}", warning.message)).fit(width));
-        lines.extend(warning.hint.iter().map(|hint| Line::from(format!("         {hint}"))));
+        lines.extend(warning.hint.iter().map(|hint| Line::from(format!("         hint: {hint}"))));
     }
     lines.push(Line::new());
     let estimate = estimate::remaining(summary, summary.end);
@@ -55,8 +58,11 @@ fn eval(s: &Summary, width: usize) -> Line {
         Line::new().paint(Paint::Bold, "eval").text(format!("     {}{took}", plural(all.len(), "attr", "attrs")));
     let failed =
         if s.counts.eval_failed > 0 { format!("{} failed", count(s.counts.eval_failed)) } else { String::new() };
-    let line = parts(line, vec![failed], "    ", width);
-    parts(line, vec![kinds(s, &all).replace(", ", " · ")], "    ", width)
+    let kinds = kinds(s, &all).replace(", ", " · ");
+    // The failed ones have to be seen; the kinds only help where there is room.
+    let room = width.saturating_sub(if failed.is_empty() { 0 } else { failed.len() + 4 });
+    let line = parts(line, vec![kinds], "    ", room);
+    parts(line, vec![failed], "    ", width)
 }
 
 fn diff(s: &Summary, width: usize) -> Line {
@@ -64,11 +70,9 @@ fn diff(s: &Summary, width: usize) -> Line {
     let Some(diff) = s.diff else { return line.text("nothing to compare") };
     let line = line.text(plural(diff.paths as usize, "path", "paths"));
     let caches = s.caches.values().filter(|cache| cache.pull).count();
-    let took = s.stages.get(&Stage::Diff).map(|span| duration(span.end.unwrap_or(s.end).since(span.start)));
-    let asked = match (caches, took) {
-        (0, _) => "no cache is asked".to_owned(),
-        (n, Some(took)) => format!("{} asked in {took}", plural(n, "cache", "caches")),
-        (n, None) => format!("{} asked", plural(n, "cache", "caches")),
+    let asked = match caches {
+        0 => "no cache is asked".to_owned(),
+        n => format!("{} asked", plural(n, "cache", "caches")),
     };
     let line = parts(line, vec![asked], ", ", width);
     let found = [
@@ -80,8 +84,12 @@ fn diff(s: &Summary, width: usize) -> Line {
     ];
     let found: Vec<String> =
         found.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{} {word}", count(*n as usize))).collect();
-    let found = found.join(" · ");
-    parts(line, vec![found], "    ", width)
+    let line = parts(line, vec![found.join(" · ")], "    ", width);
+    // It goes on while attrs are evaluated: only what comes after that is its own time.
+    let eval = s.stages.get(&Stage::Eval).and_then(|span| span.end);
+    let after = s.stages.get(&Stage::Diff).and_then(|span| Some(span.end?.since(eval?.max(span.start))));
+    let after = after.filter(|after| *after >= 0.05).map(|after| format!("{} after eval", duration(after)));
+    parts(line, after.into_iter().collect(), "    ", width)
 }
 
 /// `To build: 212 drvs, about 7m on 40 slots (longest chain 4m51s: linux-6.12.58 → system-path → web1)`.
@@ -122,7 +130,8 @@ fn attrs(s: &Summary, width: usize) -> Vec<Line> {
     let idle: Vec<AttrId> = s.attrs.keys().copied().filter(|id| cached.contains(id) || valid.contains(id)).collect();
     let build_label = kinds(s, &build);
     let idle_label = kinds(s, &idle);
-    let column = build_label.len().max(idle_label.len()).max(8).min(width / 2) + 4;
+    let idle_label = if idle_label.contains(',') { plural(idle.len(), "other", "others") } else { idle_label };
+    let column = build_label.len().max(idle_label.len()).max(LABEL).min(width / 2) + 2;
     let mut lines = Vec::new();
     if !build.is_empty() {
         let line = Line::from(format!("  {build_label}")).pad(column).text("  ");
@@ -169,7 +178,7 @@ fn biggest(s: &Summary, width: usize) -> Option<Line> {
         (0, n) => format!("{} without history", count(n)),
         (n, m) => format!("{} under {BIG:.0}s · {} without history", count(n), count(m)),
     };
-    let line = Line::from("  biggest     ");
+    let line = Line::from("  biggest").pad(LABEL + 2).text("  ");
     let tail = if rest.is_empty() || items.is_empty() { rest } else { format!(" · {rest}") };
     let left = width.saturating_sub(line.width() + tail.chars().count());
     let line = line.text(listed(&items, " · ", left));
@@ -209,10 +218,12 @@ fn not_evaluated(s: &Summary, width: usize) -> Vec<Line> {
         return Vec::new();
     }
     let head = Line::new().paint(Paint::Bad, format!("Cannot be evaluated: {}", count(failed.len())));
+    let repeat = s.failures().into_iter().find(|group| matches!(group.cause, Cause::Eval(_)));
+    let repeat = repeat.and_then(|group| failure::repeat_eval(s, *group.attrs.first()?));
     let column = failed.iter().map(|(name, _)| Line::from(name.as_str()).width()).max().unwrap_or(0);
     let mut lines = vec![head];
     for (name, failure) in failed {
-        let first = failure.message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        let first = failure::headline(&failure.message);
         let position = Line::from(format!("   {}", failure.position.as_deref().unwrap_or_default()));
         let line = Line::from(format!("  {name}")).pad(column + 5);
         let room = width.saturating_sub(position.width());
@@ -225,6 +236,7 @@ fn not_evaluated(s: &Summary, width: usize) -> Vec<Line> {
             lines.extend(failure.position.iter().map(|at| indent.clone().text(at).fit(width)));
         }
     }
+    lines.extend(repeat.map(|command| Line::from(format!("  repeat  {command}"))));
     lines
 }
 

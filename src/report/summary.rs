@@ -8,10 +8,10 @@ mod groups;
 
 use std::collections::BTreeMap;
 
+use crate::event::Event;
 use crate::event::{
     AttemptEnd, Class, DrvOutcome, Evaluated, Failure, Moment, OutputPath, Pushed, Stage, Status, Text,
 };
-use crate::event::{Event, Fact};
 use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
 
 pub use groups::{Cause, FailureGroup};
@@ -434,13 +434,4 @@ impl Attempt {
 /// Whether a failure only says that somebody stopped the run.
 pub(crate) fn is_cancel(failure: &Failure) -> bool {
     failure.class == Class::Cancelled
-}
-
-/// The number of an event's exit, if it is the last.
-#[must_use]
-pub fn exit_of(event: &Event) -> Option<u8> {
-    match event.fact {
-        Fact::RunEnded { exit } => Some(exit),
-        _ => None,
-    }
 }

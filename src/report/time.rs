@@ -41,9 +41,22 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     let column = 12 + shown.iter().map(|(row, _)| Line::from(row.owner.as_str()).width()).max().unwrap_or(0);
     for (row, part) in shown {
         let line = Line::from(format!("  {:>6}  ", part.as_part())).text(row.owner).pad(column.min(width / 2));
-        lines.push(line.text("  ").paint(Paint::Dim, row.detail).fit(width));
+        let line = line.text("  ");
+        let detail = shortened(&row.detail, width.saturating_sub(line.width()));
+        lines.push(line.paint(Paint::Dim, detail).fit(width));
     }
     lines
+}
+
+/// A detail without its last parts, as far as it takes to fit.
+fn shortened(detail: &str, width: usize) -> &str {
+    let mut detail = detail;
+    while Line::from(detail).width() > width
+        && let Some(at) = detail.rfind([',', ';'])
+    {
+        detail = &detail[..at];
+    }
+    detail
 }
 
 /// The lines in the order in which they first come up. The times add up to the wall time.
@@ -126,7 +139,7 @@ fn row(s: &Summary, group: Group, members: &[Interval]) -> Row {
     let drvs: BTreeSet<DrvId> =
         members.iter().filter_map(|m| if let Owner::Drv(drv) = m.owner { Some(drv) } else { None }).collect();
     let (owner, detail) = match group {
-        Group::Starting => ("starting".to_owned(), "finding builders and caches, locking the flake".to_owned()),
+        Group::Starting => ("starting".to_owned(), "until the flake is locked".to_owned()),
         Group::Evaluating => ("evaluating".to_owned(), evaluating(s)),
         Group::Comparing => ("comparing".to_owned(), comparing(s)),
         Group::Slot => ("waiting for a slot".to_owned(), waiting(s, members)),
@@ -136,7 +149,7 @@ fn row(s: &Summary, group: Group, members: &[Interval]) -> Row {
         Group::SmallDrvs => (plural(drvs.len(), "small drv", "small drvs"), "one after the other".to_owned()),
         Group::SmallFetches => ("fetching".to_owned(), names(s, &drvs)),
         Group::Pushing => ("pushing".to_owned(), pushing(s, members)),
-        Group::Closing => ("closing".to_owned(), "the record, and what is left to say".to_owned()),
+        Group::Closing => ("closing".to_owned(), "the record".to_owned()),
     };
     let detail =
         if drvs.len() == 1 && matches!(group, Group::Attrs | Group::SmallDrvs) { names(s, &drvs) } else { detail };
@@ -151,7 +164,7 @@ fn names(s: &Summary, drvs: &BTreeSet<DrvId>) -> String {
 fn evaluating(s: &Summary) -> String {
     let mut detail = plural(s.attrs.len(), "attr", "attrs");
     if s.workers > 0 {
-        detail.push_str(&format!(", {}", plural(s.workers as usize, "evaluator", "evaluators")));
+        detail.push_str(&format!(", {}", plural(s.workers as usize, "worker", "workers")));
     }
     if let Some(first) = s.attempts.values().map(|attempt| attempt.building.unwrap_or(attempt.started)).min() {
         detail.push_str(&format!("; first build at {}", clock(first.seconds())));

@@ -6,13 +6,16 @@ use crate::id::{AttemptId, AttrId, BuilderId, DrvId};
 use crate::report::failure;
 use crate::report::number::{about, count, duration, plural, size};
 use crate::report::summary::{Attempt, Builder};
-use crate::report::text::{Line, Paint, listed};
+use crate::report::text::{Line, Paint, listed, wrapped};
 
 use super::Settings;
 use super::model::{Model, Notice, Reason, holds_slot};
 
 /// Builders with a line of their own; the rest is folded into one.
 const BUILDERS: usize = 6;
+
+/// Lines of a warning that are shown.
+const WARNING: usize = 6;
 
 /// Columns up to the text of a line about an attr.
 const NAME: usize = 22;
@@ -45,18 +48,23 @@ fn status(model: &Model, now: Moment, width: usize) -> Line {
             .map(|ways| ways[level.min(ways.len() - 1)].clone())
             .collect()
     };
+    // While attrs are evaluated, which ones matters more than how fast the rest goes.
+    let levels: &[(usize, &str)] = match model.is_evaluated() {
+        true => &[(0, "      "), (0, "   "), (1, "   "), (2, "   "), (2, "  ")],
+        false => &[(1, "   "), (2, "   "), (2, "  ")],
+    };
     let mut ways = Vec::new();
-    for (level, gap) in [(0, "      "), (0, "   "), (1, "   "), (2, "   "), (2, "  ")] {
+    for (level, gap) in levels.iter().copied() {
         let rest: String = rest(level).iter().map(|part| format!("{gap}{part}")).collect();
         let left = width.saturating_sub(Line::from(rest.as_str()).width());
-        let eval = eval(model, now, left, level);
+        let eval = eval(model, now, left);
         ways.push(Line::from(eval).text(rest));
     }
     first_fit(ways, width)
 }
 
 /// What evaluation does: `eval 31/49  web1 6s, db2 4s, mon1 3s`.
-fn eval(model: &Model, now: Moment, width: usize, level: usize) -> String {
+fn eval(model: &Model, now: Moment, width: usize) -> String {
     let s = &model.summary;
     let Some(flake) = &s.flake else {
         return format!("locking the flake {}", duration(now.seconds()));
@@ -84,7 +92,7 @@ fn eval(model: &Model, now: Moment, width: usize, level: usize) -> String {
     let items: Vec<String> =
         going_on.iter().map(|(since, attr)| format!("{} {}", s.attr_name(*attr), short(now.since(*since)))).collect();
     let room = width.saturating_sub(head.len() + 2);
-    if items.is_empty() || room < 12 || level > 1 { head } else { format!("{head}  {}", listed(&items, ", ", room)) }
+    if items.is_empty() || room < 12 { head } else { format!("{head}  {}", listed(&items, ", ", room)) }
 }
 
 /// Seconds of something that goes on: whole ones, so that the line does not flicker.
@@ -228,7 +236,7 @@ fn elapsed(model: &Model, now: Moment, width: usize) -> Line {
     let long = Line::new().paint(Paint::Dim, format!("Ctrl-C stops cleanly; what is built stays{pushed}"));
     let short = Line::new().paint(Paint::Dim, "Ctrl-C stops cleanly");
     let with = line.clone().right(long, width);
-    if with == line { line.right(short, width) } else { with }
+    if with == line { line.right(short, width).fit(width) } else { with }
 }
 
 /// What scrolls above the live part.
@@ -261,15 +269,12 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
     match notice {
         Notice::Failed(reason, attrs) => vec![failed(model, reason, attrs, settings, width)],
         Notice::Warning(index) => s.warnings.get(*index).map_or_else(Vec::new, |warning| {
-            let mut lines = vec![
-                Line::new()
-                    .paint(Paint::Warn, " warning")
-                    .text(format!(" {}", first_line(&warning.message)))
-                    .fit(width),
-            ];
-            let more = warning.message.lines().skip(1).chain(warning.hint.as_deref().map(str::trim));
-            lines.extend(more.map(|line| Line::from(format!("         {line}"))));
-            lines
+            let mut texts = wrapped(&warning.message, width.saturating_sub(9), WARNING).into_iter();
+            let first = texts.next().unwrap_or_default();
+            let first = Line::new().paint(Paint::Warn, " warning").text(format!(" {first}"));
+            // What is to be typed stays whole.
+            let more = texts.chain(warning.hint.as_deref().map(|hint| format!("hint: {hint}")));
+            std::iter::once(first).chain(more.map(|line| Line::from(format!("         {line}")))).collect()
         }),
         Notice::EvalWarning(index) => s.eval_warnings.get(*index).map_or_else(Vec::new, |(message, _)| {
             vec![
@@ -279,7 +284,7 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
                     .fit(width),
             ]
         }),
-        Notice::Stopping { .. } => vec![stopping(notice, &settings.run)],
+        Notice::Stopping { .. } => vec![stopping(notice, &settings.run, width)],
         _ => Vec::new(),
     }
 }
@@ -297,7 +302,7 @@ fn built(model: &Model, id: AttrId, width: usize) -> Option<Line> {
 /// ` FAILED web3          nginx-1.29.4 on big2, exit code 2 (details at the end; the rest goes on)`.
 fn failed(model: &Model, reason: &Reason, attrs: &[AttrId], settings: &Settings, width: usize) -> Line {
     let names = listed(&model.summary.names(attrs), " ", (width / 3).max(13));
-    let line = Line::new().paint(Paint::Bad, " FAILED").text(format!(" {names}")).pad(NAME - 1).text(" ");
+    let line = Line::new().paint(Paint::Bad, " FAILED").text(format!(" {names}")).pad(NAME - 2).text("  ");
     let line = line.text(why(model, reason)).fit(width);
     let rest = if settings.fail_fast { " (details at the end)" } else { " (details at the end; the rest goes on)" };
     line.then_if_fits(Line::from(rest), width)
@@ -317,7 +322,7 @@ pub(super) fn why(model: &Model, reason: &Reason) -> String {
             };
             format!("{name}{}{cause}", place.unwrap_or_default())
         }
-        Reason::Eval(message) | Reason::Other(message) => first_line(message).to_owned(),
+        Reason::Eval(message) | Reason::Other(message) => failure::headline(message),
     }
 }
 
@@ -336,7 +341,7 @@ fn drv_line(model: &Model, id: DrvId, width: usize) -> Option<Line> {
 }
 
 /// What Ctrl-C does.
-pub(super) fn stopping(notice: &Notice, run: &str) -> Line {
+pub(super) fn stopping(notice: &Notice, run: &str, width: usize) -> Line {
     let Notice::Stopping { level, running, built, to_push } = notice else { return Line::new() };
     let line = Line::new().paint(Paint::Warn, "stopping");
     if *level > 1 {
@@ -346,5 +351,6 @@ pub(super) fn stopping(notice: &Notice, run: &str) -> Line {
     let ended = plural(*running, "build ended", "builds ended");
     let push = if *to_push > 0 { format!(", pushing the last {}", count(*to_push)) } else { String::new() };
     let kept = plural(*built, "finished drv", "finished drvs");
-    line.text(format!(": {ended}, {kept} kept{push} (Ctrl-C again: now)"))
+    let line = line.text(format!(": {ended}, {kept} kept{push}")).fit(width);
+    line.then_if_fits(Line::from(" (Ctrl-C again: now)"), width)
 }

@@ -22,8 +22,11 @@ use model::Model;
 use terminal::Terminal;
 pub use terminal::width;
 
-/// Columns of a terminal that does not say how wide it is, and of CI logs.
+/// Columns of a terminal that does not say how wide it is.
 pub const WIDTH: usize = 100;
+
+/// Columns that lists in a CI log keep to; texts are not cut there.
+pub const LOG_WIDTH: usize = 120;
 
 /// µs between two drawings of the live part: ten times a second at most, with some room for a timer that is early.
 const DRAW: u64 = 95_000;
@@ -141,6 +144,9 @@ impl Ui {
             };
             closing::screen(summary, &options)
         };
+        if lines.len() > 1 {
+            self.print(vec![Line::new()]);
+        }
         self.print(lines);
         // Nobody is left to tell that stderr is gone.
         let _ = self.out.flush();
@@ -176,7 +182,7 @@ impl Ui {
     fn width(&self) -> usize {
         self.settings.width.unwrap_or_else(|| match self.settings.mode {
             Mode::Live => terminal::width().unwrap_or(WIDTH),
-            Mode::Plain | Mode::Quiet => WIDTH,
+            Mode::Plain | Mode::Quiet => LOG_WIDTH,
         })
     }
 }

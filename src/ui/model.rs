@@ -140,10 +140,10 @@ impl Model {
     /// Keeps what is going on, before the summary knows.
     fn track(&mut self, event: &Event) {
         match &event.fact {
-            Fact::AttemptStarted { attempt, builder, drv } => {
-                if self.summary.drvs.contains_key(drv) && !self.summary.attempts.contains_key(attempt) {
-                    self.running.entry(*builder).or_default().insert(*attempt);
-                }
+            Fact::AttemptStarted { attempt, builder, drv }
+                if self.summary.drvs.contains_key(drv) && !self.summary.attempts.contains_key(attempt) =>
+            {
+                self.running.entry(*builder).or_default().insert(*attempt);
             }
             Fact::AttemptEnded { attempt, .. } => {
                 if let Some(known) = self.summary.attempts.get(attempt)

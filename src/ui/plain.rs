@@ -37,6 +37,8 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
             vec![head(at, Paint::Plain, "caches").text(ids.iter().filter_map(text).collect::<Vec<_>>().join(" · "))]
         }
         Notice::Builders(ids) => {
+            let mut ids = ids.clone();
+            ids.sort_by_key(|id| (id.0 == 0, *id));
             let text =
                 |id| s.builders.get(id).map(|b| format!("{} {}", b.name, plural(b.slots as usize, "slot", "slots")));
             vec![head(at, Paint::Plain, "builders").text(ids.iter().filter_map(text).collect::<Vec<_>>().join(" · "))]
@@ -55,7 +57,8 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
         Notice::Pushed(cache) => vec![head(at, Paint::Plain, "push").text(push_text(model, *cache))],
         Notice::Warning(index) => s.warnings.get(*index).map_or_else(Vec::new, |warning| {
             let mut lines = vec![head(at, Paint::Warn, "warning").text(first_line(&warning.message))];
-            let more = warning.message.lines().skip(1).chain(warning.hint.as_deref());
+            let hint = warning.hint.as_ref().map(|hint| format!("hint: {hint}"));
+            let more = warning.message.lines().skip(1).chain(hint.as_deref());
             lines.extend(more.map(|line| Line::new().pad(INDENT).text(line)));
             lines
         }),
@@ -63,7 +66,7 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
             vec![head(at, Paint::Warn, "warning").text(format!("evaluating: {}", first_line(message)))]
         }),
         Notice::Stopping { .. } => {
-            vec![Line::from(format!("{:>5} ", clock(at.seconds()))).then(stopping(notice, &settings.run))]
+            vec![Line::from(format!("{:>5} ", clock(at.seconds()))).then(stopping(notice, &settings.run, usize::MAX))]
         }
     }
 }

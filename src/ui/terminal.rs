@@ -1,8 +1,9 @@
 //! The live part of a terminal, drawn by indicatif: one bar whose message is the whole part. Owns that the terminal
 //! is left as it was found, also by a panic.
 
+use std::io::Write;
 use std::sync::Once;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -11,8 +12,8 @@ use crate::report::text::{Line, Style};
 /// Drawings a second that indicatif allows; more than [`super::Ui`] asks for, so that none is lost.
 const HZ: u8 = 30;
 
-/// What a panic must clear before its message is printed. There is one terminal.
-static SHOWN: Mutex<Option<MultiProgress>> = Mutex::new(None);
+/// Lines of the live part that are on the terminal now. There is one terminal.
+static SHOWN: AtomicUsize = AtomicUsize::new(0);
 
 /// The hook is set once a process, on top of the one that was there.
 static HOOK: Once = Once::new();
@@ -30,16 +31,10 @@ impl Terminal {
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
         }
-        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bars.clone());
         HOOK.call_once(|| {
             let before = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                // A panic while drawing holds the lock; then the message matters more than the lines around it.
-                if let Ok(shown) = SHOWN.try_lock()
-                    && let Some(bars) = &*shown
-                {
-                    let _ = bars.clear();
-                }
+                wipe();
                 before(panic);
             }));
         });
@@ -50,6 +45,9 @@ impl Terminal {
     pub(super) fn draw(&mut self, lines: &[Line], style: Style) {
         let lines: Vec<String> = lines.iter().map(|line| line.render(style)).collect();
         self.bar.set_message(lines.join("\n"));
+        if !self.bars.is_hidden() {
+            SHOWN.store(lines.len(), Ordering::Relaxed);
+        }
     }
 
     /// Prints lines above it.
@@ -62,7 +60,17 @@ impl Terminal {
     pub(super) fn clear(&mut self) {
         self.bar.finish_and_clear();
         let _ = self.bars.clear();
-        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        SHOWN.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Removes the live part when the thread panics: indicatif draws nothing any more then. The cursor is at the end of
+/// the last line, and no line is as wide as the terminal.
+fn wipe() {
+    let lines = SHOWN.swap(0, Ordering::Relaxed);
+    if lines > 0 {
+        let up = if lines > 1 { format!("\u{1b}[{}A", lines - 1) } else { String::new() };
+        let _ = write!(std::io::stderr(), "\r{up}\u{1b}[J");
     }
 }
 

@@ -272,10 +272,9 @@ fn attempt_fact(s: &mut Summary, at: Moment, fact: &Fact) {
             s.counts.running = s.counts.running.saturating_sub(1);
             if let (AttemptEnd::Built { outputs } | AttemptEnd::AlreadyValid { outputs }, Some(drv)) =
                 (end, s.drvs.get_mut(&drv))
+                && !outputs.is_empty()
             {
-                if !outputs.is_empty() {
-                    drv.outputs.clone_from(outputs);
-                }
+                drv.outputs.clone_from(outputs);
             }
         }
         _ => {}
