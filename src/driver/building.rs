@@ -156,7 +156,14 @@ impl Building {
     }
 
     /// A needed drv that cannot be read.
-    pub(super) fn unreadable(&mut self, ctx: &mut Context, graph: &Graph, drv: DrvId, failure: Failure, attr: Option<AttrId>) {
+    pub(super) fn unreadable(
+        &mut self,
+        ctx: &mut Context,
+        graph: &Graph,
+        drv: DrvId,
+        failure: Failure,
+        attr: Option<AttrId>,
+    ) {
         let path = graph.path(drv);
         ctx.bus.emit(Fact::DrvNeeded {
             drv,
@@ -204,9 +211,7 @@ impl Building {
     /// All outputs of a drv, those of its last attempt where the graph does not know them.
     fn outputs(&self, graph: &Graph, drv: DrvId) -> Vec<StorePath> {
         let Some(info) = graph.info(drv) else { return Vec::new() };
-        let path = |output: &crate::graph::OutputInfo| {
-            output.path.clone().or_else(|| self.output(drv, &output.name))
-        };
+        let path = |output: &crate::graph::OutputInfo| output.path.clone().or_else(|| self.output(drv, &output.name));
         info.outputs.iter().filter_map(path).collect()
     }
 

@@ -108,11 +108,6 @@ impl Pushing {
         self.targets.iter().all(|target| target.verified == Some(true))
     }
 
-    /// Nothing is on its way to a cache at the moment.
-    pub(super) fn is_idle(&self) -> bool {
-        self.targets.iter().all(|target| target.walking == 0 && target.queue.is_idle())
-    }
-
     /// The stage is over.
     pub(super) fn end(&mut self, ctx: &mut Context) {
         if !std::mem::replace(&mut self.ended, true) {
@@ -209,7 +204,8 @@ impl Target {
                 self.tell(QueueInput::Add(items));
             }
             Err(failure) => {
-                ctx.bus.warn(format!("cannot find out what to push to {}: {}", self.cache.name(), failure.message), None);
+                ctx.bus
+                    .warn(format!("cannot find out what to push to {}: {}", self.cache.name(), failure.message), None);
             }
         }
         if self.closed && self.walking == 0 {
@@ -305,7 +301,8 @@ impl Target {
     }
 
     fn path_ended(&mut self, ctx: &mut Context, path: &StorePath, end: End) {
-        let failed = |class, message: String| Pushed::Failed(Failure { class, message: message.into(), position: None });
+        let failed =
+            |class, message: String| Pushed::Failed(Failure { class, message: message.into(), position: None });
         let pushed = match end {
             End::Pushed => Pushed::Uploaded { file_size: self.nars.get(path).map_or(0, |nar| nar.file_size) },
             // What nobody built now and the cache had all along is no news.

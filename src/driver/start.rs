@@ -42,7 +42,8 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
 
     let dir = RunDir::new(&settings.output.state_dir, run);
     let mut bus = Bus::open(clock, &dir, settings.output.events.as_deref(), ui).map_err(|error| {
-        Error::from_chain(Fault::Usage, &error).hint("drover run --state-dir DIR    with a directory that can be written")
+        Error::from_chain(Fault::Usage, &error)
+            .hint("drover run --state-dir DIR    with a directory that can be written")
     })?;
     bus.emit(Fact::RunStarted {
         format: FORMAT,
@@ -110,7 +111,9 @@ fn warn_of_unsigned(bus: &mut Bus, settings: &Settings, pushed: &[Arc<crate::sto
         if asked {
             bus.warn(
                 format!("what is pushed to {} is not signed", cache.name()),
-                Some("add ?secret-key=FILE to its URL, or secret-key to drover.toml; nix key generate-secret makes one"),
+                Some(
+                    "add ?secret-key=FILE to its URL, or secret-key to drover.toml; nix key generate-secret makes one",
+                ),
             );
         }
     }
