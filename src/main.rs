@@ -1,3 +1,5 @@
 //! Parse, set up tracing, run, exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    drover::cli::main().into()
+}

@@ -1,1 +1,16 @@
-//! Settings with provenance.
+//! What a run is to do: [`Settings`], from flags, the environment, `drover.toml` and defaults, in this order of weight.
+//!
+//! Words are turned into settings here and nowhere else; the environment is read here and nowhere else. What only Nix
+//! knows (max-jobs, substituters) is asked by `store` and filled in by the driver where a setting is `None`.
+
+mod env;
+mod file;
+mod settings;
+mod terminal;
+
+pub use env::{DROVER_LOG, Env};
+pub use file::{File, FileError};
+pub use settings::{
+    AttrSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PushWhen, Settings, Words,
+};
+pub use terminal::Terminal;

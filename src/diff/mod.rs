@@ -1,1 +1,5 @@
 //! Attrs + caches → what must be built.
+
+pub mod load;
+pub mod plan;
+pub mod presence;

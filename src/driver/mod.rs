@@ -1,1 +1,437 @@
 //! The select loop: inputs in, actions out.
+//!
+//! One run is one [`Driver`]. It owns the state of every part (evaluation, planning, building, pushing), waits for the
+//! next [`Input`], hands it to the part that it is for, and then lets all parts take their [turn](Driver::turn) until
+//! nothing new comes of it. The parts never call each other; what one has to know of another goes through here.
+//!
+//! | file | part |
+//! |---|---|
+//! | `start` | opening the store, the record and the caches |
+//! | `evaluate` | flake → answered attrs |
+//! | `planning` | answered attrs → decisions, with the graph and the planner |
+//! | `building` | the scheduler's actions |
+//! | `pushing` | outputs → caches |
+//! | `attrs` | which attr waits for which drv |
+//! | `bus` | the event stream |
+//! | `tasks` | effects under way |
+//! | `exit` | the exit code |
+
+mod attrs;
+mod building;
+mod bus;
+mod caches;
+pub mod clock;
+mod context;
+mod evaluate;
+mod exit;
+mod input;
+mod links;
+mod planning;
+mod pushing;
+mod signals;
+mod start;
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::build::News;
+use crate::config::Settings;
+use crate::diff::plan::Decision;
+use crate::error::{Error, Fault, Result, exit_code};
+use crate::eval::{Answer, DrvAnswer, EvalMsg};
+use crate::event::{DrvOutcome, Event, Fact, Moment, Stage, Status};
+use crate::id::{AttemptId, AttrId, CacheId, DrvId, Kind, RunId, StorePath, System};
+use crate::record::RunDir;
+use crate::report::history::History;
+use crate::report::summary::Summary;
+use crate::sched::Input as SchedInput;
+use crate::ui::Ui;
+
+use attrs::Attrs;
+use building::{Building, Ended};
+use clock::Clock;
+use context::Context;
+use evaluate::{EvalInput, Evaluation, Outcome};
+use input::Input;
+use planning::Planning;
+use pushing::Pushing;
+use signals::Signals;
+
+/// How often the screen is looked at.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// How long finished drvs are still pushed after the first Ctrl-C.
+const PUSH_AFTER_STOP: Duration = Duration::from_secs(4);
+
+/// How long children are waited for at the end.
+const LAST_CHILDREN: Duration = Duration::from_millis(500);
+
+/// How far a run goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// All the way.
+    Run,
+    /// Only up to what would be done.
+    Plan,
+}
+
+/// What a run is given.
+pub struct Request {
+    /// What to do.
+    pub settings: Settings,
+    /// How far to go.
+    pub mode: Mode,
+    /// Which run it is.
+    pub run: RunId,
+    /// When the process started.
+    pub clock: Clock,
+    /// The screen.
+    pub ui: Ui,
+    /// `NIX_DAEMON_SOCKET_PATH`.
+    pub daemon_socket: Option<std::path::PathBuf>,
+}
+
+/// What a run leaves.
+pub struct Finished {
+    /// All that happened.
+    pub events: Vec<Event>,
+    /// The exit code.
+    pub exit: u8,
+    /// What ended the run early.
+    pub error: Option<Error>,
+    /// Its record.
+    pub dir: RunDir,
+    /// Output paths of what was asked for, as far as they are known, in order.
+    pub outputs: Vec<String>,
+}
+
+/// Does a run. An error is one that came before the run had begun.
+pub async fn drive(request: Request) -> Result<Finished> {
+    let mut driver = start::start(request).await?;
+    driver.run().await;
+    Ok(driver.finish().await)
+}
+
+/// One run. See the module's page.
+pub(super) struct Driver {
+    ctx: Context,
+    mode: Mode,
+    signals: Signals,
+    news: mpsc::UnboundedReceiver<(AttemptId, News)>,
+    evaluation: Evaluation,
+    planning: Planning,
+    building: Building,
+    pushing: Pushing,
+    attrs: Attrs,
+    outcomes: BTreeMap<DrvId, DrvOutcome>,
+    /// Attrs of systems that nobody here can build, by what they are.
+    left_out: BTreeMap<(Kind, System), u32>,
+    optional: Vec<CacheId>,
+    /// 0: going on; 1: stopping; 2: now.
+    stopping: u8,
+    push_until: Option<Moment>,
+    links_made: bool,
+    error: Option<Error>,
+}
+
+impl Driver {
+    async fn run(&mut self) {
+        self.turn();
+        while !self.is_over() {
+            let input = self.next().await;
+            self.handle(input);
+            self.turn();
+            self.ctx.bus.settle();
+        }
+    }
+
+    /// The one place that waits.
+    async fn next(&mut self) -> Input {
+        let frame = self.ctx.bus.in_future(FRAME);
+        let wake = self.building.deadline().into_iter().chain(self.push_until).fold(frame, Moment::min);
+        let alarm = tokio::time::sleep_until(self.ctx.bus.instant(wake));
+        tokio::select! {
+            biased;
+            level = self.signals.next() => Input::Stop(level),
+            Some((attempt, news)) = self.news.recv() => Input::News(attempt, news),
+            input = self.ctx.tasks.next() => input,
+            message = self.evaluation.next() => Input::Eval(EvalInput::Message(message)),
+            () = alarm => Input::Tick,
+        }
+    }
+
+    /// Hands an input to the part that it is for.
+    fn handle(&mut self, input: Input) {
+        let ctx = &mut self.ctx;
+        match input {
+            Input::Eval(EvalInput::Located(Ok(located))) => self.evaluation.located(ctx, *located),
+            Input::Eval(EvalInput::Located(Err(error))) => self.fail(error),
+            Input::Eval(EvalInput::Held(ack)) => drop(ack),
+            Input::Eval(EvalInput::Message(message)) => self.heard(message),
+            Input::Loaded(read) => self.planning.loaded(read),
+            Input::Valid(Ok(answers)) => self.planning.valid(ctx, answers),
+            Input::Valid(Err(failure)) => self.fail(Error::new(Fault::Unreachable, &*failure.message)),
+            Input::CachesOpen(opened) => self.planning.opened(ctx, opened),
+            Input::Facts(facts) => self.planning.answered(ctx, facts),
+            Input::News(attempt, news) => self.building.news(ctx, attempt, news),
+            Input::AttemptEnded(attempt, end, tail) => self.building.ended(ctx, attempt, end, tail),
+            Input::Fetched(drv, result) => self.building.fetched(ctx, drv, result),
+            Input::Push(cache, input) => self.pushing.handle(ctx, cache, input),
+            Input::Linked(Ok(())) => {}
+            Input::Linked(Err(error)) => self.error = Some(error),
+            Input::Stop(level) => self.stop(level),
+            Input::Tick => self.building.tell(ctx, SchedInput::Tick),
+            Input::Broken(what) => self.fail(Error::new(Fault::Bug, format!("a part of drover broke: {what}"))),
+        }
+    }
+
+    /// A message of the evaluators.
+    fn heard(&mut self, message: EvalMsg) {
+        match self.evaluation.heard(&mut self.ctx, message) {
+            Outcome::None => {}
+            Outcome::Listed(listed) => listed.iter().for_each(|listed| self.attrs.add(listed)),
+            Outcome::Answered(attr, Answer::Drv(answer)) => self.evaluated(attr, answer),
+            Outcome::Answered(attr, Answer::Nothing(reason)) => {
+                self.end_attr(attr, Status::Valid, Some(&reason), None);
+            }
+            Outcome::Answered(attr, Answer::Failed(_)) => self.end_attr(attr, Status::EvalFailed, None, None),
+            Outcome::Over => self.tell_left_out(),
+            Outcome::Fatal(error) => self.fail(error),
+        }
+    }
+
+    /// An attr has a drv. Hosts say only now for which system they are.
+    fn evaluated(&mut self, attr: AttrId, answer: DrvAnswer) {
+        let Some(entry) = self.attrs.get_mut(attr) else { return };
+        let wanted = &self.ctx.settings.attrs;
+        let by_default = !self.evaluation.by_name() && !wanted.all_systems;
+        let systems = wanted.systems.clone().unwrap_or_else(|| self.ctx.store.settings().systems());
+        entry.answer = Some(answer.clone());
+        let kind = entry.kind;
+        if by_default && !systems.contains(&answer.system) && answer.system.0 != "builtin" {
+            *self.left_out.entry((kind, answer.system.clone())).or_default() += 1;
+            let reason = format!("for {}, which no builder here can build", answer.system);
+            self.end_attr(attr, Status::Skipped, Some(&reason), None);
+        } else {
+            self.planning.want(&mut self.ctx, attr, &answer);
+        }
+    }
+
+    fn tell_left_out(&mut self) {
+        for ((kind, system), count) in std::mem::take(&mut self.left_out) {
+            let what = format!("{count} {} for {system}", kind.noun(count as usize)).into();
+            self.ctx.bus.emit(Fact::AttrsLeftOut { count, what, flag: "--all-systems".into() });
+        }
+    }
+
+    /// Lets every part act until nothing new comes of it.
+    fn turn(&mut self) {
+        loop {
+            let decisions = self.planning.turn(&mut self.ctx);
+            let ended = self.building.turn(&mut self.ctx, &mut self.planning);
+            if decisions.is_empty() && ended.is_empty() {
+                break;
+            }
+            decisions.into_iter().for_each(|decision| self.decided(&decision));
+            ended.into_iter().for_each(|ended| self.drv_ended(ended));
+        }
+        self.close_stages();
+    }
+
+    /// Ends each stage as soon as nothing more can come from the ones before.
+    fn close_stages(&mut self) {
+        let planned = self.evaluation.is_over() && self.planning.is_idle();
+        if planned || self.stopping > 0 {
+            self.planning.end(&mut self.ctx);
+            self.building.close(&self.ctx);
+        }
+        if !self.building.is_done() {
+            return;
+        }
+        self.building.end(&mut self.ctx);
+        self.pushing.close(&mut self.ctx);
+        let late = self.push_until.is_some_and(|until| self.ctx.bus.now() >= until);
+        if late && !self.pushing.is_done() {
+            self.pushing.stop(&mut self.ctx);
+        }
+        if self.pushing.is_done() {
+            self.pushing.end(&mut self.ctx);
+            self.make_links();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let links = self.links_made && self.ctx.tasks.is_empty();
+        self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (links || self.stopping > 0))
+    }
+
+    fn decided(&mut self, decision: &Decision) {
+        let run = self.mode == Mode::Run;
+        match decision {
+            Decision::Item { .. } => self.building.need(&mut self.ctx, &self.planning, decision, run),
+            Decision::Unreadable { drv, failure, attr } => {
+                let failure = failure.clone();
+                self.building.unreadable(&mut self.ctx, &self.planning.graph, *drv, failure, *attr);
+            }
+            Decision::Attr { attr, status, drv, builds } => {
+                self.ctx.bus.emit(Fact::AttrPlanned { attr: *attr, status: *status, drv: *drv, builds: *builds });
+                self.planned(*attr, *status, *drv);
+            }
+        }
+    }
+
+    /// It is known what has to be done for an attr.
+    fn planned(&mut self, attr: AttrId, status: Status, drv: Option<DrvId>) {
+        let fetch = self.ctx.settings.build.download || self.ctx.settings.build.out_link.is_some();
+        match (self.mode, status, drv) {
+            (Mode::Run, Status::Valid, _) => {
+                self.push_attr(attr);
+                self.end_attr(attr, Status::Valid, None, None);
+            }
+            (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
+            (Mode::Plan, status, _) => self.end_attr(attr, status, None, None),
+            (Mode::Run, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
+                Some(outcome) => self.end_with(attr, drv, &outcome),
+                None => self.attrs.wait_for(attr, drv),
+            },
+            (Mode::Run, status, None) => self.end_attr(attr, status, None, None),
+        }
+    }
+
+    /// A drv has its final word: its outputs are held and pushed, its attrs end.
+    fn drv_ended(&mut self, ended: Ended) {
+        let Ended { drv, outcome, outputs } = ended;
+        if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid | DrvOutcome::Fetched) {
+            let (roots, hold) = (self.ctx.roots.clone(), outputs.clone());
+            self.ctx.tasks.start(async move {
+                // The connection that built them holds them too; this is for when it goes away.
+                let _ = roots.lock().await.hold(&hold).await;
+                Input::Tick
+            });
+            let built = outcome == DrvOutcome::Built;
+            let upstream = self.planning.caches();
+            self.pushing.add(&mut self.ctx, &outputs, built, &upstream);
+        }
+        for attr in self.attrs.ended_with(drv) {
+            self.end_with(attr, drv, &outcome);
+        }
+        self.outcomes.insert(drv, outcome);
+    }
+
+    fn end_with(&mut self, attr: AttrId, drv: DrvId, outcome: &DrvOutcome) {
+        match outcome {
+            DrvOutcome::Built => self.end_attr(attr, Status::Built, None, None),
+            DrvOutcome::Fetched => self.end_attr(attr, Status::Cached, None, None),
+            DrvOutcome::Valid => self.end_attr(attr, Status::Valid, None, None),
+            DrvOutcome::Failed(_) => self.end_attr(attr, Status::Failed, None, Some(drv)),
+            DrvOutcome::DependencyFailed { root } => self.end_attr(attr, Status::Failed, None, Some(*root)),
+            DrvOutcome::Cancelled => self.end_attr(attr, Status::Skipped, Some("the run was stopped"), None),
+        }
+    }
+
+    fn end_attr(&mut self, attr: AttrId, status: Status, reason: Option<&str>, root: Option<DrvId>) {
+        let Some(entry) = self.attrs.get_mut(attr).filter(|entry| entry.status.is_none()) else { return };
+        entry.status = Some(status);
+        self.ctx.bus.emit(Fact::AttrEnded { attr, status, reason: reason.map(Into::into), root });
+    }
+
+    /// The known outputs that an attr asks for, by name.
+    fn outputs_of(&self, attr: AttrId) -> Vec<(String, StorePath)> {
+        let Some(answer) = self.attrs.get(attr).and_then(|entry| entry.answer.as_ref()) else { return Vec::new() };
+        let drv = self.planning.graph.get(&answer.drv);
+        let path = |name: &String| {
+            let evaluated = answer.outputs.get(name).cloned().flatten();
+            let loaded = || self.planning.graph.output_path(drv?, name).cloned();
+            let built = || self.building.output(drv?, name);
+            evaluated.or_else(loaded).or_else(built)
+        };
+        answer.wanted.iter().filter_map(|name| Some((name.clone(), path(name)?))).collect()
+    }
+
+    fn push_attr(&mut self, attr: AttrId) {
+        let outputs: Vec<StorePath> = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
+        let upstream = self.planning.caches();
+        self.pushing.add(&mut self.ctx, &outputs, false, &upstream);
+    }
+
+    /// `--out-link`, once, for what is in the store now.
+    fn make_links(&mut self) {
+        if std::mem::replace(&mut self.links_made, true) {
+            return;
+        }
+        let Some(prefix) = self.ctx.settings.build.out_link.clone() else { return };
+        let there = |entry: &attrs::Entry| matches!(entry.status, Some(Status::Built | Status::Valid | Status::Cached));
+        let attrs: Vec<AttrId> = self.attrs.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| id).collect();
+        let results: Vec<_> = attrs.into_iter().map(|attr| self.outputs_of(attr)).collect();
+        let (pool, links) = (self.ctx.pool.clone(), links::names(&prefix, &results));
+        if self.mode == Mode::Run && !links.is_empty() {
+            self.ctx.tasks.start(async move { Input::Linked(links::make(&pool, links).await.map(drop)) });
+        }
+    }
+
+    /// Somebody wants to stop.
+    fn stop(&mut self, level: u8) {
+        self.ctx.bus.emit(Fact::Cancelled { level });
+        self.wind_down(level);
+    }
+
+    /// The run cannot go on.
+    fn fail(&mut self, error: Error) {
+        self.error.get_or_insert(error);
+        self.wind_down(1);
+    }
+
+    /// Starts nothing new; what is built is still pushed for a moment.
+    fn wind_down(&mut self, level: u8) {
+        self.stopping = self.stopping.max(level);
+        self.evaluation.stop(&mut self.ctx);
+        self.building.tell(&self.ctx, SchedInput::Cancel(self.stopping));
+        self.push_until.get_or_insert(self.ctx.bus.in_future(PUSH_AFTER_STOP));
+        if self.stopping == 2 {
+            self.pushing.stop(&mut self.ctx);
+        }
+    }
+
+    /// Gives everything that is still open its final word, and closes the record.
+    async fn finish(mut self) -> Finished {
+        for attr in self.attrs.open() {
+            self.end_attr(attr, Status::Skipped, Some("the run was stopped"), None);
+        }
+        self.pushing.end(&mut self.ctx);
+        self.ctx.tasks.stop().await;
+        self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
+        self.remember_times();
+        let mut faults = exit::faults(self.ctx.bus.events(), &self.optional);
+        faults.extend(self.error.iter().map(|error| error.fault));
+        let exit = exit_code(&faults);
+        let outputs = self.attrs.iter().map(|(attr, _)| attr).collect::<Vec<_>>();
+        let outputs = outputs.into_iter().flat_map(|attr| self.outputs_of(attr));
+        let dir = self.ctx.store_dir().clone();
+        let outputs = outputs.map(|(_, path)| path.to_absolute_path_in(&dir)).collect();
+        self.ctx.bus.emit(Fact::StageEnded { stage: Stage::Record });
+        self.ctx.bus.emit(Fact::RunEnded { exit });
+        let Context { bus, store, dir, pool, roots, .. } = self.ctx;
+        let events = bus.close();
+        // Their connections first: a daemon ends when its client goes away.
+        drop((pool, roots));
+        store.settle(LAST_CHILDREN).await;
+        Finished { events, exit, error: self.error, dir, outputs }
+    }
+
+    /// Adds this run's build times to the history.
+    fn remember_times(&mut self) {
+        let summary = Summary::of(self.ctx.bus.events());
+        if summary.counts.built == 0 {
+            return;
+        }
+        let state_dir = &self.ctx.settings.output.state_dir;
+        let mut history = History::load(state_dir);
+        history.fold(&summary);
+        if let Err(error) = history.save(state_dir) {
+            tracing::warn!(%error, "cannot store build times");
+        }
+    }
+}

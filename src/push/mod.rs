@@ -1,1 +1,16 @@
 //! Outputs → caches.
+//!
+//! A push of many paths is three small things that the driver connects: [`closure`] says which paths, [`queue`] says in
+//! which order (pure), [`upload`] moves one of them; [`verify`] reads back what was pushed.
+
+pub mod closure;
+pub mod info;
+pub mod queue;
+pub mod upload;
+pub mod verify;
+
+pub use closure::{Closure, Source, closure};
+pub use info::PathInfo;
+pub use queue::Queue;
+pub use upload::{Nar, Upload, UploadError, finish, upload};
+pub use verify::{Verified, verify};

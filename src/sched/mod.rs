@@ -1,1 +1,29 @@
 //! What to do next: a pure state machine.
+//!
+//! The driver feeds [`Input`]s to [`Scheduler::handle`] together with the time, and performs the [`Action`]s that come
+//! out; nothing here waits, reads a clock or draws lots, so the same inputs always give the same actions. Owns the
+//! truth about items (who waits for whom, what runs where, how each ended), builders' slots, retries, and stopping.
+//! Does not know how a drv is built or fetched, nor why it is needed.
+//!
+//! | to change | look at |
+//! |---|---|
+//! | which drv goes first, which builder gets it | `pick`, `rank` |
+//! | what is tried again, where and when | `retry` |
+//! | what an input does | `handle` |
+//! | what keeps the books | `state` |
+
+mod builders;
+mod handle;
+mod item;
+mod pick;
+mod rank;
+mod retry;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use crate::graph::Work;
+pub use builders::Builder;
+pub use item::{Action, Counts, Input, Item, Policy};
+pub use retry::{Again, Limit, Retry, retry_of};
+pub use state::Scheduler;

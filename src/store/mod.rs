@@ -1,1 +1,12 @@
 //! Talking to stores and caches.
+//!
+//! Owns how they are reached and what they are asked. Does not decide what to ask (diff, build, push) and knows no
+//! events.
+
+pub mod cache;
+pub mod error;
+pub mod local;
+pub mod roots;
+pub mod session;
+pub mod settings;
+mod uri;

@@ -20,6 +20,7 @@ use crate::report::text::{Line, Style};
 
 use model::Model;
 use terminal::Terminal;
+pub use terminal::width;
 
 /// Columns of a terminal that does not say how wide it is.
 pub const WIDTH: usize = 100;

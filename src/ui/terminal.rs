@@ -75,7 +75,7 @@ fn wipe() {
 }
 
 /// Columns of the terminal on stderr.
-pub(super) fn width() -> Option<usize> {
+pub fn width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(rustix::stdio::stderr()).ok()?;
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }

@@ -1,0 +1,233 @@
+# What drover asks a flake's outputs, inside `nix repl`. Embedded in drover and handed to each evaluator process once.
+#
+# Every function answers with plain data (no derivations, no string context), which `reply` prints as one line of JSON.
+# Arguments come as JSON too. `root` is one output of the flake (`packages`), `path` the attribute names below it.
+# Values are forced only as far as the answer needs: names are listed without looking at what they name.
+let
+  inherit (builtins)
+    attrNames
+    filter
+    foldl'
+    getContext
+    head
+    isAttrs
+    isString
+    length
+    map
+    stringLength
+    substring
+    toJSON
+    trace
+    typeOf
+    unsafeDiscardStringContext
+    ;
+
+  # Put together here so that no line typed into the repl, which echoes it, contains a marker.
+  marker = word: id: "@drover-" + word + ":" + id;
+
+  # Stands for an output that the flake does not have.
+  absent = {
+    __droverAbsent = true;
+  };
+  # The outputs that drover knows by name; `with none; packages` is the flake's own `packages` if it has any.
+  none = {
+    nixosConfigurations = absent;
+    darwinConfigurations = absent;
+    homeConfigurations = absent;
+    packages = absent;
+    checks = absent;
+    devShells = absent;
+    formatter = absent;
+    apps = absent;
+    hydraJobs = absent;
+    legacyPackages = absent;
+  };
+  isAbsent = value: isAttrs value && value ? __droverAbsent;
+
+  isDerivation = value: isAttrs value && value.type or null == "derivation";
+  plain = unsafeDiscardStringContext;
+  typeName = value: if isAttrs value then "a set" else "a ${typeOf value}";
+  startsWith = prefix: text: substring 0 (stringLength prefix) text == prefix;
+
+  # The value at `path`, or how far it got: { found, value | at, names }.
+  walk =
+    root: path:
+    foldl' (
+      state: part:
+      if !state.found then
+        state
+      else if isAttrs state.value && state.value ? ${part} then
+        {
+          found = true;
+          value = state.value.${part};
+          at = state.at + 1;
+        }
+      else
+        {
+          found = false;
+          inherit (state) at;
+          names = if isAttrs state.value then attrNames state.value else [ ];
+        }
+    ) (if isAbsent root then { found = false; at = -1; names = [ ]; } else { found = true; value = root; at = 0; }) path;
+
+  missing = state: {
+    missing = {
+      inherit (state) at names;
+    };
+  };
+
+  # Which outputs `nix build` takes when nobody names any: the selected one, else what `meta` says, else `out`.
+  wantedOutputs =
+    drv:
+    let
+      chosen =
+        if drv ? outputSpecified then
+          (if drv.outputSpecified && drv ? outputName then [ drv.outputName ] else [ ])
+        else
+          drv.meta.outputsToInstall or [ ];
+    in
+    if chosen == [ ] then [ "out" ] else chosen;
+
+  describe =
+    drv:
+    let
+      outputs = drv.outputs or [ "out" ];
+      path =
+        name:
+        (drv.${name} or (if name == drv.outputName or "out" then drv else { })).outPath or null;
+      text = value: if isString value then plain value else null;
+    in
+    {
+      drv = plain drv.drvPath;
+      name = plain drv.name;
+      system = plain (drv.system or "");
+      outputs = map (name: {
+        inherit name;
+        path = text (path name);
+      }) outputs;
+      wanted = wantedOutputs drv;
+    };
+
+  # The derivation that makes the program of an app: among those its text was made from, the one whose output the
+  # program lies in. A program that is a plain source needs nothing built.
+  describeApp =
+    app:
+    let
+      program = app.program;
+      context = getContext program;
+      drvs = filter (drv: context.${drv} ? outputs) (attrNames context);
+      # Reading the .drv back is the only way from a context to output paths.
+      owns = drv: foldl' (found: name: found || startsWith ((import drv).${name}.outPath) (plain program)) false context.${drv}.outputs;
+      owner = if length drvs == 1 then head drvs else head (filter owns drvs ++ drvs);
+    in
+    if !isString program then
+      throw "the app's 'program' is ${typeName program} where a string is wanted"
+    else if drvs == [ ] then
+      { nothing = "the program is a plain file: ${plain program}"; }
+    else
+      {
+        drv = owner;
+        wanted = context.${owner}.outputs;
+      };
+
+  toplevel = value: value.config.system.build.toplevel;
+
+  # From the value of an attr to what is built for it, by what sort of thing it is said to be.
+  target = {
+    nixos = toplevel;
+    darwin = value: if value ? config.system.build.toplevel then toplevel value else value.system;
+    home = value: value.activationPackage;
+    derivation = value: value;
+    # By name only: whatever it looks like.
+    any =
+      value:
+      if isDerivation value || !isAttrs value then
+        value
+      else if value ? config.system.build.toplevel then
+        toplevel value
+      else if value ? activationPackage then
+        value.activationPackage
+      else
+        value;
+  };
+
+  isApp = value: isAttrs value && value.type or null == "app" && value ? program;
+in
+{
+  inherit absent none;
+
+  # One answer as one line on standard output.
+  reply = id: value: marker "answer" id + " " + toJSON value;
+
+  # Says on standard output and on standard error that all of the answer has been printed.
+  end = id: trace (marker "end" id) (marker "end" id);
+
+  # Names below `path`; the value there is forced, what it holds is not.
+  names =
+    root:
+    { path }:
+    let
+      state = walk root path;
+    in
+    if !state.found then
+      missing state
+    else if isAttrs state.value then
+      { names = attrNames state.value; }
+    else
+      throw "it is ${typeName state.value} where a set is wanted";
+
+  # Whether there is something at `path`; it is not forced.
+  exists =
+    root:
+    { path }:
+    let
+      state = walk root path;
+    in
+    if state.found then { found = true; } else missing state;
+
+  # What is at `path`, for walks through sets of derivations: a derivation, a set with names, or something else.
+  node =
+    root:
+    { path }:
+    let
+      state = walk root path;
+      value = state.value;
+    in
+    if !state.found then
+      missing state
+    else if isDerivation value || isApp value || (isAttrs value && (value ? config.system.build.toplevel || value ? activationPackage)) then
+      { node = "attr"; }
+    else if isAttrs value then
+      {
+        node = "set";
+        names = filter (name: name != "recurseForDerivations") (attrNames value);
+        recurse = value.recurseForDerivations or null;
+      }
+    else
+      { node = "other"; };
+
+  # The derivation of the attr at `path`.
+  drv =
+    root:
+    { path, how }:
+    let
+      state = walk root path;
+      value = (target.${how} or target.any) state.value;
+    in
+    if !state.found then
+      missing state
+    else if how == "app" || (how == "any" && isApp state.value) then
+      (if isAttrs state.value && state.value ? program then describeApp state.value else throw "it is no app: it has no 'program'")
+    else if isDerivation value then
+      describe value
+    else
+      throw "it is ${typeName value} where a derivation is wanted";
+
+  # Whether this evaluator may read this store path: it may if that is the tree that it has loaded. The context makes
+  # Nix look where the store really is.
+  loaded =
+    { path }:
+    {
+      loaded = builtins.pathExists (builtins.appendContext path { ${path} = { path = true; }; });
+    };
+}

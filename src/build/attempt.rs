@@ -1,0 +1,202 @@
+//! One attempt: ask the builder, listen, say how it ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::event::{AttemptEnd, Class, Failure, OutputPath};
+use crate::id::{StoreDir, StorePath};
+use crate::nix_compat::daemon::{
+    ActivityKind, BasicDerivation, BuildMode, BuildResult, BuildStatus, Connection, DaemonError, DerivedPath, Message,
+    SingleDerivedPath,
+};
+use crate::nix_compat::error_class;
+
+use super::Pool;
+
+/// What is to be built.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The .drv.
+    pub path: StorePath,
+    /// Its outputs, as far as they are known before building.
+    pub outputs: Vec<(Arc<str>, Option<StorePath>)>,
+    /// The outputs of other drvs that it needs, all of them valid by now.
+    pub inputs: Vec<StorePath>,
+    /// It goes whole to the daemon, which knows more of it than drover can (design §1, opaque).
+    pub opaque: bool,
+    /// How long it may take.
+    pub limits: Limits,
+}
+
+/// How long a build may take. Kept here and not by the daemon: over a relayed connection the daemon never learns of
+/// them, and from the daemon's side a wait for somebody's lock would count.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// From the start of the builder to its end.
+    pub total: Option<Duration>,
+    /// Without a line of log.
+    pub silent: Option<Duration>,
+}
+
+/// What happens meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// Somebody else builds it; the text says who is waited for.
+    Waiting(String),
+    /// The builder runs.
+    Building,
+    /// It entered a phase.
+    Phase(String),
+    /// A line of its log, without newline.
+    Log(Vec<u8>),
+}
+
+/// Builds it. Dropping the future stops the build: its connection closes, and the daemon kills the builder.
+pub async fn run(pool: &Pool, attempt: &Attempt, mut news: impl FnMut(News) + Send) -> AttemptEnd {
+    let mut connection = match pool.take().await {
+        Ok(connection) => connection,
+        Err(error) => return failed(Class::BuilderLost, crate::error::chain(&error)),
+    };
+    let signs = Arc::new(Signs::default());
+    let ended = {
+        let mut listen = |message: Message| listen(&message, &signs, &mut news);
+        tokio::select! {
+            ended = ask(pool, &mut connection, attempt, &mut listen) => ended,
+            class = watch(&signs, attempt.limits) => failed(class, overdue(class, attempt.limits)),
+        }
+    };
+    pool.give_back(connection);
+    ended
+}
+
+/// What the watch has to know of the builder.
+#[derive(Debug, Default)]
+struct Signs {
+    started: Notify,
+    spoke: Notify,
+}
+
+/// Turns a message of the daemon into news.
+fn listen(message: &Message, signs: &Signs, news: &mut (impl FnMut(News) + Send)) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if let Some((_, line)) = message.build_log_line() {
+        signs.spoke.notify_one();
+        news(News::Log(line.to_owned()));
+    } else if let Some((_, phase)) = message.phase() {
+        news(News::Phase(text(phase)));
+    } else if let Message::Start(activity) = message {
+        match activity.kind {
+            ActivityKind::Build => {
+                signs.started.notify_one();
+                news(News::Building);
+            }
+            ActivityKind::BuildWaiting => news(News::Waiting(text(&activity.text))),
+            _ => {}
+        }
+    }
+}
+
+/// Ends when the builder has taken too long. A wait before it starts does not count.
+async fn watch(signs: &Signs, limits: Limits) -> Class {
+    signs.started.notified().await;
+    let total = async {
+        match limits.total {
+            Some(limit) => sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let silence = async {
+        loop {
+            let Some(limit) = limits.silent else { return std::future::pending().await };
+            tokio::select! {
+                () = signs.spoke.notified() => {}
+                () = sleep(limit) => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = total => Class::Timeout,
+        () = silence => Class::Silent,
+    }
+}
+
+fn overdue(class: Class, limits: Limits) -> String {
+    let seconds = |limit: Option<Duration>| limit.unwrap_or_default().as_secs();
+    match class {
+        Class::Silent => format!("stopped after {}s without a line of log (--max-silent-time)", seconds(limits.silent)),
+        _ => format!("stopped after {}s (--timeout)", seconds(limits.total)),
+    }
+}
+
+fn failed(class: Class, message: impl Into<Arc<str>>) -> AttemptEnd {
+    AttemptEnd::Failed(Failure { class, message: message.into(), position: None })
+}
+
+/// Asks the daemon and reads its answer.
+async fn ask(
+    pool: &Pool,
+    connection: &mut Connection,
+    attempt: &Attempt,
+    listen: &mut (dyn FnMut(Message) + Send),
+) -> AttemptEnd {
+    let answer = if attempt.opaque {
+        whole(connection, attempt, listen).await
+    } else {
+        let drv = match pool.store().read_drvs(vec![attempt.path.clone()]).await.pop() {
+            Some(Ok(drv)) => drv,
+            Some(Err(error)) => return failed(Class::Internal, crate::error::chain(&error)),
+            None => return failed(Class::Internal, format!("{} was not read", attempt.path)),
+        };
+        let basic = match BasicDerivation::new(&drv, attempt.inputs.iter().cloned()) {
+            Ok(basic) => basic,
+            Err(error) => return failed(Class::Internal, format!("cannot send {}: {error}", attempt.path.name())),
+        };
+        connection.build_derivation(&attempt.path, &basic, BuildMode::Normal, listen).await
+    };
+    match answer {
+        Ok(result) => end_of(&result, attempt, connection.store_dir()),
+        Err(error) => failed(error_class::of_error(&error), crate::error::chain(&error)),
+    }
+}
+
+/// An opaque drv, with all its outputs and whatever it needs.
+async fn whole(
+    connection: &mut Connection,
+    attempt: &Attempt,
+    listen: &mut (dyn FnMut(Message) + Send),
+) -> Result<BuildResult, DaemonError> {
+    let drv_path = SingleDerivedPath::Opaque(attempt.path.clone());
+    let path = DerivedPath::Built { drv_path, outputs: Vec::new() };
+    let results = connection.build_paths(std::slice::from_ref(&path), BuildMode::Normal, listen).await?;
+    let found = results.into_iter().find(|(of, _)| *of == path);
+    found.map(|(_, result)| result).ok_or_else(|| DaemonError::Protocol {
+        act: "building with what it needs",
+        what: format!("no result for {}", attempt.path),
+    })
+}
+
+fn end_of(result: &BuildResult, attempt: &Attempt, dir: &StoreDir) -> AttemptEnd {
+    if result.status.is_success() {
+        let outputs = outputs_of(result, attempt, dir);
+        return match result.status {
+            BuildStatus::Built => AttemptEnd::Built { outputs },
+            _ => AttemptEnd::AlreadyValid { outputs },
+        };
+    }
+    let text = result.error_text();
+    // The daemon's own limits are not used, so it cannot have been one of them.
+    let class = error_class::of_status(result.status, &text, error_class::Limits::default());
+    failed(class, error_class::reason(&text))
+}
+
+/// The outputs as the builder names them; where it names none, as they were known before.
+fn outputs_of(result: &BuildResult, attempt: &Attempt, dir: &StoreDir) -> Vec<OutputPath> {
+    let known = attempt.outputs.iter().map(|(name, path)| {
+        let path = result.outputs.get(&**name).or(path.as_ref());
+        OutputPath { name: name.clone(), path: path.map(|path| path.to_absolute_path_in(dir).into()) }
+    });
+    known.collect()
+}

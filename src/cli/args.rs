@@ -1,0 +1,323 @@
+//! The words of the command line. Parsing checks words only; what they mean is decided in `config`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::Words;
+
+/// Build what nobody has built yet: evaluate a flake once, compare it with caches, build the rest, push it
+#[derive(Debug, Parser)]
+#[command(name = "drover", version, disable_help_subcommand = true, max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) place: Place,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Evaluate, compare, build, push and record
+    #[command(after_help = "Examples:\n  drover run                     everything that is built by default\n  \
+        drover run web1 db1            two hosts\n  drover run --push-to acme      and push to [cache.acme] of drover.toml")]
+    Run(Box<RunArgs>),
+    /// Show what would be built, fetched and pushed, and for how long
+    #[command(after_help = "Example:\n  drover plan .#web1 --json")]
+    Plan(Box<PlanArgs>),
+    /// Print the log of the last attempt to build something, of any run
+    #[command(after_help = "Example:\n  drover log nginx-1.29.4")]
+    Log(LogArgs),
+    /// Show what a recorded run did
+    #[command(
+        after_help = "Examples:\n  drover report                  the last run\n  drover report list             all runs\n  \
+        drover report 01KAJX3M --format json"
+    )]
+    Report(ReportArgs),
+}
+
+/// Where records are kept, and where the flake is.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Place {
+    /// Keep records, logs and recorded evaluations here
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(super) state_dir: Option<PathBuf>,
+    /// Work on this store instead of Nix's own
+    #[arg(long, value_name = "URL", global = true)]
+    pub(super) store: Option<String>,
+}
+
+/// `drover run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    #[command(flatten)]
+    pub(super) build: BuildArgs,
+    #[command(flatten)]
+    pub(super) push: PushArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+    /// Take only what failed in the last run
+    #[arg(long, conflicts_with = "what")]
+    pub(super) failed: bool,
+}
+
+/// `drover plan`.
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    #[command(flatten)]
+    pub(super) push: PushArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+    /// Build so many drvs at once on the local store, for the estimate [default: Nix's max-jobs]
+    #[arg(short = 'j', long, value_name = "N|auto")]
+    pub(super) max_jobs: Option<String>,
+}
+
+/// Which attrs.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Select {
+    /// Flake references with an optional fragment, or attr names: `.`, `.#web1`, `web1`
+    #[arg(value_name = "WHAT")]
+    pub(super) what: Vec<String>,
+    /// Take this kind of flake output (repeatable)
+    #[arg(long, value_name = "KIND", value_delimiter = ',', help_heading = "Selection")]
+    pub(super) kind: Vec<String>,
+    /// Take only attrs that match this glob (repeatable)
+    #[arg(long, value_name = "GLOB", help_heading = "Selection")]
+    pub(super) only: Vec<String>,
+    /// Leave out attrs that match this glob (repeatable)
+    #[arg(long, value_name = "GLOB", help_heading = "Selection")]
+    pub(super) exclude: Vec<String>,
+    /// Take attrs of these systems [default: what some builder can build]
+    #[arg(long, value_name = "SYSTEM", value_delimiter = ',', num_args = 1.., help_heading = "Selection")]
+    pub(super) systems: Vec<String>,
+    /// Take attrs of every system
+    #[arg(long, conflicts_with = "systems", help_heading = "Selection")]
+    pub(super) all_systems: bool,
+    /// (a Nix function elsewhere; drover takes globs)
+    #[arg(long, value_name = "FUNCTION", hide = true)]
+    pub(super) select: Option<String>,
+    /// The flake, for those used to it
+    #[arg(long = "flake", value_name = "REF", hide = true)]
+    pub(super) flake_alias: Option<String>,
+}
+
+/// How the flake is locked and evaluated.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Evaluation")]
+pub(super) struct FlakeArgs {
+    /// Use this flake for that input
+    #[arg(long, num_args = 2, value_names = ["INPUT", "REF"])]
+    pub(super) override_input: Vec<String>,
+    /// Read this lock file instead of the flake's
+    #[arg(long, value_name = "FILE")]
+    pub(super) reference_lock_file: Option<PathBuf>,
+    /// Fail if the lock file is not in step with flake.nix
+    #[arg(long)]
+    pub(super) no_update_lock_file: bool,
+    /// Let the evaluation see the environment
+    #[arg(long)]
+    pub(super) impure: bool,
+    /// Take the settings in the flake's nixConfig
+    #[arg(long)]
+    pub(super) accept_flake_config: bool,
+    /// Set an option of Nix
+    #[arg(long, num_args = 2, value_names = ["NAME", "VALUE"])]
+    pub(super) option: Vec<String>,
+    /// Evaluate in so many processes [default: as many as the flake is worth]
+    #[arg(long, value_name = "N")]
+    pub(super) eval_workers: Option<u32>,
+    /// Replace an evaluator that holds more than so many MiB [default: 4096]
+    #[arg(long, value_name = "MIB")]
+    pub(super) eval_max_memory_size: Option<u64>,
+    /// Evaluate although a recorded evaluation of the same commit is there
+    #[arg(long)]
+    pub(super) refresh: bool,
+}
+
+/// How drvs are built.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Building")]
+pub(super) struct BuildArgs {
+    /// Build so many drvs at once on the local store [default: Nix's max-jobs]
+    #[arg(short = 'j', long, value_name = "N|auto")]
+    pub(super) max_jobs: Option<String>,
+    /// Try a build so often again where that may help (lost builder, network, full disk) [default: 2]
+    #[arg(long, value_name = "N")]
+    pub(super) retries: Option<u32>,
+    /// Go on with everything that does not need what failed (the default)
+    #[arg(short = 'k', long, conflicts_with_all = ["fail_fast", "max_failures"])]
+    pub(super) keep_going: bool,
+    /// Stop at the first failed build
+    #[arg(long)]
+    pub(super) fail_fast: bool,
+    /// Stop after so many failed builds
+    #[arg(long, value_name = "N")]
+    pub(super) max_failures: Option<u32>,
+    /// Fail a build that takes longer (0: no limit)
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) timeout: Option<u64>,
+    /// Fail a build that says nothing for so long (0: no limit)
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) max_silent_time: Option<u64>,
+    /// Link the results here, and fetch those that only a cache has
+    #[arg(short = 'o', long, value_name = "PATH")]
+    pub(super) out_link: Option<PathBuf>,
+    /// Make no link (the default)
+    #[arg(long, hide = true)]
+    pub(super) no_link: bool,
+    /// Fetch results that only a cache has
+    #[arg(long)]
+    pub(super) download: bool,
+    /// Print the output paths of what was asked for
+    #[arg(long)]
+    pub(super) print_out_paths: bool,
+    /// Always on: nothing that a cache has is built
+    #[arg(long, hide = true)]
+    pub(super) skip_cached: bool,
+}
+
+/// Where results go.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Caches")]
+pub(super) struct PushArgs {
+    /// Push to this cache: a name of drover.toml or a URL, `file:///path?secret-key=FILE` (repeatable)
+    #[arg(long, value_name = "CACHE", visible_alias = "copy-to")]
+    pub(super) push_to: Vec<String>,
+    /// Push nothing
+    #[arg(long, conflicts_with = "push_to")]
+    pub(super) no_push: bool,
+    /// Ask no cache
+    #[arg(long)]
+    pub(super) offline: bool,
+}
+
+/// What is shown and written.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Output")]
+pub(super) struct OutputArgs {
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Write every event as a JSON line to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) events: Option<PathBuf>,
+    /// Show the log lines of builds
+    #[arg(short = 'L', long)]
+    pub(super) print_build_logs: bool,
+    /// Say more: every drv, and where the time went
+    #[arg(short = 'v', long, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+/// `drover log`.
+#[derive(Debug, Args)]
+pub(super) struct LogArgs {
+    /// An attr, a .drv path, or a name with version: web1, nginx-1.29.4
+    #[arg(value_name = "ATTR|DRV|NAME-VERSION")]
+    pub(super) what: String,
+}
+
+/// `drover report`.
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// A run, `last`, or `list`
+    #[arg(value_name = "RUN", default_value = "last")]
+    pub(super) run: String,
+    /// How
+    #[arg(long, value_enum, default_value_t = Format::Summary)]
+    pub(super) format: Format,
+}
+
+/// The formats of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// What a run says at its end
+    Summary,
+    /// The document of `run --json`
+    Json,
+    /// The folder of the record
+    Path,
+}
+
+/// Two values a flag, repeated → pairs.
+fn pairs(flat: &[String]) -> Vec<(String, String)> {
+    flat.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+}
+
+/// What every command that evaluates shares.
+fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, output: OutputArgs) -> Words {
+    Words {
+        what: [select.flake_alias.into_iter().collect(), select.what].concat(),
+        kind: select.kind,
+        only: select.only,
+        exclude: select.exclude,
+        systems: select.systems,
+        all_systems: select.all_systems,
+        override_input: pairs(&flake.override_input),
+        reference_lock_file: flake.reference_lock_file,
+        no_update_lock_file: flake.no_update_lock_file,
+        impure: flake.impure,
+        accept_flake_config: flake.accept_flake_config,
+        option: pairs(&flake.option),
+        eval_workers: flake.eval_workers,
+        eval_max_memory_size: flake.eval_max_memory_size,
+        refresh: flake.refresh,
+        push_to: push.push_to,
+        no_push: push.no_push,
+        offline: push.offline,
+        store: place.store.clone(),
+        state_dir: place.state_dir.clone(),
+        events: output.events,
+        json: output.json,
+        print_build_logs: output.print_build_logs,
+        verbose: output.verbose,
+        ..Words::default()
+    }
+}
+
+impl RunArgs {
+    /// As settings' words.
+    pub(super) fn words(self, place: &Place) -> Words {
+        let build = self.build;
+        Words {
+            max_jobs: build.max_jobs,
+            retries: build.retries,
+            fail_fast: build.fail_fast,
+            max_failures: build.max_failures,
+            timeout: build.timeout,
+            max_silent_time: build.max_silent_time,
+            out_link: build.out_link,
+            download: build.download,
+            print_out_paths: build.print_out_paths,
+            ..shared(place, self.select, self.flake, self.push, self.output)
+        }
+    }
+}
+
+impl PlanArgs {
+    /// As settings' words.
+    pub(super) fn words(self, place: &Place) -> Words {
+        Words { max_jobs: self.max_jobs, ..shared(place, self.select, self.flake, self.push, self.output) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,128 @@
+//! Bare `drover`: where am I, what next. No evaluation and no network.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{File, PushWhen, Settings, Words};
+use crate::error::{Error, Fault, Result};
+use crate::eval::git::{self, Look};
+use crate::eval::{FlakeOptions, Nix};
+use crate::id::AttrId;
+use crate::record;
+use crate::report::home::{Builder, Cache, Facts, LastRun, screen};
+use crate::report::list::{self, Digest};
+use crate::report::summary::Summary;
+use crate::report::{number, text};
+use crate::store::local::StoreOptions;
+use crate::store::settings::{Installation, NixSettings};
+
+use super::args::Place;
+use super::{Session, print};
+
+/// Prints the screen.
+pub(super) fn home(session: &Session, place: &Place) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Fault::Unreachable, format!("cannot start: {error}")))?;
+    let facts = runtime.block_on(gather(session, place));
+    print(text::render(&screen(&facts, session.width()), session.stdout_style()).as_bytes())?;
+    Ok(0)
+}
+
+async fn gather(session: &Session, place: &Place) -> Facts {
+    let mut facts = Facts { drover: env!("CARGO_PKG_VERSION").to_owned(), ..Facts::default() };
+    let flake = flake_here();
+    let options = StoreOptions { store: place.store.clone(), ..StoreOptions::default() };
+    let nix = Nix::default();
+    let tree = async {
+        match &flake {
+            Some(dir) => git::status(&nix, dir, Look::Tracked).await,
+            None => None,
+        }
+    };
+    let (installation, settings, tree) =
+        tokio::join!(Installation::ask(options.cmd("nix")), NixSettings::ask(options.cmd("nix")), tree);
+    match installation {
+        Ok(installation) => facts.nix = Some(installation.version.text),
+        Err(error) => trouble(&mut facts, Error::from(error)),
+    }
+    if let Some(dir) = &flake {
+        let scheme = if tree.is_some() { "git+file://" } else { "path:" };
+        facts.flake = Some(format!("{scheme}{}", dir.display()));
+        facts.dirty_files = tree.map(|tree| tree.changed);
+    }
+    let file = File::in_dir(flake.as_deref().unwrap_or(Path::new("."))).unwrap_or_else(|error| {
+        trouble(&mut facts, Error::from(error));
+        File::default()
+    });
+    let words = Words { state_dir: place.state_dir.clone(), ..Words::default() };
+    match Settings::resolve(words, &session.env, file) {
+        Ok(ours) => configured(&mut facts, &ours, settings.ok().as_ref(), session),
+        Err(error) => trouble(&mut facts, error),
+    }
+    facts
+}
+
+/// The directory of the flake that Nix would take from here.
+fn flake_here() -> Option<PathBuf> {
+    let here = std::path::absolute(FlakeOptions::default().reference).or_else(|_| std::env::current_dir()).ok()?;
+    git::find_up(&here, "flake.nix").map(|file| file.parent().map(Path::to_owned).unwrap_or(file))
+}
+
+fn trouble(facts: &mut Facts, error: Error) {
+    facts.troubles.push((error.message, error.hint.unwrap_or_default()));
+}
+
+/// What settings and Nix say of builders and caches, and what the last run left.
+fn configured(facts: &mut Facts, ours: &Settings, nix: Option<&NixSettings>, session: &Session) {
+    if let Some(nix) = nix {
+        let cores = std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok());
+        let jobs = nix.max_jobs.and_then(|jobs| u32::try_from(jobs).ok()).or(cores);
+        facts.builders.push(Builder {
+            name: "local".to_owned(),
+            slots: ours.build.max_jobs.or(jobs),
+            systems: nix.systems().into_iter().map(|system| system.0).collect(),
+        });
+        let substituters = nix.substituters.iter().filter(|_| nix.substitute);
+        facts.caches.extend(substituters.map(|url| Cache { name: host(url), pull: true, push: false }));
+        facts.caches_from = Some("nix.conf".to_owned());
+    }
+    facts.caches.extend(ours.caches.iter().map(|cache| Cache {
+        name: cache.name.clone().unwrap_or_else(|| host(&cache.url)),
+        pull: cache.name.is_some(),
+        push: cache.push != PushWhen::No,
+    }));
+    last_run(facts, &ours.output.state_dir, session);
+}
+
+/// The host of a URL, or its path.
+fn host(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split('?').next().unwrap_or(rest);
+    rest.split('/').find(|part| !part.is_empty()).filter(|_| !rest.starts_with('/')).unwrap_or(rest).to_owned()
+}
+
+/// The last run of this flake, and the names that it found.
+fn last_run(facts: &mut Facts, state_dir: &Path, session: &Session) {
+    let runs = record::list(state_dir).unwrap_or_default();
+    let here = |digest: &Digest| digest.flake.is_some() && digest.flake == facts.flake;
+    let found = runs.iter().find_map(|run| {
+        let digest: Digest = run.dir.load(list::FILE)?;
+        (digest.command == "run" && here(&digest)).then_some((run, digest))
+    });
+    let Some((run, digest)) = found else { return };
+    facts.last = Some(LastRun {
+        run: run.short.clone(),
+        ago: number::ago(session.clock.started.duration_since(digest.started).as_secs()),
+        seconds: digest.exit.map(|_| digest.seconds),
+        verdict: digest.verdict,
+        failed: digest.exit.is_some_and(|exit| exit != 0),
+    });
+    let Ok(record) = record::read(&run.dir.events()) else { return };
+    let summary = Summary::of(&record.events);
+    facts.attrs = summary.kinds(|_: AttrId| true);
+    facts.attrs_from =
+        summary.flake.as_ref().and_then(|flake| flake.rev.as_deref()).map(|rev| rev[..7.min(rev.len())].to_owned());
+    let host = summary.attrs.values().find(|attr| attr.kind == crate::id::Kind::NixosConfigurations);
+    facts.example = host.map(|attr| attr.name.to_string());
+}

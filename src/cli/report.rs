@@ -1,0 +1,56 @@
+//! `drover report`: what a recorded run did.
+
+use crate::error::{Error, Result};
+use crate::record::{self, Run};
+use crate::report::closing;
+use crate::report::json;
+use crate::report::list::{self, Digest, Row};
+use crate::report::summary::Summary;
+use crate::report::text::{Style, render};
+
+use super::args::{Format, Place, ReportArgs};
+use super::{Session, print, print_json, state_dir};
+
+/// Prints a report, or the list of runs.
+pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Result<u8> {
+    let state_dir = state_dir(session, place.state_dir.as_deref())?;
+    if args.run == "list" {
+        let rows: Vec<Row> = record::list(&state_dir)?.iter().map(row).collect();
+        let screen = list::screen(&rows, session.clock.started, session.width());
+        print(render(&screen, Style::default()).as_bytes())?;
+        return Ok(0);
+    }
+    let run = record::lookup(&state_dir, &args.run)?;
+    if args.format == Format::Path {
+        print(format!("{}\n", run.dir.path().display()).as_bytes())?;
+        return Ok(0);
+    }
+    let record = record::read(&run.dir.events())?;
+    if record.events.is_empty() {
+        return Err(Error::usage(format!("run {} has recorded nothing", run.short)).hint("drover report list"));
+    }
+    let summary = Summary::of(&record.events);
+    match args.format {
+        Format::Json => print_json(&json::document(&summary))?,
+        Format::Summary | Format::Path => {
+            let options = closing::Options {
+                width: session.width(),
+                verbose: true,
+                run: Some(run.short),
+                report: None,
+                clock: false,
+            };
+            print(render(&closing::screen(&summary, &options), Style::default()).as_bytes())?;
+        }
+    }
+    Ok(0)
+}
+
+/// One line of the list: the digest that the run left, or, for a run that was killed, a fold of its record.
+fn row(run: &Run) -> Row {
+    let folded = || {
+        let events = record::read(&run.dir.events()).ok()?.events;
+        Digest::of(&Summary::of(&events))
+    };
+    Row { run: run.short.clone(), digest: run.dir.load(list::FILE).or_else(folded), live: run.dir.is_live() }
+}

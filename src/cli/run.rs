@@ -1,0 +1,137 @@
+//! `drover run` and `drover plan`: the same run, which ends at different points.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{File, Settings, Words};
+use crate::driver::{self, Finished, Mode, Request};
+use crate::error::{Error, Fault, Result};
+use crate::event::Status;
+use crate::id::RunId;
+use crate::record::{self, RunDir};
+use crate::report::list::{self, Digest};
+use crate::report::summary::Summary;
+use crate::report::{json, text::Style};
+use crate::ui::{self, Ui};
+
+use super::args::{Place, PlanArgs, RunArgs, Select};
+use super::{Session, error_lines, print, print_json, say};
+
+/// `drover run`.
+pub(super) fn run(session: &Session, args: RunArgs, place: &Place) -> Result<u8> {
+    check(&args.select)?;
+    let failed = args.failed;
+    let mut words = args.words(place);
+    if failed {
+        words.what = failed_before(session, &words)?;
+    }
+    go(session, words, Mode::Run)
+}
+
+/// `drover plan`.
+pub(super) fn plan(session: &Session, args: PlanArgs, place: &Place) -> Result<u8> {
+    check(&args.select)?;
+    go(session, args.words(place), Mode::Plan)
+}
+
+/// Flags that mean something else elsewhere are refused, not guessed.
+fn check(select: &Select) -> Result<()> {
+    match &select.select {
+        None => Ok(()),
+        Some(_) => Err(Error::usage("--select takes a Nix function elsewhere; drover has no such flag")
+            .hint("drover run --only GLOB --exclude GLOB --kind KIND")),
+    }
+}
+
+fn go(session: &Session, words: Words, mode: Mode) -> Result<u8> {
+    let file = File::in_dir(&config_dir(&words.what))?;
+    let settings = Settings::resolve(words, &session.env, file)?;
+    let output = settings.output.clone();
+    let run = RunId(ulid::Ulid::from_datetime(session.clock.started.into()));
+    let request = Request {
+        ui: screen(session, &settings, mode, run),
+        settings,
+        mode,
+        run,
+        clock: session.clock,
+        daemon_socket: session.env.get("NIX_DAEMON_SOCKET_PATH").map(PathBuf::from),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Fault::Unreachable, format!("cannot start: {error}")))?;
+    let finished = runtime.block_on(driver::drive(request))?;
+    // Blocking work that nobody waits for any more must not keep the process.
+    runtime.shutdown_background();
+    tell(session, &output, finished)
+}
+
+/// How the run is shown.
+fn screen(session: &Session, settings: &Settings, mode: Mode, run: RunId) -> Ui {
+    let output = &settings.output;
+    let quiet = output.json || output.print_out_paths;
+    let mode = match (session.terminal.live, session.env.is_ci(), mode) {
+        (true, ..) => ui::Mode::Live,
+        (false, false, Mode::Plan) => ui::Mode::Quiet,
+        (false, false, Mode::Run) if quiet => ui::Mode::Quiet,
+        (false, ..) => ui::Mode::Plain,
+    };
+    let shown = ui::Settings {
+        mode,
+        style: session.style(),
+        width: session.terminal.width,
+        verbose: output.verbose > 0,
+        fail_fast: settings.build.fail_fast,
+        run: record::short_id(&output.state_dir, run).unwrap_or_else(|_| run.short()),
+        report: None,
+    };
+    Ui::new(shown, Box::new(std::io::stderr()))
+}
+
+/// What is left to say when the screen is closed: the error that ended the run, and what was asked for on stdout.
+fn tell(session: &Session, output: &crate::config::OutputSettings, finished: Finished) -> Result<u8> {
+    let Finished { events, exit, error, dir, outputs } = finished;
+    let summary = Summary::of(&events);
+    let digest = Digest::of(&summary).map_or(Ok(()), |digest| dir.save(list::FILE, &digest));
+    if let Err(error) = digest {
+        tracing::warn!(%error, "cannot store the digest of the run");
+    }
+    if output.json {
+        print_json(&json::document(&summary))?;
+    } else if output.print_out_paths {
+        print(outputs.iter().map(|path| format!("{path}\n")).collect::<String>().as_bytes())?;
+    }
+    if let Some(error) = error {
+        say(&error_lines(&error), Style { ..session.style() });
+    }
+    Ok(exit)
+}
+
+/// Where `drover.toml` is: beside the flake that is asked for, if that is a directory here, else where Nix would look
+/// for the flake.
+fn config_dir(what: &[String]) -> PathBuf {
+    let reference = what.first().map(|word| word.split(['#', '?']).next().unwrap_or(word));
+    let named = reference.map(PathBuf::from).filter(|dir| dir.join("flake.nix").exists());
+    named.unwrap_or_else(|| {
+        let here = std::path::absolute(".").unwrap_or_default();
+        let found = here.ancestors().find(|dir| dir.join("flake.nix").exists()).map(Path::to_owned);
+        found.unwrap_or(here)
+    })
+}
+
+/// The attrs that failed in the last run.
+fn failed_before(session: &Session, words: &Words) -> Result<Vec<String>> {
+    let state_dir = super::state_dir(session, words.state_dir.as_deref())?;
+    let last = record::lookup(&state_dir, "last")?;
+    let failed = failed_in(&last.dir)?;
+    if failed.is_empty() {
+        return Err(Error::usage(format!("nothing failed in the last run ({})", last.short)).hint("drover report"));
+    }
+    Ok(failed)
+}
+
+fn failed_in(dir: &RunDir) -> Result<Vec<String>> {
+    let summary = Summary::of(&record::read(&dir.events())?.events);
+    let failed = |status: Option<Status>| matches!(status, Some(Status::Failed | Status::EvalFailed | Status::Skipped));
+    let attrs = summary.attrs.values().filter(|attr| failed(summary.status(attr)));
+    Ok(attrs.map(|attr| format!(".#{}", attr.path)).collect())
+}

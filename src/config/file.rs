@@ -1,0 +1,235 @@
+//! `drover.toml`, beside flake.nix. An unknown key or a wrong type is an error with line, column and the nearest key.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::Error;
+
+/// The most that is read of a config file.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The whole file; every part is optional.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct File {
+    /// `[attrs]`: what is taken when nobody asks for anything.
+    pub attrs: AttrsTable,
+    /// `[eval]`.
+    pub eval: EvalTable,
+    /// `[build]`.
+    pub build: BuildTable,
+    /// `[cache.NAME]`.
+    pub cache: BTreeMap<String, CacheTable>,
+}
+
+/// `[attrs]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct AttrsTable {
+    /// Flake outputs, `["nixosConfigurations"]`.
+    pub kinds: Option<Vec<String>>,
+    /// Globs; only what matches one is taken.
+    pub only: Vec<String>,
+    /// Globs; what matches one is left out.
+    pub exclude: Vec<String>,
+    /// Systems, `["x86_64-linux"]`.
+    pub systems: Option<Vec<String>>,
+}
+
+/// `[eval]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct EvalTable {
+    /// Evaluator processes.
+    pub workers: Option<u32>,
+}
+
+/// `[build]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct BuildTable {
+    /// Seconds a build may take.
+    pub timeout: Option<u64>,
+    /// Seconds a build may be silent.
+    pub max_silent_time: Option<u64>,
+    /// How often a build is tried again after a failure that trying again may mend.
+    pub retries: Option<u32>,
+    /// Bytes of log kept for one drv.
+    pub max_log_size: Option<u64>,
+}
+
+/// `[cache.NAME]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CacheTable {
+    /// `file:///…`, `https://…`, with Nix's parameters.
+    pub url: String,
+    /// Pushed to: `true`, `false`, `"optional"`.
+    #[serde(default)]
+    pub push: PushTable,
+    /// Public keys that may have signed its paths.
+    #[serde(default)]
+    pub public_keys: Vec<String>,
+    /// File with the secret key to sign with.
+    pub secret_key: Option<PathBuf>,
+    /// Lower is asked first.
+    pub priority: Option<i32>,
+}
+
+/// `push = …`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PushTable {
+    /// Not pushed to.
+    #[default]
+    No,
+    /// Pushed to; a failure is exit 5.
+    Yes,
+    /// Pushed to; a failure is a warning.
+    Optional,
+}
+
+impl<'de> Deserialize<'de> for PushTable {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = PushTable;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("true, false or \"optional\"")
+            }
+            fn visit_bool<E>(self, push: bool) -> Result<PushTable, E> {
+                Ok(if push { PushTable::Yes } else { PushTable::No })
+            }
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<PushTable, E> {
+                match word {
+                    "optional" => Ok(PushTable::Optional),
+                    other => Err(E::invalid_value(serde::de::Unexpected::Str(other), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Why a config file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is there and cannot be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is too large to be a config.
+    #[error("{} has {bytes} bytes; a config has at most {MAX_BYTES}", .path.display())]
+    Size {
+        /// Which file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// It does not say what a config says.
+    #[error("{}:{line}:{column}: {message}", .path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+        /// The nearest valid key.
+        nearest: Option<String>,
+    },
+}
+
+impl From<FileError> for Error {
+    fn from(error: FileError) -> Self {
+        let text = Self::usage(crate::error::chain(&error));
+        match error {
+            FileError::Parse { nearest: Some(key), .. } => text.hint(format!("did you mean '{key}'?")),
+            FileError::Parse { .. } | FileError::Read { .. } | FileError::Size { .. } => text,
+        }
+    }
+}
+
+impl File {
+    /// Reads `drover.toml` in this directory; a directory without one gives an empty config.
+    pub fn in_dir(dir: &Path) -> Result<Self, FileError> {
+        let path = dir.join("drover.toml");
+        let read = |source| FileError::Read { path: path.clone(), source };
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.len() > MAX_BYTES => Err(FileError::Size { path, bytes: meta.len() }),
+            Ok(_) => Self::parse(&std::fs::read_to_string(&path).map_err(read)?, &path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(read(error)),
+        }
+    }
+
+    /// Reads this text; `path` is only named in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let before = text.get(..at).unwrap_or_default();
+            let message = error.message().to_owned();
+            FileError::Parse {
+                path: path.to_owned(),
+                line: before.matches('\n').count() + 1,
+                column: before.chars().rev().take_while(|&c| c != '\n').count() + 1,
+                nearest: nearest_key(&message),
+                message,
+            }
+        })
+    }
+}
+
+/// Finds in serde's "unknown field `a`, expected one of `b`, `c`" the expected key that looks most like the given one.
+fn nearest_key(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("unknown field `")?;
+    let mut words = rest.split('`').step_by(2);
+    let given = words.next()?;
+    words
+        .filter(|word| !word.is_empty())
+        .map(|word| (strsim::jaro_winkler(given, word), word))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, word)| word.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(text: &str) -> Error {
+        File::parse(text, Path::new("drover.toml")).unwrap_err().into()
+    }
+
+    #[test]
+    fn a_full_file_is_read() {
+        let file = File::parse(
+            "[attrs]\nexclude = ['*.installer']\n[cache.acme]\nurl = 'file:///c'\npush = 'optional'\n[build]\nretries = 1\n",
+            Path::new("drover.toml"),
+        )
+        .unwrap();
+        assert_eq!(file.attrs.exclude, ["*.installer"]);
+        assert_eq!(file.cache["acme"].push, PushTable::Optional);
+        assert_eq!(file.build.retries, Some(1));
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_place_and_the_nearest() {
+        let error = error_of("[attrs]\nexclud = []\n");
+        assert!(error.message.starts_with("drover.toml:2:1: unknown field `exclud`"), "{}", error.message);
+        assert_eq!(error.hint.as_deref(), Some("did you mean 'exclude'?"));
+    }
+
+    #[test]
+    fn a_wrong_type_names_its_place() {
+        let error = error_of("[build]\ntimeout = 'long'\n");
+        assert!(error.message.starts_with("drover.toml:2:11: "), "{}", error.message);
+    }
+}

@@ -1,0 +1,421 @@
+//! [`Words`] (what was typed) + environment + file → [`Settings`] (what it means).
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::env::{DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO};
+use super::file::{CacheTable, PushTable};
+use super::{Env, File};
+use crate::error::{Error, Result};
+use crate::id::{Kind, System};
+
+/// Where a setting was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag.
+    Flag,
+    /// A variable `DROVER_*`.
+    Env,
+    /// `drover.toml`.
+    File,
+    /// Nobody said; drover's default, or what Nix says.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag => "command line",
+            Self::Env => "environment",
+            Self::File => "drover.toml",
+            Self::Default => "default",
+        })
+    }
+}
+
+/// What the command line said; `None` and empty where it said nothing.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "each field is the flag of the same name")]
+pub struct Words {
+    pub what: Vec<String>,
+    pub kind: Vec<String>,
+    pub only: Vec<String>,
+    pub exclude: Vec<String>,
+    pub systems: Vec<String>,
+    pub all_systems: bool,
+    pub override_input: Vec<(String, String)>,
+    pub reference_lock_file: Option<PathBuf>,
+    pub no_update_lock_file: bool,
+    pub impure: bool,
+    pub accept_flake_config: bool,
+    pub option: Vec<(String, String)>,
+    pub eval_workers: Option<u32>,
+    pub eval_max_memory_size: Option<u64>,
+    pub refresh: bool,
+    pub max_jobs: Option<String>,
+    pub retries: Option<u32>,
+    pub fail_fast: bool,
+    pub max_failures: Option<u32>,
+    pub timeout: Option<u64>,
+    pub max_silent_time: Option<u64>,
+    pub out_link: Option<PathBuf>,
+    pub download: bool,
+    pub push_to: Vec<String>,
+    pub no_push: bool,
+    pub offline: bool,
+    pub store: Option<String>,
+    pub events: Option<PathBuf>,
+    pub state_dir: Option<PathBuf>,
+    pub json: bool,
+    pub print_out_paths: bool,
+    pub print_build_logs: bool,
+    pub verbose: u8,
+}
+
+/// Which attrs are taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AttrSettings {
+    /// WHAT, as typed; empty means the flake here.
+    pub what: Vec<String>,
+    /// Kinds; `None` is [`Kind::DEFAULT`].
+    pub kinds: Option<Vec<Kind>>,
+    /// Globs of which one must match.
+    pub only: Vec<String>,
+    /// Globs of which none may match.
+    pub exclude: Vec<String>,
+    /// Systems; `None` is those that some builder can build.
+    pub systems: Option<Vec<System>>,
+    /// Take every system.
+    pub all_systems: bool,
+}
+
+/// How the flake is locked and evaluated.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EvalSettings {
+    /// `--override-input NAME REF`.
+    pub override_inputs: Vec<(String, String)>,
+    /// Another lock file to read.
+    pub reference_lock_file: Option<PathBuf>,
+    /// A lock file that is not in step is an error.
+    pub no_update_lock_file: bool,
+    /// Evaluate impurely.
+    pub impure: bool,
+    /// Take the flake's `nixConfig`.
+    pub accept_flake_config: bool,
+    /// `--option NAME VALUE` for Nix.
+    pub options: Vec<(String, String)>,
+    /// Evaluator processes; `None`: as many as the flake is worth.
+    pub workers: Option<u32>,
+    /// MiB a worker may hold before it is replaced.
+    pub max_memory_mib: Option<u64>,
+    /// Do not read a recorded evaluation.
+    pub refresh: bool,
+}
+
+/// How drvs are built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildSettings {
+    /// Slots of the local store; `None` is Nix's `max-jobs`.
+    pub max_jobs: Option<u32>,
+    /// Tries after the first, where trying again may help.
+    pub retries: u32,
+    /// Stop at the first failed build.
+    pub fail_fast: bool,
+    /// Stop after so many failed builds.
+    pub max_failures: Option<u32>,
+    /// A build may take so long.
+    pub timeout: Option<Duration>,
+    /// A build may be silent so long.
+    pub max_silent_time: Option<Duration>,
+    /// Bytes of log kept for one drv.
+    pub max_log_size: u64,
+    /// Symlinks to the results, `PREFIX`, `PREFIX-2`, …
+    pub out_link: Option<PathBuf>,
+    /// Fetch results that caches hold.
+    pub download: bool,
+}
+
+/// Whether a cache is pushed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushWhen {
+    /// Never.
+    No,
+    /// Yes; a failure is exit 5.
+    Yes,
+    /// Yes; a failure is a warning.
+    Optional,
+}
+
+/// One cache that Nix does not already name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// `NAME` of `[cache.NAME]`.
+    pub name: Option<String>,
+    /// Its URL.
+    pub url: String,
+    /// Pushed to?
+    pub push: PushWhen,
+    /// File with the secret key.
+    pub secret_key: Option<PathBuf>,
+    /// Keys that may have signed its paths.
+    pub public_keys: Vec<String>,
+    /// Lower is asked first.
+    pub priority: Option<i32>,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// What is shown and written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutputSettings {
+    /// One JSON document on stdout.
+    pub json: bool,
+    /// Output paths on stdout.
+    pub print_out_paths: bool,
+    /// Log lines of builds on the screen.
+    pub logs: bool,
+    /// How much more is said.
+    pub verbose: u8,
+    /// A second place for the events.
+    pub events: Option<PathBuf>,
+    /// Where records are kept.
+    pub state_dir: PathBuf,
+}
+
+/// All that a run is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Which attrs.
+    pub attrs: AttrSettings,
+    /// Evaluation.
+    pub eval: EvalSettings,
+    /// Building.
+    pub build: BuildSettings,
+    /// Caches beyond Nix's own.
+    pub caches: Vec<CacheSettings>,
+    /// No network: no cache is asked.
+    pub offline: bool,
+    /// `--store`.
+    pub store: Option<String>,
+    /// Screen and files.
+    pub output: OutputSettings,
+}
+
+/// The first that was said, of flag, environment and file.
+fn first<T>(flag: Option<T>, env: Option<T>, file: Option<T>) -> Option<T> {
+    flag.or(env).or(file)
+}
+
+/// A number from the environment.
+fn number<T: std::str::FromStr>(env: &Env, name: &str) -> Result<Option<T>> {
+    let Some(text) = env.get(name) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| Error::usage(format!("{name}: '{text}' is no number")))
+}
+
+impl Settings {
+    /// Puts the words, the environment and the file together.
+    pub fn resolve(words: Words, env: &Env, file: File) -> Result<Self> {
+        let Some(state_dir) = words.state_dir.clone().or_else(|| env.state_dir()) else {
+            return Err(Error::usage("no place for records: neither HOME nor DROVER_STATE_DIR is set")
+                .hint("drover run --state-dir DIR"));
+        };
+        let caches = caches(&words, env, &file)?;
+        let kinds = if words.kind.is_empty() { file.attrs.kinds } else { Some(words.kind) };
+        let systems = if words.systems.is_empty() { file.attrs.systems } else { Some(words.systems) };
+        Ok(Self {
+            attrs: AttrSettings {
+                what: words.what,
+                kinds: kinds.map(|names| names.iter().map(|name| kind_named(name)).collect()).transpose()?,
+                only: or_else_list(words.only, file.attrs.only),
+                exclude: [words.exclude, file.attrs.exclude].concat(),
+                systems: systems.map(|list| list.into_iter().map(System).collect()),
+                all_systems: words.all_systems,
+            },
+            eval: EvalSettings {
+                override_inputs: words.override_input,
+                reference_lock_file: words.reference_lock_file,
+                no_update_lock_file: words.no_update_lock_file,
+                impure: words.impure,
+                accept_flake_config: words.accept_flake_config,
+                options: words.option,
+                workers: first(words.eval_workers, number(env, DROVER_EVAL_WORKERS)?, file.eval.workers),
+                max_memory_mib: words.eval_max_memory_size,
+                refresh: words.refresh,
+            },
+            build: BuildSettings {
+                max_jobs: max_jobs(words.max_jobs.as_deref(), env)?,
+                retries: first(words.retries, None, file.build.retries).unwrap_or(2),
+                fail_fast: words.fail_fast,
+                max_failures: words.max_failures,
+                timeout: seconds(first(words.timeout, None, file.build.timeout)),
+                max_silent_time: seconds(first(words.max_silent_time, None, file.build.max_silent_time)),
+                max_log_size: file.build.max_log_size.unwrap_or(64 << 20),
+                out_link: words.out_link,
+                download: words.download,
+            },
+            caches,
+            offline: words.offline,
+            store: words.store,
+            output: OutputSettings {
+                json: words.json,
+                print_out_paths: words.print_out_paths,
+                logs: words.print_build_logs,
+                verbose: words.verbose,
+                events: words.events,
+                state_dir,
+            },
+        })
+    }
+}
+
+/// The flag's list, or the file's where the flag said nothing.
+fn or_else_list(flag: Vec<String>, file: Vec<String>) -> Vec<String> {
+    if flag.is_empty() { file } else { flag }
+}
+
+/// Seconds, where 0 means no limit, as in Nix.
+fn seconds(value: Option<u64>) -> Option<Duration> {
+    value.filter(|&s| s > 0).map(Duration::from_secs)
+}
+
+/// `-j auto` is what Nix means by it: the number of cores, found later.
+fn max_jobs(flag: Option<&str>, env: &Env) -> Result<Option<u32>> {
+    match flag.or_else(|| env.get(DROVER_MAX_JOBS)) {
+        None => Ok(None),
+        Some("auto") => Ok(std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok())),
+        Some(text) => match text.parse() {
+            Ok(jobs) => Ok(Some(jobs)),
+            Err(_) => Err(Error::usage(format!("--max-jobs '{text}' is neither a number nor 'auto'"))),
+        },
+    }
+}
+
+/// A kind by the name of its flake output.
+fn kind_named(name: &str) -> Result<Kind> {
+    if let Some(kind) = Kind::of_output(name) {
+        return Ok(kind);
+    }
+    let names = Kind::LISTED.map(Kind::output);
+    let error = Error::usage(format!("no kind is called '{name}'"));
+    Err(error.hint(match nearest(name, names) {
+        Some(near) => format!("did you mean '{near}'?"),
+        None => format!("kinds are {}", names.join(", ")),
+    }))
+}
+
+/// The name that looks most like the given one, if any looks like it.
+pub(crate) fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&given.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// The caches of the file, with `--push-to` said on top: a name of the file, or a URL of its own.
+fn caches(words: &Words, env: &Env, file: &File) -> Result<Vec<CacheSettings>> {
+    let mut caches: Vec<_> = file.cache.iter().map(|(name, table)| from_table(name, table)).collect();
+    let from_env = env.get(DROVER_PUSH_TO).map(|list| list.split_whitespace().map(str::to_owned).collect());
+    let (asked, origin) = match words.push_to.is_empty() {
+        false => (words.push_to.clone(), Origin::Flag),
+        true => (from_env.unwrap_or_default(), Origin::Env),
+    };
+    for word in asked {
+        if let Some(cache) = caches.iter_mut().find(|cache| cache.name.as_deref() == Some(&word)) {
+            cache.push = PushWhen::Yes;
+            cache.origin = origin;
+        } else if word.contains("://") {
+            caches.push(pushed_to(word, origin));
+        } else {
+            return Err(unknown_cache(&word, file));
+        }
+    }
+    if words.no_push {
+        for cache in &mut caches {
+            cache.push = PushWhen::No;
+        }
+    }
+    Ok(caches)
+}
+
+fn from_table(name: &str, table: &CacheTable) -> CacheSettings {
+    CacheSettings {
+        name: Some(name.to_owned()),
+        url: table.url.clone(),
+        push: match table.push {
+            PushTable::No => PushWhen::No,
+            PushTable::Yes => PushWhen::Yes,
+            PushTable::Optional => PushWhen::Optional,
+        },
+        secret_key: table.secret_key.clone(),
+        public_keys: table.public_keys.clone(),
+        priority: table.priority,
+        origin: Origin::File,
+    }
+}
+
+fn pushed_to(url: String, origin: Origin) -> CacheSettings {
+    CacheSettings {
+        name: None,
+        url,
+        push: PushWhen::Yes,
+        secret_key: None,
+        public_keys: Vec::new(),
+        priority: None,
+        origin,
+    }
+}
+
+fn unknown_cache(word: &str, file: &File) -> Error {
+    let error = Error::usage(format!("--push-to '{word}' is neither a URL nor a cache of drover.toml"));
+    error.hint(match nearest(word, file.cache.keys().map(String::as_str)) {
+        Some(near) => format!("did you mean '{near}'?"),
+        None => format!("a URL has a scheme: --push-to file://{}", if word.starts_with('/') { word } else { "/path" }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn resolve(words: Words, env: &[(&str, &str)], file: &str) -> Result<Settings> {
+        let mut vars = vec![("HOME", "/home/me")];
+        vars.extend_from_slice(env);
+        Settings::resolve(words, &Env::of(vars), File::parse(file, Path::new("drover.toml")).unwrap())
+    }
+
+    #[test]
+    fn flags_win_over_environment_and_file() {
+        let file = "[eval]\nworkers = 3\n[build]\nretries = 7\n";
+        let words = Words { eval_workers: Some(1), ..Words::default() };
+        let settings = resolve(words, &[("DROVER_EVAL_WORKERS", "2")], file).unwrap();
+        assert_eq!((settings.eval.workers, settings.build.retries), (Some(1), 7));
+        let settings = resolve(Words::default(), &[("DROVER_EVAL_WORKERS", "2")], file).unwrap();
+        assert_eq!(settings.eval.workers, Some(2));
+    }
+
+    #[test]
+    fn push_to_takes_a_name_or_a_url_and_helps_with_others() {
+        let file = "[cache.acme]\nurl = 'file:///c'\n";
+        let push = |word: &str| Words { push_to: vec![word.to_owned()], ..Words::default() };
+        assert_eq!(resolve(push("acme"), &[], file).unwrap().caches[0].push, PushWhen::Yes);
+        assert_eq!(resolve(push("file:///d"), &[], file).unwrap().caches[1].url, "file:///d");
+        assert_eq!(resolve(push("acne"), &[], file).unwrap_err().hint.as_deref(), Some("did you mean 'acme'?"));
+        assert!(resolve(push("/tmp/c"), &[], "").unwrap_err().hint.unwrap().contains("file:///tmp/c"));
+    }
+
+    #[test]
+    fn no_push_wins() {
+        let words = Words { push_to: vec!["file:///d".into()], no_push: true, ..Words::default() };
+        assert_eq!(resolve(words, &[], "").unwrap().caches[0].push, PushWhen::No);
+    }
+
+    #[test]
+    fn kinds_are_checked() {
+        let words = Words { kind: vec!["nixosConfiguration".into()], ..Words::default() };
+        assert_eq!(resolve(words, &[], "").unwrap_err().hint.as_deref(), Some("did you mean 'nixosConfigurations'?"));
+    }
+}

@@ -1,0 +1,77 @@
+//! Reads .drv files into what the graph keeps. The most files of a run are read here, so it works on all cores.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::event::{Class, Failure};
+use crate::graph::{DrvInfo, OutputInfo};
+use crate::id::StorePath;
+use crate::nix_compat::drv::{self, Derivation};
+use crate::store::error::StoreError;
+use crate::store::local::LocalStore;
+
+/// Below so many files threads cost more than they bring.
+const FEW: usize = 8;
+
+/// Why a drv cannot be taken into the graph.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its .drv cannot be read.
+    #[error(transparent)]
+    Read(#[from] StoreError),
+    /// The path of an output cannot be computed.
+    #[error("{path} has an output without a valid path")]
+    Output {
+        /// Which .drv.
+        path: StorePath,
+        /// Why.
+        source: nix_derivation::Error,
+    },
+}
+
+impl From<&LoadError> for Failure {
+    fn from(error: &LoadError) -> Self {
+        Self { class: Class::Internal, message: crate::error::chain(error).into(), position: None }
+    }
+}
+
+/// Reads these .drvs; results in the same order.
+pub async fn load(store: &LocalStore, paths: Vec<StorePath>) -> Vec<Result<DrvInfo, LoadError>> {
+    let found = |path: &StorePath, drv: Result<Derivation, StoreError>| info(path, &drv?);
+    if store.physical_dir().is_none() {
+        let drvs = store.read_drvs(paths.clone()).await;
+        return paths.iter().zip(drvs).map(|(path, drv)| found(path, drv)).collect();
+    }
+    let reader = store.drv_reader();
+    let read = move || match paths.len() {
+        0..FEW => paths.iter().map(|path| found(path, reader.read(path))).collect(),
+        _ => paths.par_iter().map(|path| found(path, reader.read(path))).collect(),
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(drvs) => drvs,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// What the graph keeps of a derivation.
+fn info(path: &StorePath, parsed: &Derivation) -> Result<DrvInfo, LoadError> {
+    let outputs =
+        drv::output_paths(parsed).map_err(|source| LoadError::Output { path: path.clone(), source })?.into_iter();
+    let inputs = parsed.input_derivations().iter();
+    Ok(DrvInfo {
+        path: path.clone(),
+        name: parsed.name().to_owned(),
+        system: drv::system(parsed),
+        outputs: outputs.map(|(name, path)| OutputInfo { name: name.into(), path }).collect(),
+        inputs: inputs
+            .map(|(input, wanted)| (input.clone(), wanted.outputs().iter().map(|name| Arc::from(&**name)).collect()))
+            .collect(),
+        sources: parsed.input_sources().iter().cloned().collect(),
+        features: drv::required_features(parsed),
+        prefer_local: drv::prefers_local(parsed),
+        substitutes: drv::allows_substitutes(parsed),
+        fixed_output: drv::is_fixed_output(parsed),
+        dynamic: drv::has_dynamic_inputs(parsed),
+    })
+}

@@ -1,0 +1,488 @@
+//! What must be built: wanted outputs that are neither valid nor present in a cache. Pure.
+//!
+//! From the roots outward: the inputs of a drv are looked at only when it must be built. The driver asks the
+//! [`Planner`] for [questions](Planner::questions), gives back [drvs](Planner::loaded) and
+//! [answers](Planner::answered) in any order and any batches, and takes [decisions](Planner::decisions) whenever some
+//! are ready. Owns facts about paths and what follows from them; does not ask anybody, does not schedule.
+//!
+//! Three rules carry it.
+//! - A drv must be built as soon as one *wanted* output is missing. Wanted is the union over the edges of all drvs that
+//!   must be built and all attrs, and it grows while evaluation goes on. "Must be built" never turns back.
+//! - A drv is *settled* when nothing that is still to be asked could change what it needs: all its wanted outputs are
+//!   answered, and if it must be built, all its inputs are settled. Growth may unsettle it again.
+//! - An attr is decided when its drv is settled; then all items that it needs and that nobody got before are given out,
+//!   inputs first.
+
+mod emit;
+mod facts;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::event::{Failure, Status};
+use crate::graph::{Graph, Work};
+use crate::id::{AttrId, CacheId, DrvId, StorePath};
+
+use facts::{Facts, Known, PathId};
+
+/// What a store and the caches say about one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Presence {
+    /// In a store where it counts.
+    Valid,
+    /// In this cache, and the store may take it.
+    Present(CacheId),
+    /// In a cache, signed by no key that the store trusts: to be built.
+    Untrusted,
+    /// Nowhere.
+    Absent,
+    /// Not in the store, and a cache did not answer: to be built, with a warning by whoever asked.
+    NoAnswer,
+}
+
+/// A path to ask about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Question {
+    /// Which path.
+    pub path: StorePath,
+    /// Whether caches may answer; otherwise only the store (`allowSubstitutes = false`).
+    pub caches: bool,
+}
+
+/// What the planner has to know next; each drv and each path is named once in a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Questions {
+    /// Drvs whose .drv has to be read into the graph: answered by [`Planner::loaded`] or [`Planner::load_failed`].
+    pub load: Vec<DrvId>,
+    /// Paths: answered by [`Planner::answered`].
+    pub ask: Vec<Question>,
+}
+
+/// What the planner has found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// A drv is needed. Comes after all items that it names. A drv comes twice only if more became wanted of it than
+    /// a fetch was to bring, or its fetch failed: the later item replaces the earlier, and only a fetch is replaced.
+    Item {
+        /// Which drv.
+        drv: DrvId,
+        /// Build it, or fetch what [`Planner::fetches`] says.
+        work: Work,
+        /// The needed drvs of which it uses an output that is not valid yet; none for a fetch.
+        inputs: Vec<DrvId>,
+        /// For which attr it was needed first; `None` for what a failed fetch brought up.
+        attr: Option<AttrId>,
+    },
+    /// A needed drv whose .drv could not be read. Comes in the place of its item, once.
+    Unreadable {
+        /// Which drv.
+        drv: DrvId,
+        /// As given to [`Planner::load_failed`].
+        failure: Failure,
+        /// For which attr it was needed first.
+        attr: Option<AttrId>,
+    },
+    /// All that this attr needs has been given out.
+    Attr {
+        /// Which attr.
+        attr: AttrId,
+        /// `Valid`: all its wanted outputs are; `ToFetch`: a cache has those that are not; `Failed`: its own .drv
+        /// cannot be read; else `ToBuild`.
+        status: Status,
+        /// Its drv, unless it is `Valid`.
+        drv: Option<DrvId>,
+        /// How many drvs would have to be built if this attr alone were asked for, its own included.
+        builds: u32,
+    },
+}
+
+/// Counts of wanted paths by what is known of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "one count for each kind of answer")]
+pub struct Totals {
+    /// Wanted paths, answered or not.
+    pub paths: u32,
+    pub valid: u32,
+    pub present: u32,
+    pub absent: u32,
+    pub untrusted: u32,
+    pub no_answer: u32,
+}
+
+/// What the run wants of a plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PlanPolicy {
+    /// Fetch outputs of attrs that are present (`--download`, `--out-link`); otherwise they stay in the cache.
+    pub fetch_roots: bool,
+}
+
+/// How far the .drv of a node has been read.
+#[derive(Debug, Default)]
+enum Load {
+    #[default]
+    No,
+    Asked,
+    Done,
+    Failed(Failure),
+}
+
+/// What has been given out for a drv.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+enum Given {
+    #[default]
+    Nothing,
+    Fetch,
+    Build,
+}
+
+/// One output of a loaded drv.
+#[derive(Debug)]
+struct Output {
+    name: Arc<str>,
+    /// `None` if it is only known after building.
+    path: Option<PathId>,
+    wanted: bool,
+    /// A given fetch item is to bring it.
+    fetch: bool,
+}
+
+/// What is known of one drv.
+#[derive(Debug, Default)]
+struct Node {
+    load: Load,
+    /// Wanted outputs by name, sorted; what `outputs` marks once the drv is loaded.
+    wanted: Vec<Arc<str>>,
+    outputs: Vec<Output>,
+    /// The drv has no output of some wanted name.
+    strange: bool,
+    must_build: bool,
+    settled: bool,
+    /// Among the inputs, once the drv must be built; 0 before.
+    unsettled_inputs: u32,
+    dirty: bool,
+    given: Given,
+    /// Attrs whose drv this is and that are not decided yet.
+    attrs: Vec<AttrId>,
+}
+
+/// How the wanted outputs of one user stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// All are valid.
+    Valid,
+    /// All are valid or present.
+    Present,
+    /// Not all are answered, none is missing.
+    Open,
+    /// Some have to be built.
+    Missing,
+}
+
+/// An attr that is not decided yet.
+#[derive(Debug)]
+struct Root {
+    drv: DrvId,
+    outputs: Vec<Arc<str>>,
+}
+
+/// The state of the comparison. See the module's page.
+#[derive(Debug)]
+pub struct Planner {
+    policy: PlanPolicy,
+    nodes: Vec<Node>,
+    facts: Facts,
+    roots: BTreeMap<AttrId, Root>,
+    /// Attrs whose drv has settled, perhaps; looked at by `decisions`.
+    ready: BTreeSet<AttrId>,
+    /// Drvs whose fetch failed and that have not been given out again.
+    refetched: BTreeSet<DrvId>,
+    /// Nodes to look at again.
+    dirty: Vec<DrvId>,
+    load: Vec<DrvId>,
+    loading: u32,
+    /// Which attr last visited a node while counting builds.
+    visits: Vec<Option<AttrId>>,
+}
+
+impl Planner {
+    /// Nothing is wanted yet.
+    #[must_use]
+    pub fn new(policy: PlanPolicy) -> Self {
+        Self {
+            policy,
+            nodes: Vec::new(),
+            facts: Facts::default(),
+            roots: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            refetched: BTreeSet::new(),
+            dirty: Vec::new(),
+            load: Vec::new(),
+            loading: 0,
+            visits: Vec::new(),
+        }
+    }
+
+    /// An attr asks for these outputs of a drv. Ends in one [`Decision::Attr`].
+    pub fn want(&mut self, graph: &Graph, attr: AttrId, drv: DrvId, outputs: Vec<Arc<str>>) {
+        self.node(drv).attrs.push(attr);
+        self.want_outputs(drv, &outputs);
+        self.roots.insert(attr, Root { drv, outputs });
+        self.ready.insert(attr);
+        self.run(graph);
+    }
+
+    /// These drvs are in the graph now. Drvs that nobody asked for are taken note of when they are wanted.
+    pub fn loaded(&mut self, graph: &Graph, drvs: &[DrvId]) {
+        for drv in drvs {
+            self.touch(*drv);
+        }
+        self.run(graph);
+    }
+
+    /// The .drv cannot be read. What needs it cannot be built; see [`Decision::Unreadable`].
+    pub fn load_failed(&mut self, graph: &Graph, drv: DrvId, failure: Failure) {
+        let node = self.node(drv);
+        if matches!(node.load, Load::Done | Load::Failed(_)) {
+            return;
+        }
+        let asked = matches!(node.load, Load::Asked);
+        node.load = Load::Failed(failure);
+        if asked {
+            self.loading = self.loading.saturating_sub(1);
+        }
+        self.touch(drv);
+        self.run(graph);
+    }
+
+    /// Answers to questions. A path that was never asked may be answered too (a listing of a whole cache): then it
+    /// will not be asked. The first answer stands.
+    pub fn answered(&mut self, graph: &Graph, answers: Vec<(StorePath, Presence)>) {
+        for (path, presence) in answers {
+            let users = self.facts.learn(path, presence);
+            for drv in users {
+                self.touch(drv);
+            }
+        }
+        self.run(graph);
+    }
+
+    /// What a given fetch item was to bring could not be had: its present outputs count as absent from now on, and
+    /// the drv comes again as an item to build, after what that needs.
+    pub fn fetch_failed(&mut self, graph: &Graph, drv: DrvId) {
+        let paths: Vec<PathId> = self.node(drv).outputs.iter().filter_map(|output| output.path).collect();
+        for path in paths {
+            for user in self.facts.disprove(path) {
+                self.touch(user);
+            }
+        }
+        // Even if it was not asked for anything that was present: somebody waits for an item.
+        self.build(graph, drv);
+        self.refetched.insert(drv);
+        self.run(graph);
+    }
+
+    /// What has to be known next. Each drv and each path comes once.
+    pub fn questions(&mut self) -> Questions {
+        Questions { load: std::mem::take(&mut self.load), ask: self.facts.questions() }
+    }
+
+    /// Counts so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.facts.totals
+    }
+
+    /// Whether no question is open: nothing will change without a new want. Decisions may still be waiting.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.loading == 0 && self.facts.is_idle()
+    }
+
+    /// Attrs that are not decided. If the planner is idle and has no decision, these need a drv that needs itself
+    /// ([`Graph::cycle`]).
+    pub fn undecided(&self) -> impl Iterator<Item = AttrId> {
+        self.roots.keys().copied()
+    }
+
+    /// The paths that a given fetch item has to bring, and the cache that has each.
+    pub fn fetches(&self, drv: DrvId) -> impl Iterator<Item = (&StorePath, CacheId)> {
+        let outputs = self.nodes.get(drv.index()).map_or(&[][..], |node| &node.outputs);
+        outputs.iter().filter(|output| output.fetch).filter_map(|output| self.facts.present(output.path?))
+    }
+
+    fn node(&mut self, drv: DrvId) -> &mut Node {
+        if self.nodes.len() <= drv.index() {
+            self.nodes.resize_with(drv.index() + 1, Node::default);
+        }
+        &mut self.nodes[drv.index()]
+    }
+
+    /// Notes that a node has to be looked at again.
+    fn touch(&mut self, drv: DrvId) {
+        let node = self.node(drv);
+        if !node.dirty {
+            node.dirty = true;
+            self.dirty.push(drv);
+        }
+    }
+
+    /// Adds to what is wanted of a drv.
+    fn want_outputs(&mut self, drv: DrvId, names: &[Arc<str>]) {
+        let node = self.node(drv);
+        let mut grown = false;
+        for name in names {
+            if let Err(at) = node.wanted.binary_search(name) {
+                node.wanted.insert(at, Arc::clone(name));
+                grown = true;
+            }
+        }
+        if grown || names.is_empty() {
+            self.touch(drv);
+        }
+    }
+
+    /// Looks at touched nodes until none is left.
+    fn run(&mut self, graph: &Graph) {
+        while let Some(drv) = self.dirty.pop() {
+            self.node(drv).dirty = false;
+            self.look(graph, drv);
+        }
+    }
+
+    /// Brings one node up to date with its wanted outputs, its facts and its inputs.
+    fn look(&mut self, graph: &Graph, drv: DrvId) {
+        if !self.load_state(graph, drv) {
+            return;
+        }
+        self.mark_wanted(graph, drv);
+        let standing = self.standing(drv);
+        if standing == Standing::Missing {
+            self.build(graph, drv);
+        }
+        let node = &self.nodes[drv.index()];
+        // Also of what must be built, every wanted output counts: its users need not wait for those that are valid.
+        let answered =
+            !node.outputs.iter().any(|output| output.wanted && self.output_standing(output) == Standing::Open);
+        let settled = answered && node.unsettled_inputs == 0 || matches!(node.load, Load::Failed(_));
+        self.settle(graph, drv, settled);
+    }
+
+    /// Whether there is anything to look at: somebody wants it, and its .drv is read or cannot be.
+    fn load_state(&mut self, graph: &Graph, drv: DrvId) -> bool {
+        let loaded = graph.info(drv).is_some();
+        let node = self.node(drv);
+        let wanted = !node.wanted.is_empty() || !node.attrs.is_empty() || node.must_build;
+        match (&node.load, loaded) {
+            (Load::Failed(_) | Load::Done, _) => true,
+            (Load::Asked, true) => {
+                node.load = Load::Done;
+                self.loading = self.loading.saturating_sub(1);
+                true
+            }
+            (Load::No, true) if wanted => {
+                node.load = Load::Done;
+                true
+            }
+            (Load::No, false) if wanted => {
+                node.load = Load::Asked;
+                self.loading += 1;
+                self.load.push(drv);
+                false
+            }
+            (Load::No | Load::Asked, _) => false,
+        }
+    }
+
+    /// Marks the outputs that are wanted by name, and sees to it that their paths are asked.
+    fn mark_wanted(&mut self, graph: &Graph, drv: DrvId) {
+        let Some(info) = graph.info(drv) else { return };
+        let node = &mut self.nodes[drv.index()];
+        if node.outputs.is_empty() {
+            for output in &info.outputs {
+                let path = output.path.as_ref().map(|path| self.facts.intern(path));
+                node.outputs.push(Output { name: Arc::clone(&output.name), path, wanted: false, fetch: false });
+            }
+        }
+        for name in &node.wanted {
+            let Some(output) = node.outputs.iter_mut().find(|output| output.name == *name) else {
+                node.strange = true;
+                continue;
+            };
+            if !std::mem::replace(&mut output.wanted, true)
+                && let Some(path) = output.path
+            {
+                self.facts.want(path, drv, info.substitutes);
+            }
+        }
+    }
+
+    /// How all that is wanted of a drv stands.
+    fn standing(&self, drv: DrvId) -> Standing {
+        let node = &self.nodes[drv.index()];
+        if node.strange {
+            return Standing::Missing;
+        }
+        let wanted = node.outputs.iter().filter(|output| output.wanted);
+        wanted.map(|output| self.output_standing(output)).max().unwrap_or(Standing::Valid)
+    }
+
+    /// How these outputs of a drv stand, for one user.
+    fn standing_of(&self, drv: DrvId, names: &[Arc<str>]) -> Standing {
+        let node = &self.nodes[drv.index()];
+        if matches!(node.load, Load::Failed(_)) {
+            return Standing::Missing;
+        }
+        let one = |name: &Arc<str>| {
+            let output = node.outputs.iter().find(|output| Arc::ptr_eq(&output.name, name) || output.name == *name);
+            output.map_or(Standing::Missing, |output| self.output_standing(output))
+        };
+        names.iter().map(one).max().unwrap_or(Standing::Valid)
+    }
+
+    fn output_standing(&self, output: &Output) -> Standing {
+        match output.path.map(|path| self.facts.known(path)) {
+            Some(Known::Answer(Presence::Valid)) => Standing::Valid,
+            Some(Known::Answer(Presence::Present(_))) => Standing::Present,
+            Some(Known::Answer(Presence::Untrusted | Presence::Absent | Presence::NoAnswer)) | None => {
+                Standing::Missing
+            }
+            Some(Known::Nothing) => Standing::Open,
+        }
+    }
+
+    /// A drv must be built: its inputs are wanted.
+    fn build(&mut self, graph: &Graph, drv: DrvId) {
+        if std::mem::replace(&mut self.node(drv).must_build, true) {
+            return;
+        }
+        let mut unsettled = 0;
+        for (input, names) in graph.inputs(drv) {
+            self.want_outputs(input, names);
+            unsettled += u32::from(!self.nodes[input.index()].settled);
+        }
+        self.nodes[drv.index()].unsettled_inputs = unsettled;
+        self.touch(drv);
+    }
+
+    /// Passes on that a node has become settled or unsettled.
+    fn settle(&mut self, graph: &Graph, drv: DrvId, settled: bool) {
+        let node = &mut self.nodes[drv.index()];
+        if settled {
+            self.ready.extend(&node.attrs);
+        }
+        if std::mem::replace(&mut node.settled, settled) == settled {
+            return;
+        }
+        for user in graph.users(drv) {
+            let Some(user_node) = self.nodes.get_mut(user.index()).filter(|node| node.must_build) else { continue };
+            if settled {
+                user_node.unsettled_inputs = user_node.unsettled_inputs.saturating_sub(1);
+            } else {
+                user_node.unsettled_inputs += 1;
+            }
+            self.touch(user);
+        }
+    }
+}

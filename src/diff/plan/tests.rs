@@ -1,0 +1,281 @@
+//! Tests of the planner: stories by hand; random worlds are in `random`.
+
+mod random;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Decision, PlanPolicy, Planner, Presence, Question, Questions, Totals};
+use crate::event::{Class, Failure};
+use crate::graph::testing::{drv, output_path};
+use crate::graph::{DrvInfo, Graph, Work};
+use crate::id::{AttrId, CacheId, DrvId, StorePath};
+
+const VALID: Presence = Presence::Valid;
+const PRESENT: Presence = Presence::Present(CacheId(0));
+
+fn names(names: &[&str]) -> Vec<Arc<str>> {
+    names.iter().map(|name| Arc::from(*name)).collect()
+}
+
+/// A planner, its graph, and a world that answers: drvs by number, presences by drv and output; the rest is absent.
+struct Story {
+    graph: Graph,
+    planner: Planner,
+    drvs: BTreeMap<StorePath, DrvInfo>,
+    facts: BTreeMap<StorePath, Presence>,
+    asked: Vec<StorePath>,
+}
+
+impl Story {
+    fn new(drvs: Vec<DrvInfo>, facts: &[(u32, &str, Presence)]) -> Self {
+        Self {
+            graph: Graph::new(),
+            planner: Planner::new(PlanPolicy::default()),
+            drvs: drvs.into_iter().map(|drv| (drv.path.clone(), drv)).collect(),
+            facts: facts.iter().map(|(number, output, presence)| (output_path(*number, output), *presence)).collect(),
+            asked: Vec::new(),
+        }
+    }
+
+    fn want(&mut self, attr: u32, number: u32, outputs: &[&str]) {
+        let id = self.graph.intern(&crate::graph::testing::drv_path(number));
+        self.planner.want(&self.graph, AttrId(attr), id, names(outputs));
+    }
+
+    /// Answers every question until there is none, then takes the decisions as texts.
+    fn run(&mut self) -> Vec<String> {
+        loop {
+            let Questions { load, ask } = self.planner.questions();
+            if load.is_empty() && ask.is_empty() {
+                break;
+            }
+            for id in &load {
+                let info = self.drvs[self.graph.path(*id)].clone();
+                self.graph.load(info);
+            }
+            self.planner.loaded(&self.graph, &load);
+            self.asked.extend(ask.iter().map(|question| question.path.clone()));
+            let answer = |Question { path, .. }: Question| {
+                let presence = self.facts.get(&path).copied().unwrap_or(Presence::Absent);
+                (path, presence)
+            };
+            self.planner.answered(&self.graph, ask.into_iter().map(answer).collect());
+        }
+        self.decisions()
+    }
+
+    fn decisions(&mut self) -> Vec<String> {
+        let decisions = self.planner.decisions(&self.graph);
+        decisions.iter().map(|decision| self.text(decision)).collect()
+    }
+
+    fn name(&self, id: DrvId) -> String {
+        self.graph.path(id).name().trim_end_matches(".drv").to_owned()
+    }
+
+    fn text(&self, decision: &Decision) -> String {
+        match decision {
+            Decision::Item { drv, work: Work::Build, inputs, .. } => {
+                let inputs: Vec<String> = inputs.iter().map(|input| self.name(*input)).collect();
+                format!("build {} [{}]", self.name(*drv), inputs.join(" "))
+            }
+            Decision::Item { drv, work: Work::Fetch, .. } => {
+                let paths: Vec<&str> = self.planner.fetches(*drv).map(|(path, _)| path.name()).collect();
+                format!("fetch {} ({})", self.name(*drv), paths.join(" "))
+            }
+            Decision::Unreadable { drv, .. } => format!("unreadable {}", self.name(*drv)),
+            Decision::Attr { attr, status, builds, .. } => format!("attr {} {status:?} {builds}", attr.0),
+        }
+    }
+}
+
+#[test]
+fn inputs_are_looked_at_only_when_their_user_must_be_built() {
+    let drvs = vec![
+        drv(0, &["out"], &[]),
+        drv(1, &["out"], &[(0, &["out"])]),
+        drv(2, &["out"], &[(1, &["out"])]),
+        drv(3, &["out"], &[(2, &["out"])]),
+    ];
+    let mut story = Story::new(drvs, &[(1, "out", VALID)]);
+    story.want(0, 3, &["out"]);
+    assert_eq!(story.run(), ["build d2 []", "build d3 [d2]", "attr 0 ToBuild 2"]);
+    assert_eq!(story.asked, [output_path(3, "out"), output_path(2, "out"), output_path(1, "out")]);
+    let totals = Totals { paths: 3, valid: 1, absent: 2, ..Totals::default() };
+    assert_eq!(story.planner.totals(), totals);
+    assert!(story.planner.is_idle() && story.planner.undecided().next().is_none());
+}
+
+#[test]
+fn what_a_cache_has_stays_there_unless_a_build_needs_it() {
+    let drvs = vec![drv(0, &["out"], &[]), drv(1, &["out"], &[(0, &["out"])])];
+    let mut story = Story::new(drvs.clone(), &[(0, "out", PRESENT)]);
+    story.want(0, 0, &["out"]);
+    assert_eq!(story.run(), ["attr 0 ToFetch 0"]);
+    story.want(1, 1, &["out"]);
+    assert_eq!(story.run(), ["fetch d0 (d0-out)", "build d1 [d0]", "attr 1 ToBuild 1"]);
+
+    let mut story = Story::new(drvs, &[(0, "out", PRESENT)]);
+    story.planner = Planner::new(PlanPolicy { fetch_roots: true });
+    story.want(0, 0, &["out"]);
+    assert_eq!(story.run(), ["fetch d0 (d0-out)", "attr 0 ToFetch 0"]);
+}
+
+#[test]
+fn an_absent_output_that_nobody_wants_builds_nothing() {
+    let drvs = vec![drv(0, &["out", "dev"], &[]), drv(1, &["out"], &[(0, &["dev"])])];
+    let mut story = Story::new(drvs, &[(0, "dev", VALID)]);
+    story.want(0, 1, &["out"]);
+    assert_eq!(story.run(), ["build d1 []", "attr 0 ToBuild 1"]);
+    assert!(!story.asked.contains(&output_path(0, "out")));
+}
+
+#[test]
+fn a_later_user_turns_a_fetch_into_a_build() {
+    let drvs = || {
+        vec![
+            drv(0, &["out", "dev", "lib"], &[(3, &["out"])]),
+            drv(1, &["out"], &[(0, &["dev"])]),
+            drv(2, &["out"], &[(0, &["out"])]),
+            drv(3, &["out"], &[]),
+            drv(4, &["out"], &[(0, &["lib"])]),
+        ]
+    };
+    let facts = [(0, "dev", PRESENT), (0, "lib", PRESENT)];
+    let mut after = Story::new(drvs(), &facts);
+    after.want(0, 1, &["out"]);
+    assert_eq!(after.run(), ["fetch d0 (d0-dev)", "build d1 [d0]", "attr 0 ToBuild 1"]);
+    after.want(1, 4, &["out"]);
+    assert_eq!(after.run(), ["fetch d0 (d0-dev d0-lib)", "build d4 [d0]", "attr 1 ToBuild 1"]);
+    after.want(2, 2, &["out"]);
+    assert_eq!(after.run(), ["build d3 []", "build d0 [d3]", "build d2 [d0]", "attr 2 ToBuild 3"]);
+
+    let mut before = Story::new(drvs(), &facts);
+    before.want(0, 1, &["out"]);
+    before.want(2, 2, &["out"]);
+    let expected =
+        ["build d3 []", "build d0 [d3]", "build d1 [d0]", "attr 0 ToBuild 1", "build d2 [d0]", "attr 2 ToBuild 3"];
+    assert_eq!(before.run(), expected);
+}
+
+#[test]
+fn a_user_of_a_valid_output_does_not_wait_for_the_build_of_another() {
+    let drvs = vec![
+        drv(0, &["out", "dev"], &[]),
+        drv(1, &["out"], &[(0, &["dev"])]),
+        drv(2, &["out"], &[(0, &["out"]), (1, &["out"])]),
+    ];
+    let mut story = Story::new(drvs, &[(0, "dev", VALID)]);
+    story.want(0, 2, &["out"]);
+    assert_eq!(story.run(), ["build d0 []", "build d1 []", "build d2 [d0 d1]", "attr 0 ToBuild 3"]);
+}
+
+#[test]
+fn untrusted_and_unanswered_paths_are_built_and_counted() {
+    let drvs = vec![drv(0, &["out"], &[]), drv(1, &["out"], &[])];
+    let mut story = Story::new(drvs, &[(0, "out", Presence::Untrusted), (1, "out", Presence::NoAnswer)]);
+    story.want(0, 0, &["out"]);
+    story.want(1, 1, &["out"]);
+    assert_eq!(story.run(), ["build d0 []", "attr 0 ToBuild 1", "build d1 []", "attr 1 ToBuild 1"]);
+    assert_eq!(story.planner.totals(), Totals { paths: 2, untrusted: 1, no_answer: 1, ..Totals::default() });
+}
+
+#[test]
+fn an_opaque_drv_is_built_and_its_known_inputs_are_planned() {
+    let mut floating = drv(1, &["out"], &[(0, &["out"])]);
+    floating.outputs[0].path = None;
+    let mut deferred = drv(2, &["out"], &[(1, &["out"])]);
+    deferred.outputs[0].path = None;
+    let mut story = Story::new(vec![drv(0, &["out"], &[]), floating, deferred], &[(0, "out", PRESENT)]);
+    story.want(0, 2, &["out"]);
+    assert_eq!(story.run(), ["fetch d0 (d0-out)", "build d1 [d0]", "build d2 [d1]", "attr 0 ToBuild 2"]);
+    assert_eq!(story.asked, [output_path(0, "out")]);
+}
+
+#[test]
+fn only_the_store_is_asked_for_what_must_not_be_substituted() {
+    let mut local = drv(0, &["out"], &[]);
+    local.substitutes = false;
+    let mut story = Story::new(vec![local.clone()], &[]);
+    story.graph.load(local);
+    story.want(0, 0, &["out"]);
+    let questions = story.planner.questions();
+    assert_eq!(questions.load, []);
+    assert_eq!(questions.ask, [Question { path: output_path(0, "out"), caches: false }]);
+    assert_eq!(story.planner.questions(), Questions::default());
+    assert!(!story.planner.is_idle());
+}
+
+#[test]
+fn a_failed_fetch_brings_its_drv_and_what_that_needs() {
+    let drvs = vec![drv(0, &["out"], &[]), drv(1, &["out"], &[(0, &["out"])]), drv(2, &["out"], &[(1, &["out"])])];
+    let mut story = Story::new(drvs, &[(0, "out", PRESENT), (1, "out", PRESENT)]);
+    story.want(0, 2, &["out"]);
+    assert_eq!(story.run(), ["fetch d1 (d1-out)", "build d2 [d1]", "attr 0 ToBuild 1"]);
+    let failed = story.graph.get(&crate::graph::testing::drv_path(1)).unwrap();
+    story.planner.fetch_failed(&story.graph, failed);
+    assert_eq!(story.decisions(), Vec::<String>::new());
+    assert_eq!(story.run(), ["fetch d0 (d0-out)", "build d1 [d0]"]);
+    assert_eq!(story.planner.totals(), Totals { paths: 3, present: 1, absent: 2, ..Totals::default() });
+}
+
+#[test]
+fn an_unreadable_drv_comes_in_the_place_of_its_item() {
+    let drvs = vec![drv(1, &["out"], &[(0, &["out"])])];
+    let mut story = Story::new(drvs, &[]);
+    let broken = story.graph.intern(&crate::graph::testing::drv_path(0));
+    let failure = Failure { class: Class::Internal, message: Arc::from("not a derivation"), position: None };
+    story.planner.load_failed(&story.graph, broken, failure);
+    story.want(0, 1, &["out"]);
+    assert_eq!(story.run(), ["unreadable d0", "build d1 [d0]", "attr 0 ToBuild 1"]);
+    story.want(1, 0, &["out"]);
+    assert_eq!(story.run(), ["attr 1 Failed 0"]);
+}
+
+#[test]
+fn roots_that_share_a_subgraph_get_its_items_once() {
+    let drvs = vec![drv(0, &["out"], &[]), drv(1, &["out"], &[(0, &["out"])]), drv(2, &["out"], &[(0, &["out"])])];
+    let mut story = Story::new(drvs, &[]);
+    story.want(0, 1, &["out"]);
+    story.want(1, 2, &["out"]);
+    story.want(2, 2, &["out"]);
+    let expected =
+        ["build d0 []", "build d1 [d0]", "attr 0 ToBuild 2", "build d2 [d0]", "attr 1 ToBuild 2", "attr 2 ToBuild 2"];
+    assert_eq!(story.run(), expected);
+    assert_eq!(story.asked.len(), 3);
+}
+
+#[test]
+fn an_output_that_does_not_exist_cannot_be_had_without_building() {
+    let mut story = Story::new(vec![drv(0, &["out"], &[])], &[(0, "out", VALID)]);
+    story.want(0, 0, &["doc", "out"]);
+    assert_eq!(story.run(), ["build d0 []", "attr 0 ToBuild 1"]);
+}
+
+#[test]
+fn a_ring_leaves_its_attr_undecided_and_the_planner_idle() {
+    let drvs = vec![drv(0, &["out"], &[(1, &["out"])]), drv(1, &["out"], &[(0, &["out"])])];
+    let mut story = Story::new(drvs, &[]);
+    story.want(0, 0, &["out"]);
+    assert_eq!(story.run(), Vec::<String>::new());
+    assert!(story.planner.is_idle());
+    assert_eq!(story.planner.undecided().collect::<Vec<_>>(), [AttrId(0)]);
+}
+
+#[test]
+fn a_long_chain_of_missing_drvs_needs_no_deep_stack() {
+    let info = |at: u32| {
+        drv(at, &["out"], &at.checked_sub(1).map(|below| (below, &["out"][..])).into_iter().collect::<Vec<_>>())
+    };
+    let mut story = Story::new(Vec::new(), &[]);
+    for at in 0..50_000 {
+        story.graph.load(info(at));
+    }
+    let answers = (0..50_000).map(|at| (output_path(at, "out"), Presence::Absent)).collect();
+    story.planner.answered(&story.graph, answers);
+    story.want(0, 49_999, &["out"]);
+    let decisions = story.run();
+    assert_eq!((decisions.len(), decisions.last().map(String::as_str)), (50_001, Some("attr 0 ToBuild 50000")));
+    assert!(story.asked.is_empty(), "all was answered before it was asked");
+}

@@ -1,0 +1,486 @@
+//! Random worlds: whatever the order of wants, loads, answers and decisions, the planner must give what a naive
+//! recursion over the whole world gives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::super::{Decision, PlanPolicy, Planner, Presence, Question, Questions};
+use crate::event::{Class, Failure, Status};
+use crate::graph::testing::{cases, drv_path, output_path};
+use crate::graph::{DrvInfo, Graph, OutputInfo, Work};
+use crate::id::{AttrId, CacheId, DrvId, StorePath, System};
+
+const OUTPUTS: [&str; 3] = ["dev", "lib", "out"];
+
+/// A set of outputs, as bits.
+type Outputs = u8;
+
+#[derive(Debug, Clone)]
+struct Spec {
+    inputs: BTreeMap<usize, Outputs>,
+    outputs: Outputs,
+    /// Its one output has the path of that drv's `out`, as with two recipes of one fixed output.
+    twin: Option<usize>,
+    floating: bool,
+    substitutes: bool,
+    unreadable: bool,
+    presence: [Presence; 3],
+    fetch_fails: bool,
+}
+
+#[derive(Debug, Clone)]
+struct World {
+    drvs: Vec<Spec>,
+    attrs: Vec<(usize, Outputs)>,
+    fetch_roots: bool,
+}
+
+fn each(outputs: Outputs) -> impl Iterator<Item = usize> {
+    (0..3).filter(move |at| outputs & 1 << at != 0)
+}
+
+fn names(outputs: Outputs) -> Vec<Arc<str>> {
+    each(outputs).map(|at| Arc::from(OUTPUTS[at])).collect()
+}
+
+fn number(at: usize) -> u32 {
+    u32::try_from(at).unwrap()
+}
+
+impl World {
+    fn path(&self, drv: usize, output: usize) -> Option<StorePath> {
+        let spec = &self.drvs[drv];
+        (!spec.floating).then(|| output_path(number(spec.twin.unwrap_or(drv)), OUTPUTS[output]))
+    }
+
+    /// What will be answered about a path that is known.
+    fn presence(&self, drv: usize, output: usize) -> Presence {
+        let spec = &self.drvs[drv];
+        let presence = self.drvs[spec.twin.unwrap_or(drv)].presence[output];
+        if spec.substitutes || presence == Presence::Valid { presence } else { Presence::Absent }
+    }
+
+    fn info(&self, at: usize) -> DrvInfo {
+        let spec = &self.drvs[at];
+        let output = |output: usize| OutputInfo { name: Arc::from(OUTPUTS[output]), path: self.path(at, output) };
+        DrvInfo {
+            path: drv_path(number(at)),
+            name: format!("d{at}"),
+            system: System::from("x86_64-linux"),
+            outputs: each(spec.outputs).map(output).collect(),
+            inputs: spec.inputs.iter().map(|(input, wanted)| (drv_path(number(*input)), names(*wanted))).collect(),
+            sources: Vec::new(),
+            features: Vec::new(),
+            prefer_local: false,
+            substitutes: spec.substitutes,
+            fixed_output: spec.twin.is_some(),
+            dynamic: false,
+        }
+    }
+}
+
+fn presence() -> impl Strategy<Value = Presence> {
+    prop_oneof![
+        2 => Just(Presence::Valid),
+        3 => (0_u32..2).prop_map(|cache| Presence::Present(CacheId(cache))),
+        1 => Just(Presence::Untrusted),
+        5 => Just(Presence::Absent),
+        1 => Just(Presence::NoAnswer),
+    ]
+}
+
+prop_compose! {
+    fn raw_spec()(
+        inputs in prop::collection::vec((any::<prop::sample::Index>(), 1_u8..8), 0..4),
+        outputs in prop_oneof![Just(4_u8), 1_u8..8],
+        twin in prop::option::weighted(0.1, any::<prop::sample::Index>()),
+        odd in (prop::bool::weighted(0.1), prop::bool::weighted(0.9), prop::bool::weighted(0.05)),
+        presence in [presence(), presence(), presence()],
+        fetch_fails in prop::bool::weighted(0.4),
+    ) -> (Spec, Vec<(prop::sample::Index, Outputs)>, Option<prop::sample::Index>) {
+        let (floating, substitutes, unreadable) = odd;
+        let spec = Spec {
+            inputs: BTreeMap::new(), outputs, twin: None, floating, substitutes, unreadable, presence, fetch_fails,
+        };
+        (spec, inputs, twin)
+    }
+}
+
+/// At least one of the outputs that there are.
+fn some_of(wanted: Outputs, outputs: Outputs) -> Outputs {
+    if wanted & outputs == 0 { outputs } else { wanted & outputs }
+}
+
+prop_compose! {
+    fn world()(
+        raw in prop::collection::vec(raw_spec(), 1..14),
+        attrs in prop::collection::vec((any::<prop::sample::Index>(), 1_u8..8), 1..5),
+        fetch_roots in any::<bool>(),
+    ) -> World {
+        let mut drvs: Vec<Spec> = Vec::new();
+        for (at, (mut spec, inputs, twin)) in raw.into_iter().enumerate() {
+            for (input, wanted) in inputs.into_iter().filter(|_| at > 0) {
+                let input = input.index(at);
+                let wanted = some_of(wanted, drvs[input].outputs);
+                *spec.inputs.entry(input).or_default() |= wanted;
+            }
+            if let Some(twin) = twin.filter(|_| at > 0).map(|twin| twin.index(at)) {
+                let of = &mut drvs[twin];
+                if of.twin.is_none() && of.outputs & 4 != 0 && !of.floating && of.substitutes {
+                    spec.fetch_fails = of.fetch_fails;
+                    (spec.outputs, spec.floating, spec.substitutes, spec.twin) = (4, false, true, Some(twin));
+                }
+            }
+            drvs.push(spec);
+        }
+        // Roots near the top, so that there is something below them.
+        let attr = |(at, wanted): (prop::sample::Index, Outputs)| {
+            let drv = drvs.len() - 1 - at.index(drvs.len().div_ceil(2));
+            (drv, some_of(wanted, drvs[drv].outputs))
+        };
+        let attrs = attrs.into_iter().map(attr).collect();
+        World { drvs, attrs, fetch_roots }
+    }
+}
+
+/// How outputs stand: 0 all valid, 1 also present ones, 2 some missing.
+fn standing(world: &World, failed: &BTreeSet<StorePath>, drv: usize, wanted: Outputs) -> u8 {
+    if world.drvs[drv].unreadable {
+        return 2;
+    }
+    let one = |output| match world.path(drv, output) {
+        None => 2,
+        Some(path) => match world.presence(drv, output) {
+            Presence::Valid => 0,
+            Presence::Present(_) if !failed.contains(&path) => 1,
+            Presence::Present(_) | Presence::Untrusted | Presence::Absent | Presence::NoAnswer => 2,
+        },
+    };
+    each(wanted).map(one).max().unwrap_or(0)
+}
+
+/// What a drv is needed for in the end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Needed {
+    Build(BTreeSet<usize>),
+    Fetch(BTreeSet<StorePath>),
+    Unreadable,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    items: BTreeMap<usize, Needed>,
+    attrs: BTreeMap<u32, (Status, u32)>,
+    asked: BTreeSet<StorePath>,
+}
+
+/// The plan by definition, over the whole world at once.
+struct Naive<'a> {
+    world: &'a World,
+    /// Paths whose fetch failed.
+    failed: &'a BTreeSet<StorePath>,
+    wanted: BTreeMap<usize, Outputs>,
+    must_build: BTreeSet<usize>,
+    items: BTreeMap<usize, Needed>,
+}
+
+impl Naive<'_> {
+    fn want(&mut self, drv: usize, outputs: Outputs) {
+        *self.wanted.entry(drv).or_default() |= outputs;
+        if standing(self.world, self.failed, drv, outputs) == 2 && self.must_build.insert(drv) {
+            for (input, wanted) in self.inputs(drv) {
+                self.want(input, wanted);
+            }
+        }
+    }
+
+    fn inputs(&self, drv: usize) -> BTreeMap<usize, Outputs> {
+        if self.world.drvs[drv].unreadable { BTreeMap::new() } else { self.world.drvs[drv].inputs.clone() }
+    }
+
+    fn need(&mut self, drv: usize, outputs: Outputs) {
+        if self.world.drvs[drv].unreadable {
+            self.items.insert(drv, Needed::Unreadable);
+        } else if self.must_build.contains(&drv) {
+            let mut inputs = self.inputs(drv);
+            inputs.retain(|input, wanted| standing(self.world, self.failed, *input, *wanted) > 0);
+            self.items.insert(drv, Needed::Build(inputs.keys().copied().collect()));
+            for (input, wanted) in inputs {
+                self.need(input, wanted);
+            }
+        } else {
+            let present = each(outputs).filter(|output| standing(self.world, self.failed, drv, 1 << output) == 1);
+            let paths = present.filter_map(|output| self.world.path(drv, output)).collect();
+            match self.items.entry(drv).or_insert_with(|| Needed::Fetch(BTreeSet::new())) {
+                Needed::Fetch(known) => known.append(&mut { paths }),
+                Needed::Build(_) | Needed::Unreadable => {}
+            }
+        }
+    }
+
+    fn builds(&self, drv: usize, outputs: Outputs, seen: &mut BTreeSet<usize>) {
+        if standing(self.world, self.failed, drv, outputs) == 2 && !self.world.drvs[drv].unreadable && seen.insert(drv)
+        {
+            for (input, wanted) in self.inputs(drv) {
+                self.builds(input, wanted, seen);
+            }
+        }
+    }
+}
+
+fn reference(world: &World, failed: &BTreeSet<StorePath>) -> Outcome {
+    let (wanted, must_build, items) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+    let mut naive = Naive { world, failed, wanted, must_build, items };
+    for (drv, outputs) in &world.attrs {
+        naive.want(*drv, *outputs);
+    }
+    let mut attrs = BTreeMap::new();
+    for (attr, (drv, outputs)) in world.attrs.iter().enumerate() {
+        let standing = standing(world, failed, *drv, *outputs);
+        if standing == 2 || standing == 1 && world.fetch_roots {
+            naive.need(*drv, *outputs);
+        }
+        let mut builds = BTreeSet::new();
+        naive.builds(*drv, *outputs, &mut builds);
+        let status = match standing {
+            0 => Status::Valid,
+            1 => Status::ToFetch,
+            _ if world.drvs[*drv].unreadable => Status::Failed,
+            _ => Status::ToBuild,
+        };
+        attrs.insert(number(attr), (status, number(builds.len())));
+    }
+    let asked = naive.wanted.iter().filter(|(drv, _)| !world.drvs[**drv].unreadable);
+    let asked = asked.flat_map(|(drv, outputs)| each(*outputs).filter_map(|output| world.path(*drv, output))).collect();
+    Outcome { items: naive.items, attrs, asked }
+}
+
+/// What to do next, to which of the candidates, and to how many.
+type Choice = (u8, usize, usize);
+
+/// One run of the planner, driven by arbitrary choices.
+struct Run<'a> {
+    world: &'a World,
+    graph: Graph,
+    planner: Planner,
+    attrs: usize,
+    load: Vec<DrvId>,
+    ask: Vec<Question>,
+    volunteered: BTreeSet<StorePath>,
+    /// Given fetches that are going to fail.
+    failing: Vec<DrvId>,
+    failed: BTreeSet<StorePath>,
+    /// Drvs with a fetch item in the decisions that are being taken.
+    batch: BTreeSet<DrvId>,
+    loads: BTreeSet<DrvId>,
+    outcome: Outcome,
+}
+
+impl Run<'_> {
+    fn new(world: &World) -> Run<'_> {
+        let mut graph = Graph::new();
+        for at in 0..world.drvs.len() {
+            graph.intern(&drv_path(number(at)));
+        }
+        Run {
+            world,
+            graph,
+            planner: Planner::new(PlanPolicy { fetch_roots: world.fetch_roots }),
+            attrs: 0,
+            load: Vec::new(),
+            ask: Vec::new(),
+            volunteered: BTreeSet::new(),
+            failing: Vec::new(),
+            failed: BTreeSet::new(),
+            batch: BTreeSet::new(),
+            loads: BTreeSet::new(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    fn step(&mut self, (kind, which, many): Choice) {
+        match kind {
+            0 if self.attrs < self.world.attrs.len() => {
+                let (drv, outputs) = self.world.attrs[self.attrs];
+                let (attr, drv) = (AttrId(number(self.attrs)), DrvId(number(drv)));
+                self.planner.want(&self.graph, attr, drv, names(outputs));
+                self.attrs += 1;
+            }
+            1 | 2 if !self.load.is_empty() => {
+                let from = which % self.load.len();
+                let batch: Vec<DrvId> = self.load.drain(from..self.load.len().min(from + many)).collect();
+                self.load(&batch);
+            }
+            3 | 4 if !self.ask.is_empty() => {
+                let from = which % self.ask.len();
+                let batch: Vec<Question> = self.ask.drain(from..self.ask.len().min(from + many)).collect();
+                let answers = batch.into_iter().map(|question| self.answer(question)).collect();
+                self.planner.answered(&self.graph, answers);
+            }
+            5 => self.decide(),
+            6 if !self.failing.is_empty() => {
+                let drv = self.failing.swap_remove(which % self.failing.len());
+                self.fail_fetch(drv);
+            }
+            7 => self.volunteer(which),
+            _ => {}
+        }
+        let Questions { load, ask } = self.planner.questions();
+        for drv in &load {
+            assert!(self.loads.insert(*drv), "{drv:?} is loaded twice");
+        }
+        for question in &ask {
+            assert!(!self.volunteered.contains(&question.path), "asked what was said");
+            assert!(self.outcome.asked.insert(question.path.clone()), "{question:?} is asked twice");
+        }
+        self.load.extend(load);
+        self.ask.extend(ask);
+    }
+
+    fn load(&mut self, batch: &[DrvId]) {
+        let (unreadable, readable): (Vec<DrvId>, Vec<DrvId>) =
+            batch.iter().partition(|drv| self.world.drvs[drv.index()].unreadable);
+        for drv in &readable {
+            self.graph.load(self.world.info(drv.index()));
+        }
+        self.planner.loaded(&self.graph, &readable);
+        for drv in unreadable {
+            let failure = Failure { class: Class::Internal, message: Arc::from("unreadable"), position: None };
+            self.planner.load_failed(&self.graph, drv, failure);
+        }
+    }
+
+    /// Who asks is known by the path, and what may be answered follows.
+    fn answer(&self, question: Question) -> (StorePath, Presence) {
+        let all = (0..self.world.drvs.len()).flat_map(|drv| (0..3).map(move |output| (drv, output)));
+        let mut owners = all.filter(|(drv, output)| self.world.path(*drv, *output).as_ref() == Some(&question.path));
+        let (drv, output) = owners.next().unwrap();
+        assert_eq!(question.caches, self.world.drvs[drv].substitutes);
+        (question.path, self.world.presence(drv, output))
+    }
+
+    /// An answer that nobody asked for, as from a listing.
+    fn volunteer(&mut self, which: usize) {
+        let drv = which % self.world.drvs.len();
+        let Some(path) = self.world.path(drv, 2) else { return };
+        if !self.outcome.asked.contains(&path) {
+            self.volunteered.insert(path.clone());
+            self.planner.answered(&self.graph, vec![(path, self.world.presence(drv, 2))]);
+        }
+    }
+
+    fn fail_fetch(&mut self, drv: DrvId) {
+        if matches!(self.outcome.items.get(&drv.index()), Some(Needed::Fetch(_))) {
+            let paths = (0..3).filter(|at| matches!(self.world.presence(drv.index(), *at), Presence::Present(_)));
+            let outputs = self.world.drvs[drv.index()].outputs;
+            let paths = paths.filter(|at| outputs & 1 << at != 0).filter_map(|at| self.world.path(drv.index(), at));
+            self.failed.extend(paths);
+            self.planner.fetch_failed(&self.graph, drv);
+        }
+    }
+
+    fn decide(&mut self) {
+        self.batch.clear();
+        for decision in self.planner.decisions(&self.graph) {
+            match decision {
+                Decision::Item { drv, work, inputs, .. } => self.take_item(drv, work, &inputs),
+                Decision::Unreadable { drv, .. } => {
+                    assert_eq!(self.outcome.items.insert(drv.index(), Needed::Unreadable), None);
+                }
+                Decision::Attr { attr, status, drv, builds } => {
+                    assert_eq!(drv.is_none(), status == Status::Valid);
+                    assert_eq!(self.outcome.attrs.insert(attr.0, (status, builds)), None, "an attr is decided twice");
+                    let top = self.world.attrs[attr.index()].0;
+                    let given = self.outcome.items.get(&top);
+                    match status {
+                        Status::ToBuild => assert!(matches!(given, Some(Needed::Build(_)))),
+                        Status::Failed => assert_eq!(given, Some(&Needed::Unreadable)),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_item(&mut self, drv: DrvId, work: Work, inputs: &[DrvId]) {
+        for input in inputs {
+            assert!(self.outcome.items.contains_key(&input.index()), "{input:?} comes after its user {drv:?}");
+        }
+        let needed = match work {
+            Work::Build => Needed::Build(inputs.iter().map(|input| input.index()).collect()),
+            Work::Fetch => Needed::Fetch(self.planner.fetches(drv).map(|(path, _)| path.clone()).collect()),
+        };
+        let again = !self.batch.insert(drv);
+        if work == Work::Fetch && self.world.drvs[drv.index()].fetch_fails {
+            self.failing.push(drv);
+        }
+        let before = self.outcome.items.insert(drv.index(), needed.clone());
+        match (before, needed) {
+            (None | Some(Needed::Fetch(_)), Needed::Build(_)) | (None, Needed::Fetch(_)) => {}
+            (Some(Needed::Fetch(before)), Needed::Fetch(now)) => {
+                // Within one batch, what has to be fetched is already known for all of it.
+                assert!(before.is_subset(&now) && (before != now || again));
+            }
+            (before, now) => panic!("{drv:?} was {before:?} and becomes {now:?}"),
+        }
+    }
+
+    /// Brings it to its end, whatever is still to do.
+    fn finish(mut self) -> (Outcome, BTreeSet<StorePath>) {
+        for _ in 0..200 {
+            for kind in 0..7 {
+                self.step((kind, 0, usize::MAX / 2));
+            }
+        }
+        assert!(self.planner.is_idle());
+        assert_eq!(self.planner.undecided().count(), 0);
+        let totals = self.planner.totals();
+        let sum = totals.valid + totals.present + totals.absent + totals.untrusted + totals.no_answer;
+        assert_eq!(sum, totals.paths);
+        (self.outcome, self.failed)
+    }
+}
+
+fn choices() -> impl Strategy<Value = Vec<Choice>> {
+    prop::collection::vec((0_u8..8, 0_usize..1000, 1_usize..5), 0..60)
+}
+
+fn run(world: &World, choices: &[Choice]) -> (Outcome, BTreeSet<StorePath>) {
+    let mut run = Run::new(world);
+    for choice in choices {
+        run.step(*choice);
+    }
+    let said = run.volunteered.clone();
+    let (mut outcome, failed) = run.finish();
+    outcome.asked.extend(said);
+    (outcome, failed)
+}
+
+proptest! {
+    #![proptest_config(cases(2000))]
+
+    #[test]
+    fn in_any_order_the_plan_is_the_naive_one(mut world in world(), choices in choices()) {
+        world.drvs.iter_mut().for_each(|spec| spec.fetch_fails = false);
+        let (outcome, _) = run(&world, &choices);
+        let expected = reference(&world, &BTreeSet::new());
+        prop_assert_eq!(&outcome.items, &expected.items);
+        prop_assert_eq!(&outcome.attrs, &expected.attrs);
+        prop_assert!(outcome.asked.is_superset(&expected.asked));
+        let volunteers = choices.iter().any(|(kind, ..)| *kind == 7);
+        prop_assert!(volunteers || outcome.asked == expected.asked, "asked for more than is wanted");
+    }
+
+    #[test]
+    fn a_failed_fetch_leads_to_the_plan_of_a_world_without_it(mut world in world(), choices in choices()) {
+        // An attr whose output stays in its cache has been decided; if the same path cannot be fetched for another
+        // recipe of it, that other is built, and nothing more is done for the attr.
+        let twins: BTreeSet<usize> =
+            world.drvs.iter().enumerate().filter_map(|(at, spec)| Some([at, spec.twin?])).flatten().collect();
+        world.attrs.retain(|(drv, _)| !twins.contains(drv));
+        let (outcome, failed) = run(&world, &choices);
+        prop_assert_eq!(outcome.items, reference(&world, &failed).items);
+    }
+}

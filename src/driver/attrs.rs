@@ -1,0 +1,65 @@
+//! The attrs of a run: what each asks for and what it waits for. Pure bookkeeping.
+
+use std::collections::BTreeMap;
+
+use crate::eval::{DrvAnswer, Listed};
+use crate::event::Status;
+use crate::id::{AttrId, AttrPath, DrvId, Kind};
+
+/// One attr.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) path: AttrPath,
+    pub(super) kind: Kind,
+    /// Its derivation, once evaluated.
+    pub(super) answer: Option<DrvAnswer>,
+    /// What the comparison said.
+    pub(super) planned: Option<Status>,
+    /// The final word.
+    pub(super) status: Option<Status>,
+}
+
+/// All attrs by number, and who waits for which drv.
+#[derive(Debug, Default)]
+pub(super) struct Attrs {
+    entries: BTreeMap<AttrId, Entry>,
+    waiting: BTreeMap<DrvId, Vec<AttrId>>,
+}
+
+impl Attrs {
+    /// Takes in a listed attr.
+    pub(super) fn add(&mut self, listed: &Listed) {
+        let entry = Entry { path: listed.path.clone(), kind: listed.kind, answer: None, planned: None, status: None };
+        self.entries.insert(listed.attr, entry);
+    }
+
+    /// One attr.
+    pub(super) fn get(&self, attr: AttrId) -> Option<&Entry> {
+        self.entries.get(&attr)
+    }
+
+    /// One attr, to change.
+    pub(super) fn get_mut(&mut self, attr: AttrId) -> Option<&mut Entry> {
+        self.entries.get_mut(&attr)
+    }
+
+    /// All, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (AttrId, &Entry)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    /// The attr ends when this drv does.
+    pub(super) fn wait_for(&mut self, attr: AttrId, drv: DrvId) {
+        self.waiting.entry(drv).or_default().push(attr);
+    }
+
+    /// The attrs that waited for this drv.
+    pub(super) fn ended_with(&mut self, drv: DrvId) -> Vec<AttrId> {
+        self.waiting.remove(&drv).unwrap_or_default()
+    }
+
+    /// Those without a final word.
+    pub(super) fn open(&self) -> Vec<AttrId> {
+        self.iter().filter(|(_, entry)| entry.status.is_none()).map(|(id, _)| id).collect()
+    }
+}

@@ -1,0 +1,356 @@
+//! Does what the scheduler says: starts and stops attempts and fetches, and turns what they tell into facts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+
+use crate::build::{self, Attempt, Limits, News};
+use crate::diff::plan::Decision;
+use crate::event::{AttemptEnd, Class, DrvOutcome, Fact, Failure, Stage};
+use crate::graph::{Graph, Work};
+use crate::id::{AttemptId, AttrId, BuilderId, DrvId, StorePath};
+use crate::record::{Kept, LogWriter};
+use crate::report::history::History;
+use crate::sched::{Action, Builder, Input as SchedInput, Item, Policy, Scheduler};
+
+use super::context::Context;
+use super::input::{Input, Tail};
+use super::planning::Planning;
+
+/// How many fetches run at once.
+const FETCHES: u32 = 16;
+
+/// Seconds that a drv is expected to take of which nothing is known. Only the order follows from it.
+const UNKNOWN_COST: f64 = 1.0;
+
+/// Attempts and fetches.
+pub(super) struct Building {
+    sched: Scheduler,
+    /// What the scheduler wants done, not done yet.
+    actions: Vec<Action>,
+    running: BTreeMap<AttemptId, Running>,
+    fetching: BTreeMap<DrvId, AbortHandle>,
+    /// What attempts said of outputs.
+    outputs: BTreeMap<DrvId, Vec<(String, StorePath)>>,
+    history: History,
+    started: bool,
+    ended: bool,
+    /// Nobody adds anything any more.
+    closed: bool,
+}
+
+struct Running {
+    drv: DrvId,
+    abort: AbortHandle,
+}
+
+/// The final word on a drv, for the rest of the driver.
+pub(super) struct Ended {
+    pub(super) drv: DrvId,
+    pub(super) outcome: DrvOutcome,
+    /// Its outputs, as far as they are known.
+    pub(super) outputs: Vec<StorePath>,
+}
+
+impl Building {
+    /// With the local store as the one builder.
+    pub(super) fn new(ctx: &mut Context, history: History) -> Self {
+        let build = &ctx.settings.build;
+        let policy = Policy {
+            fail_fast: build.fail_fast,
+            max_failures: build.max_failures,
+            retries: build.retries,
+            fetch_slots: FETCHES,
+        };
+        let mut building = Self {
+            sched: Scheduler::new(policy),
+            actions: Vec::new(),
+            running: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            history,
+            started: false,
+            ended: false,
+            closed: false,
+        };
+        let local = local_builder(ctx);
+        ctx.bus.emit(Fact::BuilderReady {
+            builder: local.id,
+            name: "local".into(),
+            slots: local.slots,
+            systems: ctx.store.settings().systems(),
+        });
+        building.tell(ctx, SchedInput::BuilderUp(local));
+        building.tell(ctx, SchedInput::NoMoreBuilders);
+        building
+    }
+
+    /// Something for the scheduler.
+    pub(super) fn tell(&mut self, ctx: &Context, input: SchedInput) {
+        self.sched.handle(ctx.bus.now(), input, &mut self.actions);
+    }
+
+    /// When the scheduler wants to be woken.
+    pub(super) fn deadline(&self) -> Option<crate::event::Moment> {
+        self.sched.next_deadline()
+    }
+
+    /// All that was needed has its final word.
+    pub(super) fn is_done(&self) -> bool {
+        self.sched.is_done() && self.actions.is_empty()
+    }
+
+    /// Nothing more will be needed.
+    pub(super) fn close(&mut self, ctx: &Context) {
+        if !std::mem::replace(&mut self.closed, true) {
+            self.tell(ctx, SchedInput::NoMore);
+        }
+    }
+
+    /// The stage is over.
+    pub(super) fn end(&mut self, ctx: &mut Context) {
+        if self.started && !std::mem::replace(&mut self.ended, true) {
+            ctx.bus.emit(Fact::StageEnded { stage: Stage::Build });
+        }
+    }
+
+    /// Expected seconds of a drv, from earlier runs.
+    fn expected(&self, graph: &Graph, drv: DrvId) -> Option<f64> {
+        let info = graph.info(drv)?;
+        self.history.expected(&info.name, &info.system)
+    }
+
+    /// A drv is needed: tells everybody; with `start`, the scheduler too.
+    pub(super) fn need(&mut self, ctx: &mut Context, planning: &Planning, decision: &Decision, start: bool) {
+        let Decision::Item { drv, work, inputs, attr } = decision else { return };
+        let graph = &planning.graph;
+        let Some(info) = graph.info(*drv) else { return };
+        let expected = self.expected(graph, *drv);
+        let opaque = graph.is_opaque(*drv);
+        ctx.bus.emit(Fact::DrvNeeded {
+            drv: *drv,
+            path: ctx.absolute(graph.path(*drv)),
+            name: info.name.as_str().into(),
+            system: info.system.clone(),
+            inputs: inputs.clone(),
+            fetch: *work == Work::Fetch,
+            opaque,
+            attr: *attr,
+            expected,
+            outputs: info.outputs.iter().map(|output| ctx.output(&output.name, output.path.as_ref())).collect(),
+        });
+        if start {
+            let item = Item {
+                drv: *drv,
+                work: *work,
+                inputs: inputs.clone(),
+                system: info.system.clone(),
+                features: info.features.clone(),
+                local_only: opaque,
+                prefer_local: info.prefer_local,
+                cost: expected.unwrap_or(UNKNOWN_COST),
+            };
+            self.tell(ctx, SchedInput::Add(vec![item]));
+        }
+    }
+
+    /// A needed drv that cannot be read.
+    pub(super) fn unreadable(
+        &mut self,
+        ctx: &mut Context,
+        graph: &Graph,
+        drv: DrvId,
+        failure: Failure,
+        attr: Option<AttrId>,
+    ) {
+        let path = graph.path(drv);
+        ctx.bus.emit(Fact::DrvNeeded {
+            drv,
+            path: ctx.absolute(path),
+            name: path.name().trim_end_matches(".drv").into(),
+            system: ctx.store.settings().system.clone(),
+            inputs: Vec::new(),
+            fetch: false,
+            opaque: false,
+            attr,
+            expected: None,
+            outputs: Vec::new(),
+        });
+        self.tell(ctx, SchedInput::AddFailed(vec![(drv, failure)]));
+    }
+
+    /// Does what the scheduler wants; gives the drvs that ended. To be called until it gives nothing.
+    pub(super) fn turn(&mut self, ctx: &mut Context, planning: &mut Planning) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                match action {
+                    Action::Start { attempt, drv, builder } => self.start(ctx, &planning.graph, attempt, drv, builder),
+                    Action::Stop { attempt } => self.stop(ctx, attempt),
+                    Action::Fetch { drv } => self.fetch(ctx, planning, drv),
+                    Action::StopFetch { drv } => self.stop_fetch(ctx, drv),
+                    Action::Replan { drv } => planning.fetch_failed(drv),
+                    Action::Ended { drv, outcome } => {
+                        ctx.bus.emit(Fact::DrvEnded { drv, outcome: outcome.clone() });
+                        let outputs = self.outputs(&planning.graph, drv);
+                        ended.push(Ended { drv, outcome, outputs });
+                    }
+                }
+            }
+        }
+        ended
+    }
+
+    /// An output whose path is only known after building.
+    pub(super) fn output(&self, drv: DrvId, name: &str) -> Option<StorePath> {
+        let (_, path) = self.outputs.get(&drv)?.iter().find(|(known, _)| known == name)?;
+        Some(path.clone())
+    }
+
+    /// All outputs of a drv, those of its last attempt where the graph does not know them.
+    fn outputs(&self, graph: &Graph, drv: DrvId) -> Vec<StorePath> {
+        let Some(info) = graph.info(drv) else { return Vec::new() };
+        let path = |output: &crate::graph::OutputInfo| output.path.clone().or_else(|| self.output(drv, &output.name));
+        info.outputs.iter().filter_map(path).collect()
+    }
+
+    fn begin(&mut self, ctx: &mut Context) {
+        if !std::mem::replace(&mut self.started, true) {
+            ctx.bus.emit(Fact::StageStarted { stage: Stage::Build });
+        }
+    }
+
+    fn start(&mut self, ctx: &mut Context, graph: &Graph, attempt: AttemptId, drv: DrvId, builder: BuilderId) {
+        self.begin(ctx);
+        ctx.bus.emit(Fact::AttemptStarted { attempt, drv, builder });
+        let spec = self.spec(ctx, graph, drv);
+        let mut log = LogWriter::new(&ctx.dir, &spec.path.to_basename(), ctx.settings.build.max_log_size);
+        let (pool, news) = (ctx.pool.clone(), ctx.news.clone());
+        let show = ctx.settings.output.logs;
+        let abort = ctx.tasks.start(async move {
+            let end = build::run(&pool, &spec, |told| {
+                if let News::Log(line) = &told {
+                    // A log that cannot be written costs the log; its last lines are kept all the same.
+                    let _ = log.line(line);
+                    if !show {
+                        return;
+                    }
+                }
+                let _ = news.send((attempt, told));
+            })
+            .await;
+            let failed = matches!(end, AttemptEnd::Failed(_));
+            let Kept { lines, tail } = log.finish().unwrap_or_default();
+            Input::AttemptEnded(attempt, end, Tail { lines, last: if failed { tail } else { Vec::new() } })
+        });
+        self.running.insert(attempt, Running { drv, abort });
+    }
+
+    /// What an attempt is told: the drv, and the outputs of other drvs that it uses.
+    fn spec(&self, ctx: &Context, graph: &Graph, drv: DrvId) -> Attempt {
+        let outputs = graph.info(drv).map(|info| info.outputs.iter().map(|o| (o.name.clone(), o.path.clone())));
+        let inputs: Vec<StorePath> = graph
+            .inputs(drv)
+            .flat_map(|(input, names)| names.iter().filter_map(move |name| graph.output_path(input, name)))
+            .cloned()
+            .collect();
+        let build = &ctx.settings.build;
+        let nix = ctx.store.settings();
+        let or_nix = |ours: Option<std::time::Duration>, seconds: u64| {
+            ours.or((seconds > 0).then(|| std::time::Duration::from_secs(seconds)))
+        };
+        Attempt {
+            path: graph.path(drv).clone(),
+            outputs: outputs.map(Iterator::collect).unwrap_or_default(),
+            inputs,
+            opaque: graph.is_opaque(drv),
+            limits: Limits {
+                total: or_nix(build.timeout, nix.timeout),
+                silent: or_nix(build.max_silent_time, nix.max_silent_time),
+            },
+        }
+    }
+
+    /// Dropping the attempt closes its connection, and with it ends the build.
+    fn stop(&mut self, ctx: &mut Context, attempt: AttemptId) {
+        let Some(running) = self.running.get(&attempt) else { return };
+        running.abort.abort();
+        let failure = Failure { class: Class::Cancelled, message: "stopped".into(), position: None };
+        self.ended(ctx, attempt, AttemptEnd::Failed(failure), Tail::default());
+    }
+
+    fn fetch(&mut self, ctx: &mut Context, planning: &Planning, drv: DrvId) {
+        self.begin(ctx);
+        ctx.bus.emit(Fact::FetchStarted { drv });
+        let (pool, paths) = (ctx.pool.clone(), planning.fetches(drv));
+        let abort = ctx.tasks.start(async move { Input::Fetched(drv, build::fetch(&pool, &paths).await) });
+        self.fetching.insert(drv, abort);
+    }
+
+    fn stop_fetch(&mut self, ctx: &mut Context, drv: DrvId) {
+        let Some(abort) = self.fetching.get(&drv) else { return };
+        abort.abort();
+        let failure = Failure { class: Class::Cancelled, message: "stopped".into(), position: None };
+        self.fetched(ctx, drv, Err(failure));
+    }
+
+    /// An attempt has something to say.
+    pub(super) fn news(&mut self, ctx: &mut Context, attempt: AttemptId, news: News) {
+        let Some(running) = self.running.get(&attempt) else { return };
+        match news {
+            News::Log(line) => ctx.bus.log(running.drv, &line),
+            News::Building => {
+                ctx.bus.emit(Fact::AttemptBuilding { attempt });
+                self.tell(ctx, SchedInput::Waiting { attempt, waiting: false });
+            }
+            News::Waiting(reason) => {
+                ctx.bus.emit(Fact::AttemptWaiting { attempt, reason: reason.into() });
+                self.tell(ctx, SchedInput::Waiting { attempt, waiting: true });
+            }
+            News::Phase(phase) => ctx.bus.emit(Fact::AttemptPhase { attempt, phase: phase.into() }),
+        }
+    }
+
+    /// An attempt ended.
+    pub(super) fn ended(&mut self, ctx: &mut Context, attempt: AttemptId, end: AttemptEnd, tail: Tail) {
+        let Some(Running { drv, .. }) = self.running.remove(&attempt) else { return };
+        if let AttemptEnd::Built { outputs } | AttemptEnd::AlreadyValid { outputs } = &end {
+            let dir = ctx.store_dir();
+            let parse = |path: &Arc<str>| dir.parse_path(path.as_bytes()).ok();
+            let known = outputs.iter().filter_map(|o| Some((o.name.to_string(), parse(o.path.as_ref()?)?)));
+            self.outputs.insert(drv, known.collect());
+        }
+        let log_tail = tail.last.iter().map(|line| Arc::from(line.as_str())).collect();
+        ctx.bus.emit(Fact::AttemptEnded { attempt, end: end.clone(), log_lines: tail.lines, log_tail });
+        self.tell(ctx, SchedInput::AttemptEnded { attempt, end });
+    }
+
+    /// A fetch ended.
+    pub(super) fn fetched(&mut self, ctx: &mut Context, drv: DrvId, result: Result<(), Failure>) {
+        if self.fetching.remove(&drv).is_none() {
+            return;
+        }
+        let failure = result.err();
+        ctx.bus.emit(Fact::FetchEnded { drv, failure: failure.clone() });
+        self.tell(ctx, SchedInput::FetchEnded { drv, failure });
+    }
+}
+
+/// The local store as a builder.
+fn local_builder(ctx: &Context) -> Builder {
+    let nix = ctx.store.settings();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let nix_jobs = nix.max_jobs.and_then(|jobs| u32::try_from(jobs).ok());
+    let jobs = ctx.settings.build.max_jobs.or(nix_jobs).unwrap_or(u32::try_from(cores).unwrap_or(1));
+    Builder {
+        id: BuilderId(0),
+        name: "local".to_owned(),
+        slots: jobs,
+        systems: nix.systems().into_iter().collect(),
+        features: nix.system_features.iter().cloned().collect(),
+        mandatory: std::collections::BTreeSet::new(),
+        speed: 1.0,
+        local: true,
+    }
+}

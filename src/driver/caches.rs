@@ -1,0 +1,129 @@
+//! Which caches a run has, and opening them.
+
+use std::sync::Arc;
+
+use crate::config::{CacheSettings, PushWhen, Settings};
+use crate::error::Error;
+use crate::event::Fact;
+use crate::id::CacheId;
+use crate::nix_compat::daemon::Trust;
+use crate::store::cache::{Cache, CacheConfig, OpenContext};
+use crate::store::local::LocalStore;
+
+use super::context::Context;
+
+/// A cache that was opened, or its URL and why not.
+pub(super) type Opened = Result<Arc<Cache>, (String, Error)>;
+
+/// Nix's own caches come first in number, then the configured ones: `CacheId` is the place in this list.
+fn configs(store: &LocalStore, settings: &Settings) -> Vec<CacheConfig> {
+    let nix = store.settings();
+    let from_nix = nix.substituters.iter().filter(|_| nix.substitute && !settings.offline);
+    let from_nix = from_nix.map(|url| CacheConfig { url: url.clone(), pull: true, ..CacheConfig::default() });
+    from_nix.chain(settings.caches.iter().map(configured)).collect()
+}
+
+fn configured(cache: &CacheSettings) -> CacheConfig {
+    CacheConfig {
+        name: cache.name.clone(),
+        url: cache.url.clone(),
+        // A bare URL of `--push-to` is pushed to and nothing else; what is in drover.toml is read, too.
+        pull: cache.name.is_some(),
+        push: cache.push != PushWhen::No,
+        priority: cache.priority,
+        secret_key_file: cache.secret_key.clone(),
+        public_keys: cache.public_keys.clone(),
+        ..CacheConfig::default()
+    }
+}
+
+fn open_context(store: &LocalStore) -> OpenContext {
+    let nix = store.settings();
+    OpenContext {
+        trusted_public_keys: nix.trusted_public_keys.clone(),
+        require_sigs: nix.require_sigs,
+        // Keys of drover.toml count where the store takes them from us: from a trusted client.
+        accept_cache_keys: store.trust() == Trust::Trusted,
+        netrc: Some(nix.netrc_file.clone().into()),
+        ..OpenContext::new(store.store_dir().clone())
+    }
+}
+
+fn numbered(store: &LocalStore, settings: &Settings) -> Vec<(CacheId, CacheConfig)> {
+    let configs = configs(store, settings);
+    configs.into_iter().enumerate().map(|(i, c)| (CacheId(u32::try_from(i).unwrap_or(u32::MAX)), c)).collect()
+}
+
+async fn open(id: CacheId, config: CacheConfig, context: Arc<OpenContext>) -> Opened {
+    let url = config.url.clone();
+    Cache::open(id, config, &context).await.map(Arc::new).map_err(|error| (url, Error::from(error)))
+}
+
+/// Opens those that are only read from, at once. Those that are pushed to are open by then.
+pub(super) fn open_readable(
+    store: &LocalStore,
+    settings: &Settings,
+) -> impl Future<Output = Vec<Opened>> + Send + 'static {
+    let context = Arc::new(open_context(store));
+    let caches = numbered(store, settings).into_iter().filter(|(_, config)| config.pull && !config.push);
+    let opening: Vec<_> = caches.map(|(id, config)| open(id, config, context.clone())).collect();
+    futures_util::future::join_all(opening)
+}
+
+/// Opens those that are pushed to; one that cannot be pushed to ends the run before anything is built.
+pub(super) async fn open_pushed(store: &LocalStore, settings: &Settings) -> Result<Vec<Arc<Cache>>, Error> {
+    let context = Arc::new(open_context(store));
+    let mut open_caches = Vec::new();
+    for (id, config) in numbered(store, settings).into_iter().filter(|(_, config)| config.push) {
+        match open(id, config, context.clone()).await {
+            Ok(cache) => open_caches.push(cache),
+            Err((_, error)) => {
+                let error = Error { fault: crate::error::Fault::Usage, ..error };
+                return Err(Error { message: format!("{error}\nnothing was built"), ..error });
+            }
+        }
+    }
+    Ok(open_caches)
+}
+
+/// What the store's daemon has to be told, so that it fetches from the caches of drover.toml too. Only a trusted
+/// client is obeyed (design §4).
+pub(super) fn overrides(store: &LocalStore, settings: &Settings) -> Vec<(String, String)> {
+    let ours: Vec<&CacheSettings> = settings.caches.iter().filter(|cache| cache.name.is_some()).collect();
+    if ours.is_empty() || settings.offline || store.trust() != Trust::Trusted {
+        return Vec::new();
+    }
+    let nix = store.settings();
+    let joined = |own: &[String], more: Vec<&str>| -> String {
+        own.iter().map(String::as_str).chain(more).collect::<Vec<_>>().join(" ")
+    };
+    let urls = ours.iter().map(|cache| cache.url.as_str()).collect();
+    let keys = ours.iter().flat_map(|cache| cache.public_keys.iter().map(String::as_str)).collect();
+    vec![
+        ("substituters".to_owned(), joined(&nix.substituters, urls)),
+        ("trusted-public-keys".to_owned(), joined(&nix.trusted_public_keys, keys)),
+        ("narinfo-cache-negative-ttl".to_owned(), "0".to_owned()),
+    ]
+}
+
+/// The caches to which pushing may fail.
+pub(super) fn optional(store: &LocalStore, settings: &Settings) -> Vec<CacheId> {
+    let optional: Vec<&str> =
+        settings.caches.iter().filter(|cache| cache.push == PushWhen::Optional).map(|cache| &*cache.url).collect();
+    let of = numbered(store, settings).into_iter().filter(|(_, config)| optional.contains(&&*config.url));
+    of.map(|(id, _)| id).collect()
+}
+
+/// A cache that is ready.
+pub(super) fn announce(ctx: &mut Context, cache: &Cache) {
+    ctx.bus.emit(Fact::CacheReady {
+        cache: cache.id(),
+        name: cache.name().into(),
+        url: cache.url().into(),
+        pull: cache.pull(),
+        push: cache.push(),
+    });
+    for warning in cache.warnings() {
+        ctx.bus.warn(warning.as_str(), None);
+    }
+}

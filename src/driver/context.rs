@@ -1,0 +1,55 @@
+//! What every part of the driver may use: the event stream, the effects, the store, the settings.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc};
+
+use crate::build::{News, Pool};
+use crate::config::Settings;
+use crate::event::{Failure, OutputPath};
+use crate::id::{AttemptId, StoreDir, StorePath};
+use crate::record::RunDir;
+use crate::store::error::StoreError;
+use crate::store::local::LocalStore;
+use crate::store::roots::Roots;
+
+use super::bus::Bus;
+use super::tasks::Tasks;
+
+/// The roots of this run in the local store, shared by effects one after the other.
+pub(super) type SharedRoots = Arc<Mutex<Roots<LocalStore>>>;
+
+/// See the module's page.
+pub(super) struct Context {
+    pub(super) bus: Bus,
+    pub(super) tasks: Tasks,
+    pub(super) store: LocalStore,
+    pub(super) pool: Arc<Pool>,
+    pub(super) roots: SharedRoots,
+    pub(super) settings: Arc<Settings>,
+    pub(super) dir: RunDir,
+    /// Where attempts tell what happens to them.
+    pub(super) news: mpsc::UnboundedSender<(AttemptId, News)>,
+}
+
+impl Context {
+    /// The store directory, `/nix/store`.
+    pub(super) fn store_dir(&self) -> &StoreDir {
+        self.store.store_dir()
+    }
+
+    /// A path as people and events know it.
+    pub(super) fn absolute(&self, path: &StorePath) -> Arc<str> {
+        path.to_absolute_path_in(self.store_dir()).into()
+    }
+
+    /// An output as events know it.
+    pub(super) fn output(&self, name: &str, path: Option<&StorePath>) -> OutputPath {
+        OutputPath { name: name.into(), path: path.map(|path| self.absolute(path)) }
+    }
+}
+
+/// A failed operation on the local store, as events know it.
+pub(super) fn store_failure(error: &StoreError) -> Failure {
+    Failure { class: crate::event::Class::BuilderLost, message: crate::error::chain(error).into(), position: None }
+}

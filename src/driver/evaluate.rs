@@ -1,0 +1,328 @@
+//! From the words of the command line to evaluated attrs: finds a recorded evaluation or locks the flake, starts the
+//! evaluators, and turns their messages into facts.
+
+use std::path::PathBuf;
+
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::eval::flake::{self, FlakeOptions, Locked};
+use crate::eval::record::{self, Record};
+use crate::eval::{Ack, Answer, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
+use crate::event::{Fact, Stage};
+use crate::id::{AttrId, Kind, StorePath, System};
+use crate::store::local::LocalStore;
+
+use super::context::{Context, SharedRoots};
+use super::input::Input;
+
+/// What effects of this part answer.
+pub(super) enum EvalInput {
+    /// The source is fixed.
+    Located(std::result::Result<Box<Located>, Error>),
+    /// The derivations of an evaluator's answer have roots now.
+    Held(Ack),
+    /// The evaluators have something to say.
+    Message(EvalMsg),
+}
+
+/// A source that is ready to be evaluated.
+pub(super) struct Located {
+    locked: Locked,
+    record: Option<Record>,
+    /// The record answers everything that was asked before.
+    recorded: bool,
+    keys: Keys,
+    warnings: Vec<String>,
+}
+
+/// Where the evaluation may be remembered.
+#[derive(Debug, Clone, Default)]
+struct Keys {
+    /// Of the source.
+    full: Option<String>,
+    /// Of the work tree, found before locking.
+    quick: Option<String>,
+    /// The source is not stored under its quick key yet.
+    save_quick: bool,
+}
+
+/// The evaluation of this run.
+pub(super) struct Evaluation {
+    options: EvalOptions,
+    evaluator: Option<Evaluator>,
+    locked: Option<Locked>,
+    keys: Keys,
+    over: bool,
+}
+
+/// What the rest of the driver has to know of a message.
+pub(super) enum Outcome {
+    /// Nothing.
+    None,
+    /// Attrs were listed.
+    Listed(Vec<Listed>),
+    /// An attr is answered.
+    Answered(AttrId, Answer),
+    /// It is over.
+    Over,
+    /// It cannot go on.
+    Fatal(Error),
+}
+
+impl Evaluation {
+    /// Reads the words; starts to look for the flake.
+    pub(super) fn begin(ctx: &mut Context, selection: Selection, flake: FlakeOptions, nix: Nix) -> Self {
+        let settings = &ctx.settings;
+        let options = EvalOptions {
+            nix,
+            flake,
+            selection,
+            workers: settings.eval.workers,
+            cores: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
+            memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
+        };
+        ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
+        let effect = locate(
+            options.nix.clone(),
+            options.flake.clone(),
+            record_context(&ctx.store, settings),
+            settings.output.state_dir.clone(),
+            settings.eval.refresh,
+            ctx.roots.clone(),
+        );
+        ctx.tasks.start(async move { Input::Eval(EvalInput::Located(effect.await.map(Box::new))) });
+        Self { options, evaluator: None, locked: None, keys: Keys::default(), over: false }
+    }
+
+    /// Nothing more comes.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The attrs were asked for by name, so that nothing is left out for its system.
+    pub(super) fn by_name(&self) -> bool {
+        !self.options.selection.names.is_empty()
+    }
+
+    /// Stops evaluating.
+    pub(super) fn stop(&mut self, ctx: &mut Context) {
+        self.evaluator = None;
+        self.end(ctx);
+    }
+
+    fn end(&mut self, ctx: &mut Context) {
+        if !std::mem::replace(&mut self.over, true) {
+            ctx.bus.emit(Fact::StageEnded { stage: Stage::Eval });
+        }
+    }
+
+    /// The next message of the evaluators.
+    pub(super) async fn next(&mut self) -> EvalMsg {
+        let message = match &mut self.evaluator {
+            Some(evaluator) => evaluator.next().await,
+            None => None,
+        };
+        match message {
+            Some(message) => message,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The source is fixed: starts the evaluators.
+    pub(super) fn located(&mut self, ctx: &mut Context, located: Located) {
+        if self.over {
+            return;
+        }
+        let Located { locked, record, recorded, keys, warnings } = located;
+        ctx.bus.emit(Fact::FlakeLocked {
+            original: locked.original.as_str().into(),
+            locked: locked.locked_ref.as_str().into(),
+            rev: locked.rev.as_deref().map(Into::into),
+            dirty_files: locked.dirty,
+            recorded,
+        });
+        for warning in warnings.iter().chain(&locked.warnings) {
+            ctx.bus.warn(warning.as_str(), None);
+        }
+        self.evaluator = Some(Evaluator::start(self.options.clone(), locked.clone(), record));
+        self.locked = Some(locked);
+        self.keys = keys;
+    }
+
+    /// Turns a message into facts.
+    pub(super) fn heard(&mut self, ctx: &mut Context, message: EvalMsg) -> Outcome {
+        match message {
+            EvalMsg::Listed(listed) => {
+                for Listed { attr, path, kind, name } in &listed {
+                    let (path, name) = (path.clone(), name.clone());
+                    ctx.bus.emit(Fact::AttrListed { attr: *attr, path, kind: *kind, name });
+                }
+                Outcome::Listed(listed)
+            }
+            EvalMsg::LeftOut(left) => {
+                let (what, flag) = (left.what.as_str().into(), left.flag.as_str().into());
+                ctx.bus.emit(Fact::AttrsLeftOut { count: left.count, what, flag });
+                Outcome::None
+            }
+            EvalMsg::WorkerReady { .. } => Outcome::None,
+            EvalMsg::WorkerReplaced { worker, reason } => {
+                ctx.bus.warn(format!("evaluator {worker} was replaced: {reason}"), None);
+                Outcome::None
+            }
+            EvalMsg::Started { attr, worker } => {
+                ctx.bus.emit(Fact::EvalStarted { attr, worker });
+                Outcome::None
+            }
+            EvalMsg::Ended { attr, answer, recorded: _, ack } => self.answered(ctx, attr, answer, ack),
+            EvalMsg::Warning { attr, message } => {
+                ctx.bus.emit(Fact::EvalWarning { attr, message });
+                Outcome::None
+            }
+            EvalMsg::Finished { record } => {
+                self.remember(ctx, record);
+                self.evaluator = None;
+                self.end(ctx);
+                Outcome::Over
+            }
+            EvalMsg::Fatal(error) => {
+                self.stop(ctx);
+                Outcome::Fatal(error)
+            }
+        }
+    }
+
+    /// An answer: its derivation gets a root before its evaluator may go.
+    fn answered(&mut self, ctx: &mut Context, attr: AttrId, answer: Answer, ack: Option<Ack>) -> Outcome {
+        let store_dir = ctx.store_dir().as_str().to_owned();
+        ctx.bus.emit(Fact::EvalEnded { attr, evaluated: answer.evaluated(&store_dir) });
+        if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
+            let (roots, path) = (ctx.roots.clone(), drv.drv.clone());
+            ctx.tasks.start(async move {
+                // If the store cannot be reached, whatever needs the derivation says so.
+                let _ = roots.lock().await.hold(&[path]).await;
+                Input::Eval(EvalInput::Held(ack))
+            });
+        }
+        Outcome::Answered(attr, answer)
+    }
+
+    /// Stores what may be remembered. That it cannot be stored costs time later, and nothing now.
+    fn remember(&mut self, ctx: &Context, record: Option<Box<Record>>) {
+        let (Some(mut record), Some(key), Some(locked)) = (record, &self.keys.full, &self.locked) else { return };
+        let state_dir = &ctx.settings.output.state_dir;
+        let mut stored = record.save(state_dir, key);
+        if let (Ok(()), Some(quick), true) = (&stored, &self.keys.quick, self.keys.save_quick) {
+            stored = record::save_quick(state_dir, quick, locked);
+        }
+        if let Err(error) = stored {
+            tracing::warn!(%error, "cannot remember the evaluation");
+        }
+    }
+}
+
+/// Takes WHAT apart: the flake and the selection. `is_flake` says whether a word is a directory with a flake.
+pub(super) fn wanted(settings: &Settings, systems: Vec<System>) -> Result<(FlakeOptions, Selection)> {
+    let attrs = &settings.attrs;
+    let what = What::parse(&attrs.what, |word| PathBuf::from(word).join("flake.nix").exists())?;
+    let eval = &settings.eval;
+    let flake = FlakeOptions {
+        reference: what.flake,
+        overrides: eval.override_inputs.clone(),
+        reference_lock_file: eval.reference_lock_file.clone(),
+        no_update_lock_file: eval.no_update_lock_file,
+        impure: eval.impure,
+    };
+    let selection = Selection {
+        names: what.names,
+        kinds: attrs.kinds.clone().unwrap_or_else(|| Kind::DEFAULT.to_vec()),
+        systems: if attrs.all_systems { None } else { Some(attrs.systems.clone().unwrap_or(systems)) },
+        only: attrs.only.clone(),
+        exclude: attrs.exclude.clone(),
+    };
+    Ok((flake, selection))
+}
+
+/// How `nix` is run for evaluating.
+pub(super) fn nix(store: &LocalStore, settings: &Settings) -> Nix {
+    let mut args = Vec::new();
+    for (name, value) in &settings.eval.options {
+        args.extend(["--option".to_owned(), name.clone(), value.clone()]);
+    }
+    if let Some(uri) = &settings.store {
+        args.extend(["--store".to_owned(), uri.clone()]);
+    }
+    if settings.eval.accept_flake_config {
+        args.push("--accept-flake-config".to_owned());
+    }
+    if settings.offline {
+        args.push("--offline".to_owned());
+    }
+    let options = store.options();
+    Nix {
+        program: options.nix_bin.as_ref().map(|bin| bin.join("nix").into_os_string()).unwrap_or_default(),
+        env: options.env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        args,
+        dir: None,
+    }
+}
+
+/// All that an evaluation depends on besides its source.
+fn record_context(store: &LocalStore, settings: &Settings) -> record::Context {
+    record::Context {
+        nix: store.version().text.clone(),
+        settings: format!("{:?}\n{}\n{:?}", store.settings().all, store.uri(), settings.eval),
+    }
+}
+
+/// Finds the source and what is remembered of it.
+async fn locate(
+    nix: Nix,
+    options: FlakeOptions,
+    context: record::Context,
+    state_dir: PathBuf,
+    refresh: bool,
+    roots: SharedRoots,
+) -> Result<Located> {
+    let here = PathBuf::from(".");
+    let quick = record::quick_key(&nix, &options, &here, &context).await;
+    let mut warnings = Vec::new();
+    let mut load = |found: std::result::Result<Option<Locked>, record::Corrupt>| match found {
+        Ok(found) => found,
+        Err(corrupt) => {
+            warnings.push(corrupt.to_string());
+            None
+        }
+    };
+    let known = quick.as_deref().filter(|_| !refresh).and_then(|key| load(record::load_quick(&state_dir, key)));
+    let save_quick = known.is_none();
+    let locked = match known {
+        Some(locked) => locked,
+        None => flake::lock(&nix, &options).await.map_err(flake::LockError::into_error)?,
+    };
+    let full = Record::may_hold(&locked, &options).then(|| record::key(&locked, &context));
+    let mut record = None;
+    if let Some(key) = full.as_deref().filter(|_| !refresh) {
+        record = match Record::load(&state_dir, key) {
+            Ok(found) => found,
+            Err(corrupt) => {
+                warnings.push(corrupt.to_string());
+                None
+            }
+        };
+    }
+    if let Some(record) = &mut record {
+        keep_what_exists(record, &roots).await?;
+    }
+    let recorded = record.is_some();
+    Ok(Located { locked, record, recorded, keys: Keys { full, quick, save_quick }, warnings })
+}
+
+/// Forgets answers whose derivations were collected. Those that exist are held from now on.
+async fn keep_what_exists(record: &mut Record, roots: &SharedRoots) -> Result<()> {
+    let drvs: Vec<StorePath> = record.drvs().cloned().collect();
+    let valid = roots.lock().await.valid(&drvs).await.map_err(Error::from)?;
+    let exists: std::collections::HashSet<&StorePath> =
+        drvs.iter().zip(valid).filter(|(_, valid)| *valid).map(|(drv, _)| drv).collect();
+    record.keep(|drv| exists.contains(drv));
+    Ok(())
+}

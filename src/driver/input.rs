@@ -1,0 +1,57 @@
+//! What can happen to a run from outside: the one type that the loop handles.
+
+use crate::build::News;
+use crate::diff::load::LoadError;
+use crate::diff::presence::Fact as CacheFact;
+use crate::error::Error;
+use crate::event::{AttemptEnd, Failure};
+use crate::graph::DrvInfo;
+use crate::id::{AttemptId, CacheId, DrvId, StorePath};
+
+use super::caches::Opened;
+use super::evaluate::EvalInput;
+use super::pushing::PushInput;
+
+/// One thing that happened.
+pub(super) enum Input {
+    /// Locking, listing, evaluating.
+    Eval(EvalInput),
+    /// .drv files were read.
+    Loaded(Vec<(DrvId, Result<DrvInfo, LoadError>)>),
+    /// The store said which paths are valid.
+    Valid(Result<Vec<(Asked, bool)>, Failure>),
+    /// The caches that are read from are open, as far as they can be.
+    CachesOpen(Vec<Opened>),
+    /// The caches answered.
+    Facts(Vec<(StorePath, CacheFact)>),
+    /// An attempt has something to say.
+    News(AttemptId, News),
+    /// An attempt ended.
+    AttemptEnded(AttemptId, AttemptEnd, Tail),
+    /// A fetch ended.
+    Fetched(DrvId, Result<(), Failure>),
+    /// About pushing to one cache.
+    Push(CacheId, PushInput),
+    /// Links to results were made, or not.
+    Linked(Result<(), Error>),
+    /// Somebody wants to stop.
+    Stop(u8),
+    /// Time has come: a deadline of the scheduler, or to look at the screen.
+    Tick,
+    /// An effect panicked.
+    Broken(String),
+}
+
+/// A path that is asked about, and whether caches may be asked next.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) path: StorePath,
+    pub(super) caches: bool,
+}
+
+/// What is left of an attempt's log.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    pub(super) lines: u64,
+    pub(super) last: Vec<String>,
+}

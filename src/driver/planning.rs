@@ -1,0 +1,251 @@
+//! From evaluated attrs to what must be done: keeps the graph and the planner, and has their questions answered.
+//!
+//! The store is asked first; caches only for what it does not have, and they are opened only when the first such
+//! question comes up, so that a run with nothing to do touches no network.
+
+use std::sync::Arc;
+
+use crate::diff::load;
+use crate::diff::plan::{Decision, PlanPolicy, Planner, Presence};
+use crate::diff::presence::{self, Fact as CacheFact, Order};
+use crate::eval::DrvAnswer;
+use crate::event::{Fact, Failure, Stage};
+use crate::graph::Graph;
+use crate::id::{AttrId, CacheId, DrvId, StorePath};
+use crate::store::cache::Cache;
+
+use super::caches;
+use super::context::{Context, store_failure};
+use super::input::{Asked, Input};
+
+/// The caches that are read from.
+enum Caches {
+    /// Nobody has asked yet.
+    Unopened,
+    /// Being opened; these paths wait.
+    Opening(Vec<StorePath>),
+    /// Ready.
+    Open(Arc<Vec<Arc<Cache>>>),
+}
+
+/// See the module's page.
+pub(super) struct Planning {
+    pub(super) graph: Graph,
+    planner: Planner,
+    caches: Caches,
+    started: bool,
+    ended: bool,
+    /// Totals that were told last.
+    told: u32,
+    /// Caches of whose silence was warned.
+    silent: Vec<CacheId>,
+    /// Caches that were opened before, to be pushed to.
+    pushed: Vec<Arc<Cache>>,
+}
+
+impl Planning {
+    /// Nothing is wanted yet. `fetch_roots`: results that only a cache has are fetched.
+    pub(super) fn new(fetch_roots: bool, pushed: Vec<Arc<Cache>>) -> Self {
+        Self {
+            graph: Graph::new(),
+            planner: Planner::new(PlanPolicy { fetch_roots }),
+            caches: Caches::Unopened,
+            started: false,
+            ended: false,
+            told: 0,
+            silent: Vec::new(),
+            pushed,
+        }
+    }
+
+    /// The caches that are read from, once they are open.
+    pub(super) fn caches(&self) -> Arc<Vec<Arc<Cache>>> {
+        match &self.caches {
+            Caches::Open(caches) => caches.clone(),
+            Caches::Unopened | Caches::Opening(_) => Arc::default(),
+        }
+    }
+
+    /// Nothing is asked, and all that was wanted is decided.
+    pub(super) fn is_idle(&self) -> bool {
+        self.planner.is_idle()
+    }
+
+    /// An attr asks for outputs of a drv.
+    pub(super) fn want(&mut self, ctx: &mut Context, attr: AttrId, answer: &DrvAnswer) {
+        if !std::mem::replace(&mut self.started, true) {
+            ctx.bus.emit(Fact::StageStarted { stage: Stage::Diff });
+        }
+        let drv = self.graph.intern(&answer.drv);
+        let wanted = answer.wanted.iter().map(|name| Arc::from(name.as_str())).collect();
+        self.planner.want(&self.graph, attr, drv, wanted);
+    }
+
+    /// A fetch did not bring what a cache promised: that counts as absent from now on.
+    pub(super) fn fetch_failed(&mut self, drv: DrvId) {
+        self.planner.fetch_failed(&self.graph, drv);
+    }
+
+    /// What a fetch of this drv is to bring.
+    pub(super) fn fetches(&self, drv: DrvId) -> Vec<StorePath> {
+        self.planner.fetches(drv).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// .drv files were read.
+    pub(super) fn loaded(&mut self, read: Vec<(DrvId, Result<crate::graph::DrvInfo, load::LoadError>)>) {
+        let mut loaded = Vec::new();
+        for (drv, info) in read {
+            match info {
+                Ok(info) => loaded.push(self.graph.load(info)),
+                Err(error) => self.planner.load_failed(&self.graph, drv, Failure::from(&error)),
+            }
+        }
+        self.planner.loaded(&self.graph, &loaded);
+    }
+
+    /// The store answered. What it does not have is asked of the caches.
+    pub(super) fn valid(&mut self, ctx: &mut Context, answers: Vec<(Asked, bool)>) {
+        let mut facts = Vec::new();
+        let mut ask = Vec::new();
+        for (asked, valid) in answers {
+            match (valid, asked.caches && !ctx.settings.offline) {
+                (true, _) => facts.push((asked.path, Presence::Valid)),
+                (false, true) => ask.push(asked.path),
+                (false, false) => facts.push((asked.path, Presence::Absent)),
+            }
+        }
+        self.planner.answered(&self.graph, facts);
+        if !ask.is_empty() {
+            self.ask_caches(ctx, ask);
+        }
+    }
+
+    fn ask_caches(&mut self, ctx: &mut Context, paths: Vec<StorePath>) {
+        match &mut self.caches {
+            Caches::Open(caches) => {
+                let caches = caches.clone();
+                ctx.tasks.start(async move { Input::Facts(presence::ask(&caches, &paths, Order::Race).await) });
+            }
+            Caches::Opening(waiting) => waiting.extend(paths),
+            Caches::Unopened => {
+                self.caches = Caches::Opening(paths);
+                let open = caches::open_readable(&ctx.store, &ctx.settings);
+                ctx.tasks.start(async move { Input::CachesOpen(open.await) });
+            }
+        }
+    }
+
+    /// The caches are open, as far as they can be.
+    pub(super) fn opened(&mut self, ctx: &mut Context, opened: Vec<caches::Opened>) {
+        let mut open = self.pushed.clone();
+        for result in opened {
+            match result {
+                Ok(cache) => {
+                    caches::announce(ctx, &cache);
+                    open.push(cache);
+                }
+                Err((url, error)) => {
+                    let hint = error.hint.clone().unwrap_or_else(|| "what only it has is built".to_owned());
+                    ctx.bus.warn(format!("cache {url} is left out: {error}"), Some(&hint));
+                }
+            }
+        }
+        let before = std::mem::replace(&mut self.caches, Caches::Open(Arc::new(presence::readable(&open))));
+        if let Caches::Opening(waiting) = before {
+            self.ask_caches(ctx, waiting);
+        }
+    }
+
+    /// The caches answered.
+    pub(super) fn answered(&mut self, ctx: &mut Context, facts: Vec<(StorePath, CacheFact)>) {
+        let mut known = Vec::with_capacity(facts.len());
+        for (path, fact) in facts {
+            let presence = match fact {
+                CacheFact::Present { cache, .. } => Presence::Present(cache),
+                CacheFact::Untrusted { .. } => Presence::Untrusted,
+                CacheFact::Absent => Presence::Absent,
+                CacheFact::NoAnswer { cache, failure } => {
+                    self.warn_of_silence(ctx, cache, &failure);
+                    Presence::NoAnswer
+                }
+            };
+            known.push((path, presence));
+        }
+        self.planner.answered(&self.graph, known);
+        for cache in self.caches().iter() {
+            let counts = cache.counts();
+            let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+            ctx.bus.emit(Fact::CacheAsked {
+                cache: cache.id(),
+                present: small(counts.present),
+                absent: small(counts.absent),
+                untrusted: small(counts.untrusted),
+                no_answer: small(counts.no_answer),
+            });
+        }
+    }
+
+    /// One warning a cache.
+    fn warn_of_silence(&mut self, ctx: &mut Context, cache: CacheId, failure: &Failure) {
+        if self.silent.contains(&cache) {
+            return;
+        }
+        self.silent.push(cache);
+        let name = self.caches().iter().find(|c| c.id() == cache).map(|c| c.name().to_owned()).unwrap_or_default();
+        ctx.bus.warn(format!("cache {name} gives no answer: {}", failure.message), Some("what only it has is built"));
+    }
+
+    /// Starts what the planner wants to know; gives what it has decided. To be called until it gives nothing.
+    pub(super) fn turn(&mut self, ctx: &mut Context) -> Vec<Decision> {
+        let questions = self.planner.questions();
+        if !questions.load.is_empty() {
+            let drvs = questions.load;
+            let paths: Vec<StorePath> = drvs.iter().map(|drv| self.graph.path(*drv).clone()).collect();
+            let store = ctx.store.clone();
+            ctx.tasks.start(async move {
+                let infos = load::load(&store, paths).await;
+                Input::Loaded(drvs.into_iter().zip(infos).collect())
+            });
+        }
+        if !questions.ask.is_empty() {
+            let asked: Vec<Asked> =
+                questions.ask.into_iter().map(|q| Asked { path: q.path, caches: q.caches }).collect();
+            let roots = ctx.roots.clone();
+            ctx.tasks.start(async move {
+                let paths: Vec<StorePath> = asked.iter().map(|asked| asked.path.clone()).collect();
+                let valid = roots.lock().await.valid(&paths).await;
+                Input::Valid(match valid {
+                    Ok(valid) => Ok(asked.into_iter().zip(valid).collect()),
+                    Err(error) => Err(store_failure(&error)),
+                })
+            });
+        }
+        let decisions = self.planner.decisions(&self.graph);
+        self.tell(ctx);
+        decisions
+    }
+
+    /// Totals, where they have grown.
+    fn tell(&mut self, ctx: &mut Context) {
+        let totals = self.planner.totals();
+        let known = totals.valid + totals.present + totals.absent + totals.untrusted + totals.no_answer;
+        if known != self.told {
+            self.told = known;
+            ctx.bus.emit(Fact::DiffProgress {
+                paths: totals.paths,
+                valid: totals.valid,
+                present: totals.present,
+                absent: totals.absent,
+                untrusted: totals.untrusted,
+                no_answer: totals.no_answer,
+            });
+        }
+    }
+
+    /// Nothing more will be wanted and all is decided.
+    pub(super) fn end(&mut self, ctx: &mut Context) {
+        if self.started && !std::mem::replace(&mut self.ended, true) {
+            ctx.bus.emit(Fact::StageEnded { stage: Stage::Diff });
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! Connects the pieces of a push: which paths (`push::closure`), in which order (`push::queue`), one upload
+//! (`push::upload`), reading back (`push::verify`). One [`Target`] a cache; they know nothing of each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+
+use crate::build::Pool;
+use crate::diff::presence::{self, Fact as CacheFact, Order};
+use crate::event::{Class, Fact, Failure, Pushed, Stage};
+use crate::id::{CacheId, StorePath};
+use crate::nix_compat::daemon;
+use crate::nix_compat::narinfo::NixHash;
+use crate::push::queue::{Action, End, Input as QueueInput, Item, Limits};
+use crate::push::{Closure, Nar, PathInfo, Queue, Source, Verified};
+use crate::store::cache::{Cache, Sink};
+use crate::store::error::StoreError;
+use crate::store::session::Session;
+
+use super::context::{Context, store_failure};
+use super::input::Input;
+
+/// Uploads at once to one cache; each holds a connection to the store.
+const UPLOADS: usize = 4;
+
+/// Bytes between the store and the compressor.
+const PIPE: usize = 256 << 10;
+
+/// What effects of a push answer.
+pub(super) enum PushInput {
+    /// What has to be pushed for some outputs.
+    Closure(Result<Closure, Failure>),
+    /// Which of some paths the cache has.
+    Checked { present: Vec<StorePath>, absent: Vec<StorePath> },
+    /// A NAR is in the cache, or not.
+    Uploaded(StorePath, Result<Nar, Failure>),
+    /// A record is in the cache, or not.
+    Finished(StorePath, Result<(), Failure>),
+    /// The end state was read back.
+    Verified(Verified),
+}
+
+/// All caches that are pushed to.
+#[derive(Default)]
+pub(super) struct Pushing {
+    targets: Vec<Target>,
+    ended: bool,
+}
+
+/// One cache that is pushed to.
+struct Target {
+    cache: Arc<Cache>,
+    queue: Queue,
+    actions: Vec<Action>,
+    infos: BTreeMap<StorePath, PathInfo>,
+    nars: BTreeMap<StorePath, Nar>,
+    /// Paths that other caches hold.
+    held: BTreeSet<StorePath>,
+    /// Outputs of this run; what becomes of each is told even if the cache had it.
+    built: BTreeSet<StorePath>,
+    uploaded: Vec<PathInfo>,
+    already: BTreeSet<StorePath>,
+    /// Closures that are being walked.
+    walking: u32,
+    closed: bool,
+    effects: Vec<AbortHandle>,
+    verified: Option<bool>,
+}
+
+impl Pushing {
+    /// For these caches.
+    pub(super) fn new(ctx: &mut Context, caches: &[Arc<Cache>]) -> Self {
+        if !caches.is_empty() {
+            ctx.bus.emit(Fact::StageStarted { stage: Stage::Push });
+        }
+        Self { targets: caches.iter().cloned().map(Target::new).collect(), ended: caches.is_empty() }
+    }
+
+    /// Outputs that are valid in the store and are to be in every cache, with all that they refer to.
+    pub(super) fn add(&mut self, ctx: &mut Context, outputs: &[StorePath], built: bool, upstream: &[Arc<Cache>]) {
+        for target in &mut self.targets {
+            target.add(ctx, outputs, built, upstream);
+        }
+    }
+
+    /// An effect answered.
+    pub(super) fn handle(&mut self, ctx: &mut Context, cache: CacheId, input: PushInput) {
+        if let Some(target) = self.targets.iter_mut().find(|target| target.cache.id() == cache) {
+            target.handle(ctx, input);
+        }
+    }
+
+    /// Nothing more will be added.
+    pub(super) fn close(&mut self, ctx: &mut Context) {
+        for target in &mut self.targets {
+            target.close();
+            target.turn(ctx);
+        }
+    }
+
+    /// Starts nothing more, and gives up what is under way.
+    pub(super) fn stop(&mut self, ctx: &mut Context) {
+        for target in &mut self.targets {
+            target.stop(ctx);
+        }
+    }
+
+    /// Every path has its final word, and all was read back.
+    pub(super) fn is_done(&self) -> bool {
+        self.targets.iter().all(|target| target.verified == Some(true))
+    }
+
+    /// Nothing is on its way to a cache at the moment.
+    pub(super) fn is_idle(&self) -> bool {
+        self.targets.iter().all(|target| target.walking == 0 && target.queue.is_idle())
+    }
+
+    /// The stage is over.
+    pub(super) fn end(&mut self, ctx: &mut Context) {
+        if !std::mem::replace(&mut self.ended, true) {
+            ctx.bus.emit(Fact::StageEnded { stage: Stage::Push });
+        }
+    }
+}
+
+impl Target {
+    fn new(cache: Arc<Cache>) -> Self {
+        Self {
+            cache,
+            queue: Queue::new(Limits { uploads: UPLOADS, ..Limits::default() }),
+            actions: Vec::new(),
+            infos: BTreeMap::new(),
+            nars: BTreeMap::new(),
+            held: BTreeSet::new(),
+            built: BTreeSet::new(),
+            uploaded: Vec::new(),
+            already: BTreeSet::new(),
+            walking: 0,
+            closed: false,
+            effects: Vec::new(),
+            verified: None,
+        }
+    }
+
+    fn add(&mut self, ctx: &mut Context, outputs: &[StorePath], built: bool, upstream: &[Arc<Cache>]) {
+        if built {
+            self.built.extend(outputs.iter().cloned());
+        }
+        self.walking += 1;
+        let id = self.cache.id();
+        let upstream: Vec<_> = upstream.iter().filter(|cache| cache.id() != id).cloned().collect();
+        let known: BTreeSet<StorePath> = self.infos.keys().cloned().collect();
+        let built = self.built.clone();
+        let (pool, roots) = (ctx.pool.clone(), outputs.to_vec());
+        self.start(ctx, async move {
+            let walk = async {
+                let mut walk = Walk { session: pool.take().await?, known, built, upstream };
+                let closure = crate::push::closure(roots, &mut walk).await;
+                pool.give_back(walk.session);
+                closure
+            };
+            let closure = walk.await.map_err(|error| store_failure(&error));
+            Input::Push(id, PushInput::Closure(closure))
+        });
+    }
+
+    fn start(&mut self, ctx: &mut Context, effect: impl Future<Output = Input> + Send + 'static) {
+        self.effects.retain(|effect| !effect.is_finished());
+        self.effects.push(ctx.tasks.start(effect));
+    }
+
+    fn handle(&mut self, ctx: &mut Context, input: PushInput) {
+        match input {
+            PushInput::Closure(closure) => self.walked(ctx, closure),
+            PushInput::Checked { present, absent } => {
+                self.already.extend(present.iter().cloned());
+                self.tell(QueueInput::Checked { present, absent });
+            }
+            PushInput::Uploaded(path, Ok(nar)) => {
+                self.nars.insert(path.clone(), nar);
+                self.tell(QueueInput::Uploaded(path));
+            }
+            PushInput::Finished(path, Ok(())) => {
+                self.uploaded.extend(self.infos.get(&path).cloned());
+                self.tell(QueueInput::Finished(path));
+            }
+            PushInput::Uploaded(path, Err(failure)) | PushInput::Finished(path, Err(failure)) => {
+                self.tell(QueueInput::Failed(path, failure));
+            }
+            PushInput::Verified(verified) => {
+                for (path, why) in &verified.missing {
+                    ctx.bus.warn(format!("{} is not whole in {}: {why}", path.name(), self.cache.name()), None);
+                }
+                ctx.bus.emit(verified.fact(self.cache.id(), ctx.store.store_dir()));
+                self.verified = Some(true);
+            }
+        }
+        self.turn(ctx);
+    }
+
+    fn walked(&mut self, ctx: &mut Context, closure: Result<Closure, Failure>) {
+        self.walking -= 1;
+        match closure {
+            Ok(closure) => {
+                let held: Vec<StorePath> =
+                    closure.held.into_iter().filter(|path| !self.infos.contains_key(path)).collect();
+                self.held.extend(held.iter().cloned());
+                let items = closure.push.iter().map(item).collect();
+                self.infos.extend(closure.push.into_iter().map(|info| (info.path.clone(), info)));
+                self.tell(QueueInput::Held(held));
+                self.tell(QueueInput::Add(items));
+            }
+            Err(failure) => {
+                ctx.bus
+                    .warn(format!("cannot find out what to push to {}: {}", self.cache.name(), failure.message), None);
+            }
+        }
+        if self.closed && self.walking == 0 {
+            self.tell(QueueInput::NoMore);
+        }
+    }
+
+    fn close(&mut self) {
+        if !std::mem::replace(&mut self.closed, true) && self.walking == 0 {
+            self.tell(QueueInput::NoMore);
+        }
+    }
+
+    fn stop(&mut self, ctx: &mut Context) {
+        for effect in self.effects.drain(..) {
+            effect.abort();
+        }
+        self.walking = 0;
+        self.tell(QueueInput::Stop);
+        let open: Vec<StorePath> =
+            self.queue.not_there().filter(|(_, end)| end.is_none()).map(|(path, _)| path.clone()).collect();
+        self.turn(ctx);
+        for path in open {
+            // Its effect is gone, so nobody else says so.
+            self.tell(QueueInput::Failed(path, stopped()));
+        }
+        self.turn(ctx);
+        self.verified = Some(true);
+    }
+
+    fn tell(&mut self, input: QueueInput) {
+        self.queue.handle(input, &mut self.actions);
+    }
+
+    /// Does what the queue says; reads back once it is done.
+    fn turn(&mut self, ctx: &mut Context) {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                match action {
+                    Action::Check(paths) => self.check(ctx, paths),
+                    Action::Upload(path) => self.upload(ctx, path),
+                    Action::Finish(path) => self.finish(ctx, path),
+                    Action::Ended(path, end) => self.path_ended(ctx, &path, end),
+                }
+            }
+        }
+        if self.closed && self.walking == 0 && self.queue.is_done() && self.verified.is_none() {
+            self.verified = Some(false);
+            self.verify(ctx);
+        }
+    }
+
+    fn check(&mut self, ctx: &mut Context, paths: Vec<StorePath>) {
+        let cache = self.cache.clone();
+        self.start(ctx, async move {
+            let answers = cache.inspect(&paths).await;
+            let (mut present, mut absent) = (Vec::new(), Vec::new());
+            for (path, answer) in paths.into_iter().zip(answers) {
+                // A record without its NAR is as good as none: it is pushed again.
+                let there = matches!(answer, Ok(Some(held)) if held.nar);
+                if there { present.push(path) } else { absent.push(path) }
+            }
+            Input::Push(cache.id(), PushInput::Checked { present, absent })
+        });
+    }
+
+    fn queued(&self, ctx: &mut Context, path: &StorePath) {
+        let nar_size = self.infos.get(path).map_or(0, |info| info.nar_size);
+        let path = ctx.absolute(path);
+        ctx.bus.emit(Fact::PushQueued { cache: self.cache.id(), path, nar_size });
+    }
+
+    fn upload(&mut self, ctx: &mut Context, path: StorePath) {
+        let (Some(info), Some(sink)) = (self.infos.get(&path).cloned(), self.cache.sink().cloned()) else { return };
+        self.queued(ctx, &path);
+        let absolute = ctx.absolute(&path);
+        ctx.bus.emit(Fact::PushStarted { cache: self.cache.id(), path: absolute });
+        let (pool, id) = (ctx.pool.clone(), self.cache.id());
+        self.start(ctx, async move {
+            let nar = upload(&pool, &sink, &info).await;
+            Input::Push(id, PushInput::Uploaded(path, nar))
+        });
+    }
+
+    fn finish(&mut self, ctx: &mut Context, path: StorePath) {
+        let (Some(info), Some(sink)) = (self.infos.get(&path).cloned(), self.cache.sink().cloned()) else { return };
+        let Some(nar) = self.nars.get(&path).cloned() else { return };
+        let id = self.cache.id();
+        self.start(ctx, async move {
+            let written = crate::push::finish(&sink, &info, &nar).await;
+            Input::Push(id, PushInput::Finished(path, written.map(drop).map_err(|error| error.failure())))
+        });
+    }
+
+    fn path_ended(&mut self, ctx: &mut Context, path: &StorePath, end: End) {
+        let failed =
+            |class, message: String| Pushed::Failed(Failure { class, message: message.into(), position: None });
+        let pushed = match end {
+            End::Pushed => Pushed::Uploaded { file_size: self.nars.get(path).map_or(0, |nar| nar.file_size) },
+            // What nobody built now and the cache had all along is no news.
+            End::Present if !self.built.contains(path) => return,
+            End::Present => {
+                self.queued(ctx, path);
+                Pushed::Present
+            }
+            End::Failed(failure) => Pushed::Failed(failure),
+            End::Reference(root) => failed(Class::Dependency, format!("{} is not in the cache", root.name())),
+            End::Unknown(root) => failed(Class::Dependency, format!("{} is in no cache", root.name())),
+            End::Stopped => Pushed::Failed(stopped()),
+        };
+        let path = ctx.absolute(path);
+        ctx.bus.emit(Fact::PushEnded { cache: self.cache.id(), path, pushed });
+    }
+
+    /// Reads back what was uploaded. What was there before has been looked at when it was asked for.
+    fn verify(&mut self, ctx: &mut Context) {
+        let (cache, uploaded, held) = (self.cache.clone(), self.uploaded.clone(), self.held.clone());
+        let already = self.already.clone();
+        self.start(ctx, async move {
+            let verified = if uploaded.is_empty() {
+                Verified { present: already, missing: BTreeMap::new() }
+            } else {
+                crate::push::verify(&cache, &uploaded, &already, &held).await
+            };
+            Input::Push(cache.id(), PushInput::Verified(verified))
+        });
+    }
+}
+
+fn stopped() -> Failure {
+    Failure { class: Class::Cancelled, message: "the run was stopped".into(), position: None }
+}
+
+fn item(info: &PathInfo) -> Item {
+    Item { path: info.path.clone(), references: info.others().cloned().collect(), nar_size: info.nar_size }
+}
+
+/// Whom a walk asks: the store over one connection, and the caches that are read from.
+struct Walk {
+    session: Session,
+    /// Paths that are queued already.
+    known: BTreeSet<StorePath>,
+    /// Paths that nobody else can hold.
+    built: BTreeSet<StorePath>,
+    upstream: Vec<Arc<Cache>>,
+}
+
+impl Source for Walk {
+    type Error = StoreError;
+
+    async fn held(&mut self, paths: Vec<StorePath>) -> Result<Vec<bool>, StoreError> {
+        let fresh = |path: &&StorePath| !self.known.contains(*path) && !self.built.contains(*path);
+        let ask: Vec<StorePath> = paths.iter().filter(fresh).cloned().collect();
+        let facts = presence::ask(&self.upstream, &ask, Order::Cascade).await;
+        let present = facts.into_iter().filter(|(_, fact)| matches!(fact, CacheFact::Present { .. }));
+        let upstream: BTreeSet<StorePath> = present.map(|(path, _)| path).collect();
+        Ok(paths.iter().map(|path| self.known.contains(path) || upstream.contains(path)).collect())
+    }
+
+    async fn infos(&mut self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, StoreError> {
+        match self.session.path_infos(&paths).await {
+            Ok(infos) => Ok(infos.into_iter().map(|info| info.map(from_daemon)).collect()),
+            Err(error) => Err(self.session.explain(error)),
+        }
+    }
+}
+
+/// The daemon's words for a path, as a push knows it.
+fn from_daemon(info: daemon::PathInfo) -> PathInfo {
+    PathInfo {
+        path: info.path,
+        nar_hash: NixHash::Sha256(info.nar_hash),
+        nar_size: info.nar_size,
+        references: info.references,
+        deriver: info.deriver,
+        signatures: info.signatures.into_iter().collect(),
+        ca: info.ca,
+    }
+}
+
+/// Streams one NAR from the store to the cache.
+async fn upload(pool: &Pool, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
+    let mut session = pool.take().await.map_err(|error| store_failure(&error))?;
+    let (mut into, out) = tokio::io::duplex(PIPE);
+    let read = async {
+        let read = session.nar_from_path(&info.path, info.nar_size, &mut into).await;
+        drop(into);
+        read
+    };
+    let (read, nar) = tokio::join!(read, crate::push::upload(sink, info, out));
+    let read = read.map_err(|error| store_failure(&session.explain(error)));
+    pool.give_back(session);
+    // A store that stops sending makes the upload fail too, but knows better why.
+    match (read, nar) {
+        (Ok(()), nar) => nar.map_err(|error| error.failure()),
+        (Err(_), Err(error)) if !error.stream_is_lost() => Err(error.failure()),
+        (Err(failure), _) => Err(failure),
+    }
+}

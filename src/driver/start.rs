@@ -1,0 +1,120 @@
+//! The beginning of a run: the store, the record, the caches that are pushed to. What fails here fails before anything
+//! was evaluated or built.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc};
+
+use crate::build::Pool;
+use crate::config::{PushWhen, Settings};
+use crate::error::{Error, Fault, Result};
+use crate::event::{FORMAT, Fact};
+use crate::record::{self, RunDir};
+use crate::report::history::History;
+use crate::store::local::{LocalStore, StoreOptions, Wishes};
+use crate::store::roots::Roots;
+
+use super::attrs::Attrs;
+use super::building::Building;
+use super::bus::Bus;
+use super::context::Context;
+use super::evaluate::{self, Evaluation};
+use super::planning::Planning;
+use super::pushing::Pushing;
+use super::signals::Signals;
+use super::tasks::Tasks;
+use super::{Driver, Mode, Request, caches};
+
+/// Makes a driver that has begun to evaluate.
+pub(super) async fn start(request: Request) -> Result<Driver> {
+    let Request { settings, mode, run, clock, ui, daemon_socket } = request;
+    let options = StoreOptions {
+        store: settings.store.clone(),
+        options: settings.eval.options.clone(),
+        daemon_socket,
+        ..StoreOptions::default()
+    };
+    let store = LocalStore::open(options).await?;
+    let (flake, selection) = evaluate::wanted(&settings, store.settings().systems())?;
+    let nix = evaluate::nix(&store, &settings);
+    let pushed = caches::open_pushed(&store, &settings).await?;
+    let signals = Signals::listen()?;
+
+    let dir = RunDir::new(&settings.output.state_dir, run);
+    let mut bus = Bus::open(clock, &dir, settings.output.events.as_deref(), ui).map_err(|error| {
+        Error::from_chain(Fault::Usage, &error)
+            .hint("drover run --state-dir DIR    with a directory that can be written")
+    })?;
+    bus.emit(Fact::RunStarted {
+        format: FORMAT,
+        run,
+        drover: env!("CARGO_PKG_VERSION").into(),
+        command: if mode == Mode::Run { "run" } else { "plan" }.into(),
+        what: settings.attrs.what.iter().map(|word| word.as_str().into()).collect(),
+        started: clock.started,
+        nix: store.version().text.as_str().into(),
+    });
+    if let Some(untested) = store.version().untested() {
+        bus.warn(untested, None);
+    }
+    warn_of_unsigned(&mut bus, &settings, &pushed);
+
+    let (news_in, news) = mpsc::unbounded_channel();
+    let wishes = Wishes { overrides: caches::overrides(&store, &settings), ..Wishes::default() };
+    let settings = Arc::new(settings);
+    let mut ctx = Context {
+        bus,
+        tasks: Tasks::default(),
+        pool: Arc::new(Pool::new(store.clone(), wishes)),
+        roots: Arc::new(Mutex::new(Roots::new(store.clone()))),
+        store,
+        settings: settings.clone(),
+        dir,
+        news: news_in,
+    };
+    for cache in &pushed {
+        caches::announce(&mut ctx, cache);
+    }
+    let _ = record::prune(&settings.output.state_dir, record::KEEP);
+    let building = Building::new(&mut ctx, History::load(&settings.output.state_dir));
+    let evaluation = Evaluation::begin(&mut ctx, selection, flake, nix);
+    let fetch_roots = settings.build.download || settings.build.out_link.is_some();
+    let readable = pushed.iter().filter(|cache| cache.pull()).cloned().collect();
+    let pushing = match mode {
+        Mode::Run => Pushing::new(&mut ctx, &pushed),
+        Mode::Plan => Pushing::default(),
+    };
+    Ok(Driver {
+        optional: caches::optional(&ctx.store, &settings),
+        ctx,
+        mode,
+        signals,
+        news,
+        evaluation,
+        planning: Planning::new(fetch_roots, readable),
+        building,
+        pushing,
+        attrs: Attrs::default(),
+        outcomes: std::collections::BTreeMap::new(),
+        left_out: std::collections::BTreeMap::new(),
+        stopping: 0,
+        push_until: None,
+        links_made: false,
+        error: None,
+    })
+}
+
+/// What is pushed without a signature is taken by nobody who checks them.
+fn warn_of_unsigned(bus: &mut Bus, settings: &Settings, pushed: &[Arc<crate::store::cache::Cache>]) {
+    for cache in pushed.iter().filter(|cache| cache.sink().is_some_and(|sink| sink.keys().is_empty())) {
+        let asked = settings.caches.iter().any(|settings| settings.push != PushWhen::No);
+        if asked {
+            bus.warn(
+                format!("what is pushed to {} is not signed", cache.name()),
+                Some(
+                    "add ?secret-key=FILE to its URL, or secret-key to drover.toml; nix key generate-secret makes one",
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The embedded Nix code and the lines that are typed into a repl. Does not run anything.
+//!
+//! Data goes in as JSON inside one quoted string, and comes out as one line of JSON behind a marker. The repl echoes
+//! what it is given, so no typed line may contain a marker: all of them start with `@`, which is escaped on the way in.
+
+use serde_json::Value;
+
+use crate::id::Kind;
+
+/// What runs inside the evaluators.
+pub const EVAL: &str = include_str!("../../nix/eval/eval.nix");
+
+/// Name of the file that the code becomes in the store; positions in it are drover's own.
+pub const FILE: &str = "drover-eval.nix";
+
+/// The variable that holds the code in a repl; flakes are unlikely to have an output of this name. Short, since the repl
+/// reads byte by byte (2.7 µs each, most of what an easy question costs).
+const NAME: &str = "__d";
+
+/// A Nix string literal on one line without `@` or control characters, for text that is JSON.
+#[must_use]
+pub fn string(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() + 16);
+    out.push('"');
+    for c in json.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '$' => out.push_str("\\$"),
+            // As JSON escapes, which mean the same inside JSON strings; JSON has these nowhere else.
+            c if c == '@' || c.is_control() || !c.is_ascii() => {
+                let mut units = [0; 2];
+                for unit in c.encode_utf16(&mut units) {
+                    out.push_str(&format!("\\\\u{unit:04x}"));
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A Nix string literal on one line, for any text without NUL.
+fn literal(text: &str) -> String {
+    let escaped =
+        text.replace('\\', "\\\\").replace('"', "\\\"").replace("$", "\\$").replace('\n', "\\n").replace('\t', "\\t");
+    format!("\"{escaped}\"")
+}
+
+/// The line that loads the code. It becomes a file in the store, so that names that the flake brings into the repl's
+/// scope mean nothing in it.
+#[must_use]
+pub fn load() -> String {
+    // Comments would only make the line longer.
+    let code: Vec<&str> = EVAL.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    format!("{NAME} = import (__toFile \"{FILE}\" {})", literal(&code.join("\n")))
+}
+
+/// One question: a function of the code, the output that it is asked about, its arguments.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// Name of the function.
+    pub function: &'static str,
+    /// The flake output; `None` for functions that need none.
+    pub output: Option<String>,
+    /// The arguments, an object.
+    pub arguments: Value,
+}
+
+/// The lines that ask a question: the second says that the answer is over, also after an error.
+#[must_use]
+pub fn ask(id: u64, question: &Question) -> String {
+    let arguments = string(&question.arguments.to_string());
+    // The repl knows outputs only as variables. One that the flake lacks falls through to the `with`.
+    let root = match question.output.as_deref() {
+        None => String::new(),
+        Some(output) if Kind::of_output(output).is_some() => format!(" (with {NAME}.none; {output})"),
+        Some(output) => format!(" (with {{ {output} = {NAME}.absent; }}; {output})"),
+    };
+    let function = question.function;
+    format!(":p {NAME}.reply \"{id}\" ({NAME}.{function}{root} (__fromJSON {arguments}))\n:p {NAME}.end \"{id}\"\n")
+}
+
+/// What a line that the repl printed means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Printed<'a> {
+    /// The answer to a question, as JSON.
+    Answer(u64, &'a str),
+    /// All of the answer to a question has been printed.
+    End(u64),
+}
+
+/// Reads a line from standard output; `None` for echo, prompts and empty lines.
+#[must_use]
+pub fn printed(line: &str) -> Option<Printed<'_>> {
+    if let Some(rest) = line.strip_prefix("@drover-answer:") {
+        let (id, json) = rest.split_once(' ')?;
+        return Some(Printed::Answer(id.parse().ok()?, json));
+    }
+    let id = line.strip_prefix("@drover-end:")?;
+    Some(Printed::End(id.trim().parse().ok()?))
+}
+
+/// Whether an output name can be a variable in the repl; Nix reaches no other.
+#[must_use]
+pub fn is_variable(name: &str) -> bool {
+    const KEYWORDS: [&str; 10] = ["if", "then", "else", "assert", "with", "let", "in", "rec", "inherit", "or"];
+    let mut chars = name.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '\''))
+        && !KEYWORDS.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_contains_no_marker() {
+        let question = Question {
+            function: "drv",
+            output: Some("packages".into()),
+            arguments: serde_json::json!({"path": ["@drover-end:1", "a\nb\t${x}\"\\", "ü"]}),
+        };
+        let text = ask(7, &question);
+        assert!(!text.contains('@'), "{text}");
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.contains(r"\\u00fc"), "{text}");
+        assert!(!load().contains("@drover-answer"));
+        assert_eq!(load().lines().count(), 1);
+    }
+
+    #[test]
+    fn comments_stand_on_lines_of_their_own() {
+        // `load` drops lines that start with #; inside a string that would change the code.
+        assert!(EVAL.lines().filter(|line| line.contains('#')).all(|line| line.trim_start().starts_with('#')));
+        assert!(!EVAL.contains("''"), "multi-line strings could hold lines that start with #");
+    }
+
+    #[test]
+    fn every_kind_has_a_stand_in() {
+        for kind in Kind::LISTED.into_iter().chain([Kind::LegacyPackages]) {
+            assert!(EVAL.contains(&format!("    {} = absent;", kind.output())), "{}", kind.output());
+        }
+    }
+
+    #[test]
+    fn answers_are_read() {
+        assert_eq!(printed("@drover-answer:3 {\"a\":1}"), Some(Printed::Answer(3, "{\"a\":1}")));
+        assert_eq!(printed("@drover-end:3"), Some(Printed::End(3)));
+        assert_eq!(printed("nix-repl> :p x"), None);
+        assert_eq!(printed("@drover-answer:x y"), None);
+    }
+}

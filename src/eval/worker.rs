@@ -1,0 +1,315 @@
+//! One evaluator process: a `nix repl` fed line by line over pipes. Asks one question at a time and tells the answer,
+//! Nix's error, or that the process died. Does not decide what is asked, and does not replace itself: see `seat`.
+//!
+//! The process is killed, never asked to leave: a repl that ends by itself writes a history file in the user's home.
+
+use std::process::ExitStatus;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+
+use super::expr::{self, Printed, Question};
+use super::flake::{LockError, Locked};
+use super::message::{self, Said};
+use super::nix::Nix;
+use crate::error::{Error, Fault};
+use crate::process::{ProcessError, describe};
+
+/// Longest line that is read from an evaluator, in bytes; the names of a package set are one line.
+const LINE_LIMIT: usize = 64 << 20;
+/// How long a dead process's standard error is read.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
+/// Most texts that are kept of what one question made Nix say.
+const SAID_LIMIT: usize = 1000;
+
+/// Reads lines of bounded length; may be dropped between two bytes and called again.
+struct Lines<R> {
+    pipe: BufReader<R>,
+    line: Vec<u8>,
+}
+
+impl<R: tokio::io::AsyncRead + Unpin> Lines<R> {
+    fn new(pipe: R) -> Self {
+        Self { pipe: BufReader::with_capacity(64 << 10, pipe), line: Vec::new() }
+    }
+
+    /// The next line without its end; `None` at the end of the stream. What is too long is cut.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            let chunk = match self.pipe.fill_buf().await {
+                Ok(chunk) if !chunk.is_empty() => chunk,
+                _ if self.line.is_empty() => return None,
+                _ => break,
+            };
+            let end = chunk.iter().position(|&byte| byte == b'\n');
+            let taken = end.unwrap_or(chunk.len());
+            let room = LINE_LIMIT.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&chunk[..taken.min(room)]);
+            let used = taken + usize::from(end.is_some());
+            self.pipe.consume(used);
+            if end.is_some() {
+                break;
+            }
+        }
+        let line = String::from_utf8_lossy(&self.line).trim_end_matches('\r').to_owned();
+        self.line.clear();
+        Some(line)
+    }
+}
+
+/// A running evaluator.
+pub struct Worker {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: Lines<ChildStdout>,
+    stderr: Lines<ChildStderr>,
+    command: String,
+    asked: u64,
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub struct Reply {
+    /// The answer; or Nix's error, without colour.
+    pub answer: Result<Value, String>,
+    /// Warnings meanwhile.
+    pub warnings: Vec<String>,
+}
+
+/// The process ended in the middle of a question.
+#[derive(Debug)]
+pub struct Died {
+    /// How.
+    pub status: Option<ExitStatus>,
+    /// Its last words.
+    pub words: String,
+}
+
+impl Died {
+    /// Nix ran out of stack: it would again.
+    #[must_use]
+    pub fn is_stack_overflow(&self) -> bool {
+        self.words.contains("stack overflow")
+    }
+
+    /// It ran out of memory, or somebody (most likely the kernel, for want of memory) killed it.
+    #[must_use]
+    pub fn is_memory(&self) -> bool {
+        use std::os::unix::process::ExitStatusExt as _;
+        ["out of memory", "Out of memory", "Too many heap sections", "bad_alloc"].iter().any(|w| self.words.contains(w))
+            || self.status.and_then(|status| status.signal()) == Some(9)
+    }
+
+    /// `was killed by signal 9: last words`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let how = self.status.map_or_else(|| "ended".to_owned(), describe);
+        if self.words.is_empty() { how } else { format!("{how}: {}", self.words) }
+    }
+}
+
+/// Why no evaluator could be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The process could not be started.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// Nix does not load the flake.
+    #[error("cannot evaluate flake '{reference}': {message}")]
+    Flake {
+        /// The reference that was evaluated.
+        reference: String,
+        /// What Nix says.
+        message: String,
+        /// Where.
+        position: Option<String>,
+    },
+    /// It has loaded another tree than the one that was locked.
+    #[error(transparent)]
+    Changed(LockError),
+    /// The process does not behave like `nix repl`.
+    #[error("'{command}' does not answer as 'nix repl' does: {cause}")]
+    Protocol {
+        /// The whole command line.
+        command: String,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+impl StartError {
+    /// For people, with a way out.
+    #[must_use]
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Changed(error) => error.into_error(),
+            Self::Process(error) => LockError::from(error).into_error(),
+            Self::Flake { ref reference, ref position, .. } => {
+                let mut error = Error::from_chain(Fault::Eval, &self).hint(format!("nix flake show '{reference}'"));
+                if let Some(position) = position {
+                    error.message = format!("{}\nat {position}", error.message);
+                }
+                error
+            }
+            Self::Protocol { .. } => {
+                Error::from_chain(Fault::Bug, &self).hint("nix --version    (2.26 and 2.34 are tested)")
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// Starts a process, loads the flake and the code into it, and makes sure that it is the locked tree that it has
+    /// loaded.
+    pub async fn start(nix: &Nix, locked: &Locked, impure: bool) -> Result<Self, StartError> {
+        let purity = if impure { "--impure" } else { "--pure-eval" };
+        let cmd = nix
+            // Without the whole trace the positions that matter may be left out of it.
+            .cmd(&["repl", purity, "--no-write-lock-file", "--show-trace"])
+            .args(locked.args())
+            // Else readline draws the line that it reads.
+            .env("TERM", "dumb")
+            .args(["--", &locked.locked_ref]);
+        let mut child = cmd.spawn()?;
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(StartError::Protocol { command: cmd.to_string(), cause: "it has no pipes".into() });
+        };
+        let command = cmd.to_string();
+        let mut worker =
+            Self { child, stdin, stdout: Lines::new(stdout), stderr: Lines::new(stderr), command, asked: 0 };
+        worker.load(locked, impure).await?;
+        Ok(worker)
+    }
+
+    async fn load(&mut self, locked: &Locked, impure: bool) -> Result<(), StartError> {
+        let question = Question {
+            function: if impure { "exists" } else { "loaded" },
+            output: impure.then(|| "packages".to_owned()),
+            arguments: if impure {
+                serde_json::json!({ "path": [] })
+            } else {
+                serde_json::json!({ "path": locked.source() })
+            },
+        };
+        let line = format!("{}\n", expr::load());
+        let reply = match self.exchange(&line, &question).await {
+            Ok(reply) => reply,
+            Err(died) => return Err(self.not_loaded(locked, &died.words, Some(&died))),
+        };
+        match reply.answer {
+            Ok(_) if impure => Ok(()),
+            Ok(answer) if answer.get("loaded").and_then(Value::as_bool) == Some(true) => Ok(()),
+            Ok(answer) if answer.get("loaded").is_some() => {
+                Err(StartError::Changed(LockError::Changed { reference: locked.original.clone() }))
+            }
+            Ok(answer) => {
+                Err(StartError::Protocol { command: self.command.clone(), cause: format!("it says {answer}") })
+            }
+            Err(error) => Err(self.not_loaded(locked, &error, None)),
+        }
+    }
+
+    /// Why the flake is not loaded. A source that no longer has the hash that it was locked with has changed.
+    fn not_loaded(&self, locked: &Locked, error: &str, died: Option<&Died>) -> StartError {
+        if error.contains("NAR hash mismatch") || error.contains("'lastModified' attribute mismatch") {
+            return StartError::Changed(LockError::Changed { reference: locked.original.clone() });
+        }
+        let explained = message::explain(error, |_| false);
+        if explained.message.is_empty() {
+            let cause = died.map_or_else(|| "it says nothing".to_owned(), Died::describe);
+            return StartError::Protocol { command: self.command.clone(), cause };
+        }
+        StartError::Flake {
+            reference: locked.locked_ref.clone(),
+            message: explained.message,
+            position: explained.position.map(|at| message::relative(&at, &locked.roots())),
+        }
+    }
+
+    /// Asks a question and waits for its answer.
+    pub async fn ask(&mut self, question: &Question) -> Result<Reply, Died> {
+        self.exchange("", question).await
+    }
+
+    async fn exchange(&mut self, before: &str, question: &Question) -> Result<Reply, Died> {
+        self.asked += 1;
+        let id = self.asked;
+        let text = format!("{before}{}", expr::ask(id, question));
+        let mut reply = Reply { answer: Err(String::new()), warnings: Vec::new() };
+        let mut errors: Vec<String> = Vec::new();
+        let mut others: Vec<String> = Vec::new();
+        let mut answer = None;
+
+        let Self { stdin, stdout, stderr, .. } = self;
+        let mut write = std::pin::pin!(async {
+            // If the process is gone, its silence says so.
+            if stdin.write_all(text.as_bytes()).await.is_ok() {
+                let _ = stdin.flush().await;
+            }
+        });
+        let (mut written, mut out_over, mut err_over) = (false, false, false);
+        let mut dead = false;
+        while !(dead || (out_over && err_over)) {
+            tokio::select! {
+                () = &mut write, if !written => written = true,
+                line = stdout.next(), if !out_over => match line.as_deref().map(expr::printed) {
+                    None => dead = true,
+                    Some(Some(Printed::Answer(of, json))) if of == id => answer = Some(json.to_owned()),
+                    Some(Some(Printed::End(of))) if of == id => out_over = true,
+                    Some(_) => {}
+                },
+                line = stderr.next(), if !err_over => match line.as_deref().map(message::line) {
+                    None => { err_over = true; dead = !out_over; }
+                    Some(Some(Said::Trace(text))) => match expr::printed(&text) {
+                        Some(Printed::End(of)) if of == id => err_over = true,
+                        _ => tracing::debug!(trace = %text, "traced"),
+                    },
+                    Some(Some(Said::Error(text))) if errors.len() < SAID_LIMIT => errors.push(text),
+                    Some(Some(Said::Warning(text))) if reply.warnings.len() < SAID_LIMIT => reply.warnings.push(text),
+                    Some(Some(Said::Other(text))) if others.len() < SAID_LIMIT => others.push(text),
+                    Some(_) => {}
+                },
+            }
+        }
+        if dead {
+            // Its last words are in the pipe. A grandchild may hold the pipe open, so this may not take for ever.
+            let drain = async {
+                while let Some(line) = stderr.next().await {
+                    match message::line(&line) {
+                        Some(Said::Error(text)) => errors.push(text),
+                        Some(Said::Other(text)) if others.len() < SAID_LIMIT => others.push(text),
+                        _ => {}
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(LAST_WORDS, drain).await;
+            let _ = self.child.start_kill();
+            let status = self.child.wait().await.ok();
+            let words = errors.pop().or_else(|| others.pop()).unwrap_or_default();
+            return Err(Died { status, words });
+        }
+        reply.answer = match answer.as_deref().map(serde_json::from_str) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => Err(format!("error: cannot read the evaluator's answer: {error}")),
+            None => Err(errors.pop().unwrap_or_else(|| "error: Nix gave neither an answer nor an error".to_owned())),
+        };
+        Ok(reply)
+    }
+
+    /// The process id; `None` once it has ended.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Memory that the process holds now, in bytes; `None` where the system does not say.
+    #[must_use]
+    pub fn resident(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib * 1024)
+    }
+}

@@ -1,0 +1,127 @@
+//! Derivations: reads a .drv and answers what drover wants to know of one. The format itself is `nix-derivation`'s.
+
+use std::collections::BTreeMap;
+
+pub use nix_derivation::{Derivation, Output};
+use nix_derivation::{Error, StructuredAttrs};
+
+use crate::id::{StoreDir, StorePath, System};
+
+/// A .drv cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DrvError {
+    /// Its path does not end in `.drv`.
+    #[error("{0} is not a derivation")]
+    NotADrv(StorePath),
+    /// It does not parse.
+    #[error("cannot parse {path}")]
+    Parse {
+        /// Which.
+        path: StorePath,
+        /// Why.
+        source: Error,
+    },
+}
+
+/// Parses the content of the .drv at this path.
+pub fn parse(bytes: &[u8], path: &StorePath, dir: &StoreDir) -> Result<Derivation, DrvError> {
+    let name = path.name().strip_suffix(".drv").ok_or_else(|| DrvError::NotADrv(path.clone()))?;
+    Derivation::from_aterm_bytes_in(bytes, name, dir.clone())
+        .map_err(|source| DrvError::Parse { path: path.clone(), source })
+}
+
+/// What a machine must offer to build it: `requiredSystemFeatures`.
+#[must_use]
+pub fn required_features(drv: &Derivation) -> Vec<String> {
+    const NAME: &str = "requiredSystemFeatures";
+    if let Some(attrs) = drv.structured_attrs() {
+        let Some(list) = attrs.get(NAME).and_then(|value| value.as_array()) else { return Vec::new() };
+        return list.iter().filter_map(|value| value.as_str()).map(str::to_owned).collect();
+    }
+    let value = drv.environment().get(NAME).map(Vec::as_slice).unwrap_or_default();
+    String::from_utf8_lossy(value).split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+/// Whether it is so small that it should be built where its inputs are: `preferLocalBuild`.
+#[must_use]
+pub fn prefers_local(drv: &Derivation) -> bool {
+    flag(drv, "preferLocalBuild").unwrap_or(false)
+}
+
+/// Whether caches may be asked for its outputs: `allowSubstitutes`, unless it is there and not true.
+#[must_use]
+pub fn allows_substitutes(drv: &Derivation) -> bool {
+    flag(drv, "allowSubstitutes").unwrap_or(true)
+}
+
+/// A boolean attribute; Nix turns `true` into `1` and `false` into an empty variable.
+fn flag(drv: &Derivation, name: &str) -> Option<bool> {
+    let structured = |attrs: &StructuredAttrs| attrs.get(name).map(|value| value.as_bool().unwrap_or(false));
+    match drv.structured_attrs() {
+        Some(attrs) => structured(attrs),
+        None => drv.environment().get(name).map(|value| value.as_slice() == b"1"),
+    }
+}
+
+/// Whether Nix itself is the builder (`builtin:fetchurl`): every machine can build it.
+#[must_use]
+pub fn is_builtin(drv: &Derivation) -> bool {
+    drv.builder().starts_with("builtin:")
+}
+
+/// Its platform; `builtin` is every machine's.
+#[must_use]
+pub fn system(drv: &Derivation) -> System {
+    System(drv.system().to_owned())
+}
+
+/// Whether its output is known by its hash, so that nobody needs to be trusted with it.
+#[must_use]
+pub fn is_fixed_output(drv: &Derivation) -> bool {
+    drv.outputs().values().any(|output| matches!(output, Output::Fixed { .. }))
+}
+
+/// Whether an input is a derivation that another one makes.
+#[must_use]
+pub fn has_dynamic_inputs(drv: &Derivation) -> bool {
+    drv.input_derivations().values().any(nix_derivation::InputDerivation::is_dynamic)
+}
+
+/// Output name → path; `None` where it is only known after building.
+pub fn output_paths(drv: &Derivation) -> Result<BTreeMap<String, Option<StorePath>>, Error> {
+    let path =
+        |(name, output): (&String, &Output)| Ok((name.clone(), output.path_in(drv.store_dir(), drv.name(), name)?));
+    drv.outputs().iter().map(path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix_derivation::DerivationBuilder;
+
+    fn built(with: impl FnOnce(DerivationBuilder) -> DerivationBuilder) -> Derivation {
+        let builder = DerivationBuilder::new("x", "x86_64-linux", "/bin/sh").input_addressed_output("out");
+        let bytes = with(builder).build().unwrap().to_aterm_bytes();
+        let path = StorePath::from_basename(b"00000000000000000000000000000000-x.drv").unwrap();
+        parse(&bytes, &path, &StoreDir::default()).unwrap()
+    }
+
+    #[test]
+    fn flags_of_plain_derivations() {
+        let plain = built(|b| b);
+        assert!(!prefers_local(&plain) && allows_substitutes(&plain) && required_features(&plain).is_empty());
+        let set = built(|b| {
+            b.environment("preferLocalBuild", "1")
+                .environment("allowSubstitutes", "")
+                .environment("requiredSystemFeatures", "kvm  big-parallel ")
+        });
+        assert!(prefers_local(&set) && !allows_substitutes(&set));
+        assert_eq!(required_features(&set), ["kvm", "big-parallel"]);
+    }
+
+    #[test]
+    fn a_path_that_is_no_drv_is_refused() {
+        let path = StorePath::from_basename(b"00000000000000000000000000000000-x").unwrap();
+        assert!(matches!(parse(b"", &path, &StoreDir::default()), Err(DrvError::NotADrv(_))));
+    }
+}

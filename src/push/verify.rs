@@ -1,0 +1,90 @@
+//! Reads back what was pushed: is it really there, whole, signed, and with all that it refers to?
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::info::PathInfo;
+use crate::event::{Fact, Failure};
+use crate::id::{CacheId, StoreDir, StorePath};
+use crate::nix_compat::narinfo::{NarInfo, TrustedPublicKey};
+use crate::store::cache::{Cache, Held};
+
+/// What a cache really holds of what was pushed to it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// Paths that are there.
+    pub present: BTreeSet<StorePath>,
+    /// Paths that are not, or not whole, and why.
+    pub missing: BTreeMap<StorePath, String>,
+}
+
+impl Verified {
+    /// The same as an event.
+    #[must_use]
+    pub fn fact(&self, cache: CacheId, store_dir: &StoreDir) -> Fact {
+        let missing = self.missing.keys().map(|path| store_dir.render_path(path).into()).collect();
+        Fact::PushVerified { cache, present: u32::try_from(self.present.len()).unwrap_or(u32::MAX), missing }
+    }
+}
+
+/// Reads every record anew. Of each path of `uploaded` it must name the NAR hash that the store says and our keys must
+/// have signed it; of a path of `already`, which was there before, another build and other signatures are fine. Of
+/// both, the NAR must be there with the right size, and what an uploaded path refers to must be in this cache or
+/// `held` by other caches.
+pub async fn verify(
+    cache: &Cache,
+    uploaded: &[PathInfo],
+    already: &BTreeSet<StorePath>,
+    held: &BTreeSet<StorePath>,
+) -> Verified {
+    let keys: Vec<TrustedPublicKey> =
+        cache.sink().map(|sink| sink.keys().iter().map(|key| key.public_key()).collect()).unwrap_or_default();
+    let mut missing = BTreeMap::new();
+    let mut there = BTreeSet::new();
+    let paths: Vec<_> = uploaded.iter().map(|info| info.path.clone()).collect();
+    for (info, answer) in uploaded.iter().zip(cache.inspect(&paths).await) {
+        match has_nar(answer).and_then(|record| is_ours(info, &record, &keys)) {
+            Ok(()) => there.insert(info.path.clone()),
+            Err(why) => missing.insert(info.path.clone(), why).is_some(),
+        };
+    }
+    let mut before = already.clone();
+    let references = uploaded.iter().flat_map(PathInfo::others).filter(|path| !held.contains(*path));
+    before.extend(references.filter(|path| !there.contains(*path) && !missing.contains_key(*path)).cloned());
+    let before: Vec<_> = before.into_iter().filter(|path| !there.contains(path)).collect();
+    for (path, answer) in before.iter().zip(cache.inspect(&before).await) {
+        match has_nar(answer) {
+            Ok(_) => there.insert(path.clone()),
+            Err(why) if already.contains(path) => missing.insert(path.clone(), why).is_some(),
+            Err(_) => false,
+        };
+    }
+    let mut present: BTreeSet<_> = there.intersection(already).cloned().collect();
+    for info in uploaded.iter().filter(|info| there.contains(&info.path)) {
+        match info.others().find(|reference| !there.contains(*reference) && !held.contains(*reference)) {
+            None => present.insert(info.path.clone()),
+            Some(gone) => {
+                let why = format!("it refers to {}, which is in no cache", gone.to_basename());
+                missing.insert(info.path.clone(), why).is_some()
+            }
+        };
+    }
+    Verified { present, missing }
+}
+
+/// The record, if its NAR is there too.
+fn has_nar(answer: Result<Option<Held>, Failure>) -> Result<Box<NarInfo>, String> {
+    match answer {
+        Ok(Some(Held { info, nar: true })) => Ok(info),
+        Ok(Some(Held { info, nar: false })) => Err(format!("its NAR {} is not there, or not whole", info.url())),
+        Ok(None) => Err("the cache does not have it".to_owned()),
+        Err(failure) => Err(failure.message.to_string()),
+    }
+}
+
+fn is_ours(info: &PathInfo, record: &NarInfo, keys: &[TrustedPublicKey]) -> Result<(), String> {
+    if *record.nar_hash() != info.nar_hash || record.nar_size() != info.nar_size {
+        return Err("the cache has another build of it".to_owned());
+    }
+    let signed = keys.iter().all(|key| record.has_valid_signature(record.store_dir(), std::slice::from_ref(key)));
+    if signed { Ok(()) } else { Err("it is not signed with our key".to_owned()) }
+}

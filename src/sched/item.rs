@@ -1,0 +1,161 @@
+//! The vocabulary of the scheduler: what goes in and what comes out.
+
+use crate::event::{AttemptEnd, DrvOutcome, Failure};
+use crate::graph::Work;
+use crate::id::{AttemptId, BuilderId, DrvId, System};
+
+use super::builders::Builder;
+
+/// One drv that is needed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    /// Which drv.
+    pub drv: DrvId,
+    /// Build or fetch.
+    pub work: Work,
+    /// Other items that have to be there before it can start. None are needed for a fetch.
+    pub inputs: Vec<DrvId>,
+    /// Its platform; `builtin` runs anywhere.
+    pub system: System,
+    /// `requiredSystemFeatures`.
+    pub features: Vec<String>,
+    /// Only the local store can build it (opaque drvs).
+    pub local_only: bool,
+    /// Rather on a local builder, if one is free (`preferLocalBuild`).
+    pub prefer_local: bool,
+    /// Expected seconds.
+    pub cost: f64,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// These are needed. An item whose drv is known as a fetch replaces it; anything else known stays as it is.
+    Add(Vec<Item>),
+    /// These are needed and cannot even be tried (their .drv is unreadable).
+    AddFailed(Vec<(DrvId, Failure)>),
+    /// Nothing more will be added, but for answers to [`Action::Replan`].
+    NoMore,
+    /// A builder can be used: new, back, or with other properties than before.
+    BuilderUp(Builder),
+    /// A builder takes nothing new; its attempts go on until the driver says that they ended (as `builder_lost`).
+    BuilderDown {
+        /// Which.
+        builder: BuilderId,
+        /// It may come up again: what only it can build waits for it.
+        back: bool,
+    },
+    /// Every builder that was asked for has been up, or will not be: from now on, what none can take has failed.
+    NoMoreBuilders,
+    /// Somebody else builds the drv of this attempt, or no longer does.
+    Waiting {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// It waits; otherwise it builds (again).
+        waiting: bool,
+    },
+    /// An attempt ended, by itself or because it was stopped.
+    AttemptEnded {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// How.
+        end: AttemptEnd,
+    },
+    /// A fetch ended, by itself or because it was stopped.
+    FetchEnded {
+        /// Whose outputs.
+        drv: DrvId,
+        /// Why it failed, if it did.
+        failure: Option<Failure>,
+    },
+    /// [`Scheduler::next_deadline`](super::Scheduler::next_deadline) has come.
+    Tick,
+    /// Somebody wants to stop. 1: nothing new starts, what runs is stopped and its end awaited. 2: now.
+    Cancel(u8),
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Build a drv there; answered by [`Input::AttemptEnded`].
+    Start {
+        /// Number of this try.
+        attempt: AttemptId,
+        /// Of which drv.
+        drv: DrvId,
+        /// Where.
+        builder: BuilderId,
+    },
+    /// Stop an attempt; answered by [`Input::AttemptEnded`] like any other.
+    Stop {
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// Fetch a drv's outputs; answered by [`Input::FetchEnded`].
+    Fetch {
+        /// Whose outputs.
+        drv: DrvId,
+    },
+    /// Stop a fetch; answered by [`Input::FetchEnded`] like any other.
+    StopFetch {
+        /// Whose outputs.
+        drv: DrvId,
+    },
+    /// A fetch failed: ask the planner, which will add the drv again. Its users keep waiting.
+    Replan {
+        /// Which drv.
+        drv: DrvId,
+    },
+    /// The final word on an item, exactly one for each. Only a drv that was fetched and of which more became
+    /// wanted later is an item again, with a word of its own.
+    Ended {
+        /// Which drv.
+        drv: DrvId,
+        /// How.
+        outcome: DrvOutcome,
+    },
+}
+
+/// What the run wants of the scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Stop at the first drv that failed.
+    pub fail_fast: bool,
+    /// Stop when this many drvs have failed themselves; 0 counts as 1.
+    pub max_failures: Option<u32>,
+    /// How often a drv is tried again, where its end is worth it.
+    pub retries: u32,
+    /// How many fetches run at once; 0 counts as 1.
+    pub fetch_slots: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { fail_fast: false, max_failures: None, retries: 2, fetch_slots: 8 }
+    }
+}
+
+/// How many items there are in each state. The sum is the number of items.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// For an input, a planner's answer, or until it may be tried again.
+    pub waiting: u32,
+    /// For a slot.
+    pub ready: u32,
+    /// On a builder.
+    pub running: u32,
+    /// From a cache.
+    pub fetching: u32,
+    /// Ended as built.
+    pub built: u32,
+    /// Ended as fetched.
+    pub fetched: u32,
+    /// Ended as valid.
+    pub valid: u32,
+    /// Ended by a failure of its own.
+    pub failed: u32,
+    /// Ended by a failure of an input.
+    pub dependency_failed: u32,
+    /// Ended by stopping.
+    pub cancelled: u32,
+}

@@ -1,0 +1,161 @@
+//! Why a cache cannot be used at all. What it says about one path is an [`Answer`](super::Answer), never an error.
+
+use std::path::PathBuf;
+
+use super::keys::SecretKeyError;
+use crate::error::{self, Fault};
+use crate::nix_compat::narinfo::KeyError;
+
+/// A cache could not be opened, or not be written to. URLs in here carry no credentials and no parameters.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// A kind of cache that drover does not speak.
+    #[error("cannot use cache '{url}': '{scheme}' caches are not supported, only file://, http:// and https://")]
+    Scheme {
+        /// The cache.
+        url: String,
+        /// The scheme of its URL; empty for a bare path.
+        scheme: String,
+    },
+    /// The URL, or one of its parameters, cannot be read.
+    #[error("cannot use cache '{url}': {why}")]
+    Url {
+        /// The cache.
+        url: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// There is no `nix-cache-info`.
+    #[error("'{url}' is no binary cache: it has no nix-cache-info")]
+    NotACache {
+        /// The cache.
+        url: String,
+    },
+    /// The cache is for a store in another directory.
+    #[error("cannot use cache '{url}': it is for the store {theirs}, this store is {ours}")]
+    StoreDir {
+        /// The cache.
+        url: String,
+        /// Its store directory.
+        theirs: String,
+        /// The directory of the store in force.
+        ours: String,
+    },
+    /// The server wants other credentials.
+    #[error("cache '{url}' refused the credentials (HTTP status {status})")]
+    Denied {
+        /// The cache.
+        url: String,
+        /// 401, 403 or 407.
+        status: u16,
+    },
+    /// The cache gave no answer.
+    #[error("cache '{url}' gave no answer: {why}")]
+    Unreachable {
+        /// The cache.
+        url: String,
+        /// The last failure.
+        why: String,
+    },
+    /// TLS cannot be set up on this machine.
+    #[error("cannot set up TLS for cache '{url}': {why}")]
+    Tls {
+        /// The cache.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// A secret key is of no use.
+    #[error("cannot use the signing key of cache '{url}'")]
+    SecretKey {
+        /// The cache.
+        url: String,
+        /// Which file, and why.
+        #[source]
+        source: SecretKeyError,
+    },
+    /// A public key is of no use.
+    #[error("cannot use the public key '{key}'")]
+    PublicKey {
+        /// The key, which is no secret.
+        key: String,
+        /// Why.
+        source: KeyError,
+    },
+    /// Drover cannot compress like that.
+    #[error("cannot push to cache '{url}' with compression '{compression}'")]
+    Compression {
+        /// The cache.
+        url: String,
+        /// The name of the compression.
+        compression: String,
+    },
+    /// Drover cannot push there.
+    #[error("cannot push to cache '{url}': only file:// caches can be pushed to")]
+    ReadOnly {
+        /// The cache.
+        url: String,
+    },
+    /// Nothing can be written there.
+    #[error("cannot write to cache '{url}'")]
+    Write {
+        /// The cache.
+        url: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of a `file://` cache could not be read or written.
+    #[error("cannot {act} '{}'", path.display())]
+    Io {
+        /// `read`, `create`, …
+        act: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl From<CacheError> for error::Error {
+    fn from(error: CacheError) -> Self {
+        let (fault, hint) = match &error {
+            CacheError::Scheme { url, scheme } if scheme.is_empty() => {
+                (Fault::Usage, Some(format!("write a directory as file://{url}")))
+            }
+            CacheError::Scheme { .. } | CacheError::Url { .. } => (Fault::Usage, None),
+            CacheError::NotACache { url } if url.starts_with("file:") => (
+                Fault::Usage,
+                Some("check the path; a cache that is pushed to (push = true) is created if it does not exist".into()),
+            ),
+            CacheError::NotACache { url } => {
+                (Fault::Usage, Some(format!("check the URL: {url}/nix-cache-info must exist")))
+            }
+            CacheError::StoreDir { .. } => {
+                (Fault::Usage, Some("remove the cache: its paths cannot be used in this store".into()))
+            }
+            CacheError::Denied { .. } => {
+                (Fault::Usage, Some("put the cache's login into the file that Nix's netrc-file setting names".into()))
+            }
+            CacheError::Unreachable { .. } => (Fault::Unreachable, None),
+            CacheError::Tls { .. } => {
+                (Fault::Usage, Some("set NIX_SSL_CERT_FILE to a file with the certificates to trust".into()))
+            }
+            CacheError::SecretKey { .. } => (
+                Fault::Usage,
+                Some(
+                    "make a key with: nix key generate-secret --key-name NAME-1 > FILE (and give it in secret-key)"
+                        .into(),
+                ),
+            ),
+            CacheError::PublicKey { .. } => (Fault::Usage, Some("a public key reads NAME:BASE64".into())),
+            CacheError::Compression { .. } => (Fault::Usage, Some("use compression = \"zstd\" or \"none\"".into())),
+            CacheError::ReadOnly { .. } | CacheError::Write { .. } => (Fault::Usage, None),
+            CacheError::Io { .. } => (Fault::Unreachable, None),
+        };
+        let edge = error::Error::from_chain(fault, &error);
+        match hint {
+            Some(hint) => edge.hint(hint),
+            None => edge,
+        }
+    }
+}

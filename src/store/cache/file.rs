@@ -1,0 +1,163 @@
+//! A cache in a directory (`file://`): reading records, and writing so that a reader never sees half a file.
+//!
+//! All of it blocks; callers run it on blocking threads.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rayon::prelude::*;
+use tempfile::NamedTempFile;
+
+use super::Held;
+use super::answer::{Answer, Trust, narinfo_name, no_answer};
+use super::error::CacheError;
+use super::info::{self, CacheInfo};
+use crate::event::{Class, Failure};
+use crate::id::{StoreDir, StorePath};
+use crate::nix_compat::narinfo::{MAX_NARINFO_SIZE, NarInfo};
+
+/// A binary cache in a directory.
+#[derive(Debug, Clone)]
+pub(super) struct FileCache {
+    root: PathBuf,
+}
+
+impl FileCache {
+    /// Opens the directory. With `create`, a directory that does not exist or is empty becomes a cache.
+    pub(super) fn open(
+        root: &Path,
+        shown: &str,
+        store_dir: &StoreDir,
+        create: bool,
+    ) -> Result<(Self, CacheInfo), CacheError> {
+        let cache = Self { root: root.to_owned() };
+        let at = root.join(info::NAME);
+        let text = match read_bounded(&at, info::MAX_SIZE) {
+            Ok(Some(text)) => text,
+            Ok(None) if create && is_empty(root) => {
+                let text = CacheInfo::new_file(store_dir.as_str()).into_bytes();
+                let failed = |source| CacheError::Io { act: "create", path: root.to_owned(), source };
+                fs::create_dir_all(root.join("nar")).map_err(failed)?;
+                cache.put(Path::new(info::NAME), &text).map_err(failed)?;
+                text
+            }
+            Ok(None) => return Err(CacheError::NotACache { url: shown.to_owned() }),
+            Err(source) => return Err(CacheError::Io { act: "read", path: at, source }),
+        };
+        let info = CacheInfo::parse(&text).map_err(|why| CacheError::Url { url: shown.to_owned(), why })?;
+        Ok((cache, info))
+    }
+
+    /// Answers for all paths, on all cores.
+    pub(super) fn ask(&self, trust: &Trust, paths: &[StorePath]) -> Vec<Answer> {
+        paths
+            .par_iter()
+            .with_min_len(32)
+            .map(|path| match self.record(path) {
+                Ok(Some(body)) => trust.judge(path, &body),
+                Ok(None) => Answer::Absent,
+                Err(failure) => Answer::NoAnswer(failure),
+            })
+            .collect()
+    }
+
+    /// Reads the records of all paths, and looks for their NARs.
+    pub(super) fn inspect(&self, trust: &Trust, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
+        paths.par_iter().with_min_len(32).map(|path| self.inspect_one(trust, path)).collect()
+    }
+
+    fn inspect_one(&self, trust: &Trust, path: &StorePath) -> Result<Option<Held>, Failure> {
+        let Some(body) = self.record(path)? else { return Ok(None) };
+        let info = Box::new(trust.read(path, &body)?);
+        let size = self
+            .file_size(info.url())
+            .map_err(|error| no_answer(Class::Cache, format!("cannot look at '{}': {error}", info.url())))?;
+        let nar = size.is_some_and(|size| info.file_size().is_none_or(|expected| expected == size));
+        Ok(Some(Held { info, nar }))
+    }
+
+    /// The body of a path's record.
+    fn record(&self, path: &StorePath) -> Result<Option<Vec<u8>>, Failure> {
+        let at = self.root.join(narinfo_name(path));
+        read_bounded(&at, MAX_NARINFO_SIZE)
+            .map_err(|error| no_answer(Class::Cache, format!("cannot read '{}': {error}", at.display())))
+    }
+
+    /// The size of the file that a record's `URL` names; `None` if it is not there. A URL that leaves the directory
+    /// counts as not there.
+    fn file_size(&self, url: &str) -> io::Result<Option<u64>> {
+        let inside = Path::new(url).components().all(|part| matches!(part, Component::Normal(_)));
+        if !inside {
+            return Ok(None);
+        }
+        match fs::metadata(self.root.join(url)) {
+            Ok(meta) => Ok(meta.is_file().then_some(meta.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A temporary file on the same file system, removed when dropped; readable by all once it is placed.
+    pub(super) fn spool(&self) -> io::Result<NamedTempFile> {
+        let dir = self.root.join("nar");
+        match spool_in(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&dir)?;
+                spool_in(&dir)
+            }
+            other => other,
+        }
+    }
+
+    /// Gives a spooled file its name. `false` if one of that name and size was there already.
+    pub(super) fn place(&self, spooled: NamedTempFile, name: &str) -> io::Result<bool> {
+        let size = spooled.as_file().metadata()?.len();
+        if self.file_size(name)? == Some(size) {
+            return Ok(false);
+        }
+        spooled.persist(self.root.join(name)).map_err(|error| error.error)?;
+        Ok(true)
+    }
+
+    /// Writes a record, atomically.
+    pub(super) fn put_narinfo(&self, info: &NarInfo) -> io::Result<()> {
+        self.put(Path::new(&narinfo_name(info.store_path())), &info.to_canonical_bytes())
+    }
+
+    fn put(&self, name: &Path, body: &[u8]) -> io::Result<()> {
+        let mut file = spool_in(&self.root)?;
+        file.write_all(body)?;
+        file.persist(self.root.join(name)).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+fn spool_in(dir: &Path) -> io::Result<NamedTempFile> {
+    // The umask takes away what others must not do; a temporary file's usual 0600 would stay with the cache.
+    tempfile::Builder::new().prefix(".drover-").permissions(Permissions::from_mode(0o666)).tempfile_in(dir)
+}
+
+/// Whether a directory holds nothing, or is not there.
+fn is_empty(dir: &Path) -> bool {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// A whole file of at most `limit` bytes; `None` if it is not there.
+fn read_bounded(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut body = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut body)?;
+    if body.len() > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {limit} bytes")));
+    }
+    Ok(Some(body))
+}

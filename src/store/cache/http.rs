@@ -1,0 +1,433 @@
+//! A cache on a server (`http://`, `https://`): many small requests in flight, tried again with patience.
+//!
+//! Statuses: 404 and 410 are "absent"; a 403 that looks like a bucket which may not be listed too, as in Nix; any
+//! other 401, 403 and 407 is a refused login; 408, 429 and 5xx are tried again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, StatusCode, Url};
+
+use super::answer::{Answer, Trust, narinfo_name, no_answer};
+use super::error::CacheError;
+use super::info::{self, CacheInfo};
+use super::netrc::Login;
+use super::retry::{Gate, Health, Patience};
+use super::{Held, OpenContext};
+use crate::event::{Class, Failure};
+use crate::id::StorePath;
+use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
+
+/// Longest wait that a server can ask for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
+
+/// Futures of one batch that exist at once; the gate bounds what is really in flight.
+const WINDOW: usize = 256;
+
+/// A binary cache on a server.
+pub(super) struct HttpCache {
+    client: Client,
+    base: Url,
+    shown: String,
+    auth: Option<HeaderValue>,
+    patience: Patience,
+    gate: Gate,
+    health: Health,
+    requests: AtomicU64,
+}
+
+impl std::fmt::Debug for HttpCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpCache").field("url", &self.shown).finish_non_exhaustive()
+    }
+}
+
+/// What one request came to.
+enum Outcome {
+    Found(Vec<u8>),
+    Missing,
+    /// May be better next time.
+    Again {
+        failure: Failure,
+        throttled: bool,
+        floor: Option<Duration>,
+        timed_out: bool,
+    },
+    /// Will not be better next time.
+    Refused {
+        failure: Failure,
+        status: u16,
+    },
+}
+
+/// How a request ended after all its attempts.
+enum Fetched {
+    Found(Vec<u8>),
+    Missing,
+    Refused(Failure, u16),
+    NoAnswer(Failure),
+}
+
+impl HttpCache {
+    /// Connects and reads `nix-cache-info`.
+    pub(super) async fn open(
+        base: Url,
+        login: Option<Login>,
+        shown: &str,
+        context: &OpenContext,
+        patience: Patience,
+    ) -> Result<(Self, CacheInfo), CacheError> {
+        let cache = Self {
+            client: client(&base, shown, context, patience)?,
+            base,
+            shown: shown.to_owned(),
+            auth: login.as_ref().and_then(basic),
+            patience,
+            gate: Gate::new(context.connections),
+            health: Health::default(),
+            requests: AtomicU64::new(0),
+        };
+        let url = || shown.to_owned();
+        match cache.fetch(Method::GET, info::NAME, info::MAX_SIZE, patience.attempts).await {
+            Fetched::Found(text) => {
+                let info = CacheInfo::parse(&text).map_err(|why| CacheError::Url { url: url(), why })?;
+                Ok((cache, info))
+            }
+            Fetched::Missing => Err(CacheError::NotACache { url: url() }),
+            Fetched::Refused(_, status @ (401 | 403 | 407)) => Err(CacheError::Denied { url: url(), status }),
+            Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => {
+                Err(CacheError::Unreachable { url: url(), why: failure.message.to_string() })
+            }
+        }
+    }
+
+    /// Requests sent so far, attempts counted one by one.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Answers for all paths, in their order. If the cache seems to be down, one path is asked first, once.
+    pub(super) async fn ask(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(paths.len());
+        if self.health.is_down()
+            && let Some(first) = paths.first()
+        {
+            answers.push(self.ask_one(trust, first, 1).await);
+        }
+        let rest = paths.get(answers.len()..).unwrap_or_default();
+        let rest = in_order(rest.len(), |at| self.ask_one(trust, &rest[at], self.patience.attempts)).await;
+        answers.extend(rest);
+        answers
+    }
+
+    async fn ask_one(&self, trust: &Arc<Trust>, path: &StorePath, attempts: u32) -> Answer {
+        match self.record(path, attempts).await {
+            Ok(Some(body)) => {
+                let (trust, path) = (Arc::clone(trust), path.clone());
+                let judged = tokio::task::spawn_blocking(move || trust.judge(&path, &body)).await;
+                judged.unwrap_or_else(|error| Answer::NoAnswer(no_answer(Class::Internal, error.to_string())))
+            }
+            Ok(None) => Answer::Absent,
+            Err(failure) => Answer::NoAnswer(failure),
+        }
+    }
+
+    /// Reads the records of all paths, and asks for their NARs.
+    pub(super) async fn inspect(&self, trust: &Trust, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
+        in_order(paths.len(), |at| self.inspect_one(trust, &paths[at])).await
+    }
+
+    async fn inspect_one(&self, trust: &Trust, path: &StorePath) -> Result<Option<Held>, Failure> {
+        let Some(body) = self.record(path, self.patience.attempts).await? else { return Ok(None) };
+        let info = Box::new(trust.read(path, &body)?);
+        let nar = match self.fetch(Method::HEAD, info.url(), 0, self.patience.attempts).await {
+            Fetched::Found(_) => true,
+            Fetched::Missing => false,
+            Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => return Err(failure),
+        };
+        Ok(Some(Held { info, nar }))
+    }
+
+    /// The body of a path's record.
+    async fn record(&self, path: &StorePath, attempts: u32) -> Result<Option<Vec<u8>>, Failure> {
+        match self.fetch(Method::GET, &narinfo_name(path), MAX_NARINFO_SIZE, attempts).await {
+            Fetched::Found(body) => Ok(Some(body)),
+            Fetched::Missing => Ok(None),
+            Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => Err(failure),
+        }
+    }
+
+    /// One file, with all the attempts that it takes.
+    async fn fetch(&self, method: Method, name: &str, limit: usize, attempts: u32) -> Fetched {
+        let Ok(url) = self.base.join(name) else {
+            return Fetched::Refused(no_answer(Class::Cache, format!("'{name}' is no URL")), 0);
+        };
+        let mut last = None;
+        let tries = self.try_often(&method, &url, limit, attempts, &mut last);
+        if let Ok(fetched) = tokio::time::timeout(self.patience.path, tries).await {
+            return fetched;
+        }
+        self.health.gave_up();
+        let waited = self.patience.path.as_secs();
+        Fetched::NoAnswer(last.unwrap_or_else(|| no_answer(Class::Network, format!("no answer within {waited} s"))))
+    }
+
+    async fn try_often(
+        &self,
+        method: &Method,
+        url: &Url,
+        limit: usize,
+        attempts: u32,
+        last: &mut Option<Failure>,
+    ) -> Fetched {
+        let mut attempt = 0;
+        loop {
+            let place = self.gate.enter().await;
+            if attempt < attempts && attempts > 1 && self.health.is_down() {
+                let why = || no_answer(Class::Network, "it seems to be down: several requests got no answer");
+                return Fetched::NoAnswer(last.take().unwrap_or_else(why));
+            }
+            attempt += 1;
+            let (failure, throttled, floor) = match self.try_once(method.clone(), url.clone(), limit).await {
+                Outcome::Found(body) => {
+                    self.answered();
+                    return Fetched::Found(body);
+                }
+                Outcome::Missing => {
+                    self.answered();
+                    return Fetched::Missing;
+                }
+                Outcome::Refused { failure, status } => return Fetched::Refused(failure, status),
+                Outcome::Again { failure, throttled, floor, timed_out } => {
+                    if timed_out {
+                        self.health.timed_out();
+                    }
+                    (failure, throttled, floor)
+                }
+            };
+            if throttled {
+                self.gate.throttled(place);
+            } else {
+                drop(place);
+            }
+            if attempt >= attempts {
+                self.health.gave_up();
+                return Fetched::NoAnswer(failure);
+            }
+            tracing::debug!(cache = %self.shown, path = url.path(), attempt, why = %failure.message, "trying again");
+            *last = Some(failure);
+            tokio::time::sleep(self.patience.wait(attempt, throttled, floor)).await;
+        }
+    }
+
+    fn answered(&self) {
+        self.gate.answered();
+        self.health.answered();
+    }
+
+    async fn try_once(&self, method: Method, url: Url, limit: usize) -> Outcome {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        match tokio::time::timeout(self.patience.answer, self.exchange(method, url, limit)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let waited = self.patience.answer.as_secs();
+                let failure = no_answer(Class::Network, format!("no answer within {waited} s"));
+                Outcome::Again { failure, throttled: false, floor: None, timed_out: true }
+            }
+        }
+    }
+
+    async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
+        let mut request = self.client.request(method, url);
+        if let Some(auth) = &self.auth {
+            request = request.header(AUTHORIZATION, auth.clone());
+        }
+        let mut response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return broken(error),
+        };
+        let status = response.status();
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => return Outcome::Missing,
+            StatusCode::FORBIDDEN if is_unlisted_bucket(response.headers()) => return Outcome::Missing,
+            status if status.is_success() => {}
+            status => return bad_status(status, response.headers()),
+        }
+        let encoding = response.headers().get(CONTENT_ENCODING).cloned();
+        let mut body = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() > limit => return garbage("its answer is too long"),
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(error) => return broken(error),
+            }
+        }
+        match decode(encoding.as_ref(), body, limit) {
+            Ok(body) => Outcome::Found(body),
+            Err(why) => garbage(&why),
+        }
+    }
+}
+
+/// Runs `start(0)` … `start(count - 1)`, a window at a time, and gives the results in that order.
+async fn in_order<F: Future>(count: usize, start: impl Fn(usize) -> F) -> Vec<F::Output> {
+    let numbered = |at: usize| {
+        let running = start(at);
+        async move { (at, running.await) }
+    };
+    let mut running: FuturesUnordered<_> = (0..count.min(WINDOW)).map(numbered).collect();
+    let mut next = running.len();
+    let mut results = Vec::with_capacity(count);
+    while let Some(result) = running.next().await {
+        results.push(result);
+        if next < count {
+            running.push(numbered(next));
+            next += 1;
+        }
+    }
+    results.sort_unstable_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// A bucket that may be read but not listed says 403 for what is not there.
+fn is_unlisted_bucket(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-amz-request-id")
+}
+
+fn garbage(why: &str) -> Outcome {
+    Outcome::Refused { failure: no_answer(Class::Cache, why), status: 200 }
+}
+
+/// A transport error. The URL, which may say more than people should see, is left out.
+fn broken(error: reqwest::Error) -> Outcome {
+    let timed_out = error.is_timeout();
+    let failure = no_answer(Class::Network, crate::error::chain(&error.without_url()));
+    Outcome::Again { failure, throttled: false, floor: None, timed_out }
+}
+
+fn bad_status(status: StatusCode, headers: &HeaderMap) -> Outcome {
+    let code = status.as_u16();
+    let failure = |text: String| no_answer(Class::Cache, text);
+    match code {
+        401 | 403 | 407 => {
+            Outcome::Refused { failure: failure(format!("it refused the login (HTTP status {code})")), status: code }
+        }
+        408 | 429 => again(code, headers),
+        501 | 505 | 511 => Outcome::Refused { failure: failure(format!("HTTP status {code}")), status: code },
+        500..=599 => again(code, headers),
+        _ => Outcome::Refused { failure: failure(format!("HTTP status {code}")), status: code },
+    }
+}
+
+fn again(code: u16, headers: &HeaderMap) -> Outcome {
+    let floor = retry_after(headers).map(|floor| floor.min(LONGEST_RETRY_AFTER));
+    let failure = no_answer(Class::Cache, format!("HTTP status {code}"));
+    Outcome::Again { failure, throttled: matches!(code, 429 | 503), floor, timed_out: false }
+}
+
+/// `Retry-After` in seconds, or as a date, which is compared with the server's own clock.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp().as_second());
+    let until = date(text)? - date(headers.get(DATE)?.to_str().ok()?)?;
+    u64::try_from(until).ok().map(Duration::from_secs)
+}
+
+/// Undoes a `Content-Encoding`; caches may store their records compressed (`narinfo-compression`).
+fn decode(encoding: Option<&HeaderValue>, body: Vec<u8>, limit: usize) -> Result<Vec<u8>, String> {
+    use std::io::Read as _;
+    match encoding.map(HeaderValue::as_bytes) {
+        None | Some(b"" | b"identity") => Ok(body),
+        Some(b"zstd") => {
+            let mut plain = Vec::new();
+            zstd::Decoder::new(body.as_slice())
+                .and_then(|decoder| decoder.take(limit as u64 + 1).read_to_end(&mut plain))
+                .map_err(|error| format!("its answer is no zstd: {error}"))?;
+            if plain.len() > limit { Err("its answer is too long".to_owned()) } else { Ok(plain) }
+        }
+        Some(other) => Err(format!("its answer is compressed with '{}'", String::from_utf8_lossy(other))),
+    }
+}
+
+fn basic(login: &Login) -> Option<HeaderValue> {
+    use base64::Engine as _;
+    let token = base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", login.user, login.password));
+    let mut value = HeaderValue::from_str(&format!("Basic {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The client for one cache: rustls with ring, installed by hand for the whole process, once.
+fn client(base: &Url, shown: &str, context: &OpenContext, patience: Patience) -> Result<Client, CacheError> {
+    // An error means that a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let tls = |why: String| CacheError::Tls { url: shown.to_owned(), why };
+    let builder = || {
+        Client::builder()
+            .user_agent(concat!("drover/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(patience.connect)
+            .tcp_nodelay(true)
+            .http2_adaptive_window(true)
+            .referer(false)
+    };
+    let built = match &context.ca_file {
+        Some(file) => {
+            let pem =
+                std::fs::read(file).map_err(|source| CacheError::Io { act: "read", path: file.clone(), source })?;
+            let certs =
+                reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| tls(crate::error::chain(&error)))?;
+            builder().tls_certs_only(certs).build()
+        }
+        None => builder().build(),
+    };
+    match built {
+        // A machine without certificates can still use a cache that needs none.
+        Err(_) if base.scheme() == "http" => builder().tls_certs_only([]).build(),
+        other => other,
+    }
+    .map_err(|error| tls(crate::error::chain(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(retry_after(&headers(&[("retry-after", " 7 ")])), Some(Duration::from_secs(7)));
+        let dated = [("retry-after", "Sat, 21 Nov 2026 11:00:30 GMT"), ("date", "Sat, 21 Nov 2026 11:00:00 GMT")];
+        assert_eq!(retry_after(&headers(&dated)), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after(&headers(&dated[..1])), None);
+        assert_eq!(retry_after(&headers(&[("retry-after", "soon")])), None);
+    }
+
+    #[test]
+    fn encodings_are_undone_within_bounds() {
+        let encode = |name: &'static str| Some(HeaderValue::from_static(name));
+        let zipped = zstd::encode_all([7u8; 5000].as_slice(), 3).unwrap();
+        assert_eq!(decode(encode("zstd").as_ref(), zipped.clone(), 5000).unwrap(), [7u8; 5000]);
+        assert!(decode(encode("zstd").as_ref(), zipped, 4999).is_err());
+        assert!(decode(encode("zstd").as_ref(), b"nonsense".to_vec(), 100).is_err());
+        assert!(decode(encode("br").as_ref(), Vec::new(), 100).unwrap_err().contains("'br'"));
+        assert_eq!(decode(None, b"x".to_vec(), 100).unwrap(), b"x");
+    }
+
+    #[test]
+    fn logins_are_marked_secret() {
+        let value = basic(&Login { user: "me".into(), password: "pw".into() }).unwrap();
+        assert!(value.is_sensitive());
+        assert_eq!(value.as_bytes(), b"Basic bWU6cHc=");
+    }
+}

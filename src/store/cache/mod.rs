@@ -1,0 +1,371 @@
+//! Binary caches: opening one, asking it for many paths, and what it takes to write to one.
+//!
+//! Owns URLs, `nix-cache-info`, logins, retries, signing keys and the files of a `file://` cache. Does not own what an
+//! answer means for the plan (`diff::presence`) or the order of a push (`push::queue`).
+
+mod answer;
+mod error;
+mod file;
+mod http;
+pub mod info;
+pub mod keys;
+mod location;
+mod netrc;
+mod retry;
+mod sink;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use answer::{Answer, Counts, narinfo_name};
+pub use error::CacheError;
+pub use keys::SecretKey;
+pub use retry::Patience;
+pub use sink::{Codec, Sink};
+
+use answer::{Counters, Trust, no_answer};
+use file::FileCache;
+use http::HttpCache;
+use info::CacheInfo;
+use location::{Location, Params, Place};
+
+use crate::event::{Class, Failure};
+use crate::id::{CacheId, StoreDir, StorePath};
+use crate::nix_compat::narinfo::{NarInfo, TrustedPublicKey};
+
+/// A cache as the configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CacheConfig {
+    /// Its name in drover.toml.
+    pub name: Option<String>,
+    /// Where it is, with Nix's own parameters.
+    pub url: String,
+    /// It is asked and read from.
+    pub pull: bool,
+    /// It is pushed to.
+    pub push: bool,
+    /// Lower is asked first; else the URL says, else its `nix-cache-info`.
+    pub priority: Option<i32>,
+    /// A file with the key that signs what is pushed; besides those that the URL names.
+    pub secret_key_file: Option<PathBuf>,
+    /// Keys that its paths are signed with, `NAME:BASE64`.
+    pub public_keys: Vec<String>,
+    /// `zstd` or `none`; else the URL says, else zstd.
+    pub compression: Option<String>,
+    /// Level of the compression.
+    pub compression_level: Option<i32>,
+    /// Its paths need no signature; else the URL says, else they do.
+    pub trusted: Option<bool>,
+}
+
+/// What a cache has to fit to, the same for all caches of a run.
+#[derive(Debug, Clone)]
+pub struct OpenContext {
+    /// The directory of the store that receives the paths.
+    pub store_dir: StoreDir,
+    /// The keys that the receiving store trusts, `NAME:BASE64`.
+    pub trusted_public_keys: Vec<String>,
+    /// Whether the receiving store wants signatures at all.
+    pub require_sigs: bool,
+    /// Whether the receiving store takes the `public_keys` of a cache from drover (it trusts this user).
+    pub accept_cache_keys: bool,
+    /// A netrc file with logins.
+    pub netrc: Option<PathBuf>,
+    /// A file with the certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How patient to be; the URL may say otherwise.
+    pub patience: Patience,
+    /// Requests in flight to one server at most.
+    pub connections: usize,
+}
+
+impl OpenContext {
+    /// For a store in this directory that wants signatures and knows no keys.
+    #[must_use]
+    pub fn new(store_dir: StoreDir) -> Self {
+        Self {
+            store_dir,
+            trusted_public_keys: Vec::new(),
+            require_sigs: true,
+            accept_cache_keys: false,
+            netrc: None,
+            ca_file: None,
+            patience: Patience::default(),
+            connections: 100,
+        }
+    }
+}
+
+/// A binary cache that can be asked.
+#[derive(Debug)]
+pub struct Cache {
+    id: CacheId,
+    name: String,
+    url: String,
+    pull: bool,
+    push: bool,
+    priority: i32,
+    want_mass_query: bool,
+    trust: Arc<Trust>,
+    backend: Backend,
+    sink: Option<Sink>,
+    counters: Counters,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Backend {
+    File(Arc<FileCache>),
+    Http(Box<HttpCache>),
+}
+
+impl Cache {
+    /// Reads the URL, the keys and `nix-cache-info`. A `file://` cache that is pushed to is created if need be.
+    pub async fn open(id: CacheId, config: CacheConfig, context: &OpenContext) -> Result<Self, CacheError> {
+        let location = Location::parse(&config.url)?;
+        let url = location.shown.clone();
+        let params = &location.params;
+        let mut warnings = warnings(params, &url);
+        let keys = read_secret_keys(&config, params, &url)?;
+        let trust = trust(&config, params, context)?;
+        let ours = context.store_dir.as_str();
+        if let Some(theirs) = params.store_dir.as_ref().filter(|theirs| *theirs != ours) {
+            return Err(CacheError::StoreDir { url, theirs: theirs.clone(), ours: ours.to_owned() });
+        }
+        let name = config.name.clone().unwrap_or_else(|| short_name(&location.place));
+        let (backend, info) = open_backend(&location, &config, context, &mut warnings).await?;
+        if let Some(theirs) = info.store_dir.filter(|theirs| theirs != ours) {
+            return Err(CacheError::StoreDir { url, theirs, ours: ours.to_owned() });
+        }
+        let sink = match &backend {
+            _ if !config.push => None,
+            Backend::File(file) => {
+                // Found out now, not after an hour of building.
+                file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
+                if keys.is_empty() {
+                    warnings.push(format!("cache '{url}' has no secret-key: what is pushed to it is not signed"));
+                }
+                Some(Sink::file(Arc::clone(file), keys, context.store_dir.clone(), codec(&config, params, &url)?))
+            }
+            Backend::Http(_) => return Err(CacheError::ReadOnly { url }),
+        };
+        Ok(Self {
+            id,
+            name,
+            url,
+            pull: config.pull,
+            push: config.push,
+            priority: config.priority.or(params.priority).or(info.priority).unwrap_or(0),
+            want_mass_query: params.want_mass_query.unwrap_or(info.want_mass_query),
+            trust: Arc::new(trust),
+            backend,
+            sink,
+            counters: Counters::default(),
+            warnings,
+        })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> CacheId {
+        self.id
+    }
+
+    /// What people call it: its name in drover.toml, else its host, else its directory.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is, without login and parameters.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether it is asked and read from.
+    #[must_use]
+    pub fn pull(&self) -> bool {
+        self.pull
+    }
+
+    /// Whether it is pushed to.
+    #[must_use]
+    pub fn push(&self) -> bool {
+        self.push
+    }
+
+    /// Lower is asked first.
+    #[must_use]
+    pub fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    /// Whether it says that it likes to be asked for many paths at once. It is asked anyway, as in Nix.
+    #[must_use]
+    pub fn want_mass_query(&self) -> bool {
+        self.want_mass_query
+    }
+
+    /// What it was asked for and said so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counters.counts()
+    }
+
+    /// Requests that went over the network, attempts counted one by one.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        match &self.backend {
+            Backend::File(_) => 0,
+            Backend::Http(http) => http.requests(),
+        }
+    }
+
+    /// What a person should know about its URL, one line each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Where pushes to it go; `None` if it is not pushed to.
+    #[must_use]
+    pub fn sink(&self) -> Option<&Sink> {
+        self.sink.as_ref()
+    }
+
+    /// Asks for all paths at once; the answers come in their order. An empty list asks nothing.
+    pub async fn ask(&self, paths: &[StorePath]) -> Vec<Answer> {
+        let answers = match &self.backend {
+            Backend::File(file) => {
+                let (file, trust, asked) = (Arc::clone(file), Arc::clone(&self.trust), paths.to_vec());
+                match tokio::task::spawn_blocking(move || file.ask(&trust, &asked)).await {
+                    Ok(answers) => answers,
+                    Err(error) => vec![Answer::NoAnswer(no_answer(Class::Internal, error.to_string())); paths.len()],
+                }
+            }
+            Backend::Http(http) => http.ask(&self.trust, paths).await,
+        };
+        self.counters.add(&answers);
+        answers
+    }
+
+    /// Reads the records of paths anew, whoever signed them, and looks whether their NARs are there too. For pushing
+    /// to the cache and for checking it; counts nowhere. The answers come in the order of the paths.
+    pub async fn inspect(&self, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
+        match &self.backend {
+            Backend::File(file) => {
+                let (file, trust, asked) = (Arc::clone(file), Arc::clone(&self.trust), paths.to_vec());
+                match tokio::task::spawn_blocking(move || file.inspect(&trust, &asked)).await {
+                    Ok(held) => held,
+                    Err(error) => vec![Err(no_answer(Class::Internal, error.to_string())); paths.len()],
+                }
+            }
+            Backend::Http(http) => http.inspect(&self.trust, paths).await,
+        }
+    }
+}
+
+/// A path that a cache holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Its record.
+    pub info: Box<NarInfo>,
+    /// Whether the NAR that the record names is there, with the size that it names.
+    pub nar: bool,
+}
+
+fn warnings(params: &Params, url: &str) -> Vec<String> {
+    let unknown = params.unknown.iter().map(|name| format!("cache '{url}' has an unknown parameter '{name}'"));
+    let not_done = params.not_done.iter().map(|name| format!("cache '{url}': '{name}' is not done by drover"));
+    unknown.chain(not_done).collect()
+}
+
+/// The keys that sign, each read now so that a bad one is found before anything is built.
+fn read_secret_keys(config: &CacheConfig, params: &Params, url: &str) -> Result<Vec<SecretKey>, CacheError> {
+    if !config.push {
+        return Ok(Vec::new());
+    }
+    let files = config.secret_key_file.iter().chain(&params.secret_keys);
+    files
+        .map(|file| SecretKey::read(file).map_err(|source| CacheError::SecretKey { url: url.to_owned(), source }))
+        .collect()
+}
+
+fn trust(config: &CacheConfig, params: &Params, context: &OpenContext) -> Result<Trust, CacheError> {
+    let own = config.public_keys.iter().map(|key| (key, context.accept_cache_keys));
+    let all = context.trusted_public_keys.iter().map(|key| (key, true)).chain(own);
+    let mut keys = Vec::new();
+    for (text, counts) in all {
+        let key =
+            TrustedPublicKey::parse(text).map_err(|source| CacheError::PublicKey { key: text.clone(), source })?;
+        if counts {
+            keys.push(key);
+        }
+    }
+    let trusted = config.trusted.or(params.trusted).unwrap_or(false);
+    Ok(Trust { store_dir: context.store_dir.clone(), keys, check: context.require_sigs && !trusted })
+}
+
+fn short_name(place: &Place) -> String {
+    match place {
+        Place::File(dir) => dir.file_name().map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned()),
+        Place::Http(url, _) => url.host_str().unwrap_or_default().to_owned(),
+    }
+}
+
+async fn open_backend(
+    location: &Location,
+    config: &CacheConfig,
+    context: &OpenContext,
+    warnings: &mut Vec<String>,
+) -> Result<(Backend, CacheInfo), CacheError> {
+    match &location.place {
+        Place::File(dir) => {
+            let (cache, info) = FileCache::open(dir, &location.shown, &context.store_dir, config.push)?;
+            Ok((Backend::File(Arc::new(cache)), info))
+        }
+        Place::Http(base, login) => {
+            let login = login.clone().or_else(|| {
+                let file = context.netrc.as_ref()?;
+                netrc::login(file, base.host_str().unwrap_or_default()).unwrap_or_else(|error| {
+                    warnings.push(format!("cannot read the netrc file '{}': {error}", file.display()));
+                    None
+                })
+            });
+            let patience = patience(context.patience, &location.params);
+            let (cache, info) = HttpCache::open(base.clone(), login, &location.shown, context, patience).await?;
+            Ok((Backend::Http(Box::new(cache)), info))
+        }
+    }
+}
+
+fn patience(base: Patience, params: &Params) -> Patience {
+    Patience {
+        attempts: params.retry_attempts.unwrap_or(base.attempts).max(1),
+        delay: params.retry_delay.unwrap_or(base.delay),
+        delay_rate_limited: params.retry_delay_rate_limited.unwrap_or(base.delay_rate_limited),
+        max_delay: params.retry_max_delay.unwrap_or(base.max_delay),
+        ..base
+    }
+}
+
+fn codec(config: &CacheConfig, params: &Params, url: &str) -> Result<Codec, CacheError> {
+    let level = config.compression_level.or(params.compression_level).filter(|level| *level != -1);
+    let threads = match params.parallel_compression {
+        Some(false) => 0,
+        _ => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8) as u32),
+    };
+    match config.compression.as_deref().or(params.compression.as_deref()) {
+        None | Some("zstd") => {
+            let level = level.unwrap_or(Codec::DEFAULT_LEVEL);
+            if !zstd::compression_level_range().contains(&level) {
+                let why = format!("zstd has no compression level {level}");
+                return Err(CacheError::Url { url: url.to_owned(), why });
+            }
+            Ok(Codec::Zstd { level, threads })
+        }
+        Some("none") => Ok(Codec::None),
+        Some(other) => Err(CacheError::Compression { url: url.to_owned(), compression: other.to_owned() }),
+    }
+}

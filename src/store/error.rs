@@ -1,0 +1,135 @@
+//! What goes wrong with stores, and what a person can do about it.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Fault};
+use crate::id::StorePath;
+use crate::nix_compat::daemon::DaemonError;
+use crate::nix_compat::drv::DrvError;
+use crate::process::ProcessError;
+
+/// A store could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no Nix.
+    #[error("cannot find Nix: there is no '{program}'")]
+    NoNix {
+        /// What was looked for.
+        program: String,
+    },
+    /// Nix is older than drover can work with.
+    #[error("cannot work with Nix {version}: the oldest supported version is {}.{}", super::settings::OLDEST.0, super::settings::OLDEST.1)]
+    TooOld {
+        /// As Nix says it.
+        version: String,
+    },
+    /// A nix command failed.
+    #[error("cannot ask Nix for its settings")]
+    Command(#[source] ProcessError),
+    /// A nix command printed something else than expected.
+    #[error("cannot understand what '{command}' prints: {what}")]
+    Output {
+        /// The command.
+        command: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The daemon could not be started.
+    #[error("cannot start nix-daemon")]
+    Start(#[source] ProcessError),
+    /// Nobody listens on the daemon's socket.
+    #[error("cannot connect to the Nix daemon at {}", .socket.display())]
+    Socket {
+        /// Where.
+        socket: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An operation failed.
+    #[error("cannot use the store {uri}: {error}{}", as_line(.said))]
+    Daemon {
+        /// Which store.
+        uri: String,
+        /// What went wrong.
+        error: Box<DaemonError>,
+        /// The last that the daemon's process said on stderr.
+        said: String,
+    },
+    /// A .drv could not be read from disk.
+    #[error("cannot read {}", .file.display())]
+    ReadDrv {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A .drv is not in the store.
+    #[error("cannot read {0}: it is not in the store")]
+    NoDrv(StorePath),
+    /// A .drv is broken.
+    #[error(transparent)]
+    Drv(#[from] DrvError),
+}
+
+fn as_line(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("\n{text}") }
+}
+
+impl StoreError {
+    /// Something to type, or to look at.
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::NoNix { .. } => "install Nix (https://nixos.org/download), or put the directory of 'nix' on PATH",
+            Self::TooOld { .. } => "upgrade Nix, or put a newer one first on PATH",
+            Self::Socket { source, .. } => match source.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "your user may not use the daemon: see allowed-users in nix.conf"
+                }
+                _ => {
+                    "start it: systemctl start nix-daemon.socket (macOS: launchctl kickstart system/org.nixos.nix-daemon)"
+                }
+            },
+            Self::Daemon { error, said, .. } => {
+                let told = error.remote().map(|error| error.text()).unwrap_or_default() + said;
+                if told.contains("Permission denied") || told.contains("Read-only file system") {
+                    "the store cannot be written by this user: start nix-daemon, or name another one with --store"
+                } else if told.contains("you are not privileged") {
+                    "add your user to trusted-users in the nix.conf of the daemon"
+                } else if matches!(**error, DaemonError::Protocol { .. }) {
+                    "is that a Nix daemon? A login shell that prints something also spoils the protocol"
+                } else {
+                    return None;
+                }
+            }
+            Self::NoDrv(_) => "evaluate again: it was collected as garbage, or evaluated into another store",
+            Self::Command(_) | Self::Output { .. } | Self::Start(_) | Self::ReadDrv { .. } | Self::Drv(_) => {
+                return None;
+            }
+        };
+        Some(text.to_owned())
+    }
+
+    /// Whether the connection it came from has to be dropped.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::Daemon { error, .. } => error.is_fatal(),
+            _ => true,
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let fault = match &error {
+            StoreError::NoNix { .. } | StoreError::TooOld { .. } => Fault::Usage,
+            _ => Fault::Unreachable,
+        };
+        let hint = error.hint();
+        let edge = Self::from_chain(fault, &error);
+        match hint {
+            Some(hint) => edge.hint(hint),
+            None => edge,
+        }
+    }
+}

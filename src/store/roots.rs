@@ -1,0 +1,106 @@
+//! Keeps paths from the garbage collector for as long as a run needs them: one long connection a store.
+//!
+//! Nothing may be believed to be valid before it is held: what was valid a moment ago may be collected now.
+
+use std::collections::HashSet;
+
+use super::error::StoreError;
+use super::local::LocalStore;
+use super::session::Session;
+use crate::id::StorePath;
+use crate::nix_compat::daemon::DaemonError;
+
+/// A store that connections can be opened to.
+pub trait Connect: Send + Sync {
+    /// A new connection, ready for use.
+    fn connect(&self) -> impl Future<Output = Result<Session, StoreError>> + Send;
+}
+
+impl Connect for LocalStore {
+    fn connect(&self) -> impl Future<Output = Result<Session, StoreError>> + Send {
+        LocalStore::connect(self)
+    }
+}
+
+/// The roots of one run in one store. Dropping it lets everything go.
+#[derive(Debug)]
+pub struct Roots<C> {
+    store: C,
+    session: Option<Session>,
+    held: HashSet<StorePath>,
+}
+
+/// What is to be done on the connection.
+enum Ask {
+    Hold,
+    Valid,
+}
+
+impl<C: Connect> Roots<C> {
+    /// None yet; connects when the first is held.
+    pub fn new(store: C) -> Self {
+        Self { store, session: None, held: HashSet::new() }
+    }
+
+    /// Holds these paths, valid or not.
+    pub async fn hold(&mut self, paths: &[StorePath]) -> Result<(), StoreError> {
+        let new: Vec<StorePath> = paths.iter().filter(|path| !self.held.contains(*path)).cloned().collect();
+        if !new.is_empty() {
+            self.ask(&new, &Ask::Hold).await?;
+        }
+        Ok(())
+    }
+
+    /// Holds these paths, then says which of them are valid; those stay so.
+    pub async fn valid(&mut self, paths: &[StorePath]) -> Result<Vec<bool>, StoreError> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.ask(paths, &Ask::Valid).await
+    }
+
+    /// How many paths are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether none is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Asks, on a new connection if the old one is gone.
+    async fn ask(&mut self, paths: &[StorePath], ask: &Ask) -> Result<Vec<bool>, StoreError> {
+        let had_one = self.session.as_ref().is_some_and(|session| session.is_usable());
+        match self.ask_once(paths, ask).await {
+            Err(error) if had_one && error.is_fatal() => {
+                tracing::debug!(%error, "the connection that holds roots is gone, opening another");
+                self.session = None;
+                self.ask_once(paths, ask).await
+            }
+            other => other,
+        }
+    }
+
+    async fn ask_once(&mut self, paths: &[StorePath], ask: &Ask) -> Result<Vec<bool>, StoreError> {
+        let session = match &mut self.session {
+            Some(session) if session.is_usable() => session,
+            slot => {
+                let mut session = self.store.connect().await?;
+                let held: Vec<StorePath> = self.held.iter().cloned().collect();
+                let again = session.add_temp_roots(&held).await;
+                again.map_err(|error| session.explain(error))?;
+                slot.insert(session)
+            }
+        };
+        let asked: Result<Vec<bool>, DaemonError> = match ask {
+            Ask::Hold => session.add_temp_roots(paths).await.map(|()| Vec::new()),
+            Ask::Valid => session.hold_valid(paths).await,
+        };
+        let answer = asked.map_err(|error| session.explain(error))?;
+        self.held.extend(paths.iter().cloned());
+        Ok(answer)
+    }
+}

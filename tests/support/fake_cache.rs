@@ -1,0 +1,191 @@
+//! A binary cache on a server of its own (127.0.0.1): serves a directory, counts requests, answers late, badly or not
+//! at all where it is told to.
+#![allow(dead_code, unreachable_pub, reason = "a toolbox for many tests; not every tool is in use at every moment")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
+use tokio::task::JoinSet;
+
+/// What the server does with a request instead of serving the file.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// This status and nothing else.
+    Status(u16),
+    /// This status with this header.
+    With(u16, &'static str, String),
+    /// 200 with this body.
+    Body(Vec<u8>),
+    /// 200, half of the file, and the connection breaks.
+    Cut,
+    /// No answer within the life of the test.
+    Hang,
+}
+
+/// A server that ends when dropped.
+pub struct FakeCache {
+    /// `http://127.0.0.1:PORT`.
+    pub url: String,
+    shared: Arc<Shared>,
+    _server: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    delay: Mutex<Duration>,
+    /// Name → faults of the next requests for it; the last one stays if `bool` is set.
+    faults: Mutex<BTreeMap<String, (Vec<Fault>, bool)>>,
+    /// `user:password` that every request must bring, in base64.
+    login: Mutex<Option<String>>,
+    requests: Mutex<BTreeMap<String, u32>>,
+    in_flight: AtomicU32,
+    most_in_flight: AtomicU32,
+}
+
+impl FakeCache {
+    /// Serves this directory; it may be filled later.
+    pub async fn serve(root: &Path) -> Self {
+        let shared = Arc::new(Shared {
+            root: root.to_owned(),
+            delay: Mutex::default(),
+            faults: Mutex::default(),
+            login: Mutex::default(),
+            requests: Mutex::default(),
+            in_flight: AtomicU32::new(0),
+            most_in_flight: AtomicU32::new(0),
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { url, shared, _server: server }
+    }
+
+    /// Every answer comes this much later.
+    pub fn delay(&self, delay: Duration) {
+        *self.shared.delay.lock().unwrap() = delay;
+    }
+
+    /// The next requests for `name` go like this, one after the other; then it is served again.
+    pub fn next(&self, name: &str, faults: impl IntoIterator<Item = Fault>) {
+        self.shared.faults.lock().unwrap().insert(name.to_owned(), (faults.into_iter().collect(), false));
+    }
+
+    /// Every request for `name` goes like this; `*` is every request that no other rule is for.
+    pub fn always(&self, name: &str, fault: Fault) {
+        self.shared.faults.lock().unwrap().insert(name.to_owned(), (vec![fault], true));
+    }
+
+    /// Serves `name` again, as it is.
+    pub fn heal(&self, name: &str) {
+        self.shared.faults.lock().unwrap().remove(name);
+    }
+
+    /// Wants HTTP Basic with this user and password.
+    pub fn login(&self, base64: &str) {
+        *self.shared.login.lock().unwrap() = Some(base64.to_owned());
+    }
+
+    /// Requests for this name so far.
+    pub fn requests(&self, name: &str) -> u32 {
+        self.shared.requests.lock().unwrap().get(name).copied().unwrap_or(0)
+    }
+
+    /// All requests so far.
+    pub fn all_requests(&self) -> u32 {
+        self.shared.requests.lock().unwrap().values().sum()
+    }
+
+    /// The most requests that were being answered at the same time.
+    pub fn most_in_flight(&self) -> u32 {
+        self.shared.most_in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts down when a request ends, also when its client goes away.
+struct InFlight<'a>(&'a Shared);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, headers: HeaderMap) -> Response<Body> {
+    let now = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+    shared.most_in_flight.fetch_max(now, Ordering::Relaxed);
+    let _in_flight = InFlight(&shared);
+    let name = uri.path().trim_start_matches('/').to_owned();
+    *shared.requests.lock().unwrap().entry(name.clone()).or_default() += 1;
+    let delay = *shared.delay.lock().unwrap();
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    let wanted = shared.login.lock().unwrap().clone();
+    if let Some(wanted) = wanted {
+        let got = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if got != format!("Basic {wanted}") {
+            return status(401);
+        }
+    }
+    let fault = shared.fault(&name);
+    let file = || std::fs::read(shared.root.join(&name)).ok();
+    match fault {
+        Some(Fault::Status(code)) => status(code),
+        Some(Fault::With(code, header, value)) => {
+            let mut response = status(code);
+            response.headers_mut().insert(header, value.parse().unwrap());
+            response
+        }
+        Some(Fault::Body(body)) => Response::new(Body::from(body)),
+        Some(Fault::Hang) => {
+            std::future::pending::<()>().await;
+            status(500)
+        }
+        Some(Fault::Cut) => cut(&file().unwrap_or_else(|| vec![b'x'; 100])),
+        None => match file() {
+            Some(_) if method == Method::HEAD => status(200),
+            Some(body) => Response::new(Body::from(body)),
+            None => status(404),
+        },
+    }
+}
+
+/// Promises the whole body and breaks off in the middle.
+fn cut(body: &[u8]) -> Response<Body> {
+    let half = Bytes::copy_from_slice(&body[..body.len() / 2]);
+    let broken = std::io::Error::other("cut");
+    let stream = futures_util::stream::iter([Ok(half), Err(broken)]);
+    Response::builder().header("content-length", body.len()).body(Body::from_stream(stream)).unwrap()
+}
+
+fn status(code: u16) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    response
+}
+
+impl Shared {
+    fn fault(&self, name: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        let key = if faults.contains_key(name) { name } else { "*" };
+        let (queue, stays) = faults.get_mut(key)?;
+        let fault = queue.first().cloned();
+        if !*stays && !queue.is_empty() {
+            queue.remove(0);
+        }
+        if queue.is_empty() {
+            faults.remove(key);
+        }
+        fault
+    }
+}
