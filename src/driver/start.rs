@@ -99,6 +99,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         left_out: std::collections::BTreeMap::new(),
         stopping: 0,
         push_until: None,
+        unpushed: Vec::new(),
         links_made: false,
         error: None,
     })
