@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
+use crate::eval::list::LeftOut;
 use crate::eval::record::{self, Record};
 use crate::eval::{Ack, Answer, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
 use crate::event::{Fact, Stage};
-use crate::id::{AttrId, Kind, StorePath, System};
+use crate::id::{AttrId, StorePath, System};
 use crate::store::local::LocalStore;
 
 use super::context::{Context, SharedRoots};
@@ -63,6 +64,8 @@ pub(super) enum Outcome {
     Listed(Vec<Listed>),
     /// An attr is answered.
     Answered(AttrId, Answer),
+    /// Attrs were left out.
+    LeftOut(LeftOut),
     /// It is over.
     Over,
     /// It cannot go on.
@@ -159,11 +162,7 @@ impl Evaluation {
                 }
                 Outcome::Listed(listed)
             }
-            EvalMsg::LeftOut(left) => {
-                let (what, flag) = (left.what.as_str().into(), left.flag.as_str().into());
-                ctx.bus.emit(Fact::AttrsLeftOut { count: left.count, what, flag });
-                Outcome::None
-            }
+            EvalMsg::LeftOut(left_out) => Outcome::LeftOut(left_out),
             EvalMsg::WorkerReady { .. } => Outcome::None,
             EvalMsg::WorkerReplaced { worker, reason } => {
                 ctx.bus.warn(format!("evaluator {worker} was replaced: {reason}"), None);
@@ -234,7 +233,7 @@ pub(super) fn wanted(settings: &Settings, systems: Vec<System>) -> Result<(Flake
     };
     let selection = Selection {
         names: what.names,
-        kinds: attrs.kinds.clone().unwrap_or_else(|| Kind::DEFAULT.to_vec()),
+        kinds: attrs.kinds.clone().unwrap_or_default(),
         systems: if attrs.all_systems { None } else { Some(attrs.systems.clone().unwrap_or(systems)) },
         only: attrs.only.clone(),
         exclude: attrs.exclude.clone(),
