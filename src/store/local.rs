@@ -229,7 +229,8 @@ async fn connect(options: &StoreOptions, place: &Place, nursery: &Nursery) -> Re
             let stream = UnixStream::connect(socket)
                 .await
                 .map_err(|source| StoreError::Socket { socket: socket.clone(), source })?;
-            let (reader, writer) = stream.into_split();
+            // Not `into_split`, whose writing half shuts down before the close: a half-closed socket tells Nix nothing.
+            let (reader, writer) = tokio::io::split(stream);
             Session::over_streams(Box::new(reader), Box::new(writer), dir, uri).await
         }
         Reach::Spawn { store } => {
