@@ -84,15 +84,9 @@ impl Evaluation {
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
         };
         ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
-        let effect = locate(
-            options.nix.clone(),
-            options.flake.clone(),
-            Keys { full: None, quick, save_quick: false },
-            context,
-            settings.output.state_dir.clone(),
-            settings.eval.refresh,
-            ctx.roots.clone(),
-        );
+        let shelf =
+            Shelf { state_dir: settings.output.state_dir.clone(), context, quick, closed: settings.eval.refresh };
+        let effect = locate(options.nix.clone(), options.flake.clone(), shelf, ctx.roots.clone());
         ctx.tasks.start(async move { Input::Eval(EvalInput::Located(effect.await.map(Box::new))) });
         Self { options, evaluator: None, locked: None, keys: Keys::default(), over: false }
     }
@@ -301,47 +295,47 @@ fn record_context(store: &LocalStore, settings: &Settings) -> record::Context {
     }
 }
 
-/// Finds the source and what is remembered of it.
-async fn locate(
-    nix: Nix,
-    options: FlakeOptions,
-    keys: Keys,
-    context: record::Context,
+/// Where earlier runs have stored what Nix said.
+struct Shelf {
     state_dir: PathBuf,
-    refresh: bool,
-    roots: SharedRoots,
-) -> Result<Located> {
-    let Keys { quick, .. } = keys;
-    let mut warnings = Vec::new();
-    let mut load = |found: std::result::Result<Option<Locked>, record::Corrupt>| match found {
-        Ok(found) => found,
-        Err(corrupt) => {
+    context: record::Context,
+    quick: Option<String>,
+    /// Nothing is taken from it (`--refresh`).
+    closed: bool,
+}
+
+impl Shelf {
+    /// What is stored under a key; something unreadable is worth a warning and as good as nothing.
+    fn take<T>(
+        &self,
+        key: Option<&str>,
+        read: impl Fn(&Path, &str) -> std::result::Result<Option<T>, record::Corrupt>,
+        warnings: &mut Vec<String>,
+    ) -> Option<T> {
+        let key = key.filter(|_| !self.closed)?;
+        read(&self.state_dir, key).unwrap_or_else(|corrupt| {
             warnings.push(corrupt.to_string());
             None
-        }
-    };
-    let known = quick.as_deref().filter(|_| !refresh).and_then(|key| load(record::load_quick(&state_dir, key)));
+        })
+    }
+}
+
+/// Finds the source and what is remembered of it.
+async fn locate(nix: Nix, options: FlakeOptions, shelf: Shelf, roots: SharedRoots) -> Result<Located> {
+    let mut warnings = Vec::new();
+    let known = shelf.take(shelf.quick.as_deref(), record::load_quick, &mut warnings);
     let save_quick = known.is_none();
     let locked = match known {
         Some(locked) => locked,
         None => flake::lock(&nix, &options).await.map_err(flake::LockError::into_error)?,
     };
-    let full = Record::may_hold(&locked, &options).then(|| record::key(&locked, &context));
-    let mut record = None;
-    if let Some(key) = full.as_deref().filter(|_| !refresh) {
-        record = match Record::load(&state_dir, key) {
-            Ok(found) => found,
-            Err(corrupt) => {
-                warnings.push(corrupt.to_string());
-                None
-            }
-        };
-    }
+    let full = Record::may_hold(&locked, &options).then(|| record::key(&locked, &shelf.context));
+    let mut record = shelf.take(full.as_deref(), Record::load, &mut warnings);
     if let Some(record) = &mut record {
         keep_what_exists(record, &roots).await?;
     }
     let recorded = record.is_some();
-    Ok(Located { locked, record, recorded, keys: Keys { full, quick, save_quick }, warnings })
+    Ok(Located { locked, record, recorded, keys: Keys { full, quick: shelf.quick, save_quick }, warnings })
 }
 
 /// Forgets answers whose derivations were collected. Those that exist are held from now on.
