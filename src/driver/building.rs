@@ -128,6 +128,13 @@ impl Building {
         let Some(info) = graph.info(*drv) else { return };
         let expected = self.expected(graph, *drv);
         let opaque = graph.is_opaque(*drv);
+        // Of what is fetched, only what is wanted comes.
+        let fetched = (*work == Work::Fetch).then(|| planning.fetches(*drv));
+        let wanted = |path: Option<&StorePath>| match (&fetched, path) {
+            (Some(fetched), Some(path)) => fetched.contains(path),
+            _ => true,
+        };
+        let outputs = info.outputs.iter().filter(|output| wanted(output.path.as_ref()));
         ctx.bus.emit(Fact::DrvNeeded {
             drv: *drv,
             path: ctx.absolute(graph.path(*drv)),
@@ -138,7 +145,7 @@ impl Building {
             opaque,
             attr: *attr,
             expected,
-            outputs: info.outputs.iter().map(|output| ctx.output(&output.name, output.path.as_ref())).collect(),
+            outputs: outputs.map(|output| ctx.output(&output.name, output.path.as_ref())).collect(),
         });
         if start {
             let item = Item {
@@ -156,7 +163,14 @@ impl Building {
     }
 
     /// A needed drv that cannot be read.
-    pub(super) fn unreadable(&mut self, ctx: &mut Context, graph: &Graph, drv: DrvId, failure: Failure, attr: Option<AttrId>) {
+    pub(super) fn unreadable(
+        &mut self,
+        ctx: &mut Context,
+        graph: &Graph,
+        drv: DrvId,
+        failure: Failure,
+        attr: Option<AttrId>,
+    ) {
         let path = graph.path(drv);
         ctx.bus.emit(Fact::DrvNeeded {
             drv,
@@ -204,9 +218,7 @@ impl Building {
     /// All outputs of a drv, those of its last attempt where the graph does not know them.
     fn outputs(&self, graph: &Graph, drv: DrvId) -> Vec<StorePath> {
         let Some(info) = graph.info(drv) else { return Vec::new() };
-        let path = |output: &crate::graph::OutputInfo| {
-            output.path.clone().or_else(|| self.output(drv, &output.name))
-        };
+        let path = |output: &crate::graph::OutputInfo| output.path.clone().or_else(|| self.output(drv, &output.name));
         info.outputs.iter().filter_map(path).collect()
     }
 
