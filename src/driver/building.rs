@@ -129,6 +129,13 @@ impl Building {
         let Some(info) = graph.info(*drv) else { return };
         let expected = self.expected(graph, *drv);
         let opaque = graph.is_opaque(*drv);
+        // Of what is fetched, only what is wanted comes.
+        let fetched = (*work == Work::Fetch).then(|| planning.fetches(*drv));
+        let wanted = |path: Option<&StorePath>| match (&fetched, path) {
+            (Some(fetched), Some(path)) => fetched.contains(path),
+            _ => true,
+        };
+        let outputs = info.outputs.iter().filter(|output| wanted(output.path.as_ref()));
         ctx.bus.emit(Fact::DrvNeeded {
             drv: *drv,
             path: ctx.absolute(graph.path(*drv)),
@@ -139,7 +146,7 @@ impl Building {
             opaque,
             attr: *attr,
             expected,
-            outputs: info.outputs.iter().map(|output| ctx.output(&output.name, output.path.as_ref())).collect(),
+            outputs: outputs.map(|output| ctx.output(&output.name, output.path.as_ref())).collect(),
         });
         if start {
             let item = Item {

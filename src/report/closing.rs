@@ -85,6 +85,9 @@ fn fine(summary: &Summary, width: usize) -> Line {
     if fine.is_empty() && skipped == 0 {
         return Line::from("Nothing else was asked for.");
     }
+    if fine.is_empty() {
+        return Line::from(format!("Nothing is fine; {} skipped.", count(skipped)));
+    }
     let verb = if fine.len() == 1 { "is" } else { "are" };
     let skipped = if skipped > 0 { format!(", {} skipped", count(skipped)) } else { String::new() };
     let say = |kinds: String| Line::from(format!("{kinds} {verb} fine{skipped}. Nothing else failed."));
@@ -114,8 +117,9 @@ fn ok(summary: &Summary, options: &Options) -> Line {
     let short = || line.text(what_was(summary, failure::kinds_short));
     let mut line = if long.width() <= width { long } else { short() };
     let mut parts = Vec::new();
-    if summary.counts.built > 0 {
-        parts.push(format!("{} built", plural(summary.counts.built, "drv", "drvs")));
+    let built = summary.counts.built - summary.counts.found;
+    if built > 0 {
+        parts.push(format!("{} built", plural(built, "drv", "drvs")));
     }
     if summary.counts.pushed > 0 {
         let read_back = !summary.verified.is_empty() && summary.verified.values().all(|v| v.missing.is_empty());

@@ -243,8 +243,23 @@ impl LocalStore {
     }
 }
 
-/// A new connection, hands shaken.
+/// The longest wait for a store that somebody else is making.
+const MAKING: Duration = Duration::from_secs(2);
+
+/// A new connection, hands shaken. Two Nixes that make a new store at the same moment stand in each other's way, and
+/// the later one gives up at once; it is asked again.
 async fn connect(options: &StoreOptions, place: &Place, nursery: &Nursery) -> Result<Session, StoreError> {
+    let mut wait = Duration::from_millis(20);
+    loop {
+        match connect_once(options, place, nursery).await {
+            Err(error) if error.is_being_made() && wait <= MAKING => tokio::time::sleep(wait).await,
+            answer => return answer,
+        }
+        wait *= 2;
+    }
+}
+
+async fn connect_once(options: &StoreOptions, place: &Place, nursery: &Nursery) -> Result<Session, StoreError> {
     let (dir, uri) = (place.store_dir.clone(), place.uri.clone());
     match &place.reach {
         Reach::Socket(socket) => {
