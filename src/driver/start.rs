@@ -33,9 +33,10 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         daemon_socket,
         ..StoreOptions::default()
     };
-    let store = LocalStore::open(options).await?;
-    let (flake, selection) = evaluate::wanted(&settings, store.settings().systems())?;
-    let nix = evaluate::nix(&store, &settings);
+    let wanted = evaluate::wanted(&settings, &options)?;
+    let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
+    let store = store?;
+    let wanted = wanted.on(commit, &settings, store.settings().systems());
     let pushed = caches::open_pushed(&store, &settings).await?;
     let signals = Signals::listen()?;
 
@@ -79,7 +80,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     }
     let _ = record::prune(&settings.output.state_dir, record::KEEP);
     let building = Building::new(&mut ctx, History::load(&settings.output.state_dir));
-    let evaluation = Evaluation::begin(&mut ctx, selection, flake, nix);
+    let evaluation = Evaluation::begin(&mut ctx, wanted);
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = pushed.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {

@@ -94,6 +94,9 @@ fn fine(summary: &Summary, width: usize) -> Line {
     if fine.is_empty() && skipped == 0 {
         return Line::from("Nothing else was asked for.");
     }
+    if fine.is_empty() {
+        return Line::from(format!("Nothing is fine, {} skipped.", count(skipped)));
+    }
     let verb = if fine.len() == 1 { "is" } else { "are" };
     let skipped = if skipped > 0 { format!(", {} skipped", count(skipped)) } else { String::new() };
     let say = |kinds: String| {
@@ -142,9 +145,10 @@ fn ok(summary: &Summary, options: &Options) -> Line {
 /// What follows the attrs in the closing line.
 fn parts(summary: &Summary, options: &Options, long: bool) -> Vec<String> {
     let mut parts = Vec::new();
-    if summary.counts.built > 0 {
+    let built = summary.counts.built - summary.counts.found;
+    if built > 0 {
         let word = if long { " built" } else { "" };
-        parts.push(format!("{}{word}", plural(summary.counts.built, "drv", "drvs")));
+        parts.push(format!("{}{word}", plural(built, "drv", "drvs")));
     }
     if summary.counts.pushed_bytes > 0 {
         let read_back = !summary.verified.is_empty() && summary.verified.values().all(|v| v.missing.is_empty());

@@ -274,7 +274,7 @@ fn counts(s: &Summary) -> Counts {
         attrs: s.attrs.len(),
         attrs_by_status,
         drvs_to_build: s.counts.builds,
-        drvs_built: s.counts.built,
+        drvs_built: s.counts.built - s.counts.found,
         drvs_failed: s.counts.failed,
         drvs_not_tried: s.counts.given_up,
         attempts: s.attempts.len(),

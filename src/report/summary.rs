@@ -303,6 +303,8 @@ pub struct Counts {
     pub builds: usize,
     /// Of these: there now.
     pub built: usize,
+    /// Of those: there already when their turn came, because somebody else had built them.
+    pub found: usize,
     /// Of these: failed themselves.
     pub failed: usize,
     /// Of these: not tried because of another, or stopped.

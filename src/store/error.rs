@@ -125,6 +125,17 @@ impl StoreError {
         Some(text.to_owned())
     }
 
+    /// Whether somebody else is making the same store at this moment.
+    pub(super) fn is_being_made(&self) -> bool {
+        let Self::Daemon { error, said, .. } = self else { return false };
+        let told = error.remote().map(|error| error.text()).unwrap_or_default() + said;
+        // What Nix 2.26 and 2.34 die of when several of them open a store that does not exist yet.
+        let busy = told.contains("SQLite database") && told.contains("is busy");
+        let half = told.contains("db/schema") && told.contains("is corrupt");
+        let late = told.contains("gcroots/profiles") && told.contains("File exists");
+        busy || half || late
+    }
+
     /// Whether the connection it came from has to be dropped.
     #[must_use]
     pub fn is_fatal(&self) -> bool {

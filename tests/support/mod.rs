@@ -1,7 +1,8 @@
-//! What tests share: real Nixes, and fakes that speak the real protocols.
+//! What tests share: real Nixes, fakes that speak the real protocols, and the real drover.
 
 pub mod fake_cache;
 pub mod fake_daemon;
 pub mod nix;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story;
+pub mod site;

@@ -219,6 +219,9 @@ fn drv_ended(s: &mut Summary, at: Moment, id: DrvId, outcome: &DrvOutcome) {
     }
     drv.ended = Some((at, outcome.clone()));
     let counts = &mut s.counts;
+    if *outcome == DrvOutcome::Valid && !drv.fetch {
+        counts.found += 1;
+    }
     let counter = match (outcome, drv.fetch) {
         (DrvOutcome::Built | DrvOutcome::Fetched | DrvOutcome::Valid, false) => &mut counts.built,
         (DrvOutcome::Built | DrvOutcome::Fetched | DrvOutcome::Valid, true) => &mut counts.fetched,

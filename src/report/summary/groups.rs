@@ -1,6 +1,6 @@
 //! Attrs put together: failures by what caused them, and names by kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{DrvOutcome, Evaluated, Failure, Status, Text};
 use crate::id::{AttrId, DrvId, Kind};
@@ -60,12 +60,38 @@ impl Summary {
                 _ => {}
             }
         }
+        self.name_needers(&mut drvs);
         let mut groups: Vec<FailureGroup> =
             drvs.into_iter().map(|(drv, attrs)| FailureGroup { cause: Cause::Drv(drv), attrs }).collect();
         groups.sort_by_key(|group| std::cmp::Reverse(group.attrs.len()));
         others.sort_by_key(|group| matches!(group.cause, Cause::Other(_)));
         groups.extend(others);
         groups
+    }
+
+    /// An attr ends with the first of its drvs that fails. Failed drvs that no attr ended with get the failed attrs that
+    /// need them too: these will not be built before this is mended.
+    fn name_needers(&self, drvs: &mut BTreeMap<DrvId, Vec<AttrId>>) {
+        let orphans: BTreeSet<DrvId> = drvs.iter().filter(|(_, attrs)| attrs.is_empty()).map(|(drv, _)| *drv).collect();
+        if orphans.is_empty() {
+            return;
+        }
+        for (id, attr) in &self.attrs {
+            if self.status(attr) != Some(Status::Failed) {
+                continue;
+            }
+            let mut seen: BTreeSet<DrvId> = BTreeSet::new();
+            let mut todo: Vec<DrvId> = attr.planned.as_ref().and_then(|planned| planned.drv).into_iter().collect();
+            while let Some(drv) = todo.pop() {
+                if !seen.insert(drv) {
+                    continue;
+                }
+                if orphans.contains(&drv) {
+                    drvs.entry(drv).or_default().push(*id);
+                }
+                todo.extend(self.drvs.get(&drv).into_iter().flat_map(|drv| &drv.inputs));
+            }
+        }
     }
 
     /// How many attrs of each kind, in the order in which kinds are shown.

@@ -1,0 +1,183 @@
+//! Runs that are stopped, killed, or not alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::support::nix::{Lab, each_nix, newest};
+use crate::support::site::{Events, Site, narinfos, strings};
+
+/// Waits until the run with this number, counted from 0, has recorded so many events of a kind.
+fn wait_for(site: &Site, run: usize, event: &str, count: usize) {
+    let until = Instant::now() + Duration::from_secs(20);
+    let needle = format!("\"event\":\"{event}\"");
+    loop {
+        let seen = fs::read_dir(site.state().join("runs")).ok().and_then(|runs| {
+            let mut runs: Vec<_> = runs.map(|run| run.unwrap().path()).collect();
+            runs.sort();
+            Some(fs::read_to_string(runs.get(run)?.join("events.jsonl")).ok()?.matches(&needle).count())
+        });
+        if seen >= Some(count) {
+            return;
+        }
+        assert!(Instant::now() < until, "no {count} {event} within 20s");
+        // A file says nothing when it grows.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn ctrl_c_pushes_what_is_built_and_leaves_nobody_behind() {
+    each_nix(|nix| {
+        let site = Site::fleet_at(Lab::chroot(nix), 100);
+        let url = site.cache_url(&site.key("fleet-1"));
+        let args = ["run", "-j", "4", "--push-to", &url];
+        let running = site.start(&args);
+        wait_for(&site, 0, "drv_ended", 6);
+        let asked = Instant::now();
+        running.signal("INT");
+        let ran = running.wait();
+        ran.expect(130);
+        assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+        site.expect_no_process(Duration::from_secs(1));
+        let events = site.events();
+        assert_eq!(
+            (&events.0.last().unwrap()["event"], &events.0.last().unwrap()["exit"]),
+            (&"run_ended".into(), &130.into())
+        );
+        let built: BTreeSet<String> = events.built().into_iter().collect();
+        assert!((6..130).contains(&built.len()), "{built:?}");
+        let pushed: BTreeSet<String> = narinfos(&site.cache()).into_keys().map(|name| name[33..].to_owned()).collect();
+        // One with several outputs may be among them, whose paths have longer names.
+        let missing: Vec<_> = built.iter().filter(|name| !pushed.contains(*name)).collect();
+        assert!(missing.is_empty(), "{missing:?} of {pushed:?}");
+
+        // Twice: now.
+        let running = site.start(&args);
+        wait_for(&site, 1, "drv_ended", 3);
+        running.signal("INT");
+        let asked = Instant::now();
+        running.signal("TERM");
+        running.wait().expect(130);
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        site.expect_no_process(Duration::from_secs(1));
+        assert_eq!(site.events().0.last().unwrap()["exit"], 130);
+    });
+}
+
+#[test]
+fn a_killed_run_leaves_nobody_behind_and_the_next_goes_on() {
+    each_nix(|nix| {
+        let site = Site::fleet_at(Lab::chroot(nix), 40);
+        let running = site.start(&["run", "-j", "4"]);
+        wait_for(&site, 0, "drv_ended", 8);
+        running.signal("KILL");
+        assert_eq!(running.wait().code, None);
+        site.expect_no_process(Duration::from_secs(2));
+        let built = site.events().built();
+        assert!(built.len() >= 8);
+        let list = site.exits(0, &["report", "list"]).out();
+        assert!(list.lines().count() == 1 && list.contains("cut off"), "{list}");
+        site.exits(0, &["report"]);
+        let document = site.exits(0, &["report", "--format", "json"]).json();
+        assert_eq!(document["exit"], serde_json::Value::Null);
+        assert!(document["counts"]["drvs_built"].as_u64() >= Some(8));
+
+        // Whatever was built is there still.
+        let document = site.exits(0, &["plan", "--json"]).json();
+        let left: BTreeSet<String> = strings(&document["drvs"]["build"]).iter().map(|drv| name_of(drv)).collect();
+        assert!(left.len() <= 150 - 8 && built.iter().all(|name| !left.contains(name)), "{left:?}");
+    });
+}
+
+/// `hello-1.0` of `/nix/store/…-hello-1.0.drv`.
+fn name_of(drv: &str) -> String {
+    let name = drv.rsplit('/').next().unwrap();
+    name[33..].trim_end_matches(".drv").to_owned()
+}
+
+#[test]
+fn two_runs_at_once_share_the_work() {
+    each_nix(|nix| {
+        // Builders that tell when they begin and end, which an unsandboxed builder can.
+        let site = Site::fleet(Lab::plain(nix));
+        let notes = site.lab.path("notes");
+        fs::create_dir(&notes).unwrap();
+        let build = fs::read_to_string(site.flake.join("build.nix")).unwrap();
+        let noted = format!("set -e\n        echo begin ${{name}} $$ >> {0}/all; /bin/sleep 0.05\n", notes.display());
+        let done = format!("        ${{script}}\n        echo end ${{name}} $$ >> {0}/all\n", notes.display());
+        let build = build.replace("set -e\n", &noted).replace("        ${script}\n", &done);
+        site.edit("build.nix", &build);
+        let key = site.key("fleet-1");
+        let url = site.cache_url(&key);
+        let args = ["run", "-j", "4", "--push-to", &url];
+        let (one, two) = (site.start(&args), site.start(&args));
+        let (one, two) = (one.wait(), two.wait());
+        one.expect(0);
+        two.expect(0);
+
+        let text = fs::read_to_string(notes.join("all")).unwrap();
+        let mut at_work: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut count: BTreeMap<&str, u32> = BTreeMap::new();
+        for line in text.lines() {
+            let [what, name, pid] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line:?}") };
+            // `library` is one drv; names are as good as paths here.
+            if what == "begin" {
+                assert_eq!(at_work.insert(name, pid), None, "{name} is built twice at the same time");
+                *count.entry(name).or_default() += 1;
+            } else {
+                at_work.remove(name);
+            }
+        }
+        assert_eq!(count.len(), 150);
+        assert!(count.values().all(|times| *times == 1), "built again: {count:?}");
+
+        // Everything is in the cache, and every record has its NAR.
+        let records = narinfos(&site.cache());
+        assert_eq!(records.len(), 152);
+        for (name, text) in &records {
+            let file = text.lines().find_map(|line| line.strip_prefix("URL: ")).unwrap();
+            assert!(site.cache().join(file).exists(), "{name} has lost {file}");
+        }
+        let temporary = walk(&site.cache()).into_iter().filter(|name| name.contains("tmp") || name.starts_with('.'));
+        assert_eq!(temporary.collect::<Vec<_>>(), Vec::<String>::new());
+        for run in site.runs() {
+            let events = Events::read(&run.join("events.jsonl"));
+            assert_eq!(events.0.last().unwrap()["exit"], 0);
+        }
+        assert_eq!(site.runs().len(), 2);
+        // Both have left the state of both usable.
+        let list = site.exits(0, &["report", "list"]).out();
+        assert_eq!(list.lines().count(), 2, "{list}");
+    });
+}
+
+fn walk(dir: &Path) -> Vec<String> {
+    let entries = walkdir::WalkDir::new(dir).min_depth(1).into_iter();
+    entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_run_prefix_that_two_runs_share_is_refused() {
+    let site = Site::fleet(Lab::plain(&newest()));
+    for _ in 0..2 {
+        site.exits(0, &["run", "source"]);
+    }
+    let names: Vec<String> =
+        site.runs().iter().map(|run| run.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(names.len(), 2);
+    // Two ULIDs of the same second share most of their time.
+    let shared = names[0].chars().zip(names[1].chars()).take_while(|(a, b)| a == b).count();
+    let refused = site.exits(2, &["report", &names[0][..shared]]);
+    assert!(refused.stderr.starts_with("error: ") && refused.stderr.contains("hint:"), "{}", refused.stderr);
+    for name in &names {
+        let document = site.exits(0, &["report", &name[..=shared], "--format", "json"]).json();
+        assert_eq!(document["run"].as_str().unwrap(), name.as_str());
+        let path = site.exits(0, &["report", name, "--format", "path"]).out();
+        assert!(path.trim_end().ends_with(name.as_str()), "{path}");
+    }
+    site.exits(2, &["report", "ZZZZ"]);
+    let last = site.exits(0, &["report", "last", "--format", "json"]).json();
+    assert_eq!(last["run"].as_str().unwrap(), names[1]);
+}
