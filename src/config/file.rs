@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::nearest;
 use crate::error::Error;
 
 /// The most that is read of a config file.
@@ -142,8 +143,8 @@ pub enum FileError {
         column: usize,
         /// What is wrong there.
         message: String,
-        /// The nearest valid key.
-        nearest: Option<String>,
+        /// What to write instead.
+        hint: String,
     },
 }
 
@@ -151,8 +152,10 @@ impl From<FileError> for Error {
     fn from(error: FileError) -> Self {
         let text = Self::usage(crate::error::chain(&error));
         match error {
-            FileError::Parse { nearest: Some(key), .. } => text.hint(format!("did you mean '{key}'?")),
-            FileError::Parse { .. } | FileError::Read { .. } | FileError::Size { .. } => text,
+            FileError::Parse { hint, .. } => text.hint(hint),
+            FileError::Read { path, .. } | FileError::Size { path, .. } => {
+                text.hint(format!("ls -l {}", path.display()))
+            }
         }
     }
 }
@@ -175,29 +178,75 @@ impl File {
         toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
             let before = text.get(..at).unwrap_or_default();
-            let message = error.message().to_owned();
+            let line = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
+            let (message, hint) = explained(error.message(), line);
             FileError::Parse {
                 path: path.to_owned(),
                 line: before.matches('\n').count() + 1,
                 column: before.chars().rev().take_while(|&c| c != '\n').count() + 1,
-                nearest: nearest_key(&message),
                 message,
+                hint,
             }
         })
     }
 }
 
-/// Finds in serde's "unknown field `a`, expected one of `b`, `c`" the expected key that looks most like the given one.
-fn nearest_key(message: &str) -> Option<String> {
-    let rest = message.strip_prefix("unknown field `")?;
-    let mut words = rest.split('`').step_by(2);
-    let given = words.next()?;
-    words
-        .filter(|word| !word.is_empty())
-        .map(|word| (strsim::jaro_winkler(given, word), word))
-        .filter(|(likeness, _)| *likeness > 0.7)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, word)| word.to_owned())
+/// How every key is written.
+const EXAMPLES: [(&str, &str); 15] = [
+    ("kinds", "[\"nixosConfigurations\", \"checks\"]"),
+    ("only", "[\"web*\"]"),
+    ("exclude", "[\"*.installer\"]"),
+    ("systems", "[\"x86_64-linux\"]"),
+    ("workers", "4"),
+    ("timeout", "3600"),
+    ("max-silent-time", "600"),
+    ("retries", "2"),
+    ("max-log-size", "67108864"),
+    ("url", "\"file:///path\""),
+    ("push", "true"),
+    ("public-keys", "[\"NAME:BASE64\"]"),
+    ("secret-key", "\"/path/of/key\""),
+    ("priority", "40"),
+    ("attrs", "{ exclude = [\"*.installer\"] }"),
+];
+
+/// Tables of the design that this drover does not know.
+const LATER: [&str; 6] = ["builder", "share", "quarantine", "skip", "notify", "goals"];
+
+/// What the parser says of a line, in words of the file and not of the program, and what to write instead.
+fn explained(message: &str, line: &str) -> (String, String) {
+    if let Some(rest) = message.strip_prefix("unknown field `") {
+        let mut words = rest.split('`').step_by(2);
+        let given = words.next().unwrap_or_default();
+        let known: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        let hint = match nearest(given, known.iter().copied()) {
+            _ if LATER.contains(&given) => "leave it out: this drover does not have it yet".to_owned(),
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("here are known: {}", known.join(", ")),
+        };
+        return (format!("unknown key '{given}'"), hint);
+    }
+    let missing = message.strip_prefix("missing field `").map(|rest| rest.trim_end_matches('`'));
+    let key = missing.unwrap_or_else(|| line.split('=').next().unwrap_or_default().trim());
+    let hint = match EXAMPLES.iter().find(|(known, _)| *known == key) {
+        Some((key, example)) => format!("{key} = {example}"),
+        None => "a table reads [attrs], a key reads exclude = [\"*.installer\"]".to_owned(),
+    };
+    if let Some(key) = missing {
+        return (format!("the key '{key}' is missing"), hint);
+    }
+    let words = [
+        ("invalid type: ", "this is a "),
+        ("invalid value: ", "this is the "),
+        ("expected u64", "not a whole number"),
+        ("expected u32", "not a whole number"),
+        ("expected i32", "not a whole number"),
+        ("expected a sequence", "not a list"),
+        ("expected a string", "not a text"),
+        ("expected true,", "not true,"),
+    ];
+    let message = words.iter().fold(message.replace('\n', ", "), |text, (theirs, ours)| text.replace(theirs, ours));
+    (message, hint)
 }
 
 #[cfg(test)]
@@ -223,13 +272,14 @@ mod tests {
     #[test]
     fn an_unknown_key_names_its_place_and_the_nearest() {
         let error = error_of("[attrs]\nexclud = []\n");
-        assert!(error.message.starts_with("drover.toml:2:1: unknown field `exclud`"), "{}", error.message);
+        assert!(error.message.starts_with("drover.toml:2:1: unknown key 'exclud'"), "{}", error.message);
         assert_eq!(error.hint.as_deref(), Some("did you mean 'exclude'?"));
     }
 
     #[test]
     fn a_wrong_type_names_its_place() {
         let error = error_of("[build]\ntimeout = 'long'\n");
-        assert!(error.message.starts_with("drover.toml:2:11: "), "{}", error.message);
+        assert_eq!(error.message, "drover.toml:2:11: this is a string \"long\", not a whole number");
+        assert_eq!(error.hint.as_deref(), Some("timeout = 3600"));
     }
 }

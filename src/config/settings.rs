@@ -292,12 +292,13 @@ fn seconds(value: Option<u64>) -> Option<Duration> {
 
 /// `-j auto` is what Nix means by it: the number of cores, found later.
 fn max_jobs(flag: Option<&str>, env: &Env) -> Result<Option<u32>> {
+    let name = if flag.is_some() { "--max-jobs " } else { "DROVER_MAX_JOBS=" };
     match flag.or_else(|| env.get(DROVER_MAX_JOBS)) {
         None => Ok(None),
         Some("auto") => Ok(std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok())),
         Some(text) => match text.parse() {
             Ok(jobs) => Ok(Some(jobs)),
-            Err(_) => Err(Error::usage(format!("--max-jobs '{text}' is neither a number nor 'auto'"))
+            Err(_) => Err(Error::usage(format!("{name}'{text}' is neither a number nor 'auto'"))
                 .hint("drover run --max-jobs auto    as many as there are cores")),
         },
     }
@@ -338,7 +339,7 @@ fn kind_named(name: &str) -> Result<Kind> {
         return Err(error.hint(format!("drover run --kind {}", kind.output())));
     }
     Err(error.hint(match nearest(name, names) {
-        Some(near) => format!("did you mean '{near}'?    drover run --kind {near}"),
+        Some(near) => format!("did you mean '{near}'?"),
         None => format!("kinds are {}", names.join(", ")),
     }))
 }
@@ -469,9 +470,6 @@ mod tests {
     #[test]
     fn kinds_are_checked() {
         let words = Words { kind: vec!["nixosConfiguration".into()], ..Words::default() };
-        assert_eq!(
-            resolve(words, &[], "").unwrap_err().hint.as_deref(),
-            Some("did you mean 'nixosConfigurations'?    drover run --kind nixosConfigurations")
-        );
+        assert_eq!(resolve(words, &[], "").unwrap_err().hint.as_deref(), Some("did you mean 'nixosConfigurations'?"));
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
+use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
 use crate::eval::record::{self, Commit, Record};
 use crate::eval::{Ack, Answer, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
@@ -228,6 +229,8 @@ pub(super) struct Wanted {
 /// Takes WHAT apart: the flake and the selection, without a look at either.
 pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Wanted> {
     let attrs = &settings.attrs;
+    // Read again where it is used; what is wrong with it is said before anything begins.
+    Filter::new(&attrs.only, &attrs.exclude)?;
     let what = What::parse(&attrs.what, |word| PathBuf::from(word).join("flake.nix").exists())?;
     let eval = &settings.eval;
     let flake = FlakeOptions {

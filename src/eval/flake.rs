@@ -246,7 +246,8 @@ fn explain_lock(reference: &str, message: &str, position: Option<&str>, all: &st
             .hint(format!("a directory is written ./{reference}, an attr of this flake .#{reference}"));
     }
     if has(&["No such file or directory", "does not exist"]) && position.is_none() {
-        return Error::usage(format!("cannot find flake '{reference}': {first}"))
+        let why = if first.starts_with("getting status of") { "there is no such directory" } else { first };
+        return Error::usage(format!("cannot find flake '{reference}': {why}"))
             .hint("drover plan PATH    where PATH holds a flake.nix");
     }
     Error::new(Fault::Eval, whole).hint(format!("nix flake metadata '{reference}' --show-trace"))

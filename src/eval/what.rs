@@ -49,9 +49,8 @@ impl What {
             if let Some(reference) = reference {
                 match &flake {
                     Some((known, first)) if *known != reference => {
-                        return Err(Error::usage(format!("'{word}' is in another flake than '{first}'")).hint(
-                            "a run evaluates one flake: give every WHAT with the same flake reference, or none",
-                        ));
+                        return Err(Error::usage(format!("'{word}' is in another flake than '{first}'"))
+                            .hint(format!("drover run '{first}'    then: drover run '{word}'")));
                     }
                     _ => flake = Some((reference, word.to_owned())),
                 }

@@ -78,7 +78,7 @@ pub enum RecordError {
         why: String,
     },
     /// There is no such run.
-    #[error("no recorded run is called {asked}")]
+    #[error("{}", no_run(asked))]
     NoRun {
         /// What was asked for.
         asked: String,
@@ -92,13 +92,17 @@ pub enum RecordError {
         candidates: Vec<String>,
     },
     /// No run has such a log.
-    #[error("no run has a log of {asked}")]
+    #[error("no run has a log of {asked}: none has built it, or its builder printed nothing")]
     NoLog {
         /// What was asked for.
         asked: String,
         /// The nearest names that have one.
         near: Vec<String>,
     },
+}
+
+fn no_run(asked: &str) -> String {
+    if asked == "last" { "no run is recorded yet".to_owned() } else { format!("no recorded run is called {asked}") }
 }
 
 impl RecordError {
@@ -119,6 +123,7 @@ impl From<RecordError> for error::Error {
             }
             RecordError::NoRecord { .. } => (Fault::Usage, "drover report list".to_owned()),
             RecordError::Damaged { path, .. } => (Fault::Usage, format!("less {}", path.display())),
+            RecordError::NoRun { asked } if asked == "last" => (Fault::Usage, "drover run".to_owned()),
             RecordError::NoRun { .. } => (Fault::Usage, "drover report list".to_owned()),
             RecordError::Ambiguous { candidates, .. } => {
                 (Fault::Usage, format!("drover report {}", candidates.first().map_or("last", String::as_str)))

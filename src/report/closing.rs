@@ -111,6 +111,9 @@ fn with_status(summary: &Summary, which: impl Fn(Option<Status>) -> bool) -> Vec
     summary.attrs.iter().filter(|(_, attr)| which(summary.status(attr))).map(|(id, _)| *id).collect()
 }
 
+/// A way to say how many of which kinds.
+type Kinds = fn(&Summary, &[AttrId]) -> String;
+
 /// `ok  40 hosts: 9 built, 31 cached · 212 drvs built · 1.4 GiB pushed · 7m12s`: the longest way to say it that fits.
 fn ok(summary: &Summary, options: &Options) -> Line {
     let exit = summary.exit.unwrap_or(0);
@@ -125,8 +128,7 @@ fn ok(summary: &Summary, options: &Options) -> Line {
     };
     // A log has no width.
     let width = if options.clock { usize::MAX } else { options.width };
-    let kinds: [&dyn Fn(&Summary, &[AttrId]) -> String; 3] =
-        [&failure::kinds, &failure::kinds_brief, &failure::kinds_short];
+    let kinds: [Kinds; 3] = [failure::kinds, failure::kinds_brief, failure::kinds_short];
     let ways = kinds.into_iter().flat_map(|kinds| [true, false].map(|long| (kinds, long)));
     let mut line = Line::new();
     for (kinds, long) in ways {

@@ -104,13 +104,19 @@ impl StoreError {
                 let told = error.remote().map(|error| error.text()).unwrap_or_default() + said;
                 let forbidden =
                     ["Permission denied", "Read-only file system", "Operation not permitted", "creating directory"];
+                let own = matches!(uri.as_str(), "" | "auto" | "daemon" | "local");
                 if forbidden.iter().any(|words| told.contains(words)) {
-                    "this user cannot write there: systemctl start nix-daemon.socket, or drover run --store DIR"
+                    match own {
+                        true => {
+                            "this user cannot write there: systemctl start nix-daemon.socket, or drover run --store DIR"
+                        }
+                        false => "drover run --store DIR    with a directory that this user can write",
+                    }
                 } else if told.contains("you are not privileged") {
                     "add your user to trusted-users in the nix.conf of the daemon"
                 } else if matches!(**error, DaemonError::Protocol { .. }) {
                     "is that a Nix daemon? A login shell that prints something also spoils the protocol"
-                } else if matches!(uri.as_str(), "" | "auto" | "daemon" | "local") {
+                } else if own {
                     "nix store info    shows whether Nix itself can use it"
                 } else {
                     return Some(format!("nix store info --store {uri}    shows whether Nix itself can use it"));

@@ -6,6 +6,7 @@ mod support;
 
 mod account;
 mod cache;
+mod cli;
 mod daemon_fake;
 mod daemon_golden;
 mod daemon_real;

@@ -50,7 +50,7 @@ pub enum CacheError {
         status: u16,
     },
     /// The cache gave no answer.
-    #[error("cache '{url}' gave no answer: {why}")]
+    #[error("cache '{url}' gave no answer: {}", why.trim_start_matches("error sending request: client error (Connect): "))]
     Unreachable {
         /// The cache.
         url: String,
