@@ -17,7 +17,7 @@
 //! | [`diff`] | attrs + caches → what must be built | leaves, graph, nix_compat, store |
 //! | [`build`] | one attempt on one builder | leaves, graph, nix_compat, store |
 //! | [`push`] | outputs → caches | leaves, graph, nix_compat, store |
-//! | [`record`] | events → disk, and back | leaves |
+//! | [`record`] | events → disk, and back | leaves, nix_compat |
 //! | [`report`] | folds over events: summary, account | leaves |
 //! | [`ui`] | live view and CI log of events | leaves, report |
 //! | [`config`] | Settings with provenance; the only reader of the environment | leaves |

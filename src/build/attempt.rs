@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::event::{AttemptEnd, Class, Failure, OutputPath};
 use crate::id::{StoreDir, StorePath};
@@ -54,22 +55,37 @@ pub enum News {
     Log(Vec<u8>),
 }
 
-/// Builds it. Dropping the future stops the build: its connection closes, and the daemon kills the builder.
-pub async fn run(pool: &Pool, attempt: &Attempt, mut news: impl FnMut(News) + Send) -> AttemptEnd {
-    let mut connection = match pool.take().await {
-        Ok(connection) => connection,
+/// Builds it, until it ends or is stopped. Dropping the future stops it too, but less surely: a daemon can miss that
+/// its client went away (see [`Session::close`](crate::store::session::Session::close)).
+pub async fn run(
+    pool: &Pool,
+    attempt: &Attempt,
+    stop: &CancellationToken,
+    mut news: impl FnMut(News) + Send,
+) -> AttemptEnd {
+    let mut session = match pool.take().await {
+        Ok(session) => session,
         Err(error) => return failed(Class::BuilderLost, crate::error::chain(&error)),
     };
     let signs = Arc::new(Signs::default());
     let ended = {
         let mut listen = |message: Message| listen(&message, &signs, &mut news);
         tokio::select! {
-            ended = ask(pool, &mut connection, attempt, &mut listen) => ended,
-            class = watch(&signs, attempt.limits) => failed(class, overdue(class, attempt.limits)),
+            ended = ask(pool, &mut session, attempt, &mut listen) => Ok(ended),
+            class = watch(&signs, attempt.limits) => Err(failed(class, overdue(class, attempt.limits))),
+            () = stop.cancelled() => Err(failed(Class::Cancelled, "stopped")),
         }
     };
-    pool.give_back(connection);
-    ended
+    match ended {
+        Ok(ended) => {
+            pool.give_back(session);
+            ended
+        }
+        Err(ended) => {
+            session.close().await;
+            ended
+        }
+    }
 }
 
 /// What the watch has to know of the builder.

@@ -30,8 +30,10 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  drover log nginx-1.29.4")]
     Log(LogArgs),
     /// Show what a recorded run did
-    #[command(after_help = "Examples:\n  drover report                  the last run\n  drover report list             all runs\n  \
-        drover report 01KAJX3M --format json")]
+    #[command(
+        after_help = "Examples:\n  drover report                  the last run\n  drover report list             all runs\n  \
+        drover report 01KAJX3M --format json"
+    )]
     Report(ReportArgs),
 }
 

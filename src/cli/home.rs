@@ -121,7 +121,8 @@ fn last_run(facts: &mut Facts, state_dir: &Path, session: &Session) {
     let Ok(record) = record::read(&run.dir.events()) else { return };
     let summary = Summary::of(&record.events);
     facts.attrs = summary.kinds(|_: AttrId| true);
-    facts.attrs_from = summary.flake.as_ref().and_then(|flake| flake.rev.as_deref()).map(|rev| rev[..7.min(rev.len())].to_owned());
+    facts.attrs_from =
+        summary.flake.as_ref().and_then(|flake| flake.rev.as_deref()).map(|rev| rev[..7.min(rev.len())].to_owned());
     let host = summary.attrs.values().find(|attr| attr.kind == crate::id::Kind::NixosConfigurations);
     facts.example = host.map(|attr| attr.name.to_string());
 }

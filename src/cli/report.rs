@@ -52,9 +52,5 @@ fn row(run: &Run) -> Row {
         let events = record::read(&run.dir.events()).ok()?.events;
         Digest::of(&Summary::of(&events))
     };
-    Row {
-        run: run.short.clone(),
-        digest: run.dir.load(list::FILE).or_else(folded),
-        live: run.dir.is_live(),
-    }
+    Row { run: run.short.clone(), digest: run.dir.load(list::FILE).or_else(folded), live: run.dir.is_live() }
 }

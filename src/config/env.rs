@@ -10,13 +10,13 @@ pub struct Env {
 }
 
 /// Where run records, logs and eval records are kept.
-pub const DROVER_STATE_DIR: &str = "DROVER_STATE_DIR";
+pub(super) const DROVER_STATE_DIR: &str = "DROVER_STATE_DIR";
 /// Caches to push to, separated by spaces, like repeated `--push-to`.
-pub const DROVER_PUSH_TO: &str = "DROVER_PUSH_TO";
+pub(super) const DROVER_PUSH_TO: &str = "DROVER_PUSH_TO";
 /// How many drvs the local store builds at once, like `--max-jobs`.
-pub const DROVER_MAX_JOBS: &str = "DROVER_MAX_JOBS";
+pub(super) const DROVER_MAX_JOBS: &str = "DROVER_MAX_JOBS";
 /// How many evaluator processes, like `--eval-workers`.
-pub const DROVER_EVAL_WORKERS: &str = "DROVER_EVAL_WORKERS";
+pub(super) const DROVER_EVAL_WORKERS: &str = "DROVER_EVAL_WORKERS";
 /// A filter for developers' logs on stderr (`drover=debug`).
 pub const DROVER_LOG: &str = "DROVER_LOG";
 
@@ -25,7 +25,6 @@ impl Env {
     /// hold one.
     #[must_use]
     pub fn of_process() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
         let vars = std::env::vars_os();
         Self { vars: vars.filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect() }
     }

@@ -2,19 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::Status;
 use crate::eval::{DrvAnswer, Listed};
-use crate::id::{AttrId, AttrPath, DrvId, Kind};
+use crate::event::Status;
+use crate::id::{AttrId, DrvId, Kind};
 
 /// One attr.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) path: AttrPath,
     pub(super) kind: Kind,
     /// Its derivation, once evaluated.
     pub(super) answer: Option<DrvAnswer>,
-    /// What the comparison said.
-    pub(super) planned: Option<Status>,
     /// The final word.
     pub(super) status: Option<Status>,
 }
@@ -29,9 +26,7 @@ pub(super) struct Attrs {
 impl Attrs {
     /// Takes in a listed attr.
     pub(super) fn add(&mut self, listed: &Listed) {
-        let entry =
-            Entry { path: listed.path.clone(), kind: listed.kind, answer: None, planned: None, status: None };
-        self.entries.insert(listed.attr, entry);
+        self.entries.insert(listed.attr, Entry { kind: listed.kind, answer: None, status: None });
     }
 
     /// One attr.

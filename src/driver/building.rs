@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::build::{self, Attempt, Limits, News};
 use crate::diff::plan::Decision;
@@ -42,7 +43,7 @@ pub(super) struct Building {
 
 struct Running {
     drv: DrvId,
-    abort: AbortHandle,
+    stop: CancellationToken,
 }
 
 /// The final word on a drv, for the rest of the driver.
@@ -194,7 +195,7 @@ impl Building {
             for action in std::mem::take(&mut self.actions) {
                 match action {
                     Action::Start { attempt, drv, builder } => self.start(ctx, &planning.graph, attempt, drv, builder),
-                    Action::Stop { attempt } => self.stop(ctx, attempt),
+                    Action::Stop { attempt } => self.stop(attempt),
                     Action::Fetch { drv } => self.fetch(ctx, planning, drv),
                     Action::StopFetch { drv } => self.stop_fetch(ctx, drv),
                     Action::Replan { drv } => planning.fetch_failed(drv),
@@ -235,8 +236,10 @@ impl Building {
         let mut log = LogWriter::new(&ctx.dir, &spec.path.to_basename(), ctx.settings.build.max_log_size);
         let (pool, news) = (ctx.pool.clone(), ctx.news.clone());
         let show = ctx.settings.output.logs;
-        let abort = ctx.tasks.start(async move {
-            let end = build::run(&pool, &spec, |told| {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        ctx.tasks.start(async move {
+            let end = build::run(&pool, &spec, &stopped, |told| {
                 if let News::Log(line) = &told {
                     // A log that cannot be written costs the log; its last lines are kept all the same.
                     let _ = log.line(line);
@@ -251,7 +254,7 @@ impl Building {
             let Kept { lines, tail } = log.finish().unwrap_or_default();
             Input::AttemptEnded(attempt, end, Tail { lines, last: if failed { tail } else { Vec::new() } })
         });
-        self.running.insert(attempt, Running { drv, abort });
+        self.running.insert(attempt, Running { drv, stop });
     }
 
     /// What an attempt is told: the drv, and the outputs of other drvs that it uses.
@@ -279,12 +282,11 @@ impl Building {
         }
     }
 
-    /// Dropping the attempt closes its connection, and with it ends the build.
-    fn stop(&mut self, ctx: &mut Context, attempt: AttemptId) {
-        let Some(running) = self.running.get(&attempt) else { return };
-        running.abort.abort();
-        let failure = Failure { class: Class::Cancelled, message: "stopped".into(), position: None };
-        self.ended(ctx, attempt, AttemptEnd::Failed(failure), Tail::default());
+    /// The attempt says itself when it has stopped.
+    fn stop(&self, attempt: AttemptId) {
+        if let Some(running) = self.running.get(&attempt) {
+            running.stop.cancel();
+        }
     }
 
     fn fetch(&mut self, ctx: &mut Context, planning: &Planning, drv: DrvId) {

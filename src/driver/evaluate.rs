@@ -1,16 +1,16 @@
 //! From the words of the command line to evaluated attrs: finds a recorded evaluation or locks the flake, starts the
 //! evaluators, and turns their messages into facts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
-use crate::eval::record::{self, Record};
+use crate::eval::record::{self, Commit, Record};
 use crate::eval::{Ack, Answer, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
 use crate::event::{Fact, Stage};
-use crate::id::{AttrId, Kind, StorePath, System};
-use crate::store::local::LocalStore;
+use crate::id::{AttrId, StorePath, System};
+use crate::store::local::{LocalStore, StoreOptions};
 
 use super::context::{Context, SharedRoots};
 use super::input::Input;
@@ -71,25 +71,22 @@ pub(super) enum Outcome {
 
 impl Evaluation {
     /// Reads the words; starts to look for the flake.
-    pub(super) fn begin(ctx: &mut Context, selection: Selection, flake: FlakeOptions, nix: Nix) -> Self {
+    pub(super) fn begin(ctx: &mut Context, wanted: Wanted) -> Self {
         let settings = &ctx.settings;
+        let context = record_context(&ctx.store, settings);
+        let quick = wanted.commit.map(|commit| commit.key(&context));
         let options = EvalOptions {
-            nix,
-            flake,
-            selection,
+            nix: wanted.nix,
+            flake: wanted.flake,
+            selection: wanted.selection,
             workers: settings.eval.workers,
             cores: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
         };
         ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
-        let effect = locate(
-            options.nix.clone(),
-            options.flake.clone(),
-            record_context(&ctx.store, settings),
-            settings.output.state_dir.clone(),
-            settings.eval.refresh,
-            ctx.roots.clone(),
-        );
+        let shelf =
+            Shelf { state_dir: settings.output.state_dir.clone(), context, quick, closed: settings.eval.refresh };
+        let effect = locate(options.nix.clone(), options.flake.clone(), shelf, ctx.roots.clone());
         ctx.tasks.start(async move { Input::Eval(EvalInput::Located(effect.await.map(Box::new))) });
         Self { options, evaluator: None, locked: None, keys: Keys::default(), over: false }
     }
@@ -220,8 +217,17 @@ impl Evaluation {
     }
 }
 
-/// Takes WHAT apart: the flake and the selection. `is_flake` says whether a word is a directory with a flake.
-pub(super) fn wanted(settings: &Settings, systems: Vec<System>) -> Result<(FlakeOptions, Selection)> {
+/// What is to be evaluated.
+pub(super) struct Wanted {
+    flake: FlakeOptions,
+    selection: Selection,
+    nix: Nix,
+    /// The clean work tree that it is, if it is one.
+    commit: Option<Commit>,
+}
+
+/// Takes WHAT apart: the flake and the selection, without a look at either.
+pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Wanted> {
     let attrs = &settings.attrs;
     let what = What::parse(&attrs.what, |word| PathBuf::from(word).join("flake.nix").exists())?;
     let eval = &settings.eval;
@@ -234,16 +240,32 @@ pub(super) fn wanted(settings: &Settings, systems: Vec<System>) -> Result<(Flake
     };
     let selection = Selection {
         names: what.names,
-        kinds: attrs.kinds.clone().unwrap_or_else(|| Kind::DEFAULT.to_vec()),
-        systems: if attrs.all_systems { None } else { Some(attrs.systems.clone().unwrap_or(systems)) },
+        kinds: attrs.kinds.clone().unwrap_or_default(),
+        systems: None,
         only: attrs.only.clone(),
         exclude: attrs.exclude.clone(),
     };
-    Ok((flake, selection))
+    Ok(Wanted { flake, selection, nix: nix(options, settings), commit: None })
+}
+
+impl Wanted {
+    /// Looks at the work tree. Needs no Nix, so it can happen while the store is opened.
+    pub(super) async fn look(&self) -> Option<Commit> {
+        record::commit(&self.nix, &self.flake, Path::new(".")).await
+    }
+
+    /// With the answer of [`Wanted::look`], and with the systems that some builder can build, where no others were
+    /// asked for.
+    pub(super) fn on(mut self, commit: Option<Commit>, settings: &Settings, buildable: Vec<System>) -> Self {
+        self.commit = commit;
+        let asked = settings.attrs.systems.clone();
+        self.selection.systems = (!settings.attrs.all_systems).then(|| asked.unwrap_or(buildable));
+        self
+    }
 }
 
 /// How `nix` is run for evaluating.
-pub(super) fn nix(store: &LocalStore, settings: &Settings) -> Nix {
+fn nix(options: &StoreOptions, settings: &Settings) -> Nix {
     let mut args = Vec::new();
     for (name, value) in &settings.eval.options {
         args.extend(["--option".to_owned(), name.clone(), value.clone()]);
@@ -257,7 +279,6 @@ pub(super) fn nix(store: &LocalStore, settings: &Settings) -> Nix {
     if settings.offline {
         args.push("--offline".to_owned());
     }
-    let options = store.options();
     Nix {
         program: options.nix_bin.as_ref().map(|bin| bin.join("nix").into_os_string()).unwrap_or_default(),
         env: options.env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
@@ -274,47 +295,47 @@ fn record_context(store: &LocalStore, settings: &Settings) -> record::Context {
     }
 }
 
-/// Finds the source and what is remembered of it.
-async fn locate(
-    nix: Nix,
-    options: FlakeOptions,
-    context: record::Context,
+/// Where earlier runs have stored what Nix said.
+struct Shelf {
     state_dir: PathBuf,
-    refresh: bool,
-    roots: SharedRoots,
-) -> Result<Located> {
-    let here = PathBuf::from(".");
-    let quick = record::quick_key(&nix, &options, &here, &context).await;
-    let mut warnings = Vec::new();
-    let mut load = |found: std::result::Result<Option<Locked>, record::Corrupt>| match found {
-        Ok(found) => found,
-        Err(corrupt) => {
+    context: record::Context,
+    quick: Option<String>,
+    /// Nothing is taken from it (`--refresh`).
+    closed: bool,
+}
+
+impl Shelf {
+    /// What is stored under a key; something unreadable is worth a warning and as good as nothing.
+    fn take<T>(
+        &self,
+        key: Option<&str>,
+        read: impl Fn(&Path, &str) -> std::result::Result<Option<T>, record::Corrupt>,
+        warnings: &mut Vec<String>,
+    ) -> Option<T> {
+        let key = key.filter(|_| !self.closed)?;
+        read(&self.state_dir, key).unwrap_or_else(|corrupt| {
             warnings.push(corrupt.to_string());
             None
-        }
-    };
-    let known = quick.as_deref().filter(|_| !refresh).and_then(|key| load(record::load_quick(&state_dir, key)));
+        })
+    }
+}
+
+/// Finds the source and what is remembered of it.
+async fn locate(nix: Nix, options: FlakeOptions, shelf: Shelf, roots: SharedRoots) -> Result<Located> {
+    let mut warnings = Vec::new();
+    let known = shelf.take(shelf.quick.as_deref(), record::load_quick, &mut warnings);
     let save_quick = known.is_none();
     let locked = match known {
         Some(locked) => locked,
         None => flake::lock(&nix, &options).await.map_err(flake::LockError::into_error)?,
     };
-    let full = Record::may_hold(&locked, &options).then(|| record::key(&locked, &context));
-    let mut record = None;
-    if let Some(key) = full.as_deref().filter(|_| !refresh) {
-        record = match Record::load(&state_dir, key) {
-            Ok(found) => found,
-            Err(corrupt) => {
-                warnings.push(corrupt.to_string());
-                None
-            }
-        };
-    }
+    let full = Record::may_hold(&locked, &options).then(|| record::key(&locked, &shelf.context));
+    let mut record = shelf.take(full.as_deref(), Record::load, &mut warnings);
     if let Some(record) = &mut record {
         keep_what_exists(record, &roots).await?;
     }
     let recorded = record.is_some();
-    Ok(Located { locked, record, recorded, keys: Keys { full, quick, save_quick }, warnings })
+    Ok(Located { locked, record, recorded, keys: Keys { full, quick: shelf.quick, save_quick }, warnings })
 }
 
 /// Forgets answers whose derivations were collected. Those that exist are held from now on.

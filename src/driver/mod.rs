@@ -133,6 +133,8 @@ pub(super) struct Driver {
     /// 0: going on; 1: stopping; 2: now.
     stopping: u8,
     push_until: Option<Moment>,
+    /// Outputs that wait for the caches that are read from; whether they were built now.
+    unpushed: Vec<(Vec<StorePath>, bool)>,
     links_made: bool,
     error: Option<Error>,
 }
@@ -174,7 +176,11 @@ impl Driver {
             Input::Loaded(read) => self.planning.loaded(read),
             Input::Valid(Ok(answers)) => self.planning.valid(ctx, answers),
             Input::Valid(Err(failure)) => self.fail(Error::new(Fault::Unreachable, &*failure.message)),
-            Input::CachesOpen(opened) => self.planning.opened(ctx, opened),
+            Input::CachesOpen(opened) => {
+                self.planning.opened(ctx, opened);
+                let waiting = std::mem::take(&mut self.unpushed);
+                waiting.into_iter().for_each(|(outputs, built)| self.push(outputs, built));
+            }
             Input::Facts(facts) => self.planning.answered(ctx, facts),
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::AttemptEnded(attempt, end, tail) => self.building.ended(ctx, attempt, end, tail),
@@ -252,7 +258,9 @@ impl Driver {
             return;
         }
         self.building.end(&mut self.ctx);
-        self.pushing.close(&mut self.ctx);
+        if self.unpushed.is_empty() {
+            self.pushing.close(&mut self.ctx);
+        }
         let late = self.push_until.is_some_and(|until| self.ctx.bus.now() >= until);
         if late && !self.pushing.is_done() {
             self.pushing.stop(&mut self.ctx);
@@ -288,7 +296,8 @@ impl Driver {
         let fetch = self.ctx.settings.build.download || self.ctx.settings.build.out_link.is_some();
         match (self.mode, status, drv) {
             (Mode::Run, Status::Valid, _) => {
-                self.push_attr(attr);
+                let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
+                self.push(outputs, false);
                 self.end_attr(attr, Status::Valid, None, None);
             }
             (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
@@ -304,16 +313,14 @@ impl Driver {
     /// A drv has its final word: its outputs are held and pushed, its attrs end.
     fn drv_ended(&mut self, ended: Ended) {
         let Ended { drv, outcome, outputs } = ended;
-        if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid | DrvOutcome::Fetched) {
+        if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) {
             let (roots, hold) = (self.ctx.roots.clone(), outputs.clone());
             self.ctx.tasks.start(async move {
                 // The connection that built them holds them too; this is for when it goes away.
                 let _ = roots.lock().await.hold(&hold).await;
                 Input::Tick
             });
-            let built = outcome == DrvOutcome::Built;
-            let upstream = self.planning.caches();
-            self.pushing.add(&mut self.ctx, &outputs, built, &upstream);
+            self.push(outputs, outcome == DrvOutcome::Built);
         }
         for attr in self.attrs.ended_with(drv) {
             self.end_with(attr, drv, &outcome);
@@ -351,10 +358,16 @@ impl Driver {
         answer.wanted.iter().filter_map(|name| Some((name.clone(), path(name)?))).collect()
     }
 
-    fn push_attr(&mut self, attr: AttrId) {
-        let outputs: Vec<StorePath> = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
-        let upstream = self.planning.caches();
-        self.pushing.add(&mut self.ctx, &outputs, false, &upstream);
+    /// Outputs are valid in the store: they go to every cache that is pushed to, with what they refer to and no cache
+    /// that is read from has. Which those are is known once these are open.
+    fn push(&mut self, outputs: Vec<StorePath>, built: bool) {
+        if !self.pushing.is_wanted() || self.stopping == 2 {
+            return;
+        }
+        match self.planning.caches(&mut self.ctx) {
+            Some(upstream) => self.pushing.add(&mut self.ctx, &outputs, built, &upstream),
+            None => self.unpushed.push((outputs, built)),
+        }
     }
 
     /// `--out-link`, once, for what is in the store now.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::diff::load;
 use crate::diff::plan::{Decision, PlanPolicy, Planner, Presence};
 use crate::diff::presence::{self, Fact as CacheFact, Order};
-use crate::event::{Fact, Failure, Stage};
 use crate::eval::DrvAnswer;
+use crate::event::{Fact, Failure, Stage};
 use crate::graph::Graph;
 use crate::id::{AttrId, CacheId, DrvId, StorePath};
 use crate::store::cache::Cache;
@@ -58,11 +58,18 @@ impl Planning {
         }
     }
 
-    /// The caches that are read from, once they are open.
-    pub(super) fn caches(&self) -> Arc<Vec<Arc<Cache>>> {
+    /// The caches that are read from, if they are open; starts to open them.
+    pub(super) fn caches(&mut self, ctx: &mut Context) -> Option<Arc<Vec<Arc<Cache>>>> {
+        if matches!(self.caches, Caches::Unopened) {
+            self.ask_caches(ctx, Vec::new());
+        }
+        self.open_caches()
+    }
+
+    fn open_caches(&self) -> Option<Arc<Vec<Arc<Cache>>>> {
         match &self.caches {
-            Caches::Open(caches) => caches.clone(),
-            Caches::Unopened | Caches::Opening(_) => Arc::default(),
+            Caches::Open(caches) => Some(caches.clone()),
+            Caches::Unopened | Caches::Opening(_) => None,
         }
     }
 
@@ -122,6 +129,7 @@ impl Planning {
 
     fn ask_caches(&mut self, ctx: &mut Context, paths: Vec<StorePath>) {
         match &mut self.caches {
+            Caches::Open(_) if paths.is_empty() => {}
             Caches::Open(caches) => {
                 let caches = caches.clone();
                 ctx.tasks.start(async move { Input::Facts(presence::ask(&caches, &paths, Order::Race).await) });
@@ -172,7 +180,7 @@ impl Planning {
             known.push((path, presence));
         }
         self.planner.answered(&self.graph, known);
-        for cache in self.caches().iter() {
+        for cache in self.open_caches().unwrap_or_default().iter() {
             let counts = cache.counts();
             let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
             ctx.bus.emit(Fact::CacheAsked {
@@ -191,7 +199,8 @@ impl Planning {
             return;
         }
         self.silent.push(cache);
-        let name = self.caches().iter().find(|c| c.id() == cache).map(|c| c.name().to_owned()).unwrap_or_default();
+        let open = self.open_caches().unwrap_or_default();
+        let name = open.iter().find(|c| c.id() == cache).map(|c| c.name().to_owned()).unwrap_or_default();
         ctx.bus.warn(format!("cache {name} gives no answer: {}", failure.message), Some("what only it has is built"));
     }
 

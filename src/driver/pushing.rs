@@ -1,8 +1,8 @@
 //! Connects the pieces of a push: which paths (`push::closure`), in which order (`push::queue`), one upload
 //! (`push::upload`), reading back (`push::verify`). One [`Target`] a cache; they know nothing of each other.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
@@ -38,6 +38,15 @@ pub(super) enum PushInput {
     Verified(Verified),
 }
 
+/// What is known of paths before a walk asks.
+#[derive(Debug, Default)]
+struct Known {
+    /// Queued already.
+    queued: HashSet<StorePath>,
+    /// Built in this run: nobody else can hold them.
+    built: HashSet<StorePath>,
+}
+
 /// All caches that are pushed to.
 #[derive(Default)]
 pub(super) struct Pushing {
@@ -58,8 +67,16 @@ struct Target {
     built: BTreeSet<StorePath>,
     uploaded: Vec<PathInfo>,
     already: BTreeSet<StorePath>,
-    /// Closures that are being walked.
-    walking: u32,
+    /// What walks need not ask about.
+    known: Arc<Mutex<Known>>,
+    /// Outputs for the next walk. One walk is under way at a time, so that what finishes together is walked together.
+    next: Vec<StorePath>,
+    walking: bool,
+    /// Other caches that are read from.
+    upstream: Vec<Arc<Cache>>,
+    /// Nothing more will be added.
+    closing: bool,
+    /// The queue knows that.
     closed: bool,
     effects: Vec<AbortHandle>,
     verified: Option<bool>,
@@ -72,6 +89,11 @@ impl Pushing {
             ctx.bus.emit(Fact::StageStarted { stage: Stage::Push });
         }
         Self { targets: caches.iter().cloned().map(Target::new).collect(), ended: caches.is_empty() }
+    }
+
+    /// Whether anything is pushed at all.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.targets.is_empty()
     }
 
     /// Outputs that are valid in the store and are to be in every cache, with all that they refer to.
@@ -91,6 +113,7 @@ impl Pushing {
     /// Nothing more will be added.
     pub(super) fn close(&mut self, ctx: &mut Context) {
         for target in &mut self.targets {
+            target.closing = true;
             target.close();
             target.turn(ctx);
         }
@@ -106,11 +129,6 @@ impl Pushing {
     /// Every path has its final word, and all was read back.
     pub(super) fn is_done(&self) -> bool {
         self.targets.iter().all(|target| target.verified == Some(true))
-    }
-
-    /// Nothing is on its way to a cache at the moment.
-    pub(super) fn is_idle(&self) -> bool {
-        self.targets.iter().all(|target| target.walking == 0 && target.queue.is_idle())
     }
 
     /// The stage is over.
@@ -133,7 +151,11 @@ impl Target {
             built: BTreeSet::new(),
             uploaded: Vec::new(),
             already: BTreeSet::new(),
-            walking: 0,
+            known: Arc::default(),
+            next: Vec::new(),
+            walking: false,
+            upstream: Vec::new(),
+            closing: false,
             closed: false,
             effects: Vec::new(),
             verified: None,
@@ -143,16 +165,30 @@ impl Target {
     fn add(&mut self, ctx: &mut Context, outputs: &[StorePath], built: bool, upstream: &[Arc<Cache>]) {
         if built {
             self.built.extend(outputs.iter().cloned());
+            self.known().built.extend(outputs.iter().cloned());
         }
-        self.walking += 1;
         let id = self.cache.id();
-        let upstream: Vec<_> = upstream.iter().filter(|cache| cache.id() != id).cloned().collect();
-        let known: BTreeSet<StorePath> = self.infos.keys().cloned().collect();
-        let built = self.built.clone();
-        let (pool, roots) = (ctx.pool.clone(), outputs.to_vec());
+        self.upstream = upstream.iter().filter(|cache| cache.id() != id).cloned().collect();
+        self.next.extend(outputs.iter().cloned());
+        self.walk(ctx);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds out what the next outputs refer to, unless a walk is under way.
+    fn walk(&mut self, ctx: &mut Context) {
+        if self.walking || self.next.is_empty() {
+            return;
+        }
+        self.walking = true;
+        let id = self.cache.id();
+        let (pool, roots) = (ctx.pool.clone(), std::mem::take(&mut self.next));
+        let (known, upstream) = (self.known.clone(), self.upstream.clone());
         self.start(ctx, async move {
             let walk = async {
-                let mut walk = Walk { session: pool.take().await?, known, built, upstream };
+                let mut walk = Walk { session: pool.take().await?, known, upstream };
                 let closure = crate::push::closure(roots, &mut walk).await;
                 pool.give_back(walk.session);
                 closure
@@ -197,28 +233,38 @@ impl Target {
     }
 
     fn walked(&mut self, ctx: &mut Context, closure: Result<Closure, Failure>) {
-        self.walking -= 1;
+        self.walking = false;
         match closure {
             Ok(closure) => {
                 let held: Vec<StorePath> =
                     closure.held.into_iter().filter(|path| !self.infos.contains_key(path)).collect();
                 self.held.extend(held.iter().cloned());
+                self.known().queued.extend(closure.push.iter().map(|info| info.path.clone()));
                 let items = closure.push.iter().map(item).collect();
                 self.infos.extend(closure.push.into_iter().map(|info| (info.path.clone(), info)));
                 self.tell(QueueInput::Held(held));
                 self.tell(QueueInput::Add(items));
             }
-            Err(failure) => {
-                ctx.bus.warn(format!("cannot find out what to push to {}: {}", self.cache.name(), failure.message), None);
-            }
+            Err(failure) => self.not_walked(ctx, failure),
         }
-        if self.closed && self.walking == 0 {
-            self.tell(QueueInput::NoMore);
+        self.walk(ctx);
+        self.close();
+    }
+
+    /// Without references nothing of it can be pushed in the right order, and nobody may take the push for whole.
+    fn not_walked(&mut self, ctx: &mut Context, failure: Failure) {
+        let cache = self.cache.id();
+        let message = format!("cannot find out what to push to {}: {}", self.cache.name(), failure.message);
+        ctx.bus.warn(message, Some("drover run    pushes what is missing"));
+        for path in self.built.clone().into_iter().filter(|path| !self.infos.contains_key(path)) {
+            let path = ctx.absolute(&path);
+            ctx.bus.emit(Fact::PushEnded { cache, path, pushed: Pushed::Failed(failure.clone()) });
         }
     }
 
+    /// Once nothing more is added and nothing is walked, the queue may end.
     fn close(&mut self) {
-        if !std::mem::replace(&mut self.closed, true) && self.walking == 0 {
+        if self.closing && !self.walking && !std::mem::replace(&mut self.closed, true) {
             self.tell(QueueInput::NoMore);
         }
     }
@@ -227,7 +273,8 @@ impl Target {
         for effect in self.effects.drain(..) {
             effect.abort();
         }
-        self.walking = 0;
+        self.walking = false;
+        self.next.clear();
         self.tell(QueueInput::Stop);
         let open: Vec<StorePath> =
             self.queue.not_there().filter(|(_, end)| end.is_none()).map(|(path, _)| path.clone()).collect();
@@ -256,7 +303,7 @@ impl Target {
                 }
             }
         }
-        if self.closed && self.walking == 0 && self.queue.is_done() && self.verified.is_none() {
+        if self.closed && self.queue.is_done() && self.verified.is_none() {
             self.verified = Some(false);
             self.verify(ctx);
         }
@@ -305,7 +352,8 @@ impl Target {
     }
 
     fn path_ended(&mut self, ctx: &mut Context, path: &StorePath, end: End) {
-        let failed = |class, message: String| Pushed::Failed(Failure { class, message: message.into(), position: None });
+        let failed =
+            |class, message: String| Pushed::Failed(Failure { class, message: message.into(), position: None });
         let pushed = match end {
             End::Pushed => Pushed::Uploaded { file_size: self.nars.get(path).map_or(0, |nar| nar.file_size) },
             // What nobody built now and the cache had all along is no news.
@@ -349,10 +397,7 @@ fn item(info: &PathInfo) -> Item {
 /// Whom a walk asks: the store over one connection, and the caches that are read from.
 struct Walk {
     session: Session,
-    /// Paths that are queued already.
-    known: BTreeSet<StorePath>,
-    /// Paths that nobody else can hold.
-    built: BTreeSet<StorePath>,
+    known: Arc<Mutex<Known>>,
     upstream: Vec<Arc<Cache>>,
 }
 
@@ -360,12 +405,16 @@ impl Source for Walk {
     type Error = StoreError;
 
     async fn held(&mut self, paths: Vec<StorePath>) -> Result<Vec<bool>, StoreError> {
-        let fresh = |path: &&StorePath| !self.known.contains(*path) && !self.built.contains(*path);
-        let ask: Vec<StorePath> = paths.iter().filter(fresh).cloned().collect();
+        let (mut stop, ask): (HashSet<StorePath>, Vec<StorePath>) = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let stop = paths.iter().filter(|path| known.queued.contains(*path)).cloned().collect();
+            let fresh = |path: &&StorePath| !known.queued.contains(*path) && !known.built.contains(*path);
+            (stop, paths.iter().filter(fresh).cloned().collect())
+        };
         let facts = presence::ask(&self.upstream, &ask, Order::Cascade).await;
         let present = facts.into_iter().filter(|(_, fact)| matches!(fact, CacheFact::Present { .. }));
-        let upstream: BTreeSet<StorePath> = present.map(|(path, _)| path).collect();
-        Ok(paths.iter().map(|path| self.known.contains(path) || upstream.contains(path)).collect())
+        stop.extend(present.map(|(path, _)| path));
+        Ok(paths.iter().map(|path| stop.contains(path)).collect())
     }
 
     async fn infos(&mut self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, StoreError> {

@@ -34,15 +34,17 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         daemon_socket,
         ..StoreOptions::default()
     };
-    let store = LocalStore::open(options).await?;
-    let (flake, selection) = evaluate::wanted(&settings, store.settings().systems())?;
-    let nix = evaluate::nix(&store, &settings);
+    let wanted = evaluate::wanted(&settings, &options)?;
+    let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
+    let store = store?;
+    let wanted = wanted.on(commit, &settings, store.settings().systems());
     let pushed = caches::open_pushed(&store, &settings).await?;
     let signals = Signals::listen()?;
 
     let dir = RunDir::new(&settings.output.state_dir, run);
     let mut bus = Bus::open(clock, &dir, settings.output.events.as_deref(), ui).map_err(|error| {
-        Error::from_chain(Fault::Usage, &error).hint("drover run --state-dir DIR    with a directory that can be written")
+        Error::from_chain(Fault::Usage, &error)
+            .hint("drover run --state-dir DIR    with a directory that can be written")
     })?;
     bus.emit(Fact::RunStarted {
         format: FORMAT,
@@ -76,7 +78,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     }
     let _ = record::prune(&settings.output.state_dir, record::KEEP);
     let building = Building::new(&mut ctx, History::load(&settings.output.state_dir));
-    let evaluation = Evaluation::begin(&mut ctx, selection, flake, nix);
+    let evaluation = Evaluation::begin(&mut ctx, wanted);
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = pushed.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
@@ -98,6 +100,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         left_out: std::collections::BTreeMap::new(),
         stopping: 0,
         push_until: None,
+        unpushed: Vec::new(),
         links_made: false,
         error: None,
     })
@@ -110,7 +113,9 @@ fn warn_of_unsigned(bus: &mut Bus, settings: &Settings, pushed: &[Arc<crate::sto
         if asked {
             bus.warn(
                 format!("what is pushed to {} is not signed", cache.name()),
-                Some("add ?secret-key=FILE to its URL, or secret-key to drover.toml; nix key generate-secret makes one"),
+                Some(
+                    "add ?secret-key=FILE to its URL, or secret-key to drover.toml; nix key generate-secret makes one",
+                ),
             );
         }
     }

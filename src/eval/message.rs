@@ -5,7 +5,8 @@
 //! which may be followed by a position of its own and by more lines. The format is for people and no contract; checked
 //! with 2.26 and 2.34. What does not look like it is passed on whole.
 
-use serde::Deserialize;
+use crate::nix_compat::daemon::{Level, Message};
+use crate::nix_compat::internal_json;
 
 use crate::nix_compat::ansi;
 
@@ -28,32 +29,23 @@ pub enum Said {
     Other(String),
 }
 
-/// The fields of a line `@nix {…}` that matter here.
-#[derive(Deserialize)]
-struct Line<'a> {
-    action: &'a str,
-    #[serde(default)]
-    level: i64,
-    #[serde(default)]
-    msg: String,
-}
-
 /// Reads one line of a log in `internal-json` format; `None` for progress and for chatter.
 #[must_use]
 pub fn line(line: &str) -> Option<Said> {
-    let Some(json) = line.strip_prefix("@nix ") else {
+    if !line.starts_with("@nix ") {
         let text = ansi::text(line.as_bytes());
         let text = text.trim_end();
         return match text.strip_prefix("error: ") {
             Some(_) => Some(Said::Error(text.to_owned())),
             None => (!text.is_empty()).then(|| Said::Other(text.to_owned())),
         };
-    };
-    let line: Line<'_> = serde_json::from_str(json).ok()?;
-    if line.action != "msg" || line.level > 1 {
+    }
+    let Some(Message::Log { level, text, .. }) = internal_json::parse(line.as_bytes()) else { return None };
+    let level = level.unwrap_or(Level::ERROR);
+    if level > Level::WARN {
         return None;
     }
-    let text = ansi::text(line.msg.as_bytes());
+    let text = ansi::text(&text);
     let text = text.trim_end();
     let traced = text.strip_prefix("trace: ").unwrap_or(text);
     for word in ["warning: ", "evaluation warning: "] {
@@ -64,7 +56,7 @@ pub fn line(line: &str) -> Option<Said> {
     if let Some(trace) = text.strip_prefix("trace: ") {
         return Some(Said::Trace(trace.to_owned()));
     }
-    Some(if line.level == 0 { Said::Error(text.to_owned()) } else { Said::Warning(text.to_owned()) })
+    Some(if level == Level::ERROR { Said::Error(text.to_owned()) } else { Said::Warning(text.to_owned()) })
 }
 
 /// An error of Nix, taken apart.

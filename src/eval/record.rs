@@ -208,13 +208,31 @@ pub fn key(locked: &Locked, context: &Context) -> String {
     ])
 }
 
-/// A key that one call of git finds, for a clean work tree that is evaluated purely and without changes to its lock:
-/// where an earlier run stored what Nix said, neither `nix flake metadata` nor an evaluator is needed. `None` wherever
-/// that would not be sound. `dir` is where relative references start.
+/// A clean work tree at one commit, as one call of git sees it: all that the lock depends on besides the [`Context`].
 ///
 /// Nix's answer follows from the commit, from where the repository and the flake in it are found (by walking up), and
 /// from the reference's own parameters; untracked files matter only where a new flake.nix or .git would be found first.
-pub async fn quick_key(nix: &Nix, options: &FlakeOptions, dir: &Path, context: &Context) -> Option<String> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    head: String,
+    parts: [String; 5],
+}
+
+impl Commit {
+    /// The key under which an earlier run stored what Nix said: where it did, neither `nix flake metadata` nor an
+    /// evaluator is needed.
+    #[must_use]
+    pub fn key(&self, context: &Context) -> String {
+        let format = FORMAT.to_string();
+        let fixed = [format.as_str(), expr::EVAL, &context.nix, &context.settings, &self.head];
+        let parts: Vec<&str> = fixed.into_iter().chain(self.parts.iter().map(String::as_str)).collect();
+        format!("{}-{}", self.head, digest(&parts))
+    }
+}
+
+/// Looks at the work tree of a reference that is evaluated purely and without changes to its lock. `None` wherever the
+/// commit would not say everything. `dir` is where relative references start.
+pub async fn commit(nix: &Nix, options: &FlakeOptions, dir: &Path) -> Option<Commit> {
     let changed = options.impure || !options.overrides.is_empty() || options.reference_lock_file.is_some();
     if changed {
         return None;
@@ -243,19 +261,8 @@ pub async fn quick_key(nix: &Nix, options: &FlakeOptions, dir: &Path, context: &
     }
     let head = tree.head?;
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let key = digest(&[
-        &FORMAT.to_string(),
-        expr::EVAL,
-        &context.nix,
-        &context.settings,
-        reference,
-        &text(&path),
-        &text(&root),
-        &flake.as_deref().map(text).unwrap_or_default(),
-        &head,
-        &tree.branch,
-    ]);
-    Some(format!("{head}-{key}"))
+    let flake = flake.as_deref().map(text).unwrap_or_default();
+    Some(Commit { head, parts: [reference.to_owned(), text(&path), text(&root), flake, tree.branch] })
 }
 
 /// What an earlier run locked under this key.

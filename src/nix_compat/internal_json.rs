@@ -88,7 +88,13 @@ struct Place {
 impl Place {
     fn into_position(self) -> Option<Position> {
         let line = self.line.filter(|line| *line > 0)?;
-        Some(Position { file: self.file?, line, column: self.column.unwrap_or(0) })
+        let column = self.column.unwrap_or(0);
+        let mut file = self.file?;
+        // Nix prints the position into the file's name as well: `/x.nix:1:9`.
+        if let Some(name) = file.strip_suffix(&format!(":{line}:{column}")) {
+            file.truncate(name.len());
+        }
+        Some(Position { file, line, column })
     }
 }
 
@@ -111,4 +117,65 @@ fn to_fields(fields: Vec<serde_json::Value>) -> Vec<Field> {
         other => Field::Number(other.as_u64().unwrap_or(0)),
     };
     fields.into_iter().map(field).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix_compat::daemon::{ActivityKind, ResultKind};
+
+    fn error(line: &str) -> (Option<Level>, ErrorDetail) {
+        match parse(line.as_bytes()) {
+            Some(Message::Log { level, error: Some(error), .. }) => (level, *error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // The lines are real ones; 2.26.3 and 2.34.8 print the same.
+    #[test]
+    fn errors_have_their_parts() {
+        let (level, detail) = error(
+            r#"@nix {"action":"msg","column":9,"file":"/tmp/y.nix:1:9","level":0,"line":1,"msg":"\u001b[31;1merror:\u001b[0m syntax error, unexpected ';'","raw_msg":"syntax error, unexpected ';'"}"#,
+        );
+        assert_eq!(level, Some(Level::ERROR));
+        assert_eq!(detail.raw, "syntax error, unexpected ';'");
+        assert_eq!(detail.position, Some(Position { file: "/tmp/y.nix".into(), line: 1, column: 9 }));
+
+        let (_, detail) = error(
+            r#"@nix {"action":"msg","column":null,"file":null,"level":0,"line":null,"msg":"x","raw_msg":"no good","trace":[{"column":12,"file":"/tmp/x.nix:1:12","line":1,"raw_msg":"while calling the 'throw' builtin"},{"column":38,"file":"«string»:1:38","line":1,"raw_msg":"from call site"}]}"#,
+        );
+        assert_eq!(detail.position, None);
+        assert_eq!(detail.trace[0].text, "while calling the 'throw' builtin");
+        assert_eq!(detail.trace[1].position, Some(Position { file: "«string»".into(), line: 1, column: 38 }));
+    }
+
+    #[test]
+    fn a_warning_without_position_has_none() {
+        let (level, detail) = error(
+            r#"@nix {"action":"msg","column":0,"file":"«none»:0","level":1,"line":0,"msg":"evaluation warning: hey","raw_msg":"hey"}"#,
+        );
+        assert_eq!((level, detail.raw.as_str(), detail.position), (Some(Level::WARN), "hey", None));
+    }
+
+    #[test]
+    fn activities_are_those_of_the_daemon() {
+        let start = parse(br#"@nix {"action":"start","fields":["/nix/store/72-x.drv","",1,1],"id":7,"level":3,"parent":0,"text":"building","type":105}"#);
+        let Some(Message::Start(activity)) = start else { panic!("{start:?}") };
+        assert_eq!((activity.kind, activity.id), (ActivityKind::Build, 7));
+        assert_eq!(activity.fields[0].text(), Some(&b"/nix/store/72-x.drv"[..]));
+        let line = parse(br#"@nix {"action":"result","fields":["hi"],"id":7,"type":101}"#).unwrap();
+        assert_eq!(line.build_log_line(), Some((7, &b"hi"[..])));
+        assert!(matches!(line, Message::Result { kind: ResultKind::BuildLogLine, .. }));
+        assert_eq!(parse(br#"@nix {"action":"stop","id":7}"#), Some(Message::Stop { id: 7 }));
+        let plain = parse(br#"@nix {"action":"msg","level":3,"msg":"this derivation will be built:"}"#);
+        assert!(matches!(plain, Some(Message::Log { error: None, .. })));
+    }
+
+    #[test]
+    fn what_is_no_record_is_none() {
+        for line in ["warning: x", "@nix ", "@nix {", "@nix []", "@nix {\"action\":\"new\"}", ""] {
+            assert_eq!(parse(line.as_bytes()), None, "{line}");
+        }
+        assert!(parse(b"@nix {\"action\":\"msg\",\"level\":0,\"msg\":\"\xff\"}").is_some());
+    }
 }

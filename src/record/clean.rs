@@ -1,5 +1,7 @@
 //! A line of a build's log as people should see it in a file or a report.
 
+use crate::nix_compat::ansi;
+
 /// The longest line that is shown; the log itself keeps it whole.
 const MAX_SHOWN: usize = 4096;
 
@@ -12,23 +14,16 @@ pub fn clean(line: &[u8]) -> String {
     last.unwrap_or_default()
 }
 
-/// One state of the line without control sequences (ECMA-48: CSI, OSC, and two-character escapes).
+/// One state of the line, with tabs and backspaces done and other controls taken out.
 fn visible(bytes: &[u8]) -> String {
-    let bytes = &bytes[..bytes.len().min(MAX_SHOWN * 4)];
-    let text = String::from_utf8_lossy(bytes);
+    let text = ansi::text(&bytes[..bytes.len().min(MAX_SHOWN * 4)]);
     let mut out = String::with_capacity(text.len().min(MAX_SHOWN));
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
+    for c in text.chars() {
         if out.len() >= MAX_SHOWN {
             out.push('…');
             break;
         }
         match c {
-            '\u{1b}' => match chars.next() {
-                Some('[') => while chars.next().is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c)) {},
-                Some(']') => skip_osc(&mut chars),
-                _ => {}
-            },
             '\t' => out.push_str("    "),
             '\u{8}' => drop(out.pop()),
             c if c.is_control() => {}
@@ -37,20 +32,6 @@ fn visible(bytes: &[u8]) -> String {
     }
     out.truncate(out.trim_end().len());
     out
-}
-
-/// An operating system command ends with BEL or `ESC \`.
-fn skip_osc(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    while let Some(c) = chars.next() {
-        match c {
-            '\u{7}' => return,
-            '\u{1b}' => {
-                chars.next_if_eq(&'\\');
-                return;
-            }
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 use tokio::net::UnixStream;
+use tokio::process::Child;
 
 use super::error::StoreError;
 use super::session::{Nursery, Session};
@@ -19,6 +20,9 @@ use crate::nix_compat::daemon::{ClientOptions, DaemonError, Trust};
 use crate::nix_compat::drv::{self, Derivation};
 use crate::nix_compat::wire::{WireError, read_bytes};
 use crate::process::Cmd;
+
+/// Where the daemon of nearly every Nix listens. Only a guess that saves time; Nix itself is asked.
+const DEFAULT_SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
 
 /// What decides which Nix and which store.
 #[derive(Debug, Clone, Default)]
@@ -90,11 +94,14 @@ impl StoreOptions {
 }
 
 impl LocalStore {
-    /// Asks Nix for its version and settings and connects once. About 40 ms, nearly all of it Nix starting.
+    /// Asks Nix for its version and settings and connects once. About 30 ms, nearly all of it Nix starting.
     pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        // Most often it will be this one that is wanted; then it has started by the time the answers are here.
+        let socket = options.daemon_socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET));
+        let early = if socket.exists() { None } else { spawn(&options, options.store.as_deref()).ok() };
         let (installation, settings) =
             tokio::join!(Installation::ask(options.cmd("nix")), NixSettings::ask(options.cmd("nix")));
-        Self::open_with(options, installation?, settings?).await
+        Self::open_early(options, installation?, settings?, early).await
     }
 
     /// The same, where Nix has been asked already.
@@ -103,10 +110,25 @@ impl LocalStore {
         installation: Installation,
         settings: NixSettings,
     ) -> Result<Self, StoreError> {
+        Self::open_early(options, installation, settings, None).await
+    }
+
+    /// `early` is a daemon that was started for [`StoreOptions::store`] before anything was known.
+    async fn open_early(
+        options: StoreOptions,
+        installation: Installation,
+        settings: NixSettings,
+        early: Option<Child>,
+    ) -> Result<Self, StoreError> {
         let uri = options.store.clone().unwrap_or_else(|| settings.store.clone());
         let place = Place::of(&uri, &installation, options.daemon_socket.as_deref())?;
         let nursery = Nursery::default();
-        let spare = connect(&options, &place, &nursery).await?;
+        let spare = match (early, &place.reach) {
+            (Some(child), Reach::Spawn { store }) if *store == options.store => {
+                Session::over_child(child, place.store_dir.clone(), place.uri.clone(), &nursery).await?
+            }
+            _ => connect(&options, &place, &nursery).await?,
+        };
         let trust = spare.trust();
         let spare = Mutex::new(Some(spare));
         Ok(Self(Arc::new(Inner { options, installation, settings, place, trust, nursery, spare })))
@@ -244,21 +266,27 @@ async fn connect_once(options: &StoreOptions, place: &Place, nursery: &Nursery) 
             let stream = UnixStream::connect(socket)
                 .await
                 .map_err(|source| StoreError::Socket { socket: socket.clone(), source })?;
-            let (reader, writer) = stream.into_split();
+            // Not `into_split`, whose writing half shuts down before the close: a half-closed socket tells Nix nothing.
+            let (reader, writer) = tokio::io::split(stream);
             Session::over_streams(Box::new(reader), Box::new(writer), dir, uri).await
         }
         Reach::Spawn { store } => {
-            let mut cmd = options.cmd("nix-daemon").arg("--stdio");
-            if let Some(store) = store {
-                cmd = cmd.arg("--store").arg(store);
-            }
-            let child = cmd.spawn().map_err(|error| match error.is_not_found() {
-                true => StoreError::NoNix { program: "nix-daemon".to_owned() },
-                false => StoreError::Start(error),
-            })?;
+            let child = spawn(options, store.as_deref())?;
             Session::over_child(child, dir, uri, nursery).await
         }
     }
+}
+
+/// A daemon of our own, which waits for the handshake on its standard streams.
+fn spawn(options: &StoreOptions, store: Option<&str>) -> Result<Child, StoreError> {
+    let mut cmd = options.cmd("nix-daemon").arg("--stdio");
+    if let Some(store) = store {
+        cmd = cmd.arg("--store").arg(store);
+    }
+    cmd.spawn().map_err(|error| match error.is_not_found() {
+        true => StoreError::NoNix { program: "nix-daemon".to_owned() },
+        false => StoreError::Start(error),
+    })
 }
 
 /// What a connection is told: the positional options overwrite nix.conf, so they repeat what it says.

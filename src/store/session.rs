@@ -21,6 +21,12 @@ use crate::nix_compat::daemon::{Connection, DaemonError, Reader, Writer};
 /// Most bytes that are kept of a child's stderr.
 const LAST_WORDS: usize = 4 << 10;
 
+/// A daemon that said nothing for so long waits in `poll`.
+const SILENCE: Duration = Duration::from_millis(20);
+
+/// A daemon that always says something will soon notice by itself.
+const MOST: Duration = Duration::from_millis(500);
+
 /// A connection that can be used like the [`Connection`] that it holds. Dropping it closes it.
 #[derive(Debug)]
 pub struct Session {
@@ -72,6 +78,15 @@ impl Session {
                 Err(StoreError::Daemon { uri: uri.to_string(), error: error.into(), said: carrier.words.text() })
             }
         }
+    }
+
+    /// Closes the connection in the middle of an operation, so that the daemon kills what it builds.
+    ///
+    /// Dropping closes it too, but a daemon that learns of it while it handles a line of the builder's output forgets
+    /// it before it waits for the next one (seen with Nix 2.34.8), and a silent build then runs on to its end. So
+    /// this waits until the daemon has said nothing for a moment, at most half a second, and then closes.
+    pub async fn close(mut self) {
+        self.connection.quiet(SILENCE, MOST).await;
     }
 
     /// An error of this connection with what the child had to say about it.

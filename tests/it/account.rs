@@ -12,7 +12,7 @@ use drover::report::{closing, json, list, plan, time};
 use drover::ui::{Mode, Settings, Ui};
 use proptest::prelude::*;
 
-use crate::story::{self, Story, Twist, fleet};
+use crate::support::story::{self, Story, Twist, fleet};
 
 /// The intervals touch each other from 0 to the last moment of the stream.
 fn check(events: &[Event]) {

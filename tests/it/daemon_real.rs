@@ -292,10 +292,11 @@ fn a_path_moves_from_store_to_store() {
 }
 
 #[test]
-fn dropping_a_connection_kills_its_build() {
+fn closing_a_connection_kills_its_build() {
     each_nix(|nix| {
         for (lab, socket) in [(Lab::plain(nix), false), (Lab::plain(nix), true), (Lab::chroot(nix), false)] {
             let daemon = socket.then(|| lab.daemon());
+            println!("{:?}, socket: {socket}", lab.layout);
             run(async {
                 let mut options = options(&lab);
                 if let Some(daemon) = &daemon {
@@ -318,7 +319,7 @@ fn dropping_a_connection_kills_its_build() {
                     _ = is_up => {}
                 }
                 assert!(!session.is_usable());
-                drop(session);
+                session.close().await;
                 store.settle(Duration::from_secs(20)).await;
                 // The lock of the output is free again: the same build starts at once, on another connection.
                 let mut session = store.connect().await.unwrap();
@@ -335,6 +336,7 @@ fn dropping_a_connection_kills_its_build() {
                     ended = session.build_derivation(&path, &basic, BuildMode::Normal, &mut watch) => panic!("{ended:?}"),
                     _ = is_up => {}
                 }
+                session.close().await;
                 assert!(socket || !waited, "the first build was still running");
             });
         }

@@ -11,7 +11,7 @@ fn context() -> Context {
 }
 
 fn quick(lab: &Lab, options: &EvalOptions) -> Option<String> {
-    block_on(record::quick_key(&options.nix, &options.flake, &lab.work(), &context()))
+    block_on(record::commit(&options.nix, &options.flake, &lab.work())).map(|commit| commit.key(&context()))
 }
 
 /// A program that is no Nix: whoever starts it fails.
@@ -86,7 +86,7 @@ fn whatever_may_change_the_answer_changes_the_key_or_forbids_it() {
     let sub = with(&|flake| flake.reference = format!("{reference}/template"));
     assert!(sub.is_some() && sub.as_ref() != Some(&key));
     let nix = Context { nix: "b".into(), settings: String::new() };
-    let other = block_on(record::quick_key(&base.nix, &base.flake, &lab.work(), &nix));
+    let other = block_on(record::commit(&base.nix, &base.flake, &lab.work())).map(|commit| commit.key(&nix));
     assert!(other.is_some() && other.as_ref() != Some(&key));
 
     // The tree: untracked files do not matter to Nix, changed ones do.

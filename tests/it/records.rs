@@ -9,7 +9,7 @@ use drover::record::{RecordError, read};
 use drover::report::json;
 use drover::report::summary::Summary;
 
-use crate::story::{Twist, every_fact, fleet};
+use crate::support::story::{Twist, every_fact, fleet};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/record").join(name)

@@ -12,7 +12,7 @@ use drover::report::{closing, home, list, plan, time};
 use drover::ui::model::Model;
 use drover::ui::{Mode, Settings, Ui, live};
 
-use crate::story::{self, Story, Twist, fleet};
+use crate::support::story::{self, Story, Twist, fleet};
 
 /// Labels of lines that are there to be copied and therefore never cut.
 const TYPED: [&str; 9] = ["repeat", "log", "again", "at", "go on", "hint:", "drover", "nix", "ssh"];

@@ -4,3 +4,5 @@ pub mod fake_cache;
 pub mod fake_daemon;
 pub mod nix;
 pub mod site;
+#[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
+pub mod story;

@@ -106,6 +106,21 @@ impl Connection {
         DaemonError::Refused { act, error }
     }
 
+    /// Throws away what comes until the daemon is silent, or `most` has passed. See `store::session::Session::close`.
+    pub(crate) async fn quiet(&mut self, silence: Duration, most: Duration) {
+        self.poisoned = true;
+        let listen = async {
+            while let Ok(Ok(bytes)) = tokio::time::timeout(silence, self.reader.fill_buf()).await {
+                let len = bytes.len();
+                if len == 0 {
+                    return;
+                }
+                self.reader.consume(len);
+            }
+        };
+        let _ = tokio::time::timeout(most, listen).await;
+    }
+
     /// One request, one reply.
     pub(super) async fn call<A: Answer>(
         &mut self,

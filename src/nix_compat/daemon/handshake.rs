@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::connection::while_writing;
 use super::error::DaemonError;
 use super::message::{Messages, read_messages};
 use crate::nix_compat::wire::{Encoder, WireError, lossy_start, read_text, read_texts, read_u64};
@@ -51,8 +52,12 @@ where
     let wire = |error| DaemonError::wire(ACT, error);
     let protocol = |what| DaemonError::Protocol { act: ACT, what };
 
-    send(writer, Encoder::new().u64(CLIENT_MAGIC).u64(VERSION)).await.map_err(wire)?;
-    let magic = read_u64(reader).await.map_err(wire)?;
+    // A daemon that is gone already may have said why: reading goes first, whatever became of the writing.
+    let hello = async {
+        let mut hello = Encoder::new();
+        send(writer, hello.u64(CLIENT_MAGIC).u64(VERSION)).await
+    };
+    let magic = while_writing(hello, read_u64(reader)).await.map_err(wire)?;
     if magic != SERVER_MAGIC {
         return Err(protocol(format!("it begins with {:?}", greeting(magic, reader).await)));
     }
