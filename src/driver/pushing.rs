@@ -10,8 +10,6 @@ use crate::build::Pool;
 use crate::diff::presence::{self, Fact as CacheFact, Order};
 use crate::event::{Class, Fact, Failure, Pushed, Stage};
 use crate::id::{CacheId, StorePath};
-use crate::nix_compat::daemon;
-use crate::nix_compat::narinfo::NixHash;
 use crate::push::queue::{Action, End, Input as QueueInput, Item, Limits};
 use crate::push::{Closure, Nar, PathInfo, Queue, Source, Upload, Verified};
 use crate::store::cache::{Cache, Sink};
@@ -418,23 +416,8 @@ impl Source for Walk {
     }
 
     async fn infos(&mut self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, StoreError> {
-        match self.session.path_infos(&paths).await {
-            Ok(infos) => Ok(infos.into_iter().map(|info| info.map(from_daemon)).collect()),
-            Err(error) => Err(self.session.explain(error)),
-        }
-    }
-}
-
-/// The daemon's words for a path, as a push knows it.
-fn from_daemon(info: daemon::PathInfo) -> PathInfo {
-    PathInfo {
-        path: info.path,
-        nar_hash: NixHash::Sha256(info.nar_hash),
-        nar_size: info.nar_size,
-        references: info.references,
-        deriver: info.deriver,
-        signatures: info.signatures.into_iter().collect(),
-        ca: info.ca,
+        let infos = self.session.path_infos(&paths).await;
+        infos.map_err(|error| self.session.explain(error))
     }
 }
 

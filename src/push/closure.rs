@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use super::info::PathInfo;
 use crate::id::StorePath;
+use crate::nix_compat::daemon::PathInfo;
 
 /// What a walk from some roots found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -108,7 +108,6 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::nix_compat::narinfo::NixHash;
 
     fn path(n: u8) -> StorePath {
         StorePath::from_parts([n; 20], "p").unwrap()
@@ -117,11 +116,13 @@ mod tests {
     fn info(n: u8, references: &[u8]) -> PathInfo {
         PathInfo {
             path: path(n),
-            nar_hash: NixHash::Sha256([n; 32]),
+            nar_hash: [n; 32],
             nar_size: 1,
+            registration_time: 0,
+            ultimate: false,
             references: references.iter().copied().map(path).collect(),
             deriver: None,
-            signatures: Vec::new(),
+            signatures: BTreeSet::new(),
             ca: None,
         }
     }

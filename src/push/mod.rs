@@ -4,13 +4,13 @@
 //! which order (pure), [`upload`] moves one of them; [`verify`] reads back what was pushed.
 
 pub mod closure;
-pub mod info;
+mod narinfo;
 pub mod queue;
 pub mod upload;
 pub mod verify;
 
+pub use crate::nix_compat::daemon::PathInfo;
 pub use closure::{Closure, Source, closure};
-pub use info::PathInfo;
 pub use queue::Queue;
 pub use upload::{Nar, Upload, UploadError, finish, upload};
 pub use verify::{Verified, verify};

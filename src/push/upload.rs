@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::PollSender;
 
-use super::info::{PathInfo, RecordError};
+use super::narinfo::{RecordError, record};
 use crate::event::{Class, Failure};
+use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::narinfo::{Compression, NarInfo, NixHash};
 use crate::store::cache::{Codec, Sink};
 
@@ -136,7 +137,7 @@ impl Upload {
     pub fn start(sink: &Sink, info: &PathInfo) -> Self {
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let path = info.path.to_basename();
-        let (to, name, expected, size) = (sink.clone(), path.clone(), info.nar_hash.clone(), info.nar_size);
+        let (to, name, expected, size) = (sink.clone(), path.clone(), NixHash::Sha256(info.nar_hash), info.nar_size);
         let packing = spawn_blocking(move || pack(&to, name, &expected, size, receiver));
         Self { path, chunk: Vec::new(), chunks: PollSender::new(sender), packing }
     }
@@ -199,7 +200,7 @@ pub async fn upload(sink: &Sink, info: &PathInfo, nar: impl AsyncRead + Unpin) -
 
 /// Writes the record of a path whose NAR and whose references are there, signed by the cache's keys.
 pub async fn finish(sink: &Sink, info: &PathInfo, nar: &Nar) -> Result<NarInfo, UploadError> {
-    let record = info.record(nar, sink)?;
+    let record = record(info, nar, sink)?;
     let path = || info.path.to_basename();
     let (to, written) = (sink.clone(), record.clone());
     spawn_blocking(move || to.put_narinfo(&written))

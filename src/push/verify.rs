@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::info::PathInfo;
 use crate::event::{Fact, Failure};
 use crate::id::{CacheId, StoreDir, StorePath};
-use crate::nix_compat::narinfo::{NarInfo, TrustedPublicKey};
+use crate::nix_compat::daemon::PathInfo;
+use crate::nix_compat::narinfo::{NarInfo, NixHash, TrustedPublicKey};
 use crate::store::cache::{Cache, Held};
 
 /// What a cache really holds of what was pushed to it.
@@ -82,7 +82,7 @@ fn has_nar(answer: Result<Option<Held>, Failure>) -> Result<Box<NarInfo>, String
 }
 
 fn is_ours(info: &PathInfo, record: &NarInfo, keys: &[TrustedPublicKey]) -> Result<(), String> {
-    if *record.nar_hash() != info.nar_hash || record.nar_size() != info.nar_size {
+    if *record.nar_hash() != NixHash::Sha256(info.nar_hash) || record.nar_size() != info.nar_size {
         return Err("the cache has another build of it".to_owned());
     }
     let signed = keys.iter().all(|key| record.has_valid_signature(record.store_dir(), std::slice::from_ref(key)));

@@ -166,11 +166,7 @@ fn what_people_type_means_what_they_mean() {
         assert_eq!(planned(&["--only", "host0*", "--exclude", "*.host0[1-9]"]), ["nixosConfigurations.host00"]);
 
         let typo = site.exits(2, &["run", "hsot01"]);
-        assert!(
-            typo.stderr.ends_with("error: this flake has no attr 'hsot01'\n  hint: did you mean host01, host10?\n"),
-            "{}",
-            typo.stderr
-        );
+        assert!(typo.stderr.contains("no attr 'hsot01'") && typo.stderr.contains("host01"), "{}", typo.stderr);
         assert_eq!(typo.out(), "");
         site.exits(2, &["run", "/nonexistent"]);
 

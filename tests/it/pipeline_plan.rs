@@ -47,7 +47,7 @@ fn plan_is_that_of_nix(site: &Site, case: &str) -> (usize, usize) {
 
     let fetched: BTreeSet<String> = strings(&document["drvs"]["fetch"]).iter().map(|path| base(path)).collect();
     assert!(fetched.is_subset(&fetch), "fetched for nothing: {case}: {:?}", fetched.difference(&fetch));
-    let mut all = fetched.clone();
+    let mut all = fetched;
     for attr in document["attrs"].as_array().unwrap().iter().filter(|attr| attr["status"] == "to_fetch") {
         let outputs = attr["outputs"].as_object().unwrap();
         // What Nix would install: `out` of those with several.

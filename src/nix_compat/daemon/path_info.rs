@@ -34,6 +34,11 @@ pub struct PathInfo {
 }
 
 impl PathInfo {
+    /// What it refers to besides itself.
+    pub fn others(&self) -> impl Iterator<Item = &StorePath> {
+        self.references.iter().filter(|reference| **reference != self.path)
+    }
+
     /// Adds the path and its metadata.
     pub fn write(&self, dir: &StoreDir, to: &mut Encoder) {
         to.path(dir, &self.path);
