@@ -18,6 +18,10 @@ pub const FORMAT: u32 = 1;
 /// A text shared by many holders; store paths and messages.
 pub type Text = Arc<str>;
 
+/// The reason of an attr that is skipped because the run was stopped. Any other reason of a skipped attr says why it
+/// was left out.
+pub const STOPPED: &str = "the run was stopped";
+
 /// Time since the start of the run, in whole microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -504,6 +508,14 @@ pub enum Fact {
     Cancelled {
         /// 1: clean stop, 2: now.
         level: u8,
+    },
+    /// The run as a whole cannot go on: no such attr, the store is gone. What single attrs and drvs die of is told
+    /// by their own facts.
+    RunFailed {
+        /// One sentence; further lines are details.
+        message: Text,
+        /// What to type.
+        hint: Option<Text>,
     },
     /// Always the last event.
     RunEnded {

@@ -6,15 +6,35 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Words;
 
-/// Build what nobody has built yet: evaluate a flake once, compare it with caches, build the rest, push it
+/// Evaluate a flake once, build what nobody has built yet, push it, and say where the time went
 #[derive(Debug, Parser)]
-#[command(name = "drover", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "drover", version, disable_help_subcommand = true, max_term_width = 100, after_help = AFTER)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Option<Command>,
     #[command(flatten)]
     pub(super) place: Place,
 }
+
+/// Below the commands.
+const AFTER: &str = "Without a command: where am I, what next\n\nMore:\n  drover help COMMAND\n  drover help aliases    \
+    flags of nix and nix-fast-build that are taken too";
+
+/// The second help page.
+pub(super) const ALIASES: &str = "\
+Flags that drover takes because nix and nix-fast-build have them:
+
+  --flake REF                  the same as WHAT: drover run REF
+  --copy-to CACHE              the same as --push-to CACHE
+  --skip-cached                always on: nothing that a cache has is built
+  --no-link                    the default: drover run --out-link PATH makes links
+  --result-format json         with --result-file FILE: the document of --json in a file
+  --eval-max-memory-size MIB   as in nix-eval-jobs
+
+Flags that mean something else there, and are refused:
+
+  --select FUNCTION            drover run --only GLOB --exclude GLOB --kind KIND
+";
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -35,6 +55,16 @@ pub(super) enum Command {
         drover report 01KAJX3M --format json"
     )]
     Report(ReportArgs),
+    /// Explain a command; `drover help aliases` lists the flags of other tools that are taken too
+    #[command(hide = true)]
+    Help(HelpArgs),
+}
+
+/// `drover help`.
+#[derive(Debug, Args)]
+pub(super) struct HelpArgs {
+    /// A command, or `aliases`
+    pub(super) topic: Option<String>,
 }
 
 /// Where records are kept, and where the flake is.
@@ -62,7 +92,7 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) output: OutputArgs,
     /// Take only what failed in the last run
-    #[arg(long, conflicts_with = "what")]
+    #[arg(long, conflicts_with = "what", help_heading = "Selection")]
     pub(super) failed: bool,
 }
 
@@ -77,8 +107,8 @@ pub(super) struct PlanArgs {
     pub(super) push: PushArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
-    /// Build so many drvs at once on the local store, for the estimate [default: Nix's max-jobs]
-    #[arg(short = 'j', long, value_name = "N|auto")]
+    /// Assume so many slots on the local store, for the estimate [default: Nix's max-jobs]
+    #[arg(short = 'j', long, value_name = "N|auto", help_heading = "Building")]
     pub(super) max_jobs: Option<String>,
 }
 
@@ -97,8 +127,8 @@ pub(super) struct Select {
     /// Leave out attrs that match this glob (repeatable)
     #[arg(long, value_name = "GLOB", help_heading = "Selection")]
     pub(super) exclude: Vec<String>,
-    /// Take attrs of these systems [default: what some builder can build]
-    #[arg(long, value_name = "SYSTEM", value_delimiter = ',', num_args = 1.., help_heading = "Selection")]
+    /// Take attrs of these systems, separated by commas or blanks [default: what some builder can build]
+    #[arg(long, value_name = "SYSTEMS", help_heading = "Selection")]
     pub(super) systems: Vec<String>,
     /// Take attrs of every system
     #[arg(long, conflicts_with = "systems", help_heading = "Selection")]
@@ -106,7 +136,7 @@ pub(super) struct Select {
     /// (a Nix function elsewhere; drover takes globs)
     #[arg(long, value_name = "FUNCTION", hide = true)]
     pub(super) select: Option<String>,
-    /// The flake, for those used to it
+    /// Alias of WHAT
     #[arg(long = "flake", value_name = "REF", hide = true)]
     pub(super) flake_alias: Option<String>,
 }
@@ -133,13 +163,13 @@ pub(super) struct FlakeArgs {
     /// Set an option of Nix
     #[arg(long, num_args = 2, value_names = ["NAME", "VALUE"])]
     pub(super) option: Vec<String>,
-    /// Evaluate in so many processes [default: as many as the flake is worth]
+    /// Evaluate in so many processes [default: by the size of the flake]
     #[arg(long, value_name = "N")]
     pub(super) eval_workers: Option<u32>,
-    /// Replace an evaluator that holds more than so many MiB [default: 4096]
+    /// Replace an evaluator that holds more than so many MiB
     #[arg(long, value_name = "MIB")]
     pub(super) eval_max_memory_size: Option<u64>,
-    /// Evaluate although a recorded evaluation of the same commit is there
+    /// Evaluate again what is on record for the same commit
     #[arg(long)]
     pub(super) refresh: bool,
 }
@@ -148,13 +178,13 @@ pub(super) struct FlakeArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Building")]
 pub(super) struct BuildArgs {
-    /// Build so many drvs at once on the local store [default: Nix's max-jobs]
+    /// Build so many drvs at once here [default: Nix's max-jobs]
     #[arg(short = 'j', long, value_name = "N|auto")]
     pub(super) max_jobs: Option<String>,
-    /// Try a build so often again where that may help (lost builder, network, full disk) [default: 2]
+    /// Try again so often where that may help: lost builder, network, full disk [default: 2]
     #[arg(long, value_name = "N")]
     pub(super) retries: Option<u32>,
-    /// Go on with everything that does not need what failed (the default)
+    /// Go on with all that does not need what failed (the default)
     #[arg(short = 'k', long, conflicts_with_all = ["fail_fast", "max_failures"])]
     pub(super) keep_going: bool,
     /// Stop at the first failed build
@@ -169,7 +199,7 @@ pub(super) struct BuildArgs {
     /// Fail a build that says nothing for so long (0: no limit)
     #[arg(long, value_name = "SECONDS")]
     pub(super) max_silent_time: Option<u64>,
-    /// Link the results here, and fetch those that only a cache has
+    /// Link the results here; fetches those that only a cache has
     #[arg(short = 'o', long, value_name = "PATH")]
     pub(super) out_link: Option<PathBuf>,
     /// Make no link (the default)
@@ -191,7 +221,7 @@ pub(super) struct BuildArgs {
 #[command(next_help_heading = "Caches")]
 pub(super) struct PushArgs {
     /// Push to this cache: a name of drover.toml or a URL, `file:///path?secret-key=FILE` (repeatable)
-    #[arg(long, value_name = "CACHE", visible_alias = "copy-to")]
+    #[arg(long, value_name = "CACHE", alias = "copy-to")]
     pub(super) push_to: Vec<String>,
     /// Push nothing
     #[arg(long, conflicts_with = "push_to")]
@@ -208,6 +238,12 @@ pub(super) struct OutputArgs {
     /// Print one JSON document on stdout
     #[arg(long)]
     pub(super) json: bool,
+    /// Alias of --json, into this file
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(super) result_file: Option<PathBuf>,
+    /// What --result-file holds
+    #[arg(long, value_name = "FORMAT", requires = "result_file", hide = true)]
+    pub(super) result_format: Option<String>,
     /// Write every event as a JSON line to this file
     #[arg(long, value_name = "FILE")]
     pub(super) events: Option<PathBuf>,
@@ -233,19 +269,19 @@ pub(super) struct ReportArgs {
     /// A run, `last`, or `list`
     #[arg(value_name = "RUN", default_value = "last")]
     pub(super) run: String,
-    /// How
-    #[arg(long, value_enum, default_value_t = Format::Summary)]
+    /// How: the closing lines of the run, the document of `run --json`, or the folder of its record
+    #[arg(long, value_enum, default_value_t = Format::Summary, hide_possible_values = true, value_name = "summary|json|path")]
     pub(super) format: Format,
+    /// The same as `--format json`
+    #[arg(long, conflicts_with = "format")]
+    pub(super) json: bool,
 }
 
-/// The formats of a report.
+/// The formats of a report; the help of the flag says what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// What a run says at its end
     Summary,
-    /// The document of `run --json`
     Json,
-    /// The folder of the record
     Path,
 }
 
@@ -261,7 +297,7 @@ fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, outpu
         kind: select.kind,
         only: select.only,
         exclude: select.exclude,
-        systems: select.systems,
+        systems: select.systems.iter().flat_map(|list| list.split([',', ' '])).map(str::to_owned).collect(),
         all_systems: select.all_systems,
         override_input: pairs(&flake.override_input),
         reference_lock_file: flake.reference_lock_file,
@@ -278,6 +314,8 @@ fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, outpu
         store: place.store.clone(),
         state_dir: place.state_dir.clone(),
         events: output.events,
+        result_file: output.result_file,
+        result_format: output.result_format,
         json: output.json,
         print_build_logs: output.print_build_logs,
         verbose: output.verbose,

@@ -12,6 +12,7 @@ use crate::report::home::{Builder, Cache, Facts, LastRun, screen};
 use crate::report::list::{self, Digest};
 use crate::report::summary::Summary;
 use crate::report::{number, text};
+use crate::store::error::StoreError;
 use crate::store::local::StoreOptions;
 use crate::store::settings::{Installation, NixSettings};
 
@@ -44,8 +45,22 @@ async fn gather(session: &Session, place: &Place) -> Facts {
         tokio::join!(Installation::ask(options.cmd("nix")), NixSettings::ask(options.cmd("nix")), tree);
     match installation {
         Ok(installation) => facts.nix = Some(installation.version.text),
-        Err(error) => trouble(&mut facts, Error::from(error)),
+        Err(error) => {
+            if let StoreError::TooOld { version } = &error {
+                facts.nix = Some(format!("{version}, too old"));
+            }
+            trouble(&mut facts, Error::from(error));
+        }
     }
+    let settings = match settings {
+        Ok(settings) => Some(settings),
+        Err(error) if facts.troubles.is_empty() => {
+            trouble(&mut facts, Error::from(error));
+            None
+        }
+        Err(_) => None,
+    };
+    let settings = settings.filter(|_| facts.troubles.is_empty());
     if let Some(dir) = &flake {
         let scheme = if tree.is_some() { "git+file://" } else { "path:" };
         facts.flake = Some(format!("{scheme}{}", dir.display()));
@@ -57,7 +72,7 @@ async fn gather(session: &Session, place: &Place) -> Facts {
     });
     let words = Words { state_dir: place.state_dir.clone(), ..Words::default() };
     match Settings::resolve(words, &session.env, file) {
-        Ok(ours) => configured(&mut facts, &ours, settings.ok().as_ref(), session),
+        Ok(ours) => configured(&mut facts, &ours, settings.as_ref(), session),
         Err(error) => trouble(&mut facts, error),
     }
     facts
@@ -66,7 +81,7 @@ async fn gather(session: &Session, place: &Place) -> Facts {
 /// The directory of the flake that Nix would take from here.
 fn flake_here() -> Option<PathBuf> {
     let here = std::path::absolute(FlakeOptions::default().reference).or_else(|_| std::env::current_dir()).ok()?;
-    git::find_up(&here, "flake.nix").map(|file| file.parent().map(Path::to_owned).unwrap_or(file))
+    git::find_up(&here, "flake.nix")
 }
 
 fn trouble(facts: &mut Facts, error: Error) {

@@ -5,16 +5,18 @@ mod home;
 mod log;
 mod report;
 mod run;
+mod words;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::config::{DROVER_LOG, Env, Terminal};
 use crate::driver::clock::Clock;
-use crate::error::{Error, Result, exit_code};
-use crate::report::text::{Line, Paint, Style, render};
+use crate::error::{Error, Fault, Result, exit_code};
+use crate::report::failure;
+use crate::report::text::{Line, Style, render};
 
 use args::{Cli, Command};
 
@@ -50,19 +52,24 @@ pub fn main() -> u8 {
     let env = Env::of_process();
     let terminal = Terminal::of_stderr(&env);
     trace(&env);
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors; clap knows where each is printed.
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).unwrap_or(2);
-        }
-    };
     let session = Session { env, terminal, clock };
-    match dispatch(&session, cli) {
+    let done = match Cli::try_parse() {
+        Ok(cli) => dispatch(&session, cli),
+        // Help and version are no errors; clap knows how they are printed.
+        Err(asked) if !asked.use_stderr() => {
+            let _ = asked.print();
+            Ok(0)
+        }
+        Err(error) => Err(words::error(
+            &error,
+            &std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        )),
+    };
+    match done {
         Ok(exit) => exit,
         Err(error) => {
-            say(&error_lines(&error), session.style());
+            let width = if session.terminal.live { session.width() } else { usize::MAX };
+            say(&failure::fatal(&error.message, error.hint.as_deref(), width), session.style());
             exit_code(&[error.fault])
         }
     }
@@ -75,7 +82,24 @@ fn dispatch(session: &Session, cli: Cli) -> Result<u8> {
         Some(Command::Plan(args)) => run::plan(session, *args, &cli.place),
         Some(Command::Log(args)) => log::log(session, &args, &cli.place),
         Some(Command::Report(args)) => report::report(session, &args, &cli.place),
+        Some(Command::Help(args)) => help(args.topic.as_deref()),
     }
+}
+
+/// `drover help`, `drover help run`, `drover help aliases`.
+fn help(topic: Option<&str>) -> Result<u8> {
+    let mut root = Cli::command();
+    root.build();
+    let text = match topic {
+        None => root.render_help().to_string(),
+        Some("aliases") => args::ALIASES.to_owned(),
+        Some(topic) => match root.find_subcommand_mut(topic) {
+            Some(command) => command.render_help().to_string(),
+            None => return Err(words::no_topic(topic)),
+        },
+    };
+    print(text.as_bytes())?;
+    Ok(0)
 }
 
 /// `DROVER_LOG=drover=debug`: what developers read, on stderr.
@@ -83,20 +107,6 @@ fn trace(env: &Env) {
     if let Some(filter) = env.get(DROVER_LOG) {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
-}
-
-/// An error as people read it: a sentence, and a way out.
-fn error_lines(error: &Error) -> Vec<Line> {
-    let mut text = error.message.lines();
-    let mut lines = vec![Line::new().paint(Paint::Bad, "error:").text(format!(" {}", text.next().unwrap_or_default()))];
-    lines.extend(text.map(|line| Line::new().text(format!("  {line}"))));
-    if let Some(hint) = &error.hint {
-        let mut hint = hint.lines();
-        let first = hint.next().unwrap_or_default();
-        lines.push(Line::new().text("  ").paint(Paint::Dim, "hint:").text(format!(" {first}")));
-        lines.extend(hint.map(|line| Line::new().text(format!("        {line}"))));
-    }
-    lines
 }
 
 /// Where records are.
@@ -116,16 +126,25 @@ fn print(text: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::new(crate::error::Fault::Unreachable, format!("cannot write to stdout: {error}")))
+            Err(Error::new(Fault::Unreachable, format!("cannot write to stdout: {error}")))
         }
         _ => Ok(()),
     }
 }
 
+/// Writes one JSON document to a file.
+fn write_json(document: &impl serde::Serialize, file: &Path) -> Result<()> {
+    let text = serde_json::to_vec_pretty(document)
+        .map_err(|error| Error::new(Fault::Bug, format!("cannot write JSON: {error}")))?;
+    std::fs::write(file, text).map_err(|error| {
+        Error::new(Fault::Unreachable, format!("cannot write {}: {error}", file.display())).hint("drover report --json")
+    })
+}
+
 /// Prints one JSON document.
 fn print_json(document: &impl serde::Serialize) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(document)
-        .map_err(|error| Error::new(crate::error::Fault::Bug, format!("cannot write JSON: {error}")))?;
+        .map_err(|error| Error::new(Fault::Bug, format!("cannot write JSON: {error}")))?;
     text.push(b'\n');
     print(&text)
 }

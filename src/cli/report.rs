@@ -14,14 +14,19 @@ use super::{Session, print, print_json, state_dir};
 /// Prints a report, or the list of runs.
 pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Result<u8> {
     let state_dir = state_dir(session, place.state_dir.as_deref())?;
+    let format = if args.json { Format::Json } else { args.format };
     if args.run == "list" {
         let rows: Vec<Row> = record::list(&state_dir)?.iter().map(row).collect();
+        if format == Format::Json {
+            print_json(&list::document(&rows))?;
+            return Ok(0);
+        }
         let screen = list::screen(&rows, session.clock.started, session.width());
         print(render(&screen, Style::default()).as_bytes())?;
         return Ok(0);
     }
     let run = record::lookup(&state_dir, &args.run)?;
-    if args.format == Format::Path {
+    if format == Format::Path {
         print(format!("{}\n", run.dir.path().display()).as_bytes())?;
         return Ok(0);
     }
@@ -30,7 +35,7 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
         return Err(Error::usage(format!("run {} has recorded nothing", run.short)).hint("drover report list"));
     }
     let summary = Summary::of(&record.events);
-    match args.format {
+    match format {
         Format::Json => print_json(&json::document(&summary))?,
         Format::Summary | Format::Path => {
             let options = closing::Options {

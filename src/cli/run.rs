@@ -8,13 +8,13 @@ use crate::error::{Error, Fault, Result};
 use crate::event::Status;
 use crate::id::RunId;
 use crate::record::{self, RunDir};
+use crate::report::json;
 use crate::report::list::{self, Digest};
 use crate::report::summary::Summary;
-use crate::report::{json, text::Style};
 use crate::ui::{self, Ui};
 
 use super::args::{Place, PlanArgs, RunArgs, Select};
-use super::{Session, error_lines, print, print_json, say};
+use super::{Session, print, print_json};
 
 /// `drover run`.
 pub(super) fn run(session: &Session, args: RunArgs, place: &Place) -> Result<u8> {
@@ -62,7 +62,7 @@ fn go(session: &Session, words: Words, mode: Mode) -> Result<u8> {
     let finished = runtime.block_on(driver::drive(request))?;
     // Blocking work that nobody waits for any more must not keep the process.
     runtime.shutdown_background();
-    tell(session, &output, finished)
+    tell(&output, finished)
 }
 
 /// How the run is shown.
@@ -87,21 +87,22 @@ fn screen(session: &Session, settings: &Settings, mode: Mode, run: RunId) -> Ui 
     Ui::new(shown, Box::new(std::io::stderr()))
 }
 
-/// What is left to say when the screen is closed: the error that ended the run, and what was asked for on stdout.
-fn tell(session: &Session, output: &crate::config::OutputSettings, finished: Finished) -> Result<u8> {
-    let Finished { events, exit, error, dir, outputs } = finished;
+/// What is left when the screen is closed: what was asked for on stdout. The error that ended the run, if one did, has
+/// been the last thing on the screen.
+fn tell(output: &crate::config::OutputSettings, finished: Finished) -> Result<u8> {
+    let Finished { events, exit, dir, outputs } = finished;
     let summary = Summary::of(&events);
     let digest = Digest::of(&summary).map_or(Ok(()), |digest| dir.save(list::FILE, &digest));
     if let Err(error) = digest {
         tracing::warn!(%error, "cannot store the digest of the run");
     }
+    if let Some(file) = &output.result_file {
+        super::write_json(&json::document(&summary), file)?;
+    }
     if output.json {
         print_json(&json::document(&summary))?;
     } else if output.print_out_paths {
         print(outputs.iter().map(|path| format!("{path}\n")).collect::<String>().as_bytes())?;
-    }
-    if let Some(error) = error {
-        say(&error_lines(&error), Style { ..session.style() });
     }
     Ok(exit)
 }
@@ -121,17 +122,30 @@ fn config_dir(what: &[String]) -> PathBuf {
 /// The attrs that failed in the last run.
 fn failed_before(session: &Session, words: &Words) -> Result<Vec<String>> {
     let state_dir = super::state_dir(session, words.state_dir.as_deref())?;
-    let last = record::lookup(&state_dir, "last")?;
-    let failed = failed_in(&last.dir)?;
-    if failed.is_empty() {
-        return Err(Error::usage(format!("nothing failed in the last run ({})", last.short)).hint("drover report"));
+    // Plans, and runs that found nothing to do because of a wrong word, are not what people mean.
+    for run in record::list(&state_dir)? {
+        let failed = match run.dir.load::<Digest>(list::FILE) {
+            Some(digest) if digest.command == "run" => failed_in(&run.dir)?,
+            _ => None,
+        };
+        match failed {
+            None => {}
+            Some(failed) if failed.is_empty() => {
+                let message = format!("nothing failed in the last run ({})", run.short);
+                return Err(Error::usage(message).hint(format!("drover report {}", run.short)));
+            }
+            Some(failed) => return Ok(failed),
+        }
     }
-    Ok(failed)
+    Err(Error::usage("there is no earlier run").hint("drover run"))
 }
 
-fn failed_in(dir: &RunDir) -> Result<Vec<String>> {
+/// The attrs that failed in a run; `None` if it came to none.
+fn failed_in(dir: &RunDir) -> Result<Option<Vec<String>>> {
     let summary = Summary::of(&record::read(&dir.events())?.events);
     let failed = |status: Option<Status>| matches!(status, Some(Status::Failed | Status::EvalFailed | Status::Skipped));
-    let attrs = summary.attrs.values().filter(|attr| failed(summary.status(attr)));
-    Ok(attrs.map(|attr| format!(".#{}", attr.path)).collect())
+    let failed =
+        summary.taken().into_iter().filter_map(|id| summary.attrs.get(&id)).filter(|attr| failed(summary.status(attr)));
+    let failed = failed.map(|attr| format!(".#{}", attr.path)).collect();
+    Ok((!summary.attrs.is_empty()).then_some(failed))
 }

@@ -10,6 +10,7 @@ mod terminal;
 
 pub use env::{DROVER_LOG, Env};
 pub use file::{File, FileError};
+pub(crate) use settings::nearest;
 pub use settings::{
     AttrSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PushWhen, Settings, Words,
 };

@@ -66,6 +66,8 @@ pub struct Words {
     pub offline: bool,
     pub store: Option<String>,
     pub events: Option<PathBuf>,
+    pub result_file: Option<PathBuf>,
+    pub result_format: Option<String>,
     pub state_dir: Option<PathBuf>,
     pub json: bool,
     pub print_out_paths: bool,
@@ -177,6 +179,8 @@ pub struct OutputSettings {
     pub logs: bool,
     /// How much more is said.
     pub verbose: u8,
+    /// Where the document of `--json` is written as well.
+    pub result_file: Option<PathBuf>,
     /// A second place for the events.
     pub events: Option<PathBuf>,
     /// Where records are kept.
@@ -210,7 +214,9 @@ fn first<T>(flag: Option<T>, env: Option<T>, file: Option<T>) -> Option<T> {
 /// A number from the environment.
 fn number<T: std::str::FromStr>(env: &Env, name: &str) -> Result<Option<T>> {
     let Some(text) = env.get(name) else { return Ok(None) };
-    text.parse().map(Some).map_err(|_| Error::usage(format!("{name}: '{text}' is no number")))
+    text.parse()
+        .map(Some)
+        .map_err(|_| Error::usage(format!("{name}='{text}' is no number")).hint(format!("unset {name}")))
 }
 
 impl Settings {
@@ -221,6 +227,10 @@ impl Settings {
                 .hint("drover run --state-dir DIR"));
         };
         let caches = caches(&words, env, &file)?;
+        if let Some(file) = words.reference_lock_file.as_deref().filter(|file| !file.is_file()) {
+            return Err(Error::usage(format!("--reference-lock-file {}: there is no such file", file.display()))
+                .hint("nix flake lock --output-lock-file FILE    makes one"));
+        }
         let kinds = if words.kind.is_empty() { file.attrs.kinds } else { Some(words.kind) };
         let systems = if words.systems.is_empty() { file.attrs.systems } else { Some(words.systems) };
         Ok(Self {
@@ -229,7 +239,7 @@ impl Settings {
                 kinds: kinds.map(|names| names.iter().map(|name| kind_named(name)).collect()).transpose()?,
                 only: or_else_list(words.only, file.attrs.only),
                 exclude: [words.exclude, file.attrs.exclude].concat(),
-                systems: systems.map(|list| list.into_iter().map(System).collect()),
+                systems: systems.map(|list| list.into_iter().map(system_named).collect()).transpose()?,
                 all_systems: words.all_systems,
             },
             eval: EvalSettings {
@@ -262,6 +272,7 @@ impl Settings {
                 print_out_paths: words.print_out_paths,
                 logs: words.print_build_logs,
                 verbose: words.verbose,
+                result_file: result_file(words.result_file, words.result_format.as_deref())?,
                 events: words.events,
                 state_dir,
             },
@@ -286,8 +297,32 @@ fn max_jobs(flag: Option<&str>, env: &Env) -> Result<Option<u32>> {
         Some("auto") => Ok(std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok())),
         Some(text) => match text.parse() {
             Ok(jobs) => Ok(Some(jobs)),
-            Err(_) => Err(Error::usage(format!("--max-jobs '{text}' is neither a number nor 'auto'"))),
+            Err(_) => Err(Error::usage(format!("--max-jobs '{text}' is neither a number nor 'auto'"))
+                .hint("drover run --max-jobs auto    as many as there are cores")),
         },
+    }
+}
+
+/// `--result-file` holds what `--result-format` says; there is one format so far.
+fn result_file(file: Option<PathBuf>, format: Option<&str>) -> Result<Option<PathBuf>> {
+    match (&file, format) {
+        (Some(_), None | Some("json")) | (None, _) => Ok(file),
+        (Some(_), Some(other)) => Err(Error::usage(format!("there is no --result-format '{other}' yet, only 'json'"))
+            .hint("drover run --result-file FILE --result-format json")),
+    }
+}
+
+/// A system as Nix writes it: `x86_64-linux`.
+fn system_named(name: String) -> Result<System> {
+    let fits = name.split_once('-').is_some_and(|(cpu, os)| {
+        let word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+        word(cpu) && word(os)
+    });
+    match fits {
+        true => Ok(System(name)),
+        false => {
+            Err(Error::usage(format!("'{name}' is no system")).hint("drover run --systems x86_64-linux,aarch64-linux"))
+        }
     }
 }
 
@@ -298,8 +333,12 @@ fn kind_named(name: &str) -> Result<Kind> {
     }
     let names = Kind::LISTED.map(Kind::output);
     let error = Error::usage(format!("no kind is called '{name}'"));
+    let by_noun = Kind::LISTED.into_iter().find(|kind| [1, 2].iter().any(|n| kind.noun(*n) == name));
+    if let Some(kind) = by_noun {
+        return Err(error.hint(format!("drover run --kind {}", kind.output())));
+    }
     Err(error.hint(match nearest(name, names) {
-        Some(near) => format!("did you mean '{near}'?"),
+        Some(near) => format!("did you mean '{near}'?    drover run --kind {near}"),
         None => format!("kinds are {}", names.join(", ")),
     }))
 }
@@ -308,7 +347,12 @@ fn kind_named(name: &str) -> Result<Kind> {
 pub(crate) fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names
         .into_iter()
-        .map(|name| (strsim::jaro_winkler(&given.to_lowercase(), &name.to_lowercase()), name))
+        .map(|name| {
+            let (given, known) = (given.to_lowercase(), name.to_lowercase());
+            // Of a short word, two letters swapped are much.
+            let typo = known.len() > 2 && strsim::damerau_levenshtein(&given, &known) == 1;
+            (strsim::jaro_winkler(&given, &known).max(if typo { 0.9 } else { 0.0 }), name)
+        })
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
@@ -369,9 +413,15 @@ fn pushed_to(url: String, origin: Origin) -> CacheSettings {
 }
 
 fn unknown_cache(word: &str, file: &File) -> Error {
+    if let Some(kind) =
+        ["cachix", "attic", "niks3", "nix"].into_iter().find(|kind| word.starts_with(&format!("{kind}:")))
+    {
+        return Error::usage(format!("cannot push to '{word}': '{kind}' caches are not supported yet"))
+            .hint("drover run --push-to 'file:///path?secret-key=FILE'    or --no-push");
+    }
     let error = Error::usage(format!("--push-to '{word}' is neither a URL nor a cache of drover.toml"));
     error.hint(match nearest(word, file.cache.keys().map(String::as_str)) {
-        Some(near) => format!("did you mean '{near}'?"),
+        Some(near) => format!("did you mean '{near}'?    drover run --push-to {near}"),
         None => format!("a URL has a scheme: --push-to file://{}", if word.starts_with('/') { word } else { "/path" }),
     })
 }
@@ -403,7 +453,10 @@ mod tests {
         let push = |word: &str| Words { push_to: vec![word.to_owned()], ..Words::default() };
         assert_eq!(resolve(push("acme"), &[], file).unwrap().caches[0].push, PushWhen::Yes);
         assert_eq!(resolve(push("file:///d"), &[], file).unwrap().caches[1].url, "file:///d");
-        assert_eq!(resolve(push("acne"), &[], file).unwrap_err().hint.as_deref(), Some("did you mean 'acme'?"));
+        assert_eq!(
+            resolve(push("acne"), &[], file).unwrap_err().hint.as_deref(),
+            Some("did you mean 'acme'?    drover run --push-to acme")
+        );
         assert!(resolve(push("/tmp/c"), &[], "").unwrap_err().hint.unwrap().contains("file:///tmp/c"));
     }
 
@@ -416,6 +469,9 @@ mod tests {
     #[test]
     fn kinds_are_checked() {
         let words = Words { kind: vec!["nixosConfiguration".into()], ..Words::default() };
-        assert_eq!(resolve(words, &[], "").unwrap_err().hint.as_deref(), Some("did you mean 'nixosConfigurations'?"));
+        assert_eq!(
+            resolve(words, &[], "").unwrap_err().hint.as_deref(),
+            Some("did you mean 'nixosConfigurations'?    drover run --kind nixosConfigurations")
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{CacheSettings, PushWhen, Settings};
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::event::Fact;
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
@@ -77,9 +77,11 @@ pub(super) async fn open_pushed(store: &LocalStore, settings: &Settings) -> Resu
     for (id, config) in numbered(store, settings).into_iter().filter(|(_, config)| config.push) {
         match open(id, config, context.clone()).await {
             Ok(cache) => open_caches.push(cache),
-            Err((_, error)) => {
-                let error = Error { fault: crate::error::Fault::Usage, ..error };
-                return Err(Error { message: format!("{error}\nnothing was built"), ..error });
+            Err((url, error)) => {
+                // A cache that gave no answer may give one later; all else is a wrong word or a wrong credential.
+                let network = url.contains("://") && !url.starts_with("file:") && error.fault == Fault::Unreachable;
+                let fault = if network { Fault::Unreachable } else { Fault::Usage };
+                return Err(Error { fault, message: format!("{error}\nnothing was built"), ..error });
             }
         }
     }

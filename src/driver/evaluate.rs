@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
+use crate::eval::list::LeftOut;
 use crate::eval::record::{self, Commit, Record};
 use crate::eval::{Ack, Answer, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
 use crate::event::{Fact, Stage};
@@ -63,6 +64,8 @@ pub(super) enum Outcome {
     Listed(Vec<Listed>),
     /// An attr is answered.
     Answered(AttrId, Answer),
+    /// Attrs were left out.
+    LeftOut(LeftOut),
     /// It is over.
     Over,
     /// It cannot go on.
@@ -156,11 +159,7 @@ impl Evaluation {
                 }
                 Outcome::Listed(listed)
             }
-            EvalMsg::LeftOut(left) => {
-                let (what, flag) = (left.what.as_str().into(), left.flag.as_str().into());
-                ctx.bus.emit(Fact::AttrsLeftOut { count: left.count, what, flag });
-                Outcome::None
-            }
+            EvalMsg::LeftOut(left_out) => Outcome::LeftOut(left_out),
             EvalMsg::WorkerReady { .. } => Outcome::None,
             EvalMsg::WorkerReplaced { worker, reason } => {
                 ctx.bus.warn(format!("evaluator {worker} was replaced: {reason}"), None);

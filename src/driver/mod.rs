@@ -41,8 +41,9 @@ use crate::build::News;
 use crate::config::Settings;
 use crate::diff::plan::Decision;
 use crate::error::{Error, Fault, Result, exit_code};
+use crate::eval::list::LeftOut;
 use crate::eval::{Answer, DrvAnswer, EvalMsg};
-use crate::event::{DrvOutcome, Event, Fact, Moment, Stage, Status};
+use crate::event::{DrvOutcome, Event, Fact, Moment, STOPPED, Stage, Status};
 use crate::id::{AttemptId, AttrId, CacheId, DrvId, Kind, RunId, StorePath, System};
 use crate::record::RunDir;
 use crate::report::history::History;
@@ -100,8 +101,6 @@ pub struct Finished {
     pub events: Vec<Event>,
     /// The exit code.
     pub exit: u8,
-    /// What ended the run early.
-    pub error: Option<Error>,
     /// Its record.
     pub dir: RunDir,
     /// Output paths of what was asked for, as far as they are known, in order.
@@ -127,6 +126,8 @@ pub(super) struct Driver {
     pushing: Pushing,
     attrs: Attrs,
     outcomes: BTreeMap<DrvId, DrvOutcome>,
+    /// Attrs that were never listed, as the evaluators counted them.
+    passed_over: Vec<LeftOut>,
     /// Attrs of systems that nobody here can build, by what they are.
     left_out: BTreeMap<(Kind, System), u32>,
     optional: Vec<CacheId>,
@@ -204,6 +205,7 @@ impl Driver {
                 self.end_attr(attr, Status::Valid, Some(&reason), None);
             }
             Outcome::Answered(attr, Answer::Failed(_)) => self.end_attr(attr, Status::EvalFailed, None, None),
+            Outcome::LeftOut(left_out) => self.passed_over.push(left_out),
             Outcome::Over => self.tell_left_out(),
             Outcome::Fatal(error) => self.fail(error),
         }
@@ -226,7 +228,11 @@ impl Driver {
         }
     }
 
+    /// All at once, so that it can be one line.
     fn tell_left_out(&mut self) {
+        for LeftOut { count, what, flag } in std::mem::take(&mut self.passed_over) {
+            self.ctx.bus.emit(Fact::AttrsLeftOut { count, what: what.into(), flag: flag.into() });
+        }
         for ((kind, system), count) in std::mem::take(&mut self.left_out) {
             let what = format!("{count} {} for {system}", kind.noun(count as usize)).into();
             self.ctx.bus.emit(Fact::AttrsLeftOut { count, what, flag: "--all-systems".into() });
@@ -335,7 +341,7 @@ impl Driver {
             DrvOutcome::Valid => self.end_attr(attr, Status::Valid, None, None),
             DrvOutcome::Failed(_) => self.end_attr(attr, Status::Failed, None, Some(drv)),
             DrvOutcome::DependencyFailed { root } => self.end_attr(attr, Status::Failed, None, Some(*root)),
-            DrvOutcome::Cancelled => self.end_attr(attr, Status::Skipped, Some("the run was stopped"), None),
+            DrvOutcome::Cancelled => self.end_attr(attr, Status::Skipped, Some(STOPPED), None),
         }
     }
 
@@ -411,7 +417,7 @@ impl Driver {
     /// Gives everything that is still open its final word, and closes the record.
     async fn finish(mut self) -> Finished {
         for attr in self.attrs.open() {
-            self.end_attr(attr, Status::Skipped, Some("the run was stopped"), None);
+            self.end_attr(attr, Status::Skipped, Some(STOPPED), None);
         }
         self.pushing.end(&mut self.ctx);
         self.ctx.tasks.stop().await;
@@ -425,13 +431,17 @@ impl Driver {
         let dir = self.ctx.store_dir().clone();
         let outputs = outputs.map(|(_, path)| path.to_absolute_path_in(&dir)).collect();
         self.ctx.bus.emit(Fact::StageEnded { stage: Stage::Record });
+        if let Some(error) = &self.error {
+            let hint = error.hint.as_deref().map(Into::into);
+            self.ctx.bus.emit(Fact::RunFailed { message: error.message.as_str().into(), hint });
+        }
         self.ctx.bus.emit(Fact::RunEnded { exit });
         let Context { bus, store, dir, pool, roots, .. } = self.ctx;
         let events = bus.close();
         // Their connections first: a daemon ends when its client goes away.
         drop((pool, roots));
         store.settle(LAST_CHILDREN).await;
-        Finished { events, exit, error: self.error, dir, outputs }
+        Finished { events, exit, dir, outputs }
     }
 
     /// Adds this run's build times to the history.

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::build::Pool;
-use crate::config::{PushWhen, Settings};
 use crate::error::{Error, Fault, Result};
 use crate::event::{FORMAT, Fact};
-use crate::record::{self, RunDir};
+use crate::record::{self, RecordError, RunDir};
 use crate::report::history::History;
 use crate::store::local::{LocalStore, StoreOptions, Wishes};
 use crate::store::roots::Roots;
@@ -42,9 +41,13 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let signals = Signals::listen()?;
 
     let dir = RunDir::new(&settings.output.state_dir, run);
-    let mut bus = Bus::open(clock, &dir, settings.output.events.as_deref(), ui).map_err(|error| {
-        Error::from_chain(Fault::Usage, &error)
-            .hint("drover run --state-dir DIR    with a directory that can be written")
+    let events = settings.output.events.as_deref();
+    let mut bus = Bus::open(clock, &dir, events, ui).map_err(|error| {
+        let of_events = matches!(&error, RecordError::Io { path, .. } if Some(path.as_path()) == events);
+        Error::from_chain(Fault::Usage, &error).hint(match of_events {
+            true => "drover run --events FILE    in a directory that can be written",
+            false => "drover run --state-dir DIR    with a directory that can be written",
+        })
     })?;
     bus.emit(Fact::RunStarted {
         format: FORMAT,
@@ -58,7 +61,6 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     if let Some(untested) = store.version().untested() {
         bus.warn(untested, None);
     }
-    warn_of_unsigned(&mut bus, &settings, &pushed);
 
     let (news_in, news) = mpsc::unbounded_channel();
     let wishes = Wishes { overrides: caches::overrides(&store, &settings), ..Wishes::default() };
@@ -97,6 +99,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         pushing,
         attrs: Attrs::default(),
         outcomes: std::collections::BTreeMap::new(),
+        passed_over: Vec::new(),
         left_out: std::collections::BTreeMap::new(),
         stopping: 0,
         push_until: None,
@@ -104,19 +107,4 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         links_made: false,
         error: None,
     })
-}
-
-/// What is pushed without a signature is taken by nobody who checks them.
-fn warn_of_unsigned(bus: &mut Bus, settings: &Settings, pushed: &[Arc<crate::store::cache::Cache>]) {
-    for cache in pushed.iter().filter(|cache| cache.sink().is_some_and(|sink| sink.keys().is_empty())) {
-        let asked = settings.caches.iter().any(|settings| settings.push != PushWhen::No);
-        if asked {
-            bus.warn(
-                format!("what is pushed to {} is not signed", cache.name()),
-                Some(
-                    "add ?secret-key=FILE to its URL, or secret-key to drover.toml; nix key generate-secret makes one",
-                ),
-            );
-        }
-    }
 }

@@ -111,7 +111,9 @@ impl RecordError {
 impl From<RecordError> for error::Error {
     fn from(error: RecordError) -> Self {
         let (fault, hint) = match &error {
-            RecordError::Io { .. } => (Fault::Unreachable, "drover doctor".to_owned()),
+            RecordError::Io { .. } => {
+                (Fault::Unreachable, "drover --state-dir DIR    with a directory that can be used".to_owned())
+            }
             RecordError::Newer { .. } => {
                 (Fault::Usage, "read it with the drover that wrote it, or a newer one".to_owned())
             }

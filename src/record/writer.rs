@@ -35,15 +35,13 @@ impl Writer {
     /// # Errors
     /// If a folder or a file cannot be made.
     pub fn create(dir: &RunDir, also: Option<&Path>) -> Result<Self, RecordError> {
+        // The one that somebody named comes first: a wrong name leaves no empty record behind.
+        let also = also.map(|path| Sink::create(path.to_owned())).transpose()?;
         fs::create_dir_all(dir.path()).map_err(RecordError::io("create", dir.path()))?;
         let own = Sink::create(dir.events())?;
         // Some network file systems have no locks. Then a live run looks like a killed one, which `prune` alone minds.
         let _ = own.file.get_ref().try_lock();
-        let mut sinks = vec![own];
-        if let Some(path) = also {
-            sinks.push(Sink::create(path.to_owned())?);
-        }
-        Ok(Self { sinks, line: Vec::new() })
+        Ok(Self { sinks: std::iter::once(own).chain(also).collect(), line: Vec::new() })
     }
 
     /// Writes one event.
@@ -114,6 +112,7 @@ fn ends_something(fact: &Fact) -> bool {
             | Fact::PushVerified { .. }
             | Fact::Warning { .. }
             | Fact::Cancelled { .. }
+            | Fact::RunFailed { .. }
             | Fact::RunEnded { .. }
     )
 }

@@ -222,9 +222,11 @@ impl Walk<'_> {
         }
         let ready = self.ready(attempt.drv, Some(id));
         let at = ready.map_or(Moment(0), |(at, _)| at);
-        let full =
-            self.index.running(attempt.builder, at) >= self.s.builders.get(&attempt.builder).map_or(1, |b| b.slots);
-        let what = if full { What::Slot { queued: self.index.queued(at).max(1) } } else { What::Handing };
+        // When an input ends its slot is free for an instant, which somebody else may take: half-way tells more.
+        let half_way = Moment(at.0 + attempt.started.0.saturating_sub(at.0) / 2);
+        let slots = self.s.builders.get(&attempt.builder).map_or(1, |b| b.slots);
+        let full = [at, half_way].into_iter().find(|at| self.index.running(attempt.builder, *at) >= slots);
+        let what = full.map_or(What::Handing, |at| What::Slot { queued: self.index.queued(at).max(1) });
         if ready.is_some() {
             self.take(at, owner, what, place);
         }

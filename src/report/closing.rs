@@ -32,7 +32,7 @@ pub struct Options {
 #[must_use]
 pub fn screen(summary: &Summary, options: &Options) -> Vec<Line> {
     let mut lines = Vec::new();
-    let ran = !summary.attempts.is_empty() || options.verbose;
+    let ran = !summary.attempts.is_empty() || (options.verbose && !summary.attrs.is_empty());
     if summary.cancelled.is_none() && ran && (options.verbose || summary.seconds() > LONG) {
         lines.extend(time::screen(summary, options.width));
         lines.push(Line::new());
@@ -50,12 +50,20 @@ pub fn screen(summary: &Summary, options: &Options) -> Vec<Line> {
         }
     }
     let width = if options.clock { usize::MAX } else { options.width };
-    lines.extend(last(summary, groups.len(), options).into_iter().map(|line| line.fit(width)));
+    let last = last(summary, groups.len(), options);
+    // What is to be typed stays whole.
+    let typed = usize::from(last.len() > 1);
+    let cut = last.len() - typed;
+    lines.extend(last.into_iter().enumerate().map(|(i, line)| if i < cut { line.fit(width) } else { line }));
     lines
 }
 
 /// The closing line; one more where something is to be typed.
 fn last(summary: &Summary, failures: usize, options: &Options) -> Vec<Line> {
+    if let Some(error) = &summary.error {
+        let width = if options.clock { usize::MAX } else { options.width };
+        return failure::fatal(&error.message, error.hint.as_deref(), width);
+    }
     if summary.cancelled.is_some() {
         return stopped(summary);
     }
@@ -81,16 +89,20 @@ fn fine(summary: &Summary, width: usize) -> Line {
             )
         )
     });
-    let skipped = with_status(summary, |status| matches!(status, Some(Status::Skipped))).len();
+    let skipped = summary.attrs.values().filter(|attr| summary.status(attr) == Some(Status::Skipped));
+    let skipped = skipped.filter(|attr| !summary.is_left_out(attr)).count();
     if fine.is_empty() && skipped == 0 {
         return Line::from("Nothing else was asked for.");
     }
     if fine.is_empty() {
-        return Line::from(format!("Nothing is fine; {} skipped.", count(skipped)));
+        return Line::from(format!("Nothing is fine, {} skipped.", count(skipped)));
     }
     let verb = if fine.len() == 1 { "is" } else { "are" };
     let skipped = if skipped > 0 { format!(", {} skipped", count(skipped)) } else { String::new() };
-    let say = |kinds: String| Line::from(format!("{kinds} {verb} fine{skipped}. Nothing else failed."));
+    let say = |kinds: String| {
+        let kinds = kinds.rsplit_once(", ").map_or(kinds.clone(), |(most, last)| format!("{most} and {last}"));
+        Line::from(format!("{kinds} {verb} fine{skipped}. Nothing else failed."))
+    };
     let long = say(failure::kinds(summary, &fine));
     if long.width() <= width { long } else { say(failure::kinds_short(summary, &fine)) }
 }
@@ -99,7 +111,7 @@ fn with_status(summary: &Summary, which: impl Fn(Option<Status>) -> bool) -> Vec
     summary.attrs.iter().filter(|(_, attr)| which(summary.status(attr))).map(|(id, _)| *id).collect()
 }
 
-/// `ok  40 hosts: 9 built, 31 cached · 212 drvs built · 1.4 GiB pushed · 7m12s`.
+/// `ok  40 hosts: 9 built, 31 cached · 212 drvs built · 1.4 GiB pushed · 7m12s`: the longest way to say it that fits.
 fn ok(summary: &Summary, options: &Options) -> Line {
     let exit = summary.exit.unwrap_or(0);
     let (paint, word) = match exit {
@@ -107,23 +119,40 @@ fn ok(summary: &Summary, options: &Options) -> Line {
         5 => (Paint::Bad, "not all pushed".to_owned()),
         code => (Paint::Bad, format!("exit {code}")),
     };
-    // A log has no width.
-    let width = if options.clock { usize::MAX } else { options.width };
-    let line = match options.clock {
+    let head = match options.clock {
         true => Line::from(format!("{:>5} ", clock(summary.seconds()))).paint(paint, format!("{word:<9} ")),
         false => Line::new().paint(paint, word).text("  "),
     };
-    let long = line.clone().text(what_was(summary, failure::kinds));
-    let short = || line.text(what_was(summary, failure::kinds_short));
-    let mut line = if long.width() <= width { long } else { short() };
+    // A log has no width.
+    let width = if options.clock { usize::MAX } else { options.width };
+    let kinds: [&dyn Fn(&Summary, &[AttrId]) -> String; 3] =
+        [&failure::kinds, &failure::kinds_brief, &failure::kinds_short];
+    let ways = kinds.into_iter().flat_map(|kinds| [true, false].map(|long| (kinds, long)));
+    let mut line = Line::new();
+    for (kinds, long) in ways {
+        line = head.clone().text(what_was(summary, kinds));
+        for part in parts(summary, options, long) {
+            line = line.text(format!(" · {part}"));
+        }
+        if line.width() <= width {
+            break;
+        }
+    }
+    let report = options.report.iter().map(|report| Line::from(format!(" · report: {report}")));
+    report.fold(line, |line, report| line.then_if_fits(report, width))
+}
+
+/// What follows the attrs in the closing line.
+fn parts(summary: &Summary, options: &Options, long: bool) -> Vec<String> {
     let mut parts = Vec::new();
     let built = summary.counts.built - summary.counts.found;
     if built > 0 {
-        parts.push(format!("{} built", plural(built, "drv", "drvs")));
+        let word = if long { " built" } else { "" };
+        parts.push(format!("{}{word}", plural(built, "drv", "drvs")));
     }
-    if summary.counts.pushed > 0 {
+    if summary.counts.pushed_bytes > 0 {
         let read_back = !summary.verified.is_empty() && summary.verified.values().all(|v| v.missing.is_empty());
-        let read_back = if read_back { ", all read back" } else { "" };
+        let read_back = if read_back && long { ", all read back" } else { "" };
         parts.push(format!("{} pushed{read_back}", size(summary.counts.pushed_bytes)));
     }
     if !options.clock {
@@ -133,19 +162,16 @@ fn ok(summary: &Summary, options: &Options) -> Line {
         0 => {}
         n => parts.push(plural(n, "warning", "warnings")),
     }
-    parts.extend(options.report.iter().map(|report| format!("report: {report}")));
-    for part in parts {
-        line = line.then_if_fits(Line::from(format!(" · {part}")), width);
-    }
-    line
+    parts
 }
 
 /// `40 hosts: 9 built, 31 cached`, where `kinds` says `40 hosts`.
 #[must_use]
 pub fn what_was(summary: &Summary, kinds: impl Fn(&Summary, &[AttrId]) -> String) -> String {
-    let all: Vec<AttrId> = summary.attrs.keys().copied().collect();
+    let all = summary.taken();
     if all.is_empty() {
-        return "nothing was asked for".to_owned();
+        let left_out = !summary.attrs.is_empty() || !summary.left_out.is_empty();
+        return if left_out { "nothing but what was left out".to_owned() } else { "there is nothing to do".to_owned() };
     }
     let words = [
         (Status::Built, "built"),
@@ -160,7 +186,8 @@ pub fn what_was(summary: &Summary, kinds: impl Fn(&Summary, &[AttrId]) -> String
     ];
     let mut parts = Vec::new();
     for (status, word) in words {
-        let n = with_status(summary, |s| s == Some(status)).len();
+        let n =
+            all.iter().filter(|id| summary.attrs.get(id).and_then(|attr| summary.status(attr)) == Some(status)).count();
         if n > 0 {
             parts.push((n, word));
         }
@@ -183,12 +210,15 @@ pub fn what_was(summary: &Summary, kinds: impl Fn(&Summary, &[AttrId]) -> String
 fn stopped(summary: &Summary) -> Vec<Line> {
     let counts = summary.counts;
     let left = counts.builds.saturating_sub(counts.built + counts.failed);
-    let line = Line::new().paint(Paint::Warn, "stopped").text(format!(
-        "  after {}: {} kept, {} not built",
-        duration(summary.seconds()),
-        plural(counts.built, "finished drv", "finished drvs"),
-        count(left)
-    ));
+    let line = Line::new().paint(Paint::Warn, "stopped").text(format!("  after {}", duration(summary.seconds())));
+    let line = match counts.builds {
+        0 => line,
+        _ => line.text(format!(
+            ": {} kept, {} not built",
+            plural(counts.built, "finished drv", "finished drvs"),
+            count(left)
+        )),
+    };
     let what = summary.header.as_ref().map(|header| {
         let what: Vec<&str> = header.what.iter().map(|what| &**what).collect();
         format!("drover {} {}", header.command, what.join(" "))

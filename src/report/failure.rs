@@ -22,6 +22,9 @@ const SHORT_TAIL: usize = 8;
 /// Lines of a message that are shown.
 const MESSAGE: usize = 6;
 
+/// The same where nothing else is said.
+const FATAL: usize = 20;
+
 /// All failures, a blank line between two. Lines to be typed are never cut.
 #[must_use]
 pub fn screen(summary: &Summary, groups: &[FailureGroup], width: usize) -> Vec<Line> {
@@ -44,6 +47,32 @@ pub fn screen(summary: &Summary, groups: &[FailureGroup], width: usize) -> Vec<L
     lines
 }
 
+/// What ended everything: a sentence, and what to type. The hint is never cut.
+#[must_use]
+pub fn fatal(message: &str, hint: Option<&str>, width: usize) -> Vec<Line> {
+    let message = without_numbers(message);
+    let mut text = wrapped(&message, width.saturating_sub(7), FATAL).into_iter();
+    let first = text.next().unwrap_or_default();
+    let mut lines = vec![Line::new().paint(Paint::Bad, "error:").text(format!(" {first}"))];
+    lines.extend(text.map(|line| Line::from(format!("  {line}"))));
+    let mut hint = hint.into_iter().flat_map(str::lines);
+    lines.extend(hint.next().map(|first| Line::new().text("  ").paint(Paint::Dim, "hint:").text(format!(" {first}"))));
+    lines.extend(hint.map(|more| Line::from(format!("        {more}"))));
+    lines
+}
+
+/// Without the numbers of the system's errors, whose text stands before them.
+fn without_numbers(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(at) = rest.find(" (os error ") {
+        let end = rest[at..].find(')').map_or(rest.len(), |end| at + end + 1);
+        out.push_str(&rest[..at]);
+        rest = &rest[end..];
+    }
+    out + rest
+}
+
 /// `FAILED  4 hosts: web1 web2 web3 lb1`.
 fn head(summary: &Summary, attrs: &[AttrId], width: usize) -> Line {
     let line = Line::new().paint(Paint::Bad, "FAILED");
@@ -63,7 +92,21 @@ pub fn kinds(summary: &Summary, attrs: &[AttrId]) -> String {
     kinds.into_iter().map(|(kind, n)| format!("{} {}", count(n), kind.noun(n))).collect::<Vec<_>>().join(", ")
 }
 
-/// The same for a sentence or a short line: `4 hosts`, and `5 attrs` where there are several kinds.
+/// The same in brief: the kind that matters most, and how many others: `4 hosts, 1 other`.
+#[must_use]
+pub fn kinds_brief(summary: &Summary, attrs: &[AttrId]) -> String {
+    let wanted: BTreeSet<AttrId> = attrs.iter().copied().collect();
+    let kinds = summary.kinds(|attr| wanted.contains(&attr));
+    match kinds.as_slice() {
+        [(kind, n), _, _, ..] => {
+            let others = plural(wanted.len() - n, "other", "others");
+            format!("{} {}, {others}", count(*n), kind.noun(*n))
+        }
+        _ => self::kinds(summary, attrs),
+    }
+}
+
+/// The same for a sentence: `4 hosts`, and `5 attrs` where there are several kinds.
 #[must_use]
 pub fn kinds_short(summary: &Summary, attrs: &[AttrId]) -> String {
     let kinds = kinds(summary, attrs);

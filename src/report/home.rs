@@ -4,7 +4,10 @@
 use crate::id::Kind;
 
 use super::number::{count, duration};
-use super::text::{Line, Paint, listed};
+use super::text::{Line, Paint, listed, wrapped};
+
+/// Lines of a warning that are shown.
+const TROUBLE: usize = 6;
 
 /// What the screen says.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -105,8 +108,13 @@ pub fn screen(facts: &Facts, width: usize) -> Vec<Line> {
         row("last run", vec![[&last.ago, &last.run, &took, &last.verdict].map(String::as_str).join("  ")], "", None);
     }
     for (trouble, hint) in &facts.troubles {
-        lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {trouble}")).fit(width));
-        lines.push(Line::from(format!("         {hint}")));
+        let mut texts = wrapped(trouble, width.saturating_sub(9), TROUBLE).into_iter();
+        let first = texts.next().unwrap_or_default();
+        lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {first}")));
+        lines.extend(texts.map(|more| Line::from(format!("         {more}"))));
+        if !hint.is_empty() {
+            lines.push(Line::from(format!("         hint: {hint}")));
+        }
     }
     lines.push(Line::new().paint(Paint::Bold, "Next:"));
     lines.extend(next(facts, width));
@@ -138,12 +146,18 @@ fn builders(facts: &Facts) -> Vec<String> {
     }
     let one = |(i, builder): (usize, &Builder)| {
         // The operating system is said once where it is always the same; `-linux` goes without saying.
-        let systems: Vec<&str> = builder.systems.iter().map(|s| s.strip_suffix("-linux").unwrap_or(s)).collect();
+        let systems = builder.systems.iter().filter(|system| !is_level(system));
+        let systems: Vec<&str> = systems.map(|s| s.strip_suffix("-linux").unwrap_or(s)).collect();
         let unit = if i == 0 { if builder.slots == Some(1) { " slot" } else { " slots" } } else { "" };
         let slots = builder.slots.map_or_else(String::new, |slots| format!(" {slots}{unit}"));
         format!("{}{slots} {}", builder.name, systems.join(", ")).trim_end().to_owned()
     };
     facts.builders.iter().enumerate().map(one).collect()
+}
+
+/// `x86_64-v3-linux`: not another kind of machine, but how new one is.
+fn is_level(system: &str) -> bool {
+    system.strip_prefix("x86_64-v").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn cache(cache: &Cache) -> String {
@@ -166,11 +180,11 @@ fn caches_from(facts: &Facts) -> String {
 /// What to type next, the likeliest first.
 fn next(facts: &Facts, width: usize) -> Vec<Line> {
     let mut rows: Vec<(String, &str)> = Vec::new();
-    if facts.nix.is_none() {
-        rows.push(("drover doctor".to_owned(), "what is missing here, and what mends it"));
+    // Builders are what Nix says: without any, there is no Nix to work with.
+    if facts.builders.is_empty() {
+        rows.push(("drover".to_owned(), "again, once that is mended"));
     } else if facts.flake.is_none() {
         rows.push(("drover plan FLAKE".to_owned(), "what would be built of a flake elsewhere"));
-        rows.push(("drover doctor".to_owned(), "check nix, builders, caches, keys"));
     } else {
         if facts.last.as_ref().is_some_and(|last| last.failed) {
             rows.push(("drover run --failed".to_owned(), "only what failed in the last run"));
@@ -180,7 +194,10 @@ fn next(facts: &Facts, width: usize) -> Vec<Line> {
             rows.push((format!("drover run {example}"), "build one host"));
         }
         rows.push(("drover run".to_owned(), "build everything"));
-        rows.push(("drover doctor".to_owned(), "check nix, builders, caches, keys"));
+    }
+    match &facts.last {
+        Some(last) => rows.push((format!("drover report {}", last.run), "what the last run did")),
+        None => rows.push(("drover --help".to_owned(), "all commands")),
     }
     let column = rows.iter().map(|(command, _)| Line::from(command.as_str()).width()).max().unwrap_or(0) + 2;
     let line = |(command, about): (String, &str)| {

@@ -28,7 +28,17 @@ pub struct Document {
     pub account: Vec<Account>,
     pub counts: Counts,
     pub caches: Vec<Cache>,
+    /// What ended the run early.
+    pub error: Option<RunError>,
     pub exit: Option<u8>,
+}
+
+/// Why the run as a whole failed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct RunError {
+    pub message: String,
+    pub hint: Option<String>,
 }
 
 /// The flake.
@@ -109,6 +119,8 @@ pub struct Counts {
     pub drvs_failed: usize,
     pub drvs_not_tried: usize,
     pub attempts: usize,
+    /// Seconds during which builders really ran, added up over all attempts.
+    pub build_seconds: f64,
     pub fetched: usize,
     pub pushed: usize,
     pub push_failed: usize,
@@ -144,6 +156,10 @@ pub fn document(s: &Summary) -> Document {
         account: accounts(s),
         counts: counts(s),
         caches: s.caches.values().map(cache).collect(),
+        error: s.error.as_ref().map(|error| RunError {
+            message: error.message.to_string(),
+            hint: error.hint.as_ref().map(ToString::to_string),
+        }),
         exit: s.exit,
     }
 }
@@ -262,6 +278,7 @@ fn counts(s: &Summary) -> Counts {
         drvs_failed: s.counts.failed,
         drvs_not_tried: s.counts.given_up,
         attempts: s.attempts.len(),
+        build_seconds: s.attempts.values().filter(|a| a.building.is_some()).fold(0.0, |sum, a| sum + a.seconds(s.end)),
         fetched: s.counts.fetched,
         pushed: s.counts.pushed,
         push_failed: s.counts.push_failed,

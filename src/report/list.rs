@@ -54,7 +54,7 @@ impl Digest {
 /// How a run went, in a few words.
 #[must_use]
 pub fn verdict(summary: &Summary) -> String {
-    let all: Vec<AttrId> = summary.attrs.keys().copied().collect();
+    let all = summary.taken();
     let bad = |attr: &AttrId| {
         let status = summary.attrs.get(attr).and_then(|attr| summary.status(attr));
         matches!(status, Some(Status::Failed | Status::EvalFailed))
@@ -62,9 +62,9 @@ pub fn verdict(summary: &Summary) -> String {
     let failed: Vec<AttrId> = all.iter().copied().filter(bad).collect();
     let planned = summary.header.as_ref().is_some_and(|header| &*header.command == "plan");
     let text = match (all.len(), failed.len()) {
-        (0, _) => "nothing was asked for".to_owned(),
+        (0, _) => "nothing to do".to_owned(),
         _ if planned => closing::what_was(summary, failure::kinds_short),
-        (_, 0) => format!("{} ok", failure::kinds(summary, &all)),
+        (_, 0) => format!("{} ok", failure::kinds_brief(summary, &all)),
         (n, m) => {
             let names = listed(&summary.names(&failed), " ", 32);
             format!("{} of {} ok, {names} failed", count(n - m), failure::kinds_short(summary, &all))
@@ -72,6 +72,10 @@ pub fn verdict(summary: &Summary) -> String {
     };
     match (summary.cancelled, summary.exit) {
         (Some(_), _) => "stopped".to_owned(),
+        _ if summary.error.is_some() => {
+            let message = summary.error.as_ref().map(|error| failure::headline(&error.message));
+            format!("error: {}", message.unwrap_or_default())
+        }
         (None, None) => "cut off".to_owned(),
         _ => text,
     }
@@ -86,6 +90,21 @@ pub struct Row {
     pub digest: Option<Digest>,
     /// It is going on right now.
     pub live: bool,
+}
+
+/// The list as a document: `{version, runs: [{run, live, …digest}]}`.
+#[must_use]
+pub fn document(rows: &[Row]) -> serde_json::Value {
+    let run = |row: &Row| {
+        let mut run = serde_json::json!({ "run": row.run, "live": row.live });
+        if let (Some(run), Ok(serde_json::Value::Object(digest))) =
+            (run.as_object_mut(), serde_json::to_value(&row.digest))
+        {
+            run.extend(digest);
+        }
+        run
+    };
+    serde_json::json!({ "version": super::json::VERSION, "runs": rows.iter().map(run).collect::<Vec<_>>() })
 }
 
 /// The list, in the order given.

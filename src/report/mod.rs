@@ -11,6 +11,7 @@ pub mod failure;
 pub mod history;
 pub mod home;
 pub mod json;
+pub mod left_out;
 pub mod list;
 pub mod number;
 pub mod plan;

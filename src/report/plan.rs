@@ -1,12 +1,13 @@
 //! The screen of `drover plan`: what would be built, fetched and pushed, and for how long.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Evaluated, Failure, Stage, Status};
-use crate::id::AttrId;
+use crate::id::{AttrId, Kind};
 
 use super::estimate::{self, Estimate};
 use super::failure::{self, kinds};
+use super::left_out;
 use super::number::{about, count, duration, plural};
 use super::summary::{Cause, Drv, Summary};
 use super::text::{Line, Paint, listed};
@@ -21,8 +22,8 @@ const BIG: f64 = 5.0;
 #[must_use]
 pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     let mut lines = vec![eval(summary, width), diff(summary, width)];
-    for left_out in &summary.left_out {
-        lines.push(Line::from(format!("left out {} ({} adds them)", left_out.what, left_out.flag)).fit(width));
+    if !summary.left_out.is_empty() {
+        lines.push(Line::from(format!("left out {}", left_out::text(&summary.left_out, width - 9))).fit(width));
     }
     for warning in &summary.warnings {
         lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {}", warning.message)).fit(width));
@@ -48,7 +49,7 @@ fn parts(line: Line, parts: Vec<String>, gap: &str, width: usize) -> Line {
 }
 
 fn eval(s: &Summary, width: usize) -> Line {
-    let all: Vec<AttrId> = s.attrs.keys().copied().collect();
+    let all = s.taken();
     let took = match (s.flake.as_ref().is_some_and(|flake| flake.recorded), s.stages.get(&Stage::Eval)) {
         (true, _) => " from the record".to_owned(),
         (false, Some(span)) => format!(" in {}", duration(span.end.unwrap_or(s.end).since(span.start))),
@@ -128,15 +129,25 @@ fn attrs(s: &Summary, width: usize) -> Vec<Line> {
     let build = with(&[Status::ToBuild]);
     let (cached, valid) = (with(&[Status::ToFetch, Status::Cached]), with(&[Status::Valid, Status::Unaffected]));
     let idle: Vec<AttrId> = s.attrs.keys().copied().filter(|id| cached.contains(id) || valid.contains(id)).collect();
-    let build_label = kinds(s, &build);
+    let building: BTreeSet<AttrId> = build.iter().copied().collect();
+    let labels = s.kinds(|attr| building.contains(&attr)).into_iter();
+    let labels: Vec<(Kind, String)> =
+        labels.map(|(kind, n)| (kind, format!("{} {}", count(n), kind.noun(n)))).collect();
     let idle_label = kinds(s, &idle);
-    let idle_label = if idle_label.contains(',') { plural(idle.len(), "other", "others") } else { idle_label };
-    let column = build_label.len().max(idle_label.len()).max(LABEL).min(width / 2) + 2;
+    let idle_label = match (idle_label.contains(','), labels.is_empty()) {
+        (true, true) => plural(idle.len(), "attr", "attrs"),
+        (true, false) => plural(idle.len(), "other", "others"),
+        (false, _) => idle_label,
+    };
+    let widest = labels.iter().map(|(_, label)| label.len()).max().unwrap_or(0);
+    let column = widest.max(idle_label.len()).max(LABEL).min(width / 2) + 2;
     let mut lines = Vec::new();
-    if !build.is_empty() {
-        let line = Line::from(format!("  {build_label}")).pad(column).text("  ");
+    for (kind, label) in labels {
+        let of: Vec<AttrId> =
+            build.iter().copied().filter(|id| s.attrs.get(id).is_some_and(|attr| attr.kind == kind)).collect();
+        let line = Line::from(format!("  {label}")).pad(column).text("  ");
         let left = width.saturating_sub(line.width());
-        lines.push(line.text(listed(&s.names(&build), " ", left)).fit(width));
+        lines.push(line.text(listed(&s.names(&of), " ", left)).fit(width));
     }
     if !idle.is_empty() {
         let parts = [(cached.len(), "cached"), (valid.len(), "in this store")];

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::event::Event;
 use crate::event::{
-    AttemptEnd, Class, DrvOutcome, Evaluated, Failure, Moment, OutputPath, Pushed, Stage, Status, Text,
+    AttemptEnd, Class, DrvOutcome, Evaluated, Failure, Moment, OutputPath, Pushed, STOPPED, Stage, Status, Text,
 };
 use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
 
@@ -49,6 +49,8 @@ pub struct Summary {
     pub warnings: Vec<Warning>,
     /// Different warnings of Nix while evaluating, in order, with how often each came.
     pub eval_warnings: Vec<(Text, u32)>,
+    /// What ended the run early.
+    pub error: Option<Warning>,
     /// The highest level of Ctrl-C, and when the first came.
     pub cancelled: Option<(u8, Moment)>,
     /// The exit code; `None` while it runs, or if it was killed.
@@ -353,6 +355,19 @@ impl Summary {
         let planned = attr.planned.as_ref()?;
         let failed = planned.drv.and_then(|drv| self.root_of(drv)).is_some();
         Some(if failed { Status::Failed } else { planned.status })
+    }
+
+    /// Whether an attr turned out, once it was evaluated, to be one of those that are left out by default.
+    #[must_use]
+    pub fn is_left_out(&self, attr: &Attr) -> bool {
+        let end = attr.ended.as_ref().filter(|end| end.status == Status::Skipped);
+        end.and_then(|end| end.reason.as_deref()).is_some_and(|reason| reason != STOPPED)
+    }
+
+    /// The attrs that count: all but those left out.
+    #[must_use]
+    pub fn taken(&self) -> Vec<AttrId> {
+        self.attrs.iter().filter(|(_, attr)| !self.is_left_out(attr)).map(|(id, _)| *id).collect()
     }
 
     /// The drv whose own failure keeps this one from being built, if one does: possibly itself.

@@ -46,7 +46,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// An operation failed.
-    #[error("cannot use the store {uri}: {error}{}", as_line(.said))]
+    #[error("cannot use {}: {}", store_name(.uri), why(.error, .said))]
     Daemon {
         /// Which store.
         uri: String,
@@ -71,15 +71,26 @@ pub enum StoreError {
     Drv(#[from] DrvError),
 }
 
-fn as_line(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!("\n{text}") }
+/// What people call a store: Nix's own has a URI that says nothing.
+fn store_name(uri: &str) -> String {
+    if matches!(uri, "" | "auto" | "daemon" | "local") { "Nix's store".to_owned() } else { format!("the store {uri}") }
+}
+
+/// Of a daemon that only hung up, what its process said last says more.
+fn why(error: &DaemonError, said: &str) -> String {
+    let last = said.lines().rev().find_map(|line| line.trim().strip_prefix("error:")).map(str::trim);
+    match (error, last.filter(|last| !last.is_empty())) {
+        (DaemonError::Closed { .. }, Some(last)) => last.to_owned(),
+        _ if said.is_empty() => error.to_string(),
+        _ => format!("{error}\n{said}"),
+    }
 }
 
 impl StoreError {
     /// Something to type, or to look at.
     fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::NoNix { .. } => "install Nix (https://nixos.org/download), or put the directory of 'nix' on PATH",
+            Self::NoNix { .. } => "install Nix (https://nixos.org/download), or put it on PATH: export PATH=DIR:$PATH",
             Self::TooOld { .. } => "upgrade Nix, or put a newer one first on PATH",
             Self::Socket { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied => {
@@ -89,22 +100,27 @@ impl StoreError {
                     "start it: systemctl start nix-daemon.socket (macOS: launchctl kickstart system/org.nixos.nix-daemon)"
                 }
             },
-            Self::Daemon { error, said, .. } => {
+            Self::Daemon { error, said, uri } => {
                 let told = error.remote().map(|error| error.text()).unwrap_or_default() + said;
-                if told.contains("Permission denied") || told.contains("Read-only file system") {
-                    "the store cannot be written by this user: start nix-daemon, or name another one with --store"
+                let forbidden =
+                    ["Permission denied", "Read-only file system", "Operation not permitted", "creating directory"];
+                if forbidden.iter().any(|words| told.contains(words)) {
+                    "this user cannot write there: systemctl start nix-daemon.socket, or drover run --store DIR"
                 } else if told.contains("you are not privileged") {
                     "add your user to trusted-users in the nix.conf of the daemon"
                 } else if matches!(**error, DaemonError::Protocol { .. }) {
                     "is that a Nix daemon? A login shell that prints something also spoils the protocol"
+                } else if matches!(uri.as_str(), "" | "auto" | "daemon" | "local") {
+                    "nix store info    shows whether Nix itself can use it"
                 } else {
-                    return None;
+                    return Some(format!("nix store info --store {uri}    shows whether Nix itself can use it"));
                 }
             }
             Self::NoDrv(_) => "evaluate again: it was collected as garbage, or evaluated into another store",
-            Self::Command(_) | Self::Output { .. } | Self::Start(_) | Self::ReadDrv { .. } | Self::Drv(_) => {
-                return None;
-            }
+            Self::Output { command, .. } => return Some(format!("{command}    (Nix 2.26 and 2.34 are tested)")),
+            Self::Command(_) => "nix config show    shows whether Nix itself works",
+            Self::Start(_) => "nix-daemon --version    shows whether it is there; it comes with Nix",
+            Self::ReadDrv { .. } | Self::Drv(_) => "nix store verify --all    looks for damage",
         };
         Some(text.to_owned())
     }
@@ -133,7 +149,7 @@ impl StoreError {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let fault = match &error {
-            StoreError::NoNix { .. } | StoreError::TooOld { .. } => Fault::Usage,
+            StoreError::NoNix { .. } | StoreError::TooOld { .. } | StoreError::Output { .. } => Fault::Usage,
             _ => Fault::Unreachable,
         };
         let hint = error.hint();

@@ -3,10 +3,10 @@
 
 use crate::event::{DrvOutcome, Moment, Stage};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId};
-use crate::report::failure;
 use crate::report::number::{about, count, duration, plural, size};
 use crate::report::summary::{Attempt, Builder};
 use crate::report::text::{Line, Paint, listed, wrapped};
+use crate::report::{failure, left_out};
 
 use super::Settings;
 use super::model::{Model, Notice, Reason, holds_slot};
@@ -246,9 +246,10 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
     match notice {
         Notice::Built(attr) => built(model, *attr, width).into_iter().collect(),
         Notice::Drv(drv) => drv_line(model, *drv, width).into_iter().collect(),
-        Notice::LeftOut(index) => s.left_out.get(*index).map_or_else(Vec::new, |left| {
-            vec![Line::from(format!(" left out {} ({} adds them)", left.what, left.flag)).fit(width)]
-        }),
+        Notice::LeftOut(indexes) => {
+            let parts = indexes.iter().filter_map(|index| s.left_out.get(*index));
+            vec![Line::from(format!(" left out {}", left_out::text(parts, width.saturating_sub(10)))).fit(width)]
+        }
         Notice::Failed(..) | Notice::Warning(_) | Notice::EvalWarning(_) | Notice::Stopping { .. } => {
             quiet(model, notice, settings, width)
         }

@@ -73,6 +73,8 @@ pub struct Ui {
     drawn: Option<Moment>,
     last_line: Moment,
     finished: bool,
+    /// Something was printed.
+    said: bool,
 }
 
 impl Ui {
@@ -80,7 +82,16 @@ impl Ui {
     #[must_use]
     pub fn new(settings: Settings, out: Box<dyn Write + Send>) -> Self {
         let terminal = (settings.mode == Mode::Live).then(Terminal::new);
-        Self { settings, model: Model::default(), terminal, out, drawn: None, last_line: Moment(0), finished: false }
+        Self {
+            settings,
+            model: Model::default(),
+            terminal,
+            out,
+            drawn: None,
+            last_line: Moment(0),
+            finished: false,
+            said: false,
+        }
     }
 
     /// How long the driver may wait until the next [`Ui::tick`].
@@ -113,7 +124,7 @@ impl Ui {
                 terminal.draw(&live::region(&self.model, now, width), self.settings.style);
                 self.drawn = Some(now);
             }
-        } else if self.settings.mode == Mode::Plain && now.0.saturating_sub(self.last_line.0) >= SILENCE {
+        } else if now.0.saturating_sub(self.last_line.0) >= SILENCE {
             let lines = plain::going_on(&self.model, now, width);
             self.print(lines);
         }
@@ -132,7 +143,7 @@ impl Ui {
         let width = self.width();
         let summary = &self.model.summary;
         let planned = summary.header.as_ref().is_some_and(|header| &*header.command == "plan");
-        let lines = if planned && summary.cancelled.is_none() {
+        let lines = if planned && summary.cancelled.is_none() && summary.error.is_none() {
             plan::screen(summary, width)
         } else {
             let options = closing::Options {
@@ -144,7 +155,7 @@ impl Ui {
             };
             closing::screen(summary, &options)
         };
-        if lines.len() > 1 {
+        if lines.len() > 1 && self.said {
             self.print(vec![Line::new()]);
         }
         self.print(lines);
@@ -171,6 +182,7 @@ impl Ui {
             return;
         }
         self.last_line = self.model.now.max(self.model.summary.end);
+        self.said = true;
         let text = crate::report::text::render(&lines, self.settings.style);
         match &mut self.terminal {
             Some(terminal) => terminal.print(&text),

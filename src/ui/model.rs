@@ -48,8 +48,8 @@ pub enum Notice {
     Caches(Vec<CacheId>),
     /// Builders can be used.
     Builders(Vec<BuilderId>),
-    /// Attrs were left out; the index in the summary.
-    LeftOut(usize),
+    /// Attrs were left out; the indexes in the summary.
+    LeftOut(Vec<usize>),
     /// Everything is evaluated.
     Evaluated,
     /// Everything is compared.
@@ -174,12 +174,19 @@ impl Model {
 
     fn notice_of(&self, fact: &Fact, verbose: bool, new_warning: bool) -> Option<Notice> {
         let s = &self.summary;
+        // A plan says all of it at its end, once.
+        let planned = s.header.as_ref().is_some_and(|header| &*header.command == "plan");
         Some(match fact {
+            Fact::AttrsLeftOut { .. } | Fact::EvalEnded { .. } | Fact::AttrEnded { .. } | Fact::Warning { .. }
+                if planned =>
+            {
+                return None;
+            }
             Fact::RunStarted { .. } => Notice::Started,
             Fact::FlakeLocked { .. } => Notice::Locked,
             Fact::CacheReady { cache, .. } => Notice::Caches(vec![*cache]),
             Fact::BuilderReady { builder, .. } => Notice::Builders(vec![*builder]),
-            Fact::AttrsLeftOut { .. } => Notice::LeftOut(s.left_out.len() - 1),
+            Fact::AttrsLeftOut { .. } => Notice::LeftOut(vec![s.left_out.len() - 1]),
             Fact::StageEnded { stage: Stage::Eval } => Notice::Evaluated,
             Fact::StageEnded { stage: Stage::Diff } => Notice::Compared,
             Fact::EvalEnded { attr, evaluated: Evaluated::Failed(failure) } => {
@@ -208,12 +215,13 @@ impl Model {
         })
     }
 
-    /// Puts what belongs together into one line: caches, builders, attrs that die of the same.
+    /// Puts what belongs together into one line: caches, builders, what was left out, attrs that die of the same.
     fn push_notice(&mut self, at: Moment, notice: Notice) {
         for (_, known) in &mut self.notices {
             match (known, &notice) {
                 (Notice::Caches(known), Notice::Caches(new)) => return known.extend(new),
                 (Notice::Builders(known), Notice::Builders(new)) => return known.extend(new),
+                (Notice::LeftOut(known), Notice::LeftOut(new)) => return known.extend(new),
                 (Notice::Failed(reason, known), Notice::Failed(other, new)) if reason == other => {
                     return known.extend(new);
                 }

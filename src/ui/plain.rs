@@ -5,7 +5,7 @@ use crate::id::{AttrId, DrvId};
 use crate::report::number::{about, clock, count, duration, plural, size};
 use crate::report::summary::Flake;
 use crate::report::text::{Line, Paint, listed};
-use crate::report::{estimate, pushed};
+use crate::report::{estimate, left_out, pushed};
 
 use super::Settings;
 use super::live::{first_line, stopping, why};
@@ -13,6 +13,9 @@ use super::model::{Model, Notice};
 
 /// Columns before the text: time and word.
 const INDENT: usize = 16;
+
+/// Columns of what was asked for, in the first line.
+const WHAT: usize = 60;
 
 /// Builds that a "running" line names.
 const NAMED: usize = 4;
@@ -43,9 +46,12 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
                 |id| s.builders.get(id).map(|b| format!("{} {}", b.name, plural(b.slots as usize, "slot", "slots")));
             vec![head(at, Paint::Plain, "builders").text(ids.iter().filter_map(text).collect::<Vec<_>>().join(" · "))]
         }
-        Notice::LeftOut(index) => s.left_out.get(*index).map_or_else(Vec::new, |left| {
-            vec![head(at, Paint::Plain, "left out").text(format!("{} ({} adds them)", left.what, left.flag))]
-        }),
+        Notice::LeftOut(indexes) => {
+            let parts = indexes.iter().filter_map(|index| s.left_out.get(*index));
+            vec![head(at, Paint::Plain, "left out").text(left_out::text(parts, usize::MAX))]
+        }
+        // That nothing was found is said by the verdict.
+        Notice::Evaluated if s.attrs.is_empty() => Vec::new(),
         Notice::Evaluated => vec![head(at, Paint::Plain, "eval").text(evaluated(model))],
         Notice::Compared => vec![head(at, Paint::Plain, "diff").text(compared(model, at))],
         Notice::Built(attr) => built(model, at, *attr).into_iter().collect(),
@@ -75,7 +81,7 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
 fn started(model: &Model, settings: &Settings) -> Line {
     let Some(header) = &model.summary.header else { return Line::new() };
     let what: Vec<&str> = header.what.iter().map(|what| &**what).collect();
-    let what = if what.is_empty() { String::new() } else { format!(" · {}", what.join(" ")) };
+    let what = if what.is_empty() { String::new() } else { format!(" · {}", listed(&what, " ", WHAT)) };
     let text = format!("drover {} {} {} · nix {}{what}", header.drover, header.command, settings.run, header.nix);
     Line::new().paint(Paint::Bold, text)
 }
@@ -101,7 +107,7 @@ fn use_of(pull: bool, push: bool) -> &'static str {
 fn evaluated(model: &Model) -> String {
     let s = &model.summary;
     let recorded = if s.flake.as_ref().is_some_and(|flake| flake.recorded) { " · from the record" } else { "" };
-    format!("{}, {} failed{recorded}", plural(s.attrs.len(), "attr", "attrs"), count(s.counts.eval_failed))
+    format!("{}, {} failed{recorded}", plural(s.taken().len(), "attr", "attrs"), count(s.counts.eval_failed))
 }
 
 fn compared(model: &Model, at: Moment) -> String {

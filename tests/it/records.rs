@@ -48,11 +48,12 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::PushVerified { .. } => "push_verified",
         Fact::Warning { .. } => "warning",
         Fact::Cancelled { .. } => "cancelled",
+        Fact::RunFailed { .. } => "run_failed",
         Fact::RunEnded { .. } => "run_ended",
     }
 }
 
-const FACTS: usize = 31;
+const FACTS: usize = 32;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

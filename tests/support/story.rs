@@ -554,6 +554,10 @@ pub fn every_fact() -> Vec<Event> {
     story
         .at(6.5, Fact::Warning { message: "cache acme.cachix.org is slow".into(), hint: Some("drover doctor".into()) });
     story.at(6.75, Fact::Cancelled { level: 1 });
+    story.at(
+        7.0,
+        Fact::RunFailed { message: "this flake has no attr 'wbe1'".into(), hint: Some("did you mean web1?".into()) },
+    );
     story.at(7.0, Fact::RunEnded { exit: 130 });
     story.events()
 }

@@ -45,6 +45,9 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
             let (highest, first) = s.cancelled.unwrap_or((*level, at));
             s.cancelled = Some((highest.max(*level), first));
         }
+        Fact::RunFailed { message, hint } => {
+            s.error = Some(Warning { at, message: message.clone(), hint: hint.clone() });
+        }
         Fact::RunEnded { exit } => s.exit = Some(*exit),
     }
 }

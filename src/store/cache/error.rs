@@ -91,7 +91,7 @@ pub enum CacheError {
         compression: String,
     },
     /// Drover cannot push there.
-    #[error("cannot push to cache '{url}': only file:// caches can be pushed to")]
+    #[error("cannot push to cache '{url}': pushing over HTTP is not supported yet, only to file:// caches")]
     ReadOnly {
         /// The cache.
         url: String,
@@ -122,7 +122,9 @@ impl From<CacheError> for error::Error {
             CacheError::Scheme { url, scheme } if scheme.is_empty() => {
                 (Fault::Usage, Some(format!("write a directory as file://{url}")))
             }
-            CacheError::Scheme { .. } | CacheError::Url { .. } => (Fault::Usage, None),
+            CacheError::Scheme { .. } | CacheError::Url { .. } => {
+                (Fault::Usage, Some("a URL reads file:///path?secret-key=FILE or https://host".into()))
+            }
             CacheError::NotACache { url } if url.starts_with("file:") => (
                 Fault::Usage,
                 Some("check the path; a cache that is pushed to (push = true) is created if it does not exist".into()),
@@ -130,27 +132,38 @@ impl From<CacheError> for error::Error {
             CacheError::NotACache { url } => {
                 (Fault::Usage, Some(format!("check the URL: {url}/nix-cache-info must exist")))
             }
-            CacheError::StoreDir { .. } => {
-                (Fault::Usage, Some("remove the cache: its paths cannot be used in this store".into()))
-            }
+            CacheError::StoreDir { .. } => (
+                Fault::Usage,
+                Some(
+                    "leave this cache out: its paths cannot be used in this store (nix config show substituters)"
+                        .into(),
+                ),
+            ),
             CacheError::Denied { .. } => {
                 (Fault::Usage, Some("put the cache's login into the file that Nix's netrc-file setting names".into()))
             }
-            CacheError::Unreachable { .. } => (Fault::Unreachable, None),
+            CacheError::Unreachable { url, .. } => {
+                (Fault::Unreachable, Some(format!("curl -v {url}/nix-cache-info    or go on without it: --no-push")))
+            }
             CacheError::Tls { .. } => {
                 (Fault::Usage, Some("set NIX_SSL_CERT_FILE to a file with the certificates to trust".into()))
             }
             CacheError::SecretKey { .. } => (
                 Fault::Usage,
-                Some(
-                    "make a key with: nix key generate-secret --key-name NAME-1 > FILE (and give it in secret-key)"
-                        .into(),
-                ),
+                Some("nix key generate-secret --key-name NAME-1 > FILE    makes one, for ?secret-key=FILE".into()),
             ),
             CacheError::PublicKey { .. } => (Fault::Usage, Some("a public key reads NAME:BASE64".into())),
             CacheError::Compression { .. } => (Fault::Usage, Some("use compression = \"zstd\" or \"none\"".into())),
-            CacheError::ReadOnly { .. } | CacheError::Write { .. } => (Fault::Usage, None),
-            CacheError::Io { .. } => (Fault::Unreachable, None),
+            CacheError::ReadOnly { .. } => {
+                (Fault::Usage, Some("drover run --push-to 'file:///path?secret-key=FILE'    or --no-push".into()))
+            }
+            CacheError::Write { .. } => {
+                (Fault::Usage, Some("ls -ld that directory: this user must be able to write there".into()))
+            }
+            CacheError::Io { path, .. } => {
+                let dir = path.parent().unwrap_or(path);
+                (Fault::Unreachable, Some(format!("ls -ld {}    a file:// cache is a directory", dir.display())))
+            }
         };
         let edge = error::Error::from_chain(fault, &error);
         match hint {

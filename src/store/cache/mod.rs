@@ -143,7 +143,7 @@ impl Cache {
                 // Found out now, not after an hour of building.
                 file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
                 if keys.is_empty() {
-                    warnings.push(format!("cache '{url}' has no secret-key: what is pushed to it is not signed"));
+                    warnings.push(format!("what is pushed to {name} is not signed; add ?secret-key=FILE to {url}"));
                 }
                 Some(Sink::file(Arc::clone(file), keys, context.store_dir.clone(), codec(&config, params, &url)?))
             }
