@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::nix::{Lab, each_nix, newest};
-use crate::support::site::{Site, classes, narinfos, statuses, strings};
+use crate::support::site::{Site, classes, finish, narinfos, statuses, strings};
 
 /// A flake of packages that fail or work as their scripts say; `slow` waits for a moment first.
 fn packages(scripts: &[(&str, &str)]) -> String {
@@ -176,4 +176,33 @@ fn what_nobody_can_build_fails_before_anything_is_built() {
     );
     assert_eq!(site.events().built().len(), 4, "the chain is built");
     assert_eq!(strings(&document["drvs"]["build"]).len(), 6);
+}
+
+#[test]
+fn what_failed_is_tried_again_from_anywhere() {
+    let site = Site::of(Lab::plain(&newest()), &packages(&[("works", "echo 1 > $out"), ("fails", "exit 1")]));
+    // Beside the flake, so that it is read wherever drover is started.
+    site.edit("drover.toml", "[attrs]\nexclude = [\"works\"]\n");
+    let elsewhere = |args: &[&str]| {
+        let mut command = site.command(args);
+        command.current_dir(site.lab.work());
+        finish(command, args)
+    };
+    let whole = format!("{}", site.flake.display());
+    elsewhere(&["run", &whole]).expect(1);
+    // A plan is no run.
+    elsewhere(&["plan", &whole]).expect(0);
+    let again = elsewhere(&["run", "--failed", "--json"]);
+    let document = again.expect(1).json();
+    assert_eq!(
+        statuses(&document).into_iter().collect::<Vec<_>>(),
+        [("packages.x86_64-linux.fails".to_owned(), "failed".to_owned())]
+    );
+    for reference in [format!("git+file://{whole}"), format!("path:{whole}")] {
+        let document = elsewhere(&["plan", "--json", &reference]).expect(0).json();
+        assert!(
+            !statuses(&document).contains_key("packages.x86_64-linux.works"),
+            "drover.toml is not read: {reference}"
+        );
+    }
 }
