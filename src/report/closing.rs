@@ -125,8 +125,7 @@ fn ok(summary: &Summary, options: &Options) -> Line {
     };
     // A log has no width.
     let width = if options.clock { usize::MAX } else { options.width };
-    let kinds: [&dyn Fn(&Summary, &[AttrId]) -> String; 3] =
-        [&failure::kinds, &failure::kinds_brief, &failure::kinds_short];
+    let kinds: [fn(&Summary, &[AttrId]) -> String; 3] = [failure::kinds, failure::kinds_brief, failure::kinds_short];
     let ways = kinds.into_iter().flat_map(|kinds| [true, false].map(|long| (kinds, long)));
     let mut line = Line::new();
     for (kinds, long) in ways {

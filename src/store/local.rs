@@ -304,7 +304,8 @@ fn client_options(settings: &NixSettings, wishes: &Wishes) -> ClientOptions {
     ClientOptions {
         keep_failed: wishes.keep_failed.unwrap_or(settings.keep_failed),
         keep_going: true,
-        try_fallback: settings.fallback,
+        // What a cache promised and cannot bring is built, whatever Nix's own default.
+        try_fallback: true,
         max_jobs: wishes.max_jobs.or(settings.max_jobs).unwrap_or(1).max(1),
         max_silent_time: wishes.max_silent_time.unwrap_or(settings.max_silent_time),
         cores: wishes.cores.unwrap_or(settings.cores),

@@ -24,8 +24,8 @@ fn hosts_arrive(site: &Site, key: &Key, document: &serde_json::Value, round: &st
             continue;
         }
         let out = attr["outputs"]["out"].as_str().unwrap();
-        // A store for each host takes its time; one of the Nixes is enough for that.
-        let number = if site.lab.nix.version == newest().version { hosts } else { 0 };
+        // A store for each host takes its time; a few are enough to show that each copy is whole.
+        let number = if site.lab.nix.version == newest().version { hosts.min(3) } else { 0 };
         let store = site.lab.path(format!("client-{round}-{number}")).display().to_string();
         client(site, key, &["copy", "--from", &url, "--to", &store, out]);
         client(site, key, &["store", "verify", "--store", &store, "--recursive", out]);

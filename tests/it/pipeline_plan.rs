@@ -139,20 +139,22 @@ fn inputs_come_from_a_cache_and_what_it_has_lost_is_built() {
         assert_eq!(statuses(&document)[chain], "cached");
         assert!(out.exists());
 
-        // Its record is there and its file is not: what a fetch cannot bring is built.
+        // Its record is there and its file is not, or is not what it should be: what a fetch cannot bring is built.
         let (_, nar) = files_of(&site.cache(), "chain-d");
-        block_on(async {
-            let cache = FakeCache::serve(&site.cache()).await;
-            cache.always(&nar, Fault::Status(404));
-            let other = trusting(&cache.url);
-            let document = on_a_thread(&other, &["run", "greeting", "--json"]).await;
-            document.expect(0);
-            let events = other.events();
-            assert_eq!(events.built(), ["chain-d", "check-greeting"], "{}", document.stderr);
-            // Its references came before its own file was found to be missing.
-            assert!(!events.built().contains(&"chain-c".to_owned()));
-            assert_eq!(statuses(&document.json())["checks.x86_64-linux.greeting"], "built");
-        });
+        for fault in [Fault::Status(404), Fault::Body(b"nothing that could be unpacked".to_vec())] {
+            block_on(async {
+                let cache = FakeCache::serve(&site.cache()).await;
+                cache.always(&nar, fault.clone());
+                let other = trusting(&cache.url);
+                let ran = on_a_thread(&other, &["run", "greeting", "--json"]).await;
+                ran.expect(0);
+                let events = other.events();
+                // What it refers to came before its own file, and is not built.
+                assert_eq!(events.built(), ["chain-d", "check-greeting"], "{fault:?} {}", ran.stderr);
+                assert_eq!(statuses(&ran.json())["checks.x86_64-linux.greeting"], "built");
+                assert!(cache.requests(&nar) > 0);
+            });
+        }
     });
 }
 
