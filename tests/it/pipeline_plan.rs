@@ -47,7 +47,7 @@ fn plan_is_that_of_nix(site: &Site, case: &str) -> (usize, usize) {
 
     let fetched: BTreeSet<String> = strings(&document["drvs"]["fetch"]).iter().map(|path| base(path)).collect();
     assert!(fetched.is_subset(&fetch), "fetched for nothing: {case}: {:?}", fetched.difference(&fetch));
-    let mut all = fetched.clone();
+    let mut all = fetched;
     for attr in document["attrs"].as_array().unwrap().iter().filter(|attr| attr["status"] == "to_fetch") {
         let outputs = attr["outputs"].as_object().unwrap();
         // What Nix would install: `out` of those with several.
@@ -78,10 +78,11 @@ fn a_plan_is_what_nix_would_do() {
 
         let key = site.key("fleet-1");
         let url = site.cache_url(&key);
-        let part = ["run", ".#host03", "chain", "structured", "own-build", "source", "--push-to", &url];
+        let part =
+            ["run", ".#pkg79", "pkg104", "pkg68", "chain", "structured", "own-build", "source", "--push-to", &url];
         site.exits(0, &part);
         let (build, fetch) = plan_is_that_of_nix(&site, "a part is built");
-        assert!((20..100).contains(&build) && fetch == 0, "{build} {fetch}");
+        assert!((20..140).contains(&build) && fetch == 0, "{build} {fetch}");
 
         // Another store, and a cache that holds the part.
         let lab = Lab::chroot(nix);
@@ -94,7 +95,7 @@ fn a_plan_is_what_nix_would_do() {
         other.lab.configure(&format!("substituters = file://{}", site.cache().display()));
         let document = other.exits(0, &["plan", "--kind", "nixosConfigurations,packages", "--json"]).json();
         assert_eq!(document["counts"]["drvs_to_build"], 147 - 1, "content tells for itself: no key is needed");
-        assert!(document["caches"][0]["untrusted"].as_u64() > Some(40), "{}", document["caches"]);
+        assert!(document["caches"][0]["untrusted"].as_u64() > Some(10), "{}", document["caches"]);
     });
 }
 
