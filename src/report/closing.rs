@@ -129,13 +129,15 @@ fn ok(summary: &Summary, options: &Options) -> Line {
     let ways = kinds.into_iter().flat_map(|kinds| [true, false].map(|long| (kinds, long)));
     let mut line = Line::new();
     for (kinds, long) in ways {
-        line = head.clone().text(what_was(summary, kinds));
-        for part in parts(summary, options, long) {
-            line = line.text(format!(" · {part}"));
-        }
-        if line.width() <= width {
+        let start = head.clone().text(what_was(summary, kinds));
+        let parts: Vec<Line> =
+            parts(summary, options, long).into_iter().map(|part| Line::from(format!(" · {part}"))).collect();
+        let whole = parts.iter().cloned().fold(start.clone(), Line::then);
+        if whole.width() <= width {
+            line = whole;
             break;
         }
+        line = parts.into_iter().fold(start, |line, part| line.then_if_fits(part, width));
     }
     let report = options.report.iter().map(|report| Line::from(format!(" · report: {report}")));
     report.fold(line, |line, report| line.then_if_fits(report, width))
@@ -218,12 +220,14 @@ fn stopped(summary: &Summary) -> Vec<Line> {
             count(left)
         )),
     };
-    let what = summary.header.as_ref().map(|header| {
-        let what: Vec<&str> = header.what.iter().map(|what| &**what).collect();
-        format!("drover {} {}", header.command, what.join(" "))
-    });
-    let again = what.unwrap_or_else(|| "drover run".to_owned());
-    vec![line, Line::from(format!("  go on   {}", again.trim_end()))]
+    vec![line, Line::from(format!("  go on   {}", again(summary)))]
+}
+
+/// The command once more.
+fn again(summary: &Summary) -> String {
+    let Some(header) = &summary.header else { return "drover run".to_owned() };
+    let words = std::iter::once(&header.command).chain(&header.what);
+    format!("drover {}", words.map(|word| &**word).collect::<Vec<_>>().join(" "))
 }
 
 /// What is not in a cache where it should be.
@@ -267,7 +271,6 @@ fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -
     totals.missing.sort_by_key(|(_, size, _)| std::cmp::Reverse(*size));
     let names: Vec<&str> = totals.missing.iter().map(|(path, _, _)| name_version(path)).collect();
     lines.push(Line::from(format!("  missing: {}", listed(&names, ", ", width.saturating_sub(11)))));
-    let run = options.run.as_deref().unwrap_or("last");
-    lines.push(Line::from(format!("  again   drover push --run {run}")));
+    lines.push(Line::from(format!("  again   {}    with the same flags; pushes only what is missing", again(summary))));
     lines
 }

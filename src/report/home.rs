@@ -181,7 +181,7 @@ fn caches_from(facts: &Facts) -> String {
 fn next(facts: &Facts, width: usize) -> Vec<Line> {
     let mut rows: Vec<(String, &str)> = Vec::new();
     // Builders are what Nix says: without any, there is no Nix to work with.
-    if facts.builders.is_empty() {
+    if facts.builders.is_empty() && !facts.troubles.is_empty() {
         rows.push(("drover".to_owned(), "again, once that is mended"));
     } else if facts.flake.is_none() {
         rows.push(("drover plan FLAKE".to_owned(), "what would be built of a flake elsewhere"));

@@ -285,7 +285,7 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
                     .fit(width),
             ]
         }),
-        Notice::Stopping { .. } => vec![stopping(notice, &settings.run, width)],
+        Notice::Stopping { .. } => vec![stopping(notice, width)],
         _ => Vec::new(),
     }
 }
@@ -342,16 +342,21 @@ fn drv_line(model: &Model, id: DrvId, width: usize) -> Option<Line> {
 }
 
 /// What Ctrl-C does.
-pub(super) fn stopping(notice: &Notice, run: &str, width: usize) -> Line {
+pub(super) fn stopping(notice: &Notice, width: usize) -> Line {
     let Notice::Stopping { level, running, built, to_push } = notice else { return Line::new() };
-    let line = Line::new().paint(Paint::Warn, "stopping");
-    if *level > 1 {
-        let push = if *to_push > 0 { format!("; push the rest later: drover push --run {run}") } else { String::new() };
-        return line.text(format!(" now: {} kept{push}", plural(*built, "finished drv", "finished drvs")));
-    }
-    let ended = plural(*running, "build ended", "builds ended");
-    let push = if *to_push > 0 { format!(", pushing the last {}", count(*to_push)) } else { String::new() };
-    let kept = plural(*built, "finished drv", "finished drvs");
-    let line = line.text(format!(": {ended}, {kept} kept{push}")).fit(width);
-    line.then_if_fits(Line::from(" (Ctrl-C again: now)"), width)
+    let some = |n: usize, text: String| (n > 0).then_some(text);
+    let kept = some(*built, format!("{} kept", plural(*built, "finished drv", "finished drvs")));
+    let parts = match level {
+        0 | 1 => [
+            some(*running, plural(*running, "build ended", "builds ended")),
+            kept,
+            some(*to_push, format!("pushing the last {}", count(*to_push))),
+        ],
+        _ => [kept, some(*to_push, format!("{} not pushed", count(*to_push))), None],
+    };
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let colon = if parts.is_empty() { "" } else { ": " };
+    let now = if *level > 1 { " now" } else { "" };
+    let line = Line::new().paint(Paint::Warn, "stopping").text(format!("{now}{colon}{}", parts.join(", "))).fit(width);
+    if *level > 1 { line } else { line.then_if_fits(Line::from(" (Ctrl-C again: now)"), width) }
 }

@@ -18,7 +18,7 @@ use crate::report::closing;
 use crate::report::plan;
 use crate::report::text::{Line, Style};
 
-use model::Model;
+use model::{Model, Notice};
 use terminal::Terminal;
 pub use terminal::width;
 
@@ -142,8 +142,7 @@ impl Ui {
         }
         let width = self.width();
         let summary = &self.model.summary;
-        let planned = summary.header.as_ref().is_some_and(|header| &*header.command == "plan");
-        let lines = if planned && summary.cancelled.is_none() && summary.error.is_none() {
+        let lines = if self.is_plan() && summary.cancelled.is_none() && summary.error.is_none() {
             plan::screen(summary, width)
         } else {
             let options = closing::Options {
@@ -167,7 +166,12 @@ impl Ui {
     fn say(&mut self) {
         let width = self.width();
         let mut lines = Vec::new();
+        // A plan says everything at its end, once. Only a log, which may be read as it grows, is told before.
+        let planned = self.is_plan() && self.settings.mode != Mode::Plain;
         for (at, notice) in self.model.take_notices() {
+            if planned && matches!(notice, Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_)) {
+                continue;
+            }
             lines.extend(match self.settings.mode {
                 Mode::Live => live::notice(&self.model, &notice, &self.settings, width),
                 Mode::Plain => plain::notice(&self.model, at, &notice, &self.settings, width),
@@ -189,6 +193,10 @@ impl Ui {
             // A closed stderr must not end the run.
             None => drop(self.out.write_all(text.as_bytes())),
         }
+    }
+
+    fn is_plan(&self) -> bool {
+        self.model.summary.header.as_ref().is_some_and(|header| &*header.command == "plan")
     }
 
     fn width(&self) -> usize {

@@ -174,14 +174,7 @@ impl Model {
 
     fn notice_of(&self, fact: &Fact, verbose: bool, new_warning: bool) -> Option<Notice> {
         let s = &self.summary;
-        // A plan says all of it at its end, once.
-        let planned = s.header.as_ref().is_some_and(|header| &*header.command == "plan");
         Some(match fact {
-            Fact::AttrsLeftOut { .. } | Fact::EvalEnded { .. } | Fact::AttrEnded { .. } | Fact::Warning { .. }
-                if planned =>
-            {
-                return None;
-            }
             Fact::RunStarted { .. } => Notice::Started,
             Fact::FlakeLocked { .. } => Notice::Locked,
             Fact::CacheReady { cache, .. } => Notice::Caches(vec![*cache]),

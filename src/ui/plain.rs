@@ -72,7 +72,7 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
             vec![head(at, Paint::Warn, "warning").text(format!("evaluating: {}", first_line(message)))]
         }),
         Notice::Stopping { .. } => {
-            vec![Line::from(format!("{:>5} ", clock(at.seconds()))).then(stopping(notice, &settings.run, usize::MAX))]
+            vec![Line::from(format!("{:>5} ", clock(at.seconds()))).then(stopping(notice, usize::MAX))]
         }
     }
 }
