@@ -124,14 +124,18 @@ fn a_run_stops_at_the_failure_that_it_was_told_to_stop_at() {
     let run = |flags: &[&str]| {
         let args = [&["run", "--json", "-j", "1"], flags].concat();
         let document = site.exits(1, &args).json();
-        let mut ended: Vec<String> = statuses(&document).into_values().collect();
-        ended.sort();
-        ended
+        let ended: Vec<String> = statuses(&document).into_values().collect();
+        let count = |status: &str| ended.iter().filter(|ended| *ended == status).count();
+        (count("failed"), count("skipped"))
     };
-    assert_eq!(run(&["--fail-fast"]), ["failed", "skipped", "skipped", "skipped", "skipped"]);
-    assert_eq!(run(&["--max-failures", "1"]), ["failed", "skipped", "skipped", "skipped", "skipped"]);
-    assert_eq!(run(&["--max-failures", "2"])[..2], ["failed", "failed"]);
-    assert_eq!(run(&["--keep-going"]), ["built", "built", "failed", "failed", "failed"]);
+    // One after the other, in whatever order: of the three that fail, those after the last straw are not tried.
+    let (failed, skipped) = run(&["--fail-fast"]);
+    assert!(failed == 1 && skipped >= 2, "{failed} {skipped}");
+    let (failed, skipped) = run(&["--max-failures", "1"]);
+    assert!(failed == 1 && skipped >= 2, "{failed} {skipped}");
+    let (failed, skipped) = run(&["--max-failures", "2"]);
+    assert!(failed == 2 && skipped >= 1, "{failed} {skipped}");
+    assert_eq!(run(&["--keep-going"]), (3, 0));
 }
 
 #[test]
