@@ -82,6 +82,15 @@ impl FromStr for RunId {
 #[serde(transparent)]
 pub struct System(pub String);
 
+impl System {
+    /// Whether it is one of the levels that Nix adds to a machine's own system (`x86_64-v3-linux`): not another kind
+    /// of machine, but how new one is.
+    #[must_use]
+    pub fn is_level(&self) -> bool {
+        self.0.strip_prefix("x86_64-v").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    }
+}
+
 impl fmt::Display for System {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -96,7 +96,7 @@ fn configured(facts: &mut Facts, ours: &Settings, nix: Option<&NixSettings>, ses
         facts.builders.push(Builder {
             name: "local".to_owned(),
             slots: ours.build.max_jobs.or(jobs),
-            systems: nix.systems().into_iter().map(|system| system.0).collect(),
+            systems: nix.systems().into_iter().filter(|system| !system.is_level()).map(|system| system.0).collect(),
         });
         let substituters = nix.substituters.iter().filter(|_| nix.substitute);
         facts.caches.extend(substituters.map(|url| Cache { name: host(url), pull: true, push: false }));
@@ -117,25 +117,32 @@ fn host(url: &str) -> String {
     rest.split('/').find(|part| !part.is_empty()).filter(|_| !rest.starts_with('/')).unwrap_or(rest).to_owned()
 }
 
-/// The last run of this flake, and the names that it found.
+/// The last run of this flake, and the names that the last one of the whole flake found.
 fn last_run(facts: &mut Facts, state_dir: &Path, session: &Session) {
     let runs = record::list(state_dir).unwrap_or_default();
-    let here = |digest: &Digest| digest.flake.is_some() && digest.flake == facts.flake;
-    let found = runs.iter().find_map(|run| {
-        let digest: Digest = run.dir.load(list::FILE)?;
-        (digest.command == "run" && here(&digest)).then_some((run, digest))
-    });
-    let Some((run, digest)) = found else { return };
-    facts.last = Some(LastRun {
+    let here = |digest: &Digest| digest.attrs > 0 && digest.flake.is_some() && digest.flake == facts.flake;
+    let mut of_here = runs.iter().filter_map(|run| Some((run, run.dir.load::<Digest>(list::FILE).filter(here)?)));
+    let (mut last, mut whole) = (None, None);
+    while let (true, Some((run, digest))) = (last.is_none() || whole.is_none(), of_here.next()) {
+        if whole.is_none() && digest.what.is_empty() {
+            whole = Some(run);
+        }
+        if last.is_none() && digest.command == "run" {
+            last = Some((run, digest));
+        }
+    }
+    drop(of_here);
+    facts.last = last.map(|(run, digest)| LastRun {
         run: run.short.clone(),
         ago: number::ago(session.clock.started.duration_since(digest.started).as_secs()),
         seconds: digest.exit.map(|_| digest.seconds),
         verdict: digest.verdict,
         failed: digest.exit.is_some_and(|exit| exit != 0),
     });
-    let Ok(record) = record::read(&run.dir.events()) else { return };
+    let Some(Ok(record)) = whole.map(|run| record::read(&run.dir.events())) else { return };
     let summary = Summary::of(&record.events);
-    facts.attrs = summary.kinds(|_: AttrId| true);
+    let taken = summary.taken();
+    facts.attrs = summary.kinds(|attr: AttrId| taken.contains(&attr));
     facts.attrs_from =
         summary.flake.as_ref().and_then(|flake| flake.rev.as_deref()).map(|rev| rev[..7.min(rev.len())].to_owned());
     let host = summary.attrs.values().find(|attr| attr.kind == crate::id::Kind::NixosConfigurations);

@@ -130,7 +130,7 @@ fn failed_before(session: &Session, words: &Words) -> Result<Vec<String>> {
     // Plans, and runs that found nothing to do because of a wrong word, are not what people mean.
     for run in record::list(&state_dir)? {
         let failed = match run.dir.load::<Digest>(list::FILE) {
-            Some(digest) if digest.command == "run" => failed_in(&run.dir)?,
+            Some(digest) if digest.command == "run" && digest.attrs > 0 => failed_in(&run.dir)?,
             _ => None,
         };
         match failed {

@@ -36,7 +36,7 @@ pub fn screen(summary: &Summary, groups: &[FailureGroup], width: usize) -> Vec<L
         }
         lines.push(head(summary, &group.attrs, width));
         match &group.cause {
-            Cause::Drv(drv) => lines.extend(drv_failure(summary, *drv, tail, width)),
+            Cause::Drv(drv) => lines.extend(drv_failure(summary, *drv, &group.attrs, tail, width)),
             Cause::Eval(failure) => lines.extend(eval_failure(summary, failure, &group.attrs, width)),
             Cause::Other(reason) => {
                 lines.extend(message(reason, width));
@@ -113,7 +113,7 @@ pub fn kinds_short(summary: &Summary, attrs: &[AttrId]) -> String {
     if kinds.contains(',') { plural(attrs.len(), "attr", "attrs") } else { kinds }
 }
 
-fn drv_failure(summary: &Summary, id: DrvId, tail: usize, width: usize) -> Vec<Line> {
+fn drv_failure(summary: &Summary, id: DrvId, attrs: &[AttrId], tail: usize, width: usize) -> Vec<Line> {
     let Some(drv) = summary.drvs.get(&id) else { return Vec::new() };
     let attempt = summary.last_attempt(id);
     let failure = attempt.and_then(Attempt::failure).or(match &drv.ended {
@@ -143,14 +143,24 @@ fn drv_failure(summary: &Summary, id: DrvId, tail: usize, width: usize) -> Vec<L
     if let Some(line) = lines.pop() {
         lines.push(line.right(Line::new().paint(Paint::Dim, tries), width));
     }
-    lines.extend(failure.into_iter().flat_map(|failure| details(failure, width)));
+    lines.extend(failure.into_iter().flat_map(details));
     let shown = attempt.map(|attempt| attempt.log_tail.as_slice()).unwrap_or_default();
     for line in &shown[shown.len().saturating_sub(tail)..] {
         lines.push(Line::from(format!("    {line}")).fit(width));
     }
     lines.extend(log_line(summary, id, attempt, width));
-    lines.push(typed("repeat", &format!("nix build -L '{}^*'", drv.path)));
+    lines.push(match failure {
+        // Here nobody can repeat it.
+        Some(failure) if failure.class == Class::NoBuilder => typed("go on", &without(summary, attrs)),
+        _ => typed("repeat", &format!("nix build -L '{}^*'", drv.path)),
+    });
     lines
+}
+
+/// The run without what cannot be built here.
+fn without(summary: &Summary, attrs: &[AttrId]) -> String {
+    let names = summary.names(attrs).into_iter().map(|name| format!(" --exclude '{name}'"));
+    format!("drover run{}", names.collect::<String>())
 }
 
 /// Where the whole log is.
@@ -210,6 +220,11 @@ pub fn cause(failure: &Failure) -> String {
     match (failure.class, code(&failure.message)) {
         (Class::Build, Some(code)) => format!("builder exited with code {code}"),
         (Class::Signal, Some(code)) => format!("builder was killed by signal {code}"),
+        // The details below go on where the first line ends.
+        (Class::HashMismatch | Class::DisallowedReference, _) => {
+            let first = failure.message.lines().next().unwrap_or_default();
+            headline(first).trim_end_matches(':').to_owned()
+        }
         _ => {
             let first = headline(&failure.message);
             if first.is_empty() { word(failure.class).to_owned() } else { first }
@@ -242,15 +257,15 @@ pub fn short_cause(failure: &Failure) -> String {
     }
 }
 
-/// What the first line does not say: hashes, references.
-fn details(failure: &Failure, width: usize) -> Vec<Line> {
+/// What the first line does not say: hashes, references. They are there to be copied, so they are not cut.
+fn details(failure: &Failure) -> Vec<Line> {
     let tells =
         matches!(failure.class, Class::HashMismatch | Class::DisallowedReference | Class::NoOutput | Class::Signature);
     if !tells {
         return Vec::new();
     }
     let rest: Vec<&str> = failure.message.lines().skip(1).take(MESSAGE).collect();
-    rest.into_iter().map(|line| Line::from(format!("    {}", shorten_paths(line.trim()))).fit(width)).collect()
+    rest.into_iter().map(|line| Line::from(format!("    {}", shorten_paths(line.trim())))).collect()
 }
 
 /// The number after `exit code`, `exit status` or `signal` in Nix's own words.

@@ -146,18 +146,12 @@ fn builders(facts: &Facts) -> Vec<String> {
     }
     let one = |(i, builder): (usize, &Builder)| {
         // The operating system is said once where it is always the same; `-linux` goes without saying.
-        let systems = builder.systems.iter().filter(|system| !is_level(system));
-        let systems: Vec<&str> = systems.map(|s| s.strip_suffix("-linux").unwrap_or(s)).collect();
+        let systems: Vec<&str> = builder.systems.iter().map(|s| s.strip_suffix("-linux").unwrap_or(s)).collect();
         let unit = if i == 0 { if builder.slots == Some(1) { " slot" } else { " slots" } } else { "" };
         let slots = builder.slots.map_or_else(String::new, |slots| format!(" {slots}{unit}"));
         format!("{}{slots} {}", builder.name, systems.join(", ")).trim_end().to_owned()
     };
     facts.builders.iter().enumerate().map(one).collect()
-}
-
-/// `x86_64-v3-linux`: not another kind of machine, but how new one is.
-fn is_level(system: &str) -> bool {
-    system.strip_prefix("x86_64-v").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn cache(cache: &Cache) -> String {

@@ -6,9 +6,9 @@ use super::number::count;
 use super::summary::LeftOut;
 
 /// `1 package for aarch64-linux, 1 darwin host for aarch64-darwin (--all-systems) · 2 apps (--kind apps)`; where that
-/// is too long, only how many. The flags are always said, as they are there to be typed.
+/// is too long, only how many. The flags are there to be typed: rather than being cut they go into further lines.
 #[must_use]
-pub fn text<'a>(parts: impl IntoIterator<Item = &'a LeftOut>, width: usize) -> String {
+pub fn lines<'a>(parts: impl IntoIterator<Item = &'a LeftOut>, width: usize) -> Vec<String> {
     let mut by_flag: Vec<(&str, Vec<&LeftOut>)> = Vec::new();
     for part in parts {
         match by_flag.iter_mut().find(|(flag, _)| *flag == &*part.flag) {
@@ -18,12 +18,18 @@ pub fn text<'a>(parts: impl IntoIterator<Item = &'a LeftOut>, width: usize) -> S
     }
     let long = |of: &[&LeftOut]| of.iter().map(|part| &*part.what).collect::<Vec<_>>().join(", ");
     let short = |of: &[&LeftOut]| count(of.iter().map(|part| part.count as usize).sum());
-    let say = |words: &dyn Fn(&[&LeftOut]) -> String| {
-        let part = |(flag, of): &(&str, Vec<&LeftOut>)| format!("{} ({flag})", words(of));
-        by_flag.iter().map(part).collect::<Vec<_>>().join(" · ")
+    let say = |words: &dyn Fn(&[&LeftOut]) -> String| -> Vec<String> {
+        by_flag.iter().map(|(flag, of)| format!("{} ({flag})", words(of))).collect()
     };
-    let text = say(&long);
-    if text.width() <= width { text } else { say(&short) }
+    let (long, short) = (say(&long).join(" · "), say(&short));
+    let joined = short.join(" · ");
+    if long.width() <= width {
+        vec![long]
+    } else if joined.width() <= width {
+        vec![joined]
+    } else {
+        short
+    }
 }
 
 #[cfg(test)]
@@ -40,7 +46,8 @@ mod tests {
         ];
         let long =
             "1 package for aarch64-linux, 1 darwin host for aarch64-darwin (--all-systems) · 2 apps (--kind apps)";
-        assert_eq!(text(&parts, 120), long);
-        assert_eq!(text(&parts, 60), "2 (--all-systems) · 2 (--kind apps)");
+        assert_eq!(lines(&parts, 120), [long]);
+        assert_eq!(lines(&parts, 60), ["2 (--all-systems) · 2 (--kind apps)"]);
+        assert_eq!(lines(&parts, 20), ["2 (--all-systems)", "2 (--kind apps)"]);
     }
 }

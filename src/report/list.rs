@@ -30,6 +30,9 @@ pub struct Digest {
     pub seconds: f64,
     /// The exit code; `None` if it was killed.
     pub exit: Option<u8>,
+    /// How many attrs it was about; 0 for one that a wrong word ended.
+    #[serde(default)]
+    pub attrs: usize,
     /// `39 of 40 hosts ok, web3 failed`.
     pub verdict: String,
 }
@@ -46,6 +49,7 @@ impl Digest {
             started: header.started,
             seconds: summary.seconds(),
             exit: summary.exit,
+            attrs: summary.attrs.len(),
             verdict: verdict(summary),
         })
     }

@@ -23,7 +23,8 @@ const BIG: f64 = 5.0;
 pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     let mut lines = vec![eval(summary, width), diff(summary, width)];
     if !summary.left_out.is_empty() {
-        lines.push(Line::from(format!("left out {}", left_out::text(&summary.left_out, width - 9))).fit(width));
+        let texts = left_out::lines(&summary.left_out, width.saturating_sub(9)).into_iter().enumerate();
+        lines.extend(texts.map(|(i, text)| Line::from(if i == 0 { "left out" } else { "" }).pad(9).text(text)));
     }
     for warning in &summary.warnings {
         lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {}", warning.message)).fit(width));

@@ -172,7 +172,8 @@ impl Builders {
     pub(super) fn describe(&self) -> String {
         let one = |seat: &Seat| {
             let builder = &seat.builder;
-            let systems: Vec<&str> = builder.systems.iter().map(|system| system.0.as_str()).collect();
+            let systems = builder.systems.iter().filter(|system| !system.is_level());
+            let systems: Vec<&str> = systems.map(|system| system.0.as_str()).collect();
             let mut text = format!("{} ({}", builder.name, systems.join(", "));
             for (word, features) in [("features", &builder.features), ("only with", &builder.mandatory)] {
                 if !features.is_empty() {

@@ -248,7 +248,8 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
         Notice::Drv(drv) => drv_line(model, *drv, width).into_iter().collect(),
         Notice::LeftOut(indexes) => {
             let parts = indexes.iter().filter_map(|index| s.left_out.get(*index));
-            vec![Line::from(format!(" left out {}", left_out::text(parts, width.saturating_sub(10)))).fit(width)]
+            let texts = left_out::lines(parts, width.saturating_sub(10)).into_iter().enumerate();
+            texts.map(|(i, text)| Line::from(if i == 0 { " left out" } else { "" }).pad(10).text(text)).collect()
         }
         Notice::Failed(..) | Notice::Warning(_) | Notice::EvalWarning(_) | Notice::Stopping { .. } => {
             quiet(model, notice, settings, width)
@@ -354,9 +355,10 @@ pub(super) fn stopping(notice: &Notice, width: usize) -> Line {
         ],
         _ => [kept, some(*to_push, format!("{} not pushed", count(*to_push))), None],
     };
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    let colon = if parts.is_empty() { "" } else { ": " };
     let now = if *level > 1 { " now" } else { "" };
-    let line = Line::new().paint(Paint::Warn, "stopping").text(format!("{now}{colon}{}", parts.join(", "))).fit(width);
+    let mut line = Line::new().paint(Paint::Warn, "stopping").text(now);
+    for (i, part) in parts.into_iter().flatten().enumerate() {
+        line = line.then_if_fits(Line::from(if i == 0 { ": " } else { ", " }).text(part), width);
+    }
     if *level > 1 { line } else { line.then_if_fits(Line::from(" (Ctrl-C again: now)"), width) }
 }

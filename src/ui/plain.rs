@@ -48,7 +48,7 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
         }
         Notice::LeftOut(indexes) => {
             let parts = indexes.iter().filter_map(|index| s.left_out.get(*index));
-            vec![head(at, Paint::Plain, "left out").text(left_out::text(parts, usize::MAX))]
+            vec![head(at, Paint::Plain, "left out").text(left_out::lines(parts, usize::MAX).concat())]
         }
         // That nothing was found is said by the verdict.
         Notice::Evaluated if s.attrs.is_empty() => Vec::new(),

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
 use crate::report::text::{Line, Style};
 
 /// Drawings a second that indicatif allows; more than [`super::Ui`] asks for, so that none is lost.
@@ -21,6 +23,8 @@ static HOOK: Once = Once::new();
 pub(super) struct Terminal {
     bars: MultiProgress,
     bar: ProgressBar,
+    /// What the terminal did with keys before.
+    before: Option<Termios>,
 }
 
 impl Terminal {
@@ -38,7 +42,7 @@ impl Terminal {
                 before(panic);
             }));
         });
-        Self { bars, bar }
+        Self { bars, bar, before: silence() }
     }
 
     /// Draws the live part anew.
@@ -60,8 +64,26 @@ impl Terminal {
     pub(super) fn clear(&mut self) {
         self.bar.finish_and_clear();
         let _ = self.bars.clear();
+        if let Some(before) = self.before.take().filter(|_| is_ours()) {
+            let _ = tcsetattr(rustix::stdio::stderr(), OptionalActions::Now, &before);
+        }
         SHOWN.store(0, Ordering::Relaxed);
     }
+}
+
+/// Keeps the terminal from showing `^C` where the cursor is: in the last column of the live part, which would become
+/// a line longer than drawn and leave its first line behind. Gives what was in force.
+fn silence() -> Option<Termios> {
+    let before = tcgetattr(rustix::stdio::stderr()).ok().filter(|_| is_ours())?;
+    let mut quiet = before.clone();
+    quiet.local_modes.remove(LocalModes::ECHOCTL);
+    tcsetattr(rustix::stdio::stderr(), OptionalActions::Now, &quiet).ok()?;
+    Some(before)
+}
+
+/// Whether this process is in the foreground: in the background the system stops whoever changes the terminal.
+fn is_ours() -> bool {
+    rustix::termios::tcgetpgrp(rustix::stdio::stderr()).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
 /// Removes the live part when the thread panics: indicatif draws nothing any more then. The cursor is at the end of
