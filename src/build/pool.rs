@@ -6,6 +6,9 @@ use crate::store::error::StoreError;
 use crate::store::local::{LocalStore, Wishes};
 use crate::store::session::Session;
 
+/// More connections than this are only opened when they are needed.
+const MOST_WARM: u32 = 16;
+
 /// Connections of which nobody makes use at the moment.
 #[derive(Debug)]
 pub struct Pool {
@@ -33,6 +36,17 @@ impl Pool {
         match warm {
             Some(connection) => Ok(connection),
             None => self.store.connect_with(&self.wishes).await,
+        }
+    }
+
+    /// Opens connections ahead of need, one after the other, until there are so many. If one cannot be opened, whoever
+    /// needs it says so.
+    pub async fn warm_up(&self, count: u32) {
+        for _ in 0..count.min(MOST_WARM) {
+            match self.store.connect_with(&self.wishes).await {
+                Ok(session) => self.give_back(session),
+                Err(_) => return,
+            }
         }
     }
 

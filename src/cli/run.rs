@@ -110,9 +110,14 @@ fn tell(output: &crate::config::OutputSettings, finished: Finished) -> Result<u8
 /// Where `drover.toml` is: beside the flake that is asked for, if that is a directory here, else where Nix would look
 /// for the flake.
 fn config_dir(what: &[String]) -> PathBuf {
-    let reference = what.first().map(|word| word.split(['#', '?']).next().unwrap_or(word));
-    let named = reference.map(PathBuf::from).filter(|dir| dir.join("flake.nix").exists());
-    named.unwrap_or_else(|| {
+    let named = what.first().map(|word| {
+        let reference = word.split('#').next().unwrap_or(word);
+        let (place, parameters) = reference.split_once('?').unwrap_or((reference, ""));
+        let path = ["git+file://", "path:"].iter().find_map(|scheme| place.strip_prefix(scheme)).unwrap_or(place);
+        let below = parameters.split('&').find_map(|parameter| parameter.strip_prefix("dir=")).unwrap_or_default();
+        Path::new(path).join(below)
+    });
+    named.filter(|dir| dir.join("flake.nix").exists()).unwrap_or_else(|| {
         let here = std::path::absolute(".").unwrap_or_default();
         let found = here.ancestors().find(|dir| dir.join("flake.nix").exists()).map(Path::to_owned);
         found.unwrap_or(here)
@@ -146,6 +151,8 @@ fn failed_in(dir: &RunDir) -> Result<Option<Vec<String>>> {
     let failed = |status: Option<Status>| matches!(status, Some(Status::Failed | Status::EvalFailed | Status::Skipped));
     let failed =
         summary.taken().into_iter().filter_map(|id| summary.attrs.get(&id)).filter(|attr| failed(summary.status(attr)));
-    let failed = failed.map(|attr| format!(".#{}", attr.path)).collect();
+    // Of the flake of that run, wherever this one is started.
+    let flake = summary.flake.as_ref().map_or(".", |flake| &flake.original);
+    let failed = failed.map(|attr| format!("{flake}#{}", attr.path)).collect();
     Ok((!summary.attrs.is_empty()).then_some(failed))
 }

@@ -28,6 +28,8 @@ const UNKNOWN_COST: f64 = 1.0;
 /// Attempts and fetches.
 pub(super) struct Building {
     sched: Scheduler,
+    /// Slots of all builders.
+    slots: u32,
     /// What the scheduler wants done, not done yet.
     actions: Vec<Action>,
     running: BTreeMap<AttemptId, Running>,
@@ -66,6 +68,7 @@ impl Building {
         };
         let mut building = Self {
             sched: Scheduler::new(policy),
+            slots: 0,
             actions: Vec::new(),
             running: BTreeMap::new(),
             fetching: BTreeMap::new(),
@@ -76,6 +79,7 @@ impl Building {
             closed: false,
         };
         let local = local_builder(ctx);
+        building.slots = local.slots;
         ctx.bus.emit(Fact::BuilderReady {
             builder: local.id,
             name: "local".into(),
@@ -85,6 +89,16 @@ impl Building {
         building.tell(ctx, SchedInput::BuilderUp(local));
         building.tell(ctx, SchedInput::NoMoreBuilders);
         building
+    }
+
+    /// Opens connections while the evaluators are busy. A commit that nobody has evaluated most likely has something
+    /// to build, and each connection is a process to start.
+    pub(super) fn warm_up(&self, ctx: &mut Context) {
+        let (pool, slots) = (ctx.pool.clone(), self.slots);
+        ctx.tasks.start(async move {
+            pool.warm_up(slots).await;
+            Input::Idle
+        });
     }
 
     /// Something for the scheduler.

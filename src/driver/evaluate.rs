@@ -37,6 +37,13 @@ pub(super) struct Located {
     warnings: Vec<String>,
 }
 
+impl Located {
+    /// What this commit evaluates to is known from an earlier run.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded
+    }
+}
+
 /// Where the evaluation may be remembered.
 #[derive(Debug, Clone, Default)]
 struct Keys {

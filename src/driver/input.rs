@@ -34,6 +34,8 @@ pub(super) enum Input {
     Push(CacheId, PushInput),
     /// Links to results were made, or not.
     Linked(Result<(), Error>),
+    /// Something is done of which nobody waits for the end.
+    Idle,
     /// Somebody wants to stop.
     Stop(u8),
     /// Time has come: a deadline of the scheduler, or to look at the screen.

@@ -114,6 +114,14 @@ pub async fn drive(request: Request) -> Result<Finished> {
     Ok(driver.finish().await)
 }
 
+/// How far `--out-link` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Links {
+    NotYet,
+    Making,
+    Done,
+}
+
 /// One run. See the module's page.
 pub(super) struct Driver {
     ctx: Context,
@@ -136,7 +144,7 @@ pub(super) struct Driver {
     push_until: Option<Moment>,
     /// Outputs that wait for the caches that are read from; whether they were built now.
     unpushed: Vec<(Vec<StorePath>, bool)>,
-    links_made: bool,
+    links: Links,
     error: Option<Error>,
 }
 
@@ -170,7 +178,12 @@ impl Driver {
     fn handle(&mut self, input: Input) {
         let ctx = &mut self.ctx;
         match input {
-            Input::Eval(EvalInput::Located(Ok(located))) => self.evaluation.located(ctx, *located),
+            Input::Eval(EvalInput::Located(Ok(located))) => {
+                if self.mode == Mode::Run && !located.is_recorded() {
+                    self.building.warm_up(ctx);
+                }
+                self.evaluation.located(ctx, *located);
+            }
             Input::Eval(EvalInput::Located(Err(error))) => self.fail(error),
             Input::Eval(EvalInput::Held(ack)) => drop(ack),
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
@@ -187,8 +200,11 @@ impl Driver {
             Input::AttemptEnded(attempt, end, tail) => self.building.ended(ctx, attempt, end, tail),
             Input::Fetched(drv, result) => self.building.fetched(ctx, drv, result),
             Input::Push(cache, input) => self.pushing.handle(ctx, cache, input),
-            Input::Linked(Ok(())) => {}
-            Input::Linked(Err(error)) => self.error = Some(error),
+            Input::Linked(made) => {
+                self.links = Links::Done;
+                made.unwrap_or_else(|error| self.error = Some(error));
+            }
+            Input::Idle => {}
             Input::Stop(level) => self.stop(level),
             Input::Tick => self.building.tell(ctx, SchedInput::Tick),
             Input::Broken(what) => self.fail(Error::new(Fault::Bug, format!("a part of drover broke: {what}"))),
@@ -278,7 +294,7 @@ impl Driver {
     }
 
     fn is_over(&self) -> bool {
-        let links = self.links_made && self.ctx.tasks.is_empty();
+        let links = self.links == Links::Done;
         self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (links || self.stopping > 0))
     }
 
@@ -324,7 +340,7 @@ impl Driver {
             self.ctx.tasks.start(async move {
                 // The connection that built them holds them too; this is for when it goes away.
                 let _ = roots.lock().await.hold(&hold).await;
-                Input::Tick
+                Input::Idle
             });
             self.push(outputs, outcome == DrvOutcome::Built);
         }
@@ -378,15 +394,17 @@ impl Driver {
 
     /// `--out-link`, once, for what is in the store now.
     fn make_links(&mut self) {
-        if std::mem::replace(&mut self.links_made, true) {
+        if self.links != Links::NotYet {
             return;
         }
-        let Some(prefix) = self.ctx.settings.build.out_link.clone() else { return };
+        self.links = Links::Done;
+        let Some(prefix) = self.ctx.settings.build.out_link.clone().filter(|_| self.mode == Mode::Run) else { return };
         let there = |entry: &attrs::Entry| matches!(entry.status, Some(Status::Built | Status::Valid | Status::Cached));
         let attrs: Vec<AttrId> = self.attrs.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| id).collect();
         let results: Vec<_> = attrs.into_iter().map(|attr| self.outputs_of(attr)).collect();
         let (pool, links) = (self.ctx.pool.clone(), links::names(&prefix, &results));
-        if self.mode == Mode::Run && !links.is_empty() {
+        if !links.is_empty() {
+            self.links = Links::Making;
             self.ctx.tasks.start(async move { Input::Linked(links::make(&pool, links).await.map(drop)) });
         }
     }

@@ -22,7 +22,7 @@ use super::planning::Planning;
 use super::pushing::Pushing;
 use super::signals::Signals;
 use super::tasks::Tasks;
-use super::{Driver, Mode, Request, caches};
+use super::{Driver, Links, Mode, Request, caches};
 
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
@@ -104,7 +104,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         stopping: 0,
         push_until: None,
         unpushed: Vec::new(),
-        links_made: false,
+        links: Links::NotYet,
         error: None,
     })
 }

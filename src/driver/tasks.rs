@@ -31,11 +31,6 @@ impl Tasks {
         }
     }
 
-    /// None is under way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.set.is_empty()
-    }
-
     /// Stops all of them.
     pub(super) async fn stop(&mut self) {
         self.set.shutdown().await;

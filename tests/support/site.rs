@@ -167,20 +167,23 @@ impl Site {
         (format!("{}:{}:{path}", dir.display(), self.lab.nix.bin.display()), notes)
     }
 
-    /// Processes that have anything to do with this lab: environment, root, directory or command line name it.
-    pub fn processes(&self) -> Vec<String> {
+    /// Processes that have anything to do with this lab: its path is in their environment, their command line, or (a
+    /// builder in a chroot) in what is mounted for them.
+    pub fn processes(&self) -> Vec<Process> {
         let lab = self.lab.path("").display().to_string();
         let lab = lab.trim_end_matches('/');
         let about = |pid: u32| {
             let proc = PathBuf::from(format!("/proc/{pid}"));
             let file =
                 |name: &str| String::from_utf8_lossy(&fs::read(proc.join(name)).unwrap_or_default()).into_owned();
-            let link =
-                |name: &str| fs::read_link(proc.join(name)).map(|to| to.display().to_string()).unwrap_or_default();
             let cmdline = file("cmdline").replace('\0', " ");
-            let all = [file("environ"), link("root"), link("cwd"), cmdline.clone()];
+            let all = [file("environ"), file("mountinfo"), cmdline.clone()];
+            // `pid (name) state parent …`
+            let stat = file("stat");
+            let parent = stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()?;
             // What has ended and waits to be noticed has no command line any more.
-            (all.iter().any(|text| text.contains(lab)) && !cmdline.is_empty()).then(|| format!("{pid} {cmdline}"))
+            let alive = !cmdline.is_empty() && all.iter().any(|text| text.contains(lab));
+            alive.then_some(Process { pid, parent, cmdline })
         };
         let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
         pids.filter_map(about).collect()
@@ -197,6 +200,32 @@ impl Site {
             assert!(Instant::now() < until, "still alive: {left:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// One process.
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub pid: u32,
+    pub parent: u32,
+    pub cmdline: String,
+}
+
+/// Sends a signal by name.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("/bin/kill").args(["-s", name, &pid.to_string()]).status().unwrap();
+    assert!(status.success(), "kill -s {name} {pid}");
+}
+
+/// Waits for something that tells nobody when it happens.
+pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited 20s for {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -223,9 +252,12 @@ pub struct Running {
 impl Running {
     /// Sends it a signal by name.
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("/bin/kill").args(["-s", name, &pid]).status().unwrap();
-        assert!(status.success(), "kill -s {name} {pid}");
+        signal(self.child.id(), name);
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until it ends.
