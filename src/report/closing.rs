@@ -215,8 +215,10 @@ fn stopped(summary: &Summary) -> Vec<Line> {
     let counts = summary.counts;
     let left = counts.builds.saturating_sub(counts.built + counts.failed);
     let line = Line::new().paint(Paint::Warn, "stopped").text(format!("  after {}", duration(summary.seconds())));
+    let planned = summary.header.as_ref().is_some_and(|header| &*header.command == "plan");
     let line = match counts.builds {
         0 => line,
+        _ if planned => line,
         _ => line.text(format!(
             ": {} kept, {} not built",
             plural(counts.built, "finished drv", "finished drvs"),

@@ -26,9 +26,16 @@ pub fn region(model: &Model, now: Moment, width: usize) -> Vec<Line> {
     // The last column stays free: some terminals wrap a line that fills it.
     let width = width.saturating_sub(1).max(20);
     let mut lines = vec![Line::new().paint(Paint::Dim, "─".repeat(width)), status(model, now, width)];
-    lines.extend(builders(model, now, width));
+    if !is_plan(model) {
+        lines.extend(builders(model, now, width));
+    }
     lines.push(elapsed(model, now, width));
     lines
+}
+
+/// Whether nothing will be built.
+fn is_plan(model: &Model) -> bool {
+    model.summary.header.as_ref().is_some_and(|header| &*header.command == "plan")
 }
 
 /// The first of several ways to say something that fits; the last one, cut, if none does.
@@ -105,6 +112,9 @@ fn build(model: &Model) -> Option<Vec<String>> {
     let counts = model.summary.counts;
     if counts.builds == 0 && counts.fetches == 0 {
         return None;
+    }
+    if is_plan(model) {
+        return Some(vec![format!("{} to build", plural(counts.builds, "drv", "drvs"))]);
     }
     let waiting = counts.builds.saturating_sub(counts.built + counts.failed + counts.given_up + counts.running);
     let done = format!("build {}/{}", count(counts.built), count(counts.builds));
@@ -232,6 +242,9 @@ fn elapsed(model: &Model, now: Moment, width: usize) -> Line {
         _ => String::new(),
     };
     let line = line.text(left);
+    if is_plan(model) {
+        return line.fit(width);
+    }
     let pushed = if s.has_push() { " and is pushed" } else { "" };
     let long = Line::new().paint(Paint::Dim, format!("Ctrl-C stops cleanly; what is built stays{pushed}"));
     let short = Line::new().paint(Paint::Dim, "Ctrl-C stops cleanly");

@@ -153,6 +153,8 @@ fn every_error_ends_in_a_hint_and_leaves_stdout_alone() {
             for (_, secret) in KEYS {
                 assert!(!ran.stderr.contains(secret.rsplit(':').next().unwrap()), "{command} shows a key");
             }
+            let ok = ran.stderr.lines().any(|line| line.starts_with("ok ") || line.contains("s ok "));
+            assert!(!ok, "{command} says ok:\n{}", ran.stderr);
             seen += 1;
         }
     }
