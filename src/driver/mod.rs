@@ -1,7 +1,7 @@
 //! The select loop: inputs in, actions out.
 //!
-//! One run is one [`Driver`]. It owns the state of every part (evaluation, planning, building, pushing), waits for the
-//! next [`Input`], hands it to the part that it is for, and then lets all parts take their [turn](Driver::turn) until
+//! One run is one `Driver`. It owns the state of every part (evaluation, planning, building, pushing), waits for the
+//! next `Input`, hands it to the part that it is for, and then lets all parts take their `turn` until
 //! nothing new comes of it. The parts never call each other; what one has to know of another goes through here.
 //!
 //! | file | part |
