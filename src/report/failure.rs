@@ -36,7 +36,7 @@ pub fn screen(summary: &Summary, groups: &[FailureGroup], width: usize) -> Vec<L
         }
         lines.push(head(summary, &group.attrs, width));
         match &group.cause {
-            Cause::Drv(drv) => lines.extend(drv_failure(summary, *drv, &group.attrs, tail, width)),
+            Cause::Drv(drv) => lines.extend(drv_failure(summary, *drv, group, tail, width)),
             Cause::Eval(failure) => lines.extend(eval_failure(summary, failure, &group.attrs, width)),
             Cause::Other(reason) => {
                 lines.extend(message(reason, width));
@@ -113,7 +113,7 @@ pub fn kinds_short(summary: &Summary, attrs: &[AttrId]) -> String {
     if kinds.contains(',') { plural(attrs.len(), "attr", "attrs") } else { kinds }
 }
 
-fn drv_failure(summary: &Summary, id: DrvId, attrs: &[AttrId], tail: usize, width: usize) -> Vec<Line> {
+fn drv_failure(summary: &Summary, id: DrvId, group: &FailureGroup, tail: usize, width: usize) -> Vec<Line> {
     let Some(drv) = summary.drvs.get(&id) else { return Vec::new() };
     let attempt = summary.last_attempt(id);
     let failure = attempt.and_then(Attempt::failure).or(match &drv.ended {
@@ -126,9 +126,13 @@ fn drv_failure(summary: &Summary, id: DrvId, attrs: &[AttrId], tail: usize, widt
     });
     let phase = attempt.and_then(|attempt| attempt.phase.as_ref()).map(|phase| format!(", {phase}"));
     let cause = failure.map(cause).unwrap_or_default();
+    let name = match group.more {
+        0 => drv.name.to_string(),
+        n => format!("{} and {}", drv.name, plural(n, "more drv", "more drvs")),
+    };
     let said = format!(
         "{}{}: {cause}{}",
-        drv.name,
+        name,
         place.unwrap_or_default(),
         phase.filter(|_| attempt.is_some_and(|a| a.building.is_some())).unwrap_or_default()
     );
@@ -151,7 +155,7 @@ fn drv_failure(summary: &Summary, id: DrvId, attrs: &[AttrId], tail: usize, widt
     lines.extend(log_line(summary, id, attempt, width));
     lines.push(match failure {
         // Here nobody can repeat it.
-        Some(failure) if failure.class == Class::NoBuilder => typed("go on", &without(summary, attrs)),
+        Some(failure) if failure.class == Class::NoBuilder => typed("go on", &without(summary, &group.attrs)),
         _ => typed("repeat", &format!("nix build -L '{}^*'", drv.path)),
     });
     lines
@@ -159,6 +163,13 @@ fn drv_failure(summary: &Summary, id: DrvId, attrs: &[AttrId], tail: usize, widt
 
 /// The run without what cannot be built here.
 fn without(summary: &Summary, attrs: &[AttrId]) -> String {
+    if summary.slots() == 0 {
+        return "drover run --max-jobs auto".to_owned();
+    }
+    if attrs.len() == summary.taken().len() {
+        return "nix config show    says what this machine can build: system, extra-platforms, system-features"
+            .to_owned();
+    }
     let names = summary.names(attrs).into_iter().map(|name| format!(" --exclude '{name}'"));
     format!("drover run{}", names.collect::<String>())
 }

@@ -154,6 +154,9 @@ fn push_text(model: &Model, cache: crate::id::CacheId) -> String {
     let totals = pushed::totals(&model.summary, cache);
     let name = model.summary.cache_name(cache);
     let paths = plural(totals.queued, "path", "paths");
+    if totals.queued == 0 {
+        return format!("nothing that {name} does not have");
+    }
     if totals.missing.is_empty() {
         let read_back = if totals.read_back { ", all read back" } else { "" };
         return format!("{paths}, {} to {name}{read_back}", size(totals.bytes));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{DrvOutcome, Evaluated, Failure, Status, Text};
+use crate::event::{Class, DrvOutcome, Evaluated, Failure, Status, Text};
 use crate::id::{AttrId, DrvId, Kind};
 
 use super::{Summary, is_cancel};
@@ -14,6 +14,8 @@ pub struct FailureGroup {
     pub cause: Cause,
     /// Who dies of it, in the order in which they were listed.
     pub attrs: Vec<AttrId>,
+    /// How many more drvs fail for the very same reason: no builder takes them.
+    pub more: usize,
 }
 
 /// What makes attrs fail.
@@ -61,12 +63,37 @@ impl Summary {
             }
         }
         self.name_needers(&mut drvs);
-        let mut groups: Vec<FailureGroup> =
-            drvs.into_iter().map(|(drv, attrs)| FailureGroup { cause: Cause::Drv(drv), attrs }).collect();
+        let mut groups = self.without_builder(&mut drvs);
+        groups.extend(drvs.into_iter().map(|(drv, attrs)| FailureGroup { cause: Cause::Drv(drv), attrs, more: 0 }));
         groups.sort_by_key(|group| std::cmp::Reverse(group.attrs.len()));
         others.sort_by_key(|group| matches!(group.cause, Cause::Other(_)));
         groups.extend(others);
         groups
+    }
+
+    /// Takes out the drvs that no builder takes: those that lack the same are one failure.
+    fn without_builder(&self, drvs: &mut BTreeMap<DrvId, Vec<AttrId>>) -> Vec<FailureGroup> {
+        let mut groups: Vec<(Text, FailureGroup)> = Vec::new();
+        drvs.retain(|id, attrs| {
+            let failure = match self.drvs.get(id).and_then(|drv| drv.ended.as_ref()) {
+                Some((_, DrvOutcome::Failed(failure))) if failure.class == Class::NoBuilder => failure,
+                _ => return true,
+            };
+            match groups.iter_mut().find(|(message, _)| *message == failure.message) {
+                Some((_, group)) => {
+                    group.more += 1;
+                    group.attrs.extend(std::mem::take(attrs));
+                    group.attrs.sort_unstable();
+                    group.attrs.dedup();
+                }
+                None => {
+                    let attrs = std::mem::take(attrs);
+                    groups.push((failure.message.clone(), FailureGroup { cause: Cause::Drv(*id), attrs, more: 0 }));
+                }
+            }
+            false
+        });
+        groups.into_iter().map(|(_, group)| group).collect()
     }
 
     /// An attr ends with the first of its drvs that fails. Failed drvs that no attr ended with get the failed attrs that
@@ -121,6 +148,6 @@ fn reason(attr: &super::Attr) -> Text {
 fn add(groups: &mut Vec<FailureGroup>, cause: Cause, attr: AttrId) {
     match groups.iter_mut().find(|group| group.cause == cause) {
         Some(group) => group.attrs.push(attr),
-        None => groups.push(FailureGroup { cause, attrs: vec![attr] }),
+        None => groups.push(FailureGroup { cause, attrs: vec![attr], more: 0 }),
     }
 }
