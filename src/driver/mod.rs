@@ -1,7 +1,7 @@
 //! The select loop: inputs in, actions out.
 //!
-//! One run is one [`Driver`]. It owns the state of every part (evaluation, planning, building, pushing), waits for the
-//! next [`Input`], hands it to the part that it is for, and then lets all parts take their [turn](Driver::turn) until
+//! One run is one `Driver`. It owns the state of every part (evaluation, planning, building, pushing), waits for the
+//! next `Input`, hands it to the part that it is for, and then lets all parts take their `turn` until
 //! nothing new comes of it. The parts never call each other; what one has to know of another goes through here.
 //!
 //! | file | part |
@@ -207,7 +207,11 @@ impl Driver {
             Input::Idle => {}
             Input::Stop(level) => self.stop(level),
             Input::Tick => self.building.tell(ctx, SchedInput::Tick),
-            Input::Broken(what) => self.fail(Error::new(Fault::Bug, format!("a part of drover broke: {what}"))),
+            Input::Broken(what) => {
+                // Whatever waits for that part would wait for ever.
+                self.fail(Error::new(Fault::Bug, format!("a part of drover broke: {what}")));
+                self.wind_down(2);
+            }
         }
     }
 
@@ -272,6 +276,9 @@ impl Driver {
     /// Ends each stage as soon as nothing more can come from the ones before.
     fn close_stages(&mut self) {
         let planned = self.evaluation.is_over() && self.planning.is_idle();
+        if let Some(cycle) = self.planning.cycle().filter(|_| planned && self.stopping == 0) {
+            self.fail(Error::new(Fault::Unreachable, format!("derivations that need each other: {cycle}")));
+        }
         if planned || self.stopping > 0 {
             self.planning.end(&mut self.ctx);
             self.building.close(&self.ctx);

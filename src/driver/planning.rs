@@ -78,6 +78,16 @@ impl Planning {
         self.planner.is_idle()
     }
 
+    /// Derivations that need each other, if that is why an attr cannot be decided although nothing is asked any more.
+    /// No Nix makes such; a store can be forged.
+    pub(super) fn cycle(&self) -> Option<String> {
+        if !self.planner.is_idle() || self.planner.undecided().next().is_none() {
+            return None;
+        }
+        let drvs = self.graph.cycle()?;
+        Some(drvs.iter().map(|drv| self.graph.path(*drv).name()).collect::<Vec<_>>().join(" → "))
+    }
+
     /// An attr asks for outputs of a drv.
     pub(super) fn want(&mut self, ctx: &mut Context, attr: AttrId, answer: &DrvAnswer) {
         if !std::mem::replace(&mut self.started, true) {

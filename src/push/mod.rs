@@ -1,7 +1,7 @@
 //! Outputs → caches.
 //!
-//! A push of many paths is three small things that the driver connects: [`closure`] says which paths, [`queue`] says in
-//! which order (pure), [`upload`] moves one of them; [`verify`] reads back what was pushed.
+//! A push of many paths is three small things that the driver connects: [`mod@closure`] says which paths, [`queue`] says in
+//! which order (pure), [`mod@upload`] moves one of them; [`mod@verify`] reads back what was pushed.
 
 pub mod closure;
 mod narinfo;
