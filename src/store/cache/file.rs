@@ -25,7 +25,7 @@ pub(super) struct FileCache {
 }
 
 impl FileCache {
-    /// Opens the directory. With `create`, a directory that does not exist or is empty becomes a cache.
+    /// Opens the directory. With `create`, a directory that does not exist or is unused becomes a cache.
     pub(super) fn open(
         root: &Path,
         shown: &str,
@@ -36,7 +36,7 @@ impl FileCache {
         let at = root.join(info::NAME);
         let text = match read_bounded(&at, info::MAX_SIZE) {
             Ok(Some(text)) => text,
-            Ok(None) if create && is_empty(root) => {
+            Ok(None) if create && is_unused(root) => {
                 let text = CacheInfo::new_file(store_dir.as_str()).into_bytes();
                 let failed = |source| CacheError::Io { act: "create", path: root.to_owned(), source };
                 fs::create_dir_all(root.join("nar")).map_err(failed)?;
@@ -134,15 +134,22 @@ impl FileCache {
     }
 }
 
+/// How names of temporary files begin.
+const TEMPORARY: &str = ".drover-";
+
 fn spool_in(dir: &Path) -> io::Result<NamedTempFile> {
     // The umask takes away what others must not do; a temporary file's usual 0600 would stay with the cache.
-    tempfile::Builder::new().prefix(".drover-").permissions(Permissions::from_mode(0o666)).tempfile_in(dir)
+    tempfile::Builder::new().prefix(TEMPORARY).permissions(Permissions::from_mode(0o666)).tempfile_in(dir)
 }
 
-/// Whether a directory holds nothing, or is not there.
-fn is_empty(dir: &Path) -> bool {
+/// Whether a directory is not there, holds nothing, or only what a cache begins with: another drover may be making
+/// this very cache at the moment, and both write the same.
+fn is_unused(dir: &Path) -> bool {
     match fs::read_dir(dir) {
-        Ok(mut entries) => entries.next().is_none(),
+        Ok(entries) => entries.flatten().all(|entry| {
+            let name = entry.file_name();
+            name == "nar" || name == info::NAME || name.to_string_lossy().starts_with(TEMPORARY)
+        }),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
@@ -160,4 +167,28 @@ fn read_bounded(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {limit} bytes")));
     }
     Ok(Some(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_that_another_run_has_begun_to_make_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || FileCache::open(dir.path(), "file:///c", &StoreDir::default(), true).map(drop);
+        fs::create_dir(dir.path().join("nar")).unwrap();
+        let _half = spool_in(dir.path()).unwrap();
+        open().unwrap();
+        open().unwrap();
+        assert!(dir.path().join(info::NAME).exists());
+    }
+
+    #[test]
+    fn a_directory_of_something_else_is_no_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.tex"), "").unwrap();
+        let opened = FileCache::open(dir.path(), "file:///c", &StoreDir::default(), true);
+        assert!(matches!(opened.map(drop), Err(CacheError::NotACache { .. })));
+    }
 }
