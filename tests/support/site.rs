@@ -28,7 +28,6 @@ pub struct Ran {
     pub code: Option<i32>,
     pub stdout: Vec<u8>,
     pub stderr: String,
-    pub seconds: f64,
     what: String,
 }
 
@@ -104,7 +103,7 @@ impl Site {
     pub fn start(&self, args: &[&str]) -> Running {
         let mut command = self.command(args);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        Running { child, what: format!("{args:?}"), started: Instant::now() }
+        Running { child, what: format!("{args:?}") }
     }
 
     /// Where records are.
@@ -231,13 +230,11 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// Runs a command to its end.
 pub fn finish(mut command: Command, args: &[&str]) -> Ran {
-    let started = Instant::now();
     let output = command.output().unwrap();
     Ran {
         code: output.status.code(),
         stdout: output.stdout,
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        seconds: started.elapsed().as_secs_f64(),
         what: format!("{args:?}"),
     }
 }
@@ -246,7 +243,6 @@ pub fn finish(mut command: Command, args: &[&str]) -> Ran {
 pub struct Running {
     child: Child,
     what: String,
-    started: Instant,
 }
 
 impl Running {
@@ -274,7 +270,6 @@ impl Running {
             code: status.code(),
             stdout,
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
-            seconds: self.started.elapsed().as_secs_f64(),
             what: self.what.clone(),
         }
     }
