@@ -151,7 +151,7 @@ fn builds_without_end_are_ended() {
         assert_eq!(run(&["--timeout", "1", silent]), [format!("{silent} timeout")]);
         let both = ["--timeout", "2", "--max-silent-time", "1", silent, talks];
         assert_eq!(run(&both), [format!("{silent} silent"), format!("{talks} timeout")]);
-        site.expect_no_process(std::time::Duration::from_secs(5));
+        site.expect_no_process(std::time::Duration::from_secs(1));
     });
 }
 
