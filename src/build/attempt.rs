@@ -11,7 +11,7 @@ use crate::event::{AttemptEnd, Class, Failure, OutputPath};
 use crate::id::{StoreDir, StorePath};
 use crate::nix_compat::daemon::{
     ActivityKind, BasicDerivation, BuildMode, BuildResult, BuildStatus, Connection, DaemonError, DerivedPath, Message,
-    SingleDerivedPath,
+    SingleDerivedPath, Trust,
 };
 use crate::nix_compat::error_class;
 
@@ -158,7 +158,8 @@ async fn ask(
     attempt: &Attempt,
     listen: &mut (dyn FnMut(Message) + Send),
 ) -> AttemptEnd {
-    let answer = if attempt.opaque {
+    // Input-addressed derivations of their own words are taken from trusted clients only; the .drv speaks for itself.
+    let answer = if attempt.opaque || pool.store().trust() == Trust::Untrusted {
         whole(connection, attempt, listen).await
     } else {
         let drv = match pool.store().read_drvs(vec![attempt.path.clone()]).await.pop() {
@@ -178,7 +179,7 @@ async fn ask(
     }
 }
 
-/// An opaque drv, with all its outputs and whatever it needs.
+/// By its .drv, with all its outputs and whatever it needs.
 async fn whole(
     connection: &mut Connection,
     attempt: &Attempt,

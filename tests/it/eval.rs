@@ -63,6 +63,7 @@ pub(crate) fn fixture(lab: &Lab, name: &str) -> PathBuf {
 
 /// A repository of what is in a directory, or one more commit.
 pub(crate) fn commit(lab: &Lab, dir: &Path) {
+    lab.give(dir);
     if !dir.join(".git").exists() {
         git(lab, dir, &["init", "-q"]);
     }

@@ -7,8 +7,11 @@
 #![expect(clippy::disallowed_methods, reason = "test code has to spawn Nix and to read where it is")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use tempfile::TempDir;
 
@@ -26,6 +29,22 @@ pub fn each_nix(mut test: impl FnMut(&Nix)) {
     for nix in all() {
         eprintln!("-- with Nix {}", nix.version);
         test(&nix);
+    }
+}
+
+/// Everybody for whom this machine can be set up: root, an owner of a store, trusted and untrusted clients of a daemon.
+/// Users other than root need to get at the programs; if they cannot, this says so.
+pub fn everybody() -> Vec<Who> {
+    let programs = all().into_iter().map(|nix| nix.bin).chain([PathBuf::from(env!("CARGO_BIN_EXE_drover"))]);
+    let closed = |dir: &Path| fs::metadata(dir).unwrap().permissions().mode() & 0o001 == 0;
+    let programs: Vec<PathBuf> = programs.map(|program| fs::canonicalize(program).unwrap()).collect();
+    let dirs = programs.iter().flat_map(|program| program.ancestors());
+    match dirs.into_iter().find(|dir| closed(dir)) {
+        Some(dir) => {
+            eprintln!("-- NOT RUN as another user than root: {} is closed to others", dir.display());
+            vec![Who::Root]
+        }
+        None => vec![Who::Root, Who::Owner, Who::Client { trusted: true }, Who::Client { trusted: false }],
     }
 }
 
@@ -109,31 +128,64 @@ pub enum Layout {
     Plain,
 }
 
+/// Who works in a lab. Users have a number and no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Root, without a daemon.
+    Root,
+    /// A user, in a chroot store of their own.
+    Owner,
+    /// A user of a root daemon with a chroot store and `sandbox = true`, who is one of its `trusted-users` or not.
+    Client { trusted: bool },
+}
+
+/// Number of the user of a lab that is not root's.
+pub const USER: u32 = 54_321;
+
 /// A Nix with a store, home and configuration that vanish when this is dropped.
 pub struct Lab {
     /// Which Nix.
     pub nix: Nix,
     /// How its store is laid out.
     pub layout: Layout,
+    /// Who works in it.
+    pub who: Who,
+    /// Their daemon. Before the directory: it has to end first.
+    root_daemon: Mutex<Option<Daemon>>,
     dir: TempDir,
 }
 
 impl Lab {
     /// A lab with a chroot store.
     pub fn chroot(nix: &Nix) -> Self {
-        Self::new(nix, Layout::Chroot)
+        Self::new(nix, Layout::Chroot, Who::Root)
+    }
+
+    /// A lab with a chroot store in which these people work.
+    pub fn of(nix: &Nix, who: Who) -> Self {
+        Self::new(nix, Layout::Chroot, who)
     }
 
     /// A lab whose store directory is not /nix/store.
     pub fn plain(nix: &Nix) -> Self {
-        Self::new(nix, Layout::Plain)
+        Self::new(nix, Layout::Plain, Who::Root)
     }
 
-    fn new(nix: &Nix, layout: Layout) -> Self {
+    fn new(nix: &Nix, layout: Layout, who: Who) -> Self {
         let dir = tempfile::Builder::new().prefix("drover-lab-").tempdir().unwrap();
-        let lab = Self { nix: nix.clone(), layout, dir };
+        let lab = Self { nix: nix.clone(), layout, who, root_daemon: Mutex::new(None), dir };
         for sub in ["home", "conf", "config", "cache", "state", "data", "work", "tmp"] {
             fs::create_dir(lab.path(sub)).unwrap();
+        }
+        if who != Who::Root {
+            fs::set_permissions(lab.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+            for sub in ["", "home", "config", "cache", "state", "data", "work", "tmp"] {
+                std::os::unix::fs::chown(lab.path(sub), Some(USER), Some(USER)).unwrap();
+            }
+        }
+        if who == Who::Owner {
+            fs::create_dir(lab.path("root")).unwrap();
+            lab.give(&lab.path("root"));
         }
         if layout == Layout::Plain {
             // Without a state directory a daemon whose store is `auto` connects to its own socket, for ever (2.26).
@@ -158,11 +210,25 @@ impl Lab {
         let path = self.work().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
+        self.give(&self.work());
         path
     }
 
-    /// Writes nix.conf anew: the lab's own lines, then these.
+    /// Gives a file or a directory with all that is in it to the lab's user, if that is not root.
+    pub fn give(&self, path: &Path) {
+        if self.who != Who::Root {
+            let status = Command::new("chown").args(["-hR", &format!("{USER}:{USER}")]).arg(path).status().unwrap();
+            assert!(status.success(), "chown {}", path.display());
+        }
+    }
+
+    /// Writes nix.conf anew: the lab's own lines, then these. A root daemon is started, or started again.
     pub fn configure(&self, more: &str) {
+        let more = match self.who {
+            Who::Root | Who::Owner => more.to_owned(),
+            Who::Client { trusted: false } => format!("sandbox = true\ntrusted-users = root\n{more}"),
+            Who::Client { trusted: true } => format!("sandbox = true\ntrusted-users = root {USER}\n{more}"),
+        };
         let conf = format!(
             "experimental-features = nix-command flakes\nbuild-users-group =\nsandbox = false\nsubstituters =\n\
              max-jobs = 4\nflake-registry =\nsandbox-paths = /bin/sh={} /bin/sleep={}\n{more}\n",
@@ -170,14 +236,26 @@ impl Lab {
             self.nix.static_tool("busybox").display(),
         );
         fs::write(self.path("conf/nix.conf"), conf).unwrap();
+        if matches!(self.who, Who::Client { .. }) {
+            let mut daemon = self.root_daemon.lock().unwrap();
+            drop(daemon.take());
+            *daemon = Some(self.daemon());
+        }
     }
 
     /// What `--store` takes to reach the lab's store; `None` where [`Lab::env`] says it all.
     pub fn store_arg(&self) -> Option<String> {
-        match self.layout {
-            Layout::Chroot => Some(self.path("root").display().to_string()),
-            Layout::Plain => None,
+        let root = self.path("root").display().to_string();
+        match (self.layout, self.who) {
+            (Layout::Chroot, Who::Root | Who::Owner) => Some(root),
+            // Nothing but the URI says where the files of another root are.
+            (Layout::Chroot, Who::Client { .. }) => Some(format!("unix://{}?root={root}", self.socket().display())),
+            (Layout::Plain, _) => None,
         }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.path("daemon.sock")
     }
 
     /// The store directory as it stands in store paths.
@@ -238,6 +316,9 @@ impl Lab {
             command.env_remove(name);
         }
         command.envs(self.env()).current_dir(self.work()).stdin(Stdio::null());
+        if self.who != Who::Root {
+            command.uid(USER).gid(USER);
+        }
         command
     }
 
@@ -277,8 +358,18 @@ impl Lab {
     /// Starts a daemon for the lab's store on a socket of its own and waits until it listens. What it says goes to
     /// `daemon.log` in the lab.
     pub fn daemon(&self) -> Daemon {
-        let socket = self.path("daemon.sock");
-        let mut command = self.command("nix-daemon");
+        let socket = self.socket();
+        let mut command = self.bare_command("nix-daemon");
+        if self.layout == Layout::Chroot {
+            command.arg("--store").arg(self.path("root"));
+        }
+        if matches!(self.who, Who::Client { .. }) {
+            // The daemon is root's, with a cache and a home of its own.
+            let home = self.path("daemon");
+            fs::create_dir_all(&home).unwrap();
+            command.uid(0).gid(0).envs([("HOME", &home), ("XDG_CACHE_HOME", &home), ("XDG_CONFIG_HOME", &home)]);
+            command.env("TMPDIR", &home);
+        }
         command.env("NIX_DAEMON_SOCKET_PATH", &socket).stderr(fs::File::create(self.path("daemon.log")).unwrap());
         let child = command.spawn().unwrap();
         let daemon = Daemon { child, socket };
