@@ -157,6 +157,25 @@ pub enum AttemptEnd {
     Failed(Failure),
 }
 
+/// A path that a fetch brings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchedPath {
+    /// Absolute.
+    pub path: Text,
+    /// The cache that has it.
+    pub cache: CacheId,
+    /// Bytes of its NAR.
+    pub nar_size: u64,
+    /// Bytes to download; 0 if the cache does not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub file_size: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// The one final word on a drv that had to be built or fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
@@ -389,6 +408,11 @@ pub enum Fact {
         /// The outputs that are to be built or fetched, as far as they are known.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         outputs: Vec<OutputPath>,
+    },
+    /// Nothing more is planned: what the drvs that are fetched bring, each path once.
+    FetchesPlanned {
+        /// References before referrers.
+        paths: Vec<FetchedPath>,
     },
     /// An attempt began: the builder was asked.
     AttemptStarted {

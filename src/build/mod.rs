@@ -8,5 +8,5 @@ mod fetch;
 mod pool;
 
 pub use attempt::{Attempt, Limits, News, run};
-pub use fetch::fetch;
+pub use fetch::{FetchError, Piece, fetch, fetch_each};
 pub use pool::Pool;

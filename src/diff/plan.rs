@@ -5,9 +5,12 @@
 //! [answers](Planner::answered) in any order and any batches, and takes [decisions](Planner::decisions) whenever some
 //! are ready. Owns facts about paths and what follows from them; does not ask anybody, does not schedule.
 //!
-//! Three rules carry it.
+//! Four rules carry it.
 //! - A drv must be built as soon as one *wanted* output is missing. Wanted is the union over the edges of all drvs that
 //!   must be built and all attrs, and it grows while evaluation goes on. "Must be built" never turns back.
+//! - A present output counts as had only with all that it refers to. Where something below it is neither valid nor in a
+//!   cache, that alone is built first (a *patch*), and the output is fetched then; if no drv below makes it, the output
+//!   is as good as missing.
 //! - A drv is *settled* when nothing that is still to be asked could change what it needs: all its wanted outputs are
 //!   answered, and if it must be built, all its inputs are settled. Growth may unsettle it again.
 //! - An attr is decided when its drv is settled; then all items that it needs and that nobody got before are given out,
@@ -15,6 +18,7 @@
 
 mod emit;
 mod facts;
+mod patch;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +29,10 @@ use crate::event::{Failure, Status};
 use crate::graph::{Graph, Work};
 use crate::id::{AttrId, CacheId, DrvId, StorePath};
 
+pub use facts::Brought;
+
 use facts::{Facts, Known, PathId};
+use patch::Patch;
 
 /// What a store and the caches say about one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +47,29 @@ pub enum Presence {
     Absent,
     /// Not in the store, and a cache did not answer: to be built, with a warning by whoever asked.
     NoAnswer,
+}
+
+/// An answer about one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Which path.
+    pub path: StorePath,
+    /// What was said.
+    pub presence: Presence,
+    /// Of a present path: what it refers to.
+    pub references: Vec<StorePath>,
+    /// Of a present path: bytes of its NAR.
+    pub nar_size: u64,
+    /// Of a present path: bytes to download; 0 if the cache does not say.
+    pub file_size: u64,
+}
+
+impl Found {
+    /// Of something that refers to nothing.
+    #[must_use]
+    pub fn new(path: StorePath, presence: Presence) -> Self {
+        Self { path, presence, references: Vec::new(), nar_size: 0, file_size: 0 }
+    }
 }
 
 /// A path to ask about.
@@ -70,7 +100,7 @@ pub enum Decision {
         drv: DrvId,
         /// Build it, or fetch what [`Planner::fetches`] says.
         work: Work,
-        /// The needed drvs of which it uses an output that is not valid yet; none for a fetch.
+        /// The needed drvs of which it uses an output that is not valid yet; for a fetch, its patches.
         inputs: Vec<DrvId>,
         /// For which attr it was needed first; `None` for what a failed fetch brought up.
         attr: Option<AttrId>,
@@ -146,6 +176,8 @@ struct Output {
     wanted: bool,
     /// A given fetch item is to bring it.
     fetch: bool,
+    /// Where it is present and lacks something: what is done about that.
+    patch: Patch,
 }
 
 /// What is known of one drv.
@@ -159,10 +191,17 @@ struct Node {
     strange: bool,
     must_build: bool,
     settled: bool,
+    /// Caches may be asked for it.
+    substitutes: bool,
+    /// All drvs below it are to be loaded; once all are, `explored`.
+    explore: bool,
+    explored: bool,
     /// Among the inputs, once the drv must be built; 0 before.
     unsettled_inputs: u32,
     dirty: bool,
     given: Given,
+    /// The state of the facts when a fetch of it was given out last.
+    given_at: u32,
     /// Attrs whose drv this is and that are not decided yet.
     attrs: Vec<AttrId>,
 }
@@ -174,6 +213,8 @@ enum Standing {
     Valid,
     /// All are valid or present.
     Present,
+    /// The same, but some lack something that has to be built before.
+    Lacking,
     /// Not all are answered, none is missing.
     Open,
     /// Some have to be built.
@@ -196,8 +237,12 @@ pub struct Planner {
     roots: BTreeMap<AttrId, Root>,
     /// Attrs whose drv has settled, perhaps; looked at by `decisions`.
     ready: BTreeSet<AttrId>,
-    /// Drvs whose fetch failed and that have not been given out again.
-    refetched: BTreeSet<DrvId>,
+    /// Drvs whose fetch failed and that have not been given out again, and the outputs that it was to bring.
+    refetched: BTreeMap<DrvId, Vec<Arc<str>>>,
+    /// Drvs with an output that lacks something, until all drvs below them are loaded.
+    exploring: BTreeSet<DrvId>,
+    /// Drvs whose outputs are patches of others, and which those are.
+    patched: BTreeMap<DrvId, BTreeSet<DrvId>>,
     /// Nodes to look at again.
     dirty: Vec<DrvId>,
     load: Vec<DrvId>,
@@ -216,7 +261,9 @@ impl Planner {
             facts: Facts::default(),
             roots: BTreeMap::new(),
             ready: BTreeSet::new(),
-            refetched: BTreeSet::new(),
+            refetched: BTreeMap::new(),
+            exploring: BTreeSet::new(),
+            patched: BTreeMap::new(),
             dirty: Vec::new(),
             load: Vec::new(),
             loading: 0,
@@ -258,28 +305,41 @@ impl Planner {
 
     /// Answers to questions. A path that was never asked may be answered too (a listing of a whole cache): then it
     /// will not be asked. The first answer stands.
-    pub fn answered(&mut self, graph: &Graph, answers: Vec<(StorePath, Presence)>) {
-        for (path, presence) in answers {
-            let users = self.facts.learn(path, presence);
-            for drv in users {
-                self.touch(drv);
-            }
+    pub fn answered(&mut self, graph: &Graph, answers: &[Found]) {
+        for found in answers {
+            let users = self.facts.learn(found);
+            self.touch_all(users);
         }
         self.run(graph);
     }
 
-    /// What a given fetch item was to bring could not be had: its present outputs count as absent from now on, and
-    /// the drv comes again as an item to build, after what that needs.
-    pub fn fetch_failed(&mut self, graph: &Graph, drv: DrvId) {
-        let paths: Vec<PathId> = self.node(drv).outputs.iter().filter_map(|output| output.path).collect();
-        for path in paths {
-            for user in self.facts.disprove(path) {
-                self.touch(user);
-            }
+    /// What a given fetch item was to bring could not be had, because these paths could not. They count as absent from
+    /// now on, and the drv comes again: as a fetch, after what builds them, or as an item to build. Without any news in
+    /// `culprits` it is built.
+    pub fn fetch_failed(&mut self, graph: &Graph, drv: DrvId, culprits: &[StorePath]) {
+        let culprits: Vec<PathId> = culprits.iter().map(|path| self.facts.intern(path)).collect();
+        for path in culprits {
+            let users = self.facts.disprove(path);
+            self.touch_all(users);
         }
-        // Even if it was not asked for anything that was present: somebody waits for an item.
-        self.build(graph, drv);
-        self.refetched.insert(drv);
+        let node = self.node(drv);
+        let (given_at, fetched) = (node.given_at, node.outputs.iter().filter(|output| output.fetch));
+        let (names, paths): (Vec<Arc<str>>, Vec<Option<PathId>>) =
+            fetched.map(|output| (Arc::clone(&output.name), output.path)).unzip();
+        if self.facts.generation() == given_at {
+            // Nothing has come to light since it was given out, so it would fail again.
+            for path in paths.into_iter().flatten() {
+                let users = self.facts.disprove(path);
+                self.touch_all(users);
+            }
+            // Even if it was not asked for anything that was present: somebody waits for an item.
+            self.build(graph, drv);
+        }
+        let node = self.node(drv);
+        node.given = Given::Nothing;
+        node.outputs.iter_mut().for_each(|output| output.fetch = false);
+        self.refetched.insert(drv, names);
+        self.touch(drv);
         self.run(graph);
     }
 
@@ -312,6 +372,44 @@ impl Planner {
         outputs.iter().filter(|output| output.fetch).filter_map(|output| self.facts.present(output.path?))
     }
 
+    /// Whether a given fetch item can no longer be what it was given as: some path below it has been disproved since.
+    /// It is to be handed to [`Planner::fetch_failed`] without being tried.
+    #[must_use]
+    pub fn is_stale(&self, drv: DrvId) -> bool {
+        let Some(node) = self.nodes.get(drv.index()) else { return false };
+        let whole = |path: PathId| self.facts.known(path) == Known::Whole;
+        let broken = |output: &Output| output.fetch && !output.path.is_some_and(whole);
+        node.given_at != self.facts.generation() && node.outputs.iter().any(broken)
+    }
+
+    /// All that a given fetch item has to bring with it, references before referrers: each path, the cache that has it,
+    /// and what it refers to.
+    #[must_use]
+    pub fn fetch_closure(&self, drv: DrvId) -> Vec<(StorePath, CacheId, Vec<StorePath>)> {
+        let outputs = self.nodes.get(drv.index()).map_or(&[][..], |node| &node.outputs);
+        let roots: Vec<PathId> =
+            outputs.iter().filter(|output| output.fetch).filter_map(|output| output.path).collect();
+        let with = |id: PathId| {
+            let (path, cache) = self.facts.present(id)?;
+            Some((path.clone(), cache, self.facts.references(id).cloned().collect()))
+        };
+        self.facts.closure(&roots).into_iter().filter_map(with).collect()
+    }
+
+    /// All that the given fetch items bring, each path once; exact once everything is decided.
+    #[must_use]
+    pub fn brought(&self) -> Vec<Brought> {
+        let fetched = self.nodes.iter().filter(|node| node.given == Given::Fetch).flat_map(|node| &node.outputs);
+        let roots: Vec<PathId> = fetched.filter(|output| output.fetch).filter_map(|output| output.path).collect();
+        self.facts.closure(&roots).into_iter().filter_map(|id| self.facts.brought(id)).collect()
+    }
+
+    /// The cache that has a path, as far as is known.
+    #[must_use]
+    pub fn cache_of(&self, path: &StorePath) -> Option<CacheId> {
+        Some(self.facts.present(self.facts.get(path)?)?.1)
+    }
+
     fn node(&mut self, drv: DrvId) -> &mut Node {
         if self.nodes.len() <= drv.index() {
             self.nodes.resize_with(drv.index() + 1, Node::default);
@@ -325,6 +423,12 @@ impl Planner {
         if !node.dirty {
             node.dirty = true;
             self.dirty.push(drv);
+        }
+    }
+
+    fn touch_all(&mut self, drvs: Vec<DrvId>) {
+        for drv in drvs {
+            self.touch(drv);
         }
     }
 
@@ -345,9 +449,19 @@ impl Planner {
 
     /// Looks at touched nodes until none is left.
     fn run(&mut self, graph: &Graph) {
-        while let Some(drv) = self.dirty.pop() {
-            self.node(drv).dirty = false;
-            self.look(graph, drv);
+        loop {
+            while let Some(drv) = self.dirty.pop() {
+                self.node(drv).dirty = false;
+                self.look(graph, drv);
+            }
+            if self.loading == 0 {
+                self.end_exploring();
+                let users = self.facts.break_rings();
+                self.touch_all(users);
+            }
+            if self.dirty.is_empty() {
+                return;
+            }
         }
     }
 
@@ -356,7 +470,11 @@ impl Planner {
         if !self.load_state(graph, drv) {
             return;
         }
+        if self.nodes[drv.index()].explore {
+            self.explore_inputs(graph, drv);
+        }
         self.mark_wanted(graph, drv);
+        self.patch_outputs(graph, drv);
         let standing = self.standing(drv);
         if standing == Standing::Missing {
             self.build(graph, drv);
@@ -364,16 +482,16 @@ impl Planner {
         let node = &self.nodes[drv.index()];
         // Also of what must be built, every wanted output counts: its users need not wait for those that are valid.
         let answered =
-            !node.outputs.iter().any(|output| output.wanted && self.output_standing(output) == Standing::Open);
-        let settled = answered && node.unsettled_inputs == 0 || matches!(node.load, Load::Failed(_));
-        self.settle(graph, drv, settled);
+            !node.outputs.iter().any(|output| output.wanted && self.output_standing(node, output) == Standing::Open);
+        let settled = answered && node.unsettled_inputs == 0 && self.patches_are_settled(node);
+        self.settle(graph, drv, settled || matches!(node.load, Load::Failed(_)));
     }
 
     /// Whether there is anything to look at: somebody wants it, and its .drv is read or cannot be.
     fn load_state(&mut self, graph: &Graph, drv: DrvId) -> bool {
         let loaded = graph.info(drv).is_some();
         let node = self.node(drv);
-        let wanted = !node.wanted.is_empty() || !node.attrs.is_empty() || node.must_build;
+        let wanted = !node.wanted.is_empty() || !node.attrs.is_empty() || node.must_build || node.explore;
         match (&node.load, loaded) {
             (Load::Failed(_) | Load::Done, _) => true,
             (Load::Asked, true) => {
@@ -399,12 +517,14 @@ impl Planner {
     fn mark_wanted(&mut self, graph: &Graph, drv: DrvId) {
         let Some(info) = graph.info(drv) else { return };
         let node = &mut self.nodes[drv.index()];
+        node.substitutes = info.substitutes;
         if node.outputs.is_empty() {
             for output in &info.outputs {
-                let path = output.path.as_ref().map(|path| self.facts.intern(path));
-                node.outputs.push(Output { name: Arc::clone(&output.name), path, wanted: false, fetch: false });
+                let (name, path) = (Arc::clone(&output.name), output.path.as_ref().map(|path| self.facts.intern(path)));
+                node.outputs.push(Output { name, path, wanted: false, fetch: false, patch: Patch::Unknown });
             }
         }
+        let mut users = Vec::new();
         for name in &node.wanted {
             let Some(output) = node.outputs.iter_mut().find(|output| output.name == *name) else {
                 node.strange = true;
@@ -413,9 +533,10 @@ impl Planner {
             if !std::mem::replace(&mut output.wanted, true)
                 && let Some(path) = output.path
             {
-                self.facts.want(path, drv, info.substitutes);
+                users.extend(self.facts.want(path, drv, info.substitutes));
             }
         }
+        self.touch_all(users);
     }
 
     /// How all that is wanted of a drv stands.
@@ -425,7 +546,7 @@ impl Planner {
             return Standing::Missing;
         }
         let wanted = node.outputs.iter().filter(|output| output.wanted);
-        wanted.map(|output| self.output_standing(output)).max().unwrap_or(Standing::Valid)
+        wanted.map(|output| self.output_standing(node, output)).max().unwrap_or(Standing::Valid)
     }
 
     /// How these outputs of a drv stand, for one user.
@@ -436,18 +557,23 @@ impl Planner {
         }
         let one = |name: &Arc<str>| {
             let output = node.outputs.iter().find(|output| Arc::ptr_eq(&output.name, name) || output.name == *name);
-            output.map_or(Standing::Missing, |output| self.output_standing(output))
+            output.map_or(Standing::Missing, |output| self.output_standing(node, output))
         };
         names.iter().map(one).max().unwrap_or(Standing::Valid)
     }
 
-    fn output_standing(&self, output: &Output) -> Standing {
+    fn output_standing(&self, node: &Node, output: &Output) -> Standing {
         match output.path.map(|path| self.facts.known(path)) {
-            Some(Known::Answer(Presence::Valid)) => Standing::Valid,
-            Some(Known::Answer(Presence::Present(_))) => Standing::Present,
-            Some(Known::Answer(Presence::Untrusted | Presence::Absent | Presence::NoAnswer)) | None => {
-                Standing::Missing
-            }
+            Some(Known::Valid) => Standing::Valid,
+            // Only somebody who refers to it may have it from there.
+            Some(Known::Whole | Known::Lacking) if !node.substitutes => Standing::Missing,
+            Some(Known::Whole) => Standing::Present,
+            Some(Known::Lacking) => match &output.patch {
+                Patch::Unknown => Standing::Open,
+                Patch::Needs { .. } => Standing::Lacking,
+                Patch::Hopeless => Standing::Missing,
+            },
+            Some(Known::Missing) | None => Standing::Missing,
             Some(Known::Nothing) => Standing::Open,
         }
     }
@@ -482,6 +608,9 @@ impl Planner {
             } else {
                 user_node.unsettled_inputs += 1;
             }
+            self.touch(user);
+        }
+        for user in self.patched.get(&drv).cloned().unwrap_or_default() {
             self.touch(user);
         }
     }

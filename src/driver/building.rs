@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::build::{self, Attempt, Limits, News};
+use crate::build::{self, Attempt, FetchError, Limits, News};
 use crate::diff::plan::Decision;
 use crate::event::{AttemptEnd, Class, DrvOutcome, Fact, Failure, Stage};
 use crate::graph::{Graph, Work};
@@ -16,6 +15,7 @@ use crate::report::history::History;
 use crate::sched::{Action, Builder, Input as SchedInput, Item, Policy, Scheduler};
 
 use super::context::Context;
+use super::fetching::Fetching;
 use super::input::{Input, Tail};
 use super::planning::Planning;
 
@@ -33,7 +33,7 @@ pub(super) struct Building {
     /// What the scheduler wants done, not done yet.
     actions: Vec<Action>,
     running: BTreeMap<AttemptId, Running>,
-    fetching: BTreeMap<DrvId, AbortHandle>,
+    fetching: Fetching,
     /// What attempts said of outputs.
     outputs: BTreeMap<DrvId, Vec<(String, StorePath)>>,
     history: History,
@@ -71,7 +71,7 @@ impl Building {
             slots: 0,
             actions: Vec::new(),
             running: BTreeMap::new(),
-            fetching: BTreeMap::new(),
+            fetching: Fetching::default(),
             outputs: BTreeMap::new(),
             history,
             started: false,
@@ -211,8 +211,8 @@ impl Building {
                     Action::Start { attempt, drv, builder } => self.start(ctx, &planning.graph, attempt, drv, builder),
                     Action::Stop { attempt } => self.stop(attempt),
                     Action::Fetch { drv } => self.fetch(ctx, planning, drv),
-                    Action::StopFetch { drv } => self.stop_fetch(ctx, drv),
-                    Action::Replan { drv } => planning.fetch_failed(drv),
+                    Action::StopFetch { drv } => self.stop_fetch(ctx, planning, drv),
+                    Action::Replan { drv } => planning.fetch_failed(drv, &self.fetching.culprits(drv)),
                     Action::Ended { drv, outcome } => {
                         ctx.bus.emit(Fact::DrvEnded { drv, outcome: outcome.clone() });
                         let outputs = self.outputs(&planning.graph, drv);
@@ -305,17 +305,14 @@ impl Building {
 
     fn fetch(&mut self, ctx: &mut Context, planning: &Planning, drv: DrvId) {
         self.begin(ctx);
-        ctx.bus.emit(Fact::FetchStarted { drv });
-        let (pool, paths) = (ctx.pool.clone(), planning.fetches(drv));
-        let abort = ctx.tasks.start(async move { Input::Fetched(drv, build::fetch(&pool, &paths).await) });
-        self.fetching.insert(drv, abort);
+        self.fetching.start(ctx, planning, drv);
     }
 
-    fn stop_fetch(&mut self, ctx: &mut Context, drv: DrvId) {
-        let Some(abort) = self.fetching.get(&drv) else { return };
-        abort.abort();
-        let failure = Failure { class: Class::Cancelled, message: "stopped".into(), position: None };
-        self.fetched(ctx, drv, Err(failure));
+    fn stop_fetch(&mut self, ctx: &mut Context, planning: &Planning, drv: DrvId) {
+        if self.fetching.stop(drv) {
+            let failure = Failure { class: Class::Cancelled, message: "stopped".into(), position: None };
+            self.fetched(ctx, planning, drv, Err(FetchError { failure, culprits: None }));
+        }
     }
 
     /// An attempt has something to say.
@@ -350,13 +347,16 @@ impl Building {
     }
 
     /// A fetch ended.
-    pub(super) fn fetched(&mut self, ctx: &mut Context, drv: DrvId, result: Result<(), Failure>) {
-        if self.fetching.remove(&drv).is_none() {
-            return;
+    pub(super) fn fetched(
+        &mut self,
+        ctx: &mut Context,
+        planning: &Planning,
+        drv: DrvId,
+        result: Result<(), FetchError>,
+    ) {
+        if let Some(failure) = self.fetching.ended(ctx, planning, drv, result) {
+            self.tell(ctx, SchedInput::FetchEnded { drv, failure });
         }
-        let failure = result.err();
-        ctx.bus.emit(Fact::FetchEnded { drv, failure: failure.clone() });
-        self.tell(ctx, SchedInput::FetchEnded { drv, failure });
     }
 }
 

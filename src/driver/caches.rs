@@ -1,5 +1,6 @@
 //! Which caches a run has, and opening them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::{CacheSettings, PushWhen, Settings};
@@ -9,6 +10,7 @@ use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
 use crate::store::cache::{Cache, CacheConfig, OpenContext};
 use crate::store::local::LocalStore;
+use crate::store::settings::NixSettings;
 
 use super::context::Context;
 
@@ -18,9 +20,17 @@ pub(super) type Opened = Result<Arc<Cache>, (String, Error)>;
 /// Nix's own caches come first in number, then the configured ones: `CacheId` is the place in this list.
 fn configs(store: &LocalStore, settings: &Settings) -> Vec<CacheConfig> {
     let nix = store.settings();
-    let from_nix = nix.substituters.iter().filter(|_| nix.substitute && !settings.offline);
-    let from_nix = from_nix.map(|url| CacheConfig { url: url.clone(), pull: true, ..CacheConfig::default() });
-    from_nix.chain(settings.caches.iter().map(configured)).collect()
+    let pull = nix.substitute && !settings.offline;
+    let lets = lets(store.receiver());
+    // `trusted=1` is a word to the store that receives; from us it counts only where we are obeyed.
+    let trusted = |url: &str| match store.trust() {
+        Trust::Untrusted => (!lets.contains(plain(url))).then_some(false),
+        Trust::Trusted | Trust::Unknown => None,
+    };
+    let from_nix = nix.substituters.iter().filter(|_| pull);
+    let from_nix = from_nix.map(|url| CacheConfig { url: url.clone(), pull, ..CacheConfig::default() });
+    let ours = settings.caches.iter().map(configured).map(|config| CacheConfig { pull: config.pull && pull, ..config });
+    from_nix.chain(ours).map(|config| CacheConfig { trusted: trusted(&config.url), ..config }).collect()
 }
 
 fn configured(cache: &CacheSettings) -> CacheConfig {
@@ -40,8 +50,8 @@ fn configured(cache: &CacheSettings) -> CacheConfig {
 fn open_context(store: &LocalStore) -> OpenContext {
     let nix = store.settings();
     OpenContext {
-        trusted_public_keys: nix.trusted_public_keys.clone(),
-        require_sigs: nix.require_sigs,
+        trusted_public_keys: store.receiver().trusted_public_keys.clone(),
+        require_sigs: store.receiver().require_sigs,
         // Keys of drover.toml count where the store takes them from us: from a trusted client.
         accept_cache_keys: store.trust() == Trust::Trusted,
         netrc: Some(nix.netrc_file.clone().into()),
@@ -88,24 +98,58 @@ pub(super) async fn open_pushed(store: &LocalStore, settings: &Settings) -> Resu
     Ok(open_caches)
 }
 
-/// What the store's daemon has to be told, so that it fetches from the caches of drover.toml too. Only a trusted
-/// client is obeyed (design §4).
+/// What the store's daemon has to be told, so that it fetches from the caches that this user has. One that obeys us
+/// (design §4) also learns of those of drover.toml; another only of those that it lets everybody name.
 pub(super) fn overrides(store: &LocalStore, settings: &Settings) -> Vec<(String, String)> {
-    let ours: Vec<&CacheSettings> = settings.caches.iter().filter(|cache| cache.name.is_some()).collect();
-    if ours.is_empty() || settings.offline || store.trust() != Trust::Trusted {
+    let nix = store.settings();
+    if settings.offline || !nix.substitute {
         return Vec::new();
     }
-    let nix = store.settings();
-    let joined = |own: &[String], more: Vec<&str>| -> String {
-        own.iter().map(String::as_str).chain(more).collect::<Vec<_>>().join(" ")
+    match store.trust() {
+        Trust::Unknown => Vec::new(),
+        Trust::Untrusted => {
+            let lets = lets(store.receiver());
+            let allowed = nix.substituters.iter().filter(|url| lets.contains(plain(url)));
+            let allowed: Vec<&str> = allowed.map(String::as_str).collect();
+            let same = allowed.iter().eq(&store.receiver().substituters);
+            if same { Vec::new() } else { vec![("substituters".to_owned(), allowed.join(" "))] }
+        }
+        Trust::Trusted => {
+            let ours: Vec<&CacheSettings> = settings.caches.iter().filter(|cache| cache.name.is_some()).collect();
+            let joined = |own: &[String], more: Vec<&str>| -> String {
+                own.iter().map(String::as_str).chain(more).collect::<Vec<_>>().join(" ")
+            };
+            let urls = ours.iter().map(|cache| cache.url.as_str()).collect();
+            let keys = ours.iter().flat_map(|cache| cache.public_keys.iter().map(String::as_str)).collect();
+            vec![
+                ("substituters".to_owned(), joined(&nix.substituters, urls)),
+                ("trusted-public-keys".to_owned(), joined(&nix.trusted_public_keys, keys)),
+                ("narinfo-cache-negative-ttl".to_owned(), "0".to_owned()),
+            ]
+        }
+    }
+}
+
+/// A URL of a cache, so that two can be compared.
+fn plain(url: &str) -> &str {
+    url.trim_end_matches('/')
+}
+
+/// The caches that a daemon fetches from, or lets everybody name.
+fn lets(daemon: &NixSettings) -> BTreeSet<&str> {
+    daemon.substituters.iter().chain(&daemon.trusted_substituters).map(|url| plain(url)).collect()
+}
+
+/// The caches from which the store's daemon fetches by itself: all if it obeys us, else those of its own settings, and
+/// of ours those that it lets everybody name.
+pub(super) fn by_daemon(store: &LocalStore, settings: &Settings) -> BTreeSet<CacheId> {
+    let lets = lets(store.receiver());
+    let applies = |config: &CacheConfig| match store.trust() {
+        Trust::Trusted => true,
+        Trust::Unknown => config.name.is_none(),
+        Trust::Untrusted => config.name.is_none() && lets.contains(plain(&config.url)),
     };
-    let urls = ours.iter().map(|cache| cache.url.as_str()).collect();
-    let keys = ours.iter().flat_map(|cache| cache.public_keys.iter().map(String::as_str)).collect();
-    vec![
-        ("substituters".to_owned(), joined(&nix.substituters, urls)),
-        ("trusted-public-keys".to_owned(), joined(&nix.trusted_public_keys, keys)),
-        ("narinfo-cache-negative-ttl".to_owned(), "0".to_owned()),
-    ]
+    numbered(store, settings).into_iter().filter(|(_, config)| applies(config)).map(|(id, _)| id).collect()
 }
 
 /// The caches to which pushing may fail.

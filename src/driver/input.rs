@@ -1,6 +1,6 @@
 //! What can happen to a run from outside: the one type that the loop handles.
 
-use crate::build::News;
+use crate::build::{FetchError, News};
 use crate::diff::load::LoadError;
 use crate::diff::presence::Fact as CacheFact;
 use crate::error::Error;
@@ -29,7 +29,7 @@ pub(super) enum Input {
     /// An attempt ended.
     AttemptEnded(AttemptId, AttemptEnd, Tail),
     /// A fetch ended.
-    Fetched(DrvId, Result<(), Failure>),
+    Fetched(DrvId, Result<(), FetchError>),
     /// About pushing to one cache.
     Push(CacheId, PushInput),
     /// Links to results were made, or not.

@@ -9,7 +9,7 @@
 //! | `start` | opening the store, the record and the caches |
 //! | `evaluate` | flake → answered attrs |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
-//! | `building` | the scheduler's actions |
+//! | `building`, `fetching` | the scheduler's actions |
 //! | `pushing` | outputs → caches |
 //! | `attrs` | which attr waits for which drv |
 //! | `bus` | the event stream |
@@ -24,6 +24,7 @@ pub mod clock;
 mod context;
 mod evaluate;
 mod exit;
+mod fetching;
 mod input;
 mod links;
 mod planning;
@@ -198,7 +199,7 @@ impl Driver {
             Input::Facts(facts) => self.planning.answered(ctx, facts),
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::AttemptEnded(attempt, end, tail) => self.building.ended(ctx, attempt, end, tail),
-            Input::Fetched(drv, result) => self.building.fetched(ctx, drv, result),
+            Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
             Input::Push(cache, input) => self.pushing.handle(ctx, cache, input),
             Input::Linked(made) => {
                 self.links = Links::Done;

@@ -3,15 +3,18 @@
 //! The store is asked first; caches only for what it does not have, and they are opened only when the first such
 //! question comes up, so that a run with nothing to do touches no network.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::build::Piece;
 use crate::diff::load;
-use crate::diff::plan::{Decision, PlanPolicy, Planner, Presence};
+use crate::diff::plan::{Brought, Decision, Found, PlanPolicy, Planner, Presence};
 use crate::diff::presence::{self, Fact as CacheFact, Order};
 use crate::eval::DrvAnswer;
-use crate::event::{Fact, Failure, Stage};
+use crate::event::{Fact, Failure, FetchedPath, Stage};
 use crate::graph::Graph;
 use crate::id::{AttrId, CacheId, DrvId, StorePath};
+use crate::nix_compat::narinfo::NarInfo;
 use crate::store::cache::Cache;
 
 use super::caches;
@@ -66,7 +69,7 @@ impl Planning {
         self.open_caches()
     }
 
-    fn open_caches(&self) -> Option<Arc<Vec<Arc<Cache>>>> {
+    pub(super) fn open_caches(&self) -> Option<Arc<Vec<Arc<Cache>>>> {
         match &self.caches {
             Caches::Open(caches) => Some(caches.clone()),
             Caches::Unopened | Caches::Opening(_) => None,
@@ -99,13 +102,45 @@ impl Planning {
     }
 
     /// A fetch did not bring what a cache promised: that counts as absent from now on.
-    pub(super) fn fetch_failed(&mut self, drv: DrvId) {
-        self.planner.fetch_failed(&self.graph, drv);
+    pub(super) fn fetch_failed(&mut self, drv: DrvId, culprits: &[StorePath]) {
+        self.planner.fetch_failed(&self.graph, drv, culprits);
     }
 
     /// What a fetch of this drv is to bring.
     pub(super) fn fetches(&self, drv: DrvId) -> Vec<StorePath> {
         self.planner.fetches(drv).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Whether something that it was to bring is known to be gone by now.
+    pub(super) fn is_stale(&self, drv: DrvId) -> bool {
+        self.planner.is_stale(drv)
+    }
+
+    /// The same, with all that it refers to.
+    pub(super) fn fetch_closure(&self, drv: DrvId) -> Vec<Piece> {
+        self.planner.fetch_closure(drv)
+    }
+
+    /// The cache that promised a path.
+    pub(super) fn cache_of(&self, path: &StorePath) -> Option<CacheId> {
+        self.planner.cache_of(path)
+    }
+
+    /// What people call a cache that is read from.
+    pub(super) fn cache_name(&self, cache: CacheId) -> String {
+        let open = self.open_caches().unwrap_or_default();
+        open.iter().find(|c| c.id() == cache).map(|c| c.name().to_owned()).unwrap_or_default()
+    }
+
+    /// The caches from which the store's daemon fetches by itself.
+    pub(super) fn daemon_caches(&self, ctx: &Context) -> BTreeSet<CacheId> {
+        caches::by_daemon(&ctx.store, &ctx.settings)
+    }
+
+    /// Whether these are all that are read from.
+    pub(super) fn daemon_has_all_caches(&self, ctx: &Context) -> bool {
+        let daemon = self.daemon_caches(ctx);
+        self.open_caches().unwrap_or_default().iter().all(|cache| daemon.contains(&cache.id()))
     }
 
     /// .drv files were read.
@@ -126,12 +161,12 @@ impl Planning {
         let mut ask = Vec::new();
         for (asked, valid) in answers {
             match (valid, asked.caches && !ctx.settings.offline) {
-                (true, _) => facts.push((asked.path, Presence::Valid)),
+                (true, _) => facts.push(Found::new(asked.path, Presence::Valid)),
                 (false, true) => ask.push(asked.path),
-                (false, false) => facts.push((asked.path, Presence::Absent)),
+                (false, false) => facts.push(Found::new(asked.path, Presence::Absent)),
             }
         }
-        self.planner.answered(&self.graph, facts);
+        self.planner.answered(&self.graph, &facts);
         if !ask.is_empty() {
             self.ask_caches(ctx, ask);
         }
@@ -179,7 +214,10 @@ impl Planning {
         let mut known = Vec::with_capacity(facts.len());
         for (path, fact) in facts {
             let presence = match fact {
-                CacheFact::Present { cache, .. } => Presence::Present(cache),
+                CacheFact::Present { cache, info } => {
+                    known.push(found(path, cache, &info));
+                    continue;
+                }
                 CacheFact::Untrusted { .. } => Presence::Untrusted,
                 CacheFact::Absent => Presence::Absent,
                 CacheFact::NoAnswer { cache, failure } => {
@@ -187,9 +225,9 @@ impl Planning {
                     Presence::NoAnswer
                 }
             };
-            known.push((path, presence));
+            known.push(Found::new(path, presence));
         }
-        self.planner.answered(&self.graph, known);
+        self.planner.answered(&self.graph, &known);
         for cache in self.open_caches().unwrap_or_default().iter() {
             let counts = cache.counts();
             let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
@@ -209,8 +247,7 @@ impl Planning {
             return;
         }
         self.silent.push(cache);
-        let open = self.open_caches().unwrap_or_default();
-        let name = open.iter().find(|c| c.id() == cache).map(|c| c.name().to_owned()).unwrap_or_default();
+        let name = self.cache_name(cache);
         ctx.bus.warn(format!("cache {name} gives no answer: {}", failure.message), Some("what only it has is built"));
     }
 
@@ -264,7 +301,28 @@ impl Planning {
     /// Nothing more will be wanted and all is decided.
     pub(super) fn end(&mut self, ctx: &mut Context) {
         if self.started && !std::mem::replace(&mut self.ended, true) {
+            let brought = self.planner.brought();
+            if !brought.is_empty() {
+                let path = |brought: Brought| FetchedPath {
+                    path: ctx.absolute(&brought.path),
+                    cache: brought.cache,
+                    nar_size: brought.nar_size,
+                    file_size: brought.file_size,
+                };
+                let paths = brought.into_iter().map(path).collect();
+                ctx.bus.emit(Fact::FetchesPlanned { paths });
+            }
             ctx.bus.emit(Fact::StageEnded { stage: Stage::Diff });
         }
+    }
+}
+
+/// What a cache's record says, as the planner knows it.
+fn found(path: StorePath, cache: CacheId, info: &NarInfo) -> Found {
+    Found {
+        references: info.references().iter().cloned().collect(),
+        nar_size: info.nar_size(),
+        file_size: info.file_size().unwrap_or_default(),
+        ..Found::new(path, Presence::Present(cache))
     }
 }

@@ -63,7 +63,11 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     }
 
     let (news_in, news) = mpsc::unbounded_channel();
-    let wishes = Wishes { overrides: caches::overrides(&store, &settings), ..Wishes::default() };
+    let wishes = Wishes {
+        overrides: caches::overrides(&store, &settings),
+        substitute: settings.offline.then_some(false),
+        ..Wishes::default()
+    };
     let settings = Arc::new(settings);
     let mut ctx = Context {
         bus,

@@ -231,12 +231,9 @@ fn drvs(s: &Summary) -> Drvs {
     let paths = |which: &dyn Fn(&Drv) -> bool| {
         s.drvs.values().filter(|drv| which(drv)).map(|drv| drv.path.to_string()).collect()
     };
-    let fetched = s.drvs.values().filter(|drv| drv.fetch);
     Drvs {
         build: paths(&|drv| !drv.fetch),
-        fetch: fetched
-            .flat_map(|drv| drv.outputs.iter().filter_map(|o| o.path.as_ref()).map(ToString::to_string))
-            .collect(),
+        fetch: s.fetches.iter().map(|fetched| fetched.path.to_string()).collect(),
         valid: s.diff.map_or(0, |diff| diff.valid),
         opaque: paths(&|drv| drv.opaque),
     }

@@ -8,8 +8,8 @@ use crate::id::{AttrId, Kind};
 use super::estimate::{self, Estimate};
 use super::failure::{self, kinds};
 use super::left_out;
-use super::number::{about, count, duration, plural};
-use super::summary::{Cause, Drv, Summary};
+use super::number::{about, count, duration, plural, size};
+use super::summary::{Cause, Summary};
 use super::text::{Line, Paint, listed};
 
 /// Columns of the words in front of a list.
@@ -198,12 +198,11 @@ fn biggest(s: &Summary, width: usize) -> Option<Line> {
 }
 
 fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
-    let fetched: Vec<&Drv> = s.drvs.values().filter(|drv| drv.fetch).collect();
-    let paths: usize = fetched.iter().map(|drv| drv.outputs.len().max(1)).sum();
-    let fetch = if fetched.is_empty() {
+    let bytes: u64 = s.fetches.iter().map(|path| if path.file_size > 0 { path.file_size } else { path.nar_size }).sum();
+    let fetch = if s.fetches.is_empty() {
         "nothing".to_owned()
     } else {
-        format!("{} for what is built", plural(paths, "path", "paths"))
+        format!("{}, {}", plural(s.fetches.len(), "path", "paths"), size(bytes))
     };
     let caches: Vec<&str> = s.caches.values().filter(|cache| cache.push).map(|cache| &*cache.name).collect();
     let push = match (caches.as_slice(), s.counts.builds) {

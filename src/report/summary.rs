@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use crate::event::Event;
 use crate::event::{
-    AttemptEnd, Class, DrvOutcome, Evaluated, Failure, Moment, OutputPath, Pushed, STOPPED, Stage, Status, Text,
+    AttemptEnd, Class, DrvOutcome, Evaluated, Failure, FetchedPath, Moment, OutputPath, Pushed, STOPPED, Stage, Status,
+    Text,
 };
 use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
 
@@ -35,6 +36,8 @@ pub struct Summary {
     pub attrs: BTreeMap<AttrId, Attr>,
     /// The drvs that had to be built or fetched.
     pub drvs: BTreeMap<DrvId, Drv>,
+    /// What fetches bring, each path once; known when the comparison is over.
+    pub fetches: Vec<FetchedPath>,
     /// The attempts.
     pub attempts: BTreeMap<AttemptId, Attempt>,
     /// Pushes by cache and absolute store path.

@@ -289,9 +289,8 @@ impl Scheduler {
             Some(failure) if failure.class == Class::Cancelled || self.stop != Stop::No => {
                 self.end(drv, End::Cancelled, DrvOutcome::Cancelled, actions);
             }
-            Some(failure) if self.items[drv.index()].replanned => self.fail(drv, failure, actions),
+            // The planner sees to it that this comes to an end: each failed fetch leaves less to be fetched.
             Some(_) => {
-                self.entry(drv).replanned = true;
                 self.set_state(drv, State::Replanning);
                 actions.push(Action::Replan { drv });
             }

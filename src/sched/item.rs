@@ -13,7 +13,7 @@ pub struct Item {
     pub drv: DrvId,
     /// Build or fetch.
     pub work: Work,
-    /// Other items that have to be there before it can start. None are needed for a fetch.
+    /// Other items that have to be there before it can start.
     pub inputs: Vec<DrvId>,
     /// Its platform; `builtin` runs anywhere.
     pub system: System,

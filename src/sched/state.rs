@@ -117,8 +117,6 @@ pub(super) struct Entry {
     pub(super) avoid: Vec<BuilderId>,
     /// Classes for which it was tried again.
     pub(super) retried: Vec<Class>,
-    /// A fetch of it has failed before.
-    pub(super) replanned: bool,
 }
 
 impl Entry {
@@ -135,7 +133,6 @@ impl Entry {
             attempts: 0,
             avoid: Vec::new(),
             retried: Vec::new(),
-            replanned: false,
         }
     }
 

@@ -358,13 +358,17 @@ fn a_failed_fetch_is_planned_anew_and_its_users_keep_waiting() {
 }
 
 #[test]
-fn a_drv_is_planned_anew_only_once() {
-    let mut story = Story::new(Policy::default(), &[]);
-    let ended = || Input::FetchEnded { drv: DrvId(0), failure: Some(failure(Class::Cache)) };
+fn a_fetch_may_wait_for_what_it_lacks_and_be_planned_anew_again() {
+    let mut story = Story::new(Policy::default(), &[builder(0, 1)]);
+    let ended = |class: Option<Class>| Input::FetchEnded { drv: DrvId(0), failure: class.map(failure) };
     story.tell(Input::Add(vec![fetch(0), build(1, &[0])]));
-    assert_eq!(story.tell(ended()), ["replan 0"]);
+    assert_eq!(story.tell(ended(Some(Class::Cache))), ["replan 0"]);
+    let patched = Item { inputs: vec![DrvId(2)], ..fetch(0) };
+    assert_eq!(story.tell(Input::Add(vec![build(2, &[]), patched])), ["start 2 as 0 on 0"]);
+    assert_eq!(story.tell(built(0)), ["2 built", "fetch 0"]);
+    assert_eq!(story.tell(ended(Some(Class::Cache))), ["replan 0"]);
     assert_eq!(story.tell(Input::Add(vec![fetch(0)])), ["fetch 0"]);
-    assert_eq!(story.tell(ended()), ["0 failed: Cache", "1 failed by 0"]);
+    assert_eq!(story.tell(ended(None)), ["0 fetched", "start 1 as 1 on 0"]);
 }
 
 #[test]

@@ -68,6 +68,8 @@ struct Inner {
     options: StoreOptions,
     installation: Installation,
     settings: NixSettings,
+    /// What a daemon goes by that does not obey us.
+    daemon: Option<NixSettings>,
     place: Place,
     trust: Trust,
     nursery: Nursery,
@@ -130,8 +132,12 @@ impl LocalStore {
             _ => connect(&options, &place, &nursery).await?,
         };
         let trust = spare.trust();
+        let daemon = match trust {
+            Trust::Untrusted => Some(NixSettings::ask(system_wide(&options)).await?),
+            Trust::Trusted | Trust::Unknown => None,
+        };
         let spare = Mutex::new(Some(spare));
-        Ok(Self(Arc::new(Inner { options, installation, settings, place, trust, nursery, spare })))
+        Ok(Self(Arc::new(Inner { options, installation, settings, daemon, place, trust, nursery, spare })))
     }
 
     /// A new connection, with options set as Nix's settings say.
@@ -159,6 +165,13 @@ impl LocalStore {
     #[must_use]
     pub fn settings(&self) -> &NixSettings {
         &self.0.settings
+    }
+
+    /// The settings that whoever writes to the store goes by: of a daemon that does not obey us its own, as far as
+    /// they can be known, else ours.
+    #[must_use]
+    pub fn receiver(&self) -> &NixSettings {
+        self.0.daemon.as_ref().unwrap_or(&self.0.settings)
     }
 
     /// The version of the nix commands.
@@ -241,6 +254,12 @@ impl LocalStore {
         drop(self.0.spare.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.0.nursery.settle(patience).await;
     }
+}
+
+/// A nix command that knows of nothing but the machine's nix.conf, which is most likely also its daemon's.
+fn system_wide(options: &StoreOptions) -> Cmd {
+    let options = StoreOptions { options: Vec::new(), ..options.clone() };
+    options.cmd("nix").env("NIX_USER_CONF_FILES", "").env("NIX_CONFIG", "")
 }
 
 /// The longest wait for a store that somebody else is making.

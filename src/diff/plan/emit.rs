@@ -10,8 +10,8 @@ use crate::graph::{Graph, Work};
 use crate::id::{AttrId, DrvId};
 
 /// A step of the walk: an edge to follow, or a drv whose inputs have all been walked.
-enum Step<'a> {
-    Enter(DrvId, &'a [Arc<str>]),
+enum Step {
+    Enter(DrvId, Vec<Arc<str>>),
     Leave(DrvId),
 }
 
@@ -20,11 +20,11 @@ impl Planner {
     /// items.
     pub fn decisions(&mut self, graph: &Graph) -> Vec<Decision> {
         let mut out = Vec::new();
-        for drv in std::mem::take(&mut self.refetched) {
+        for (drv, names) in std::mem::take(&mut self.refetched) {
             if self.nodes[drv.index()].settled {
-                self.give_items(graph, None, vec![Step::Enter(drv, &[])], &mut out);
+                self.give_items(graph, None, vec![Step::Enter(drv, names)], &mut out);
             } else {
-                self.refetched.insert(drv);
+                self.refetched.insert(drv, names);
             }
         }
         for attr in std::mem::take(&mut self.ready) {
@@ -49,10 +49,12 @@ impl Planner {
             Standing::Open | Standing::Missing if matches!(self.nodes[root.drv.index()].load, Load::Failed(_)) => {
                 Status::Failed
             }
-            Standing::Open | Standing::Missing => Status::ToBuild,
+            Standing::Open | Standing::Missing | Standing::Lacking => Status::ToBuild,
         };
-        if standing == Standing::Missing || standing == Standing::Present && self.policy.fetch_roots {
-            self.give_items(graph, Some(attr), vec![Step::Enter(root.drv, &root.outputs)], out);
+        if matches!(standing, Standing::Missing | Standing::Lacking)
+            || standing == Standing::Present && self.policy.fetch_roots
+        {
+            self.give_items(graph, Some(attr), vec![Step::Enter(root.drv, root.outputs.clone())], out);
         }
         let builds = if status == Status::ToBuild { self.count_builds(graph, attr, root) } else { 0 };
         let drv = (status != Status::Valid).then_some(root.drv);
@@ -61,7 +63,7 @@ impl Planner {
 
     /// Gives out what is needed from here on downward and was not given before. Every drv that must be built and
     /// whose item was given has had all below it given as well, so the walk stops there.
-    fn give_items<'a>(&mut self, graph: &'a Graph, attr: Option<AttrId>, walk: Vec<Step<'a>>, out: &mut Vec<Decision>) {
+    fn give_items(&mut self, graph: &Graph, attr: Option<AttrId>, walk: Vec<Step>, out: &mut Vec<Decision>) {
         let mut stack = walk;
         let mut order = Vec::new();
         let mut grown = BTreeSet::new();
@@ -80,16 +82,26 @@ impl Planner {
                 self.nodes[drv.index()].given = Given::Build;
                 stack.push(Step::Leave(drv));
                 let needed = graph.inputs(drv).filter(|(input, names)| self.needs(*input, names));
-                let mut inputs: Vec<Step<'a>> = needed.map(|(input, names)| Step::Enter(input, names)).collect();
+                let mut inputs: Vec<Step> = needed.map(|(input, names)| Step::Enter(input, names.to_vec())).collect();
                 inputs.reverse();
                 stack.append(&mut inputs);
-            } else if self.fetch_more(drv, names) && grown.insert(drv) {
-                order.push(drv);
+            } else if self.fetch_more(drv, &names) && grown.insert(drv) {
+                stack.push(Step::Leave(drv));
+                let patches = self.needed_patches(drv);
+                stack.extend(patches.into_iter().map(|(maker, names)| Step::Enter(maker, names)));
             }
         }
         for drv in order {
             out.push(self.item(graph, drv, attr));
         }
+    }
+
+    /// What has to be built before the outputs that are to be fetched of a drv can be.
+    fn needed_patches(&self, drv: DrvId) -> Vec<(DrvId, Vec<Arc<str>>)> {
+        let fetched = self.nodes[drv.index()].outputs.iter().filter(|output| output.fetch);
+        let patches = fetched.flat_map(|output| output.patch.drvs());
+        let patches = patches.map(|(maker, names)| (maker, names.iter().cloned().collect::<Vec<_>>()));
+        patches.filter(|(maker, names)| self.needs(*maker, names)).collect()
     }
 
     /// Whether these outputs of a drv are not all valid yet.
@@ -102,12 +114,17 @@ impl Planner {
         let mut news = false;
         for at in 0..self.nodes[drv.index()].outputs.len() {
             let output = &self.nodes[drv.index()].outputs[at];
-            if !output.fetch && names.contains(&output.name) && self.output_standing(output) == Standing::Present {
+            let standing = self.output_standing(&self.nodes[drv.index()], output);
+            if !output.fetch
+                && names.contains(&output.name)
+                && matches!(standing, Standing::Present | Standing::Lacking)
+            {
                 self.nodes[drv.index()].outputs[at].fetch = true;
                 news = true;
             }
         }
         if news {
+            self.nodes[drv.index()].given_at = self.facts.generation();
             self.nodes[drv.index()].given = Given::Fetch;
         }
         news
@@ -119,7 +136,8 @@ impl Planner {
             return Decision::Unreadable { drv, failure: failure.clone(), attr };
         }
         if !node.must_build {
-            return Decision::Item { drv, work: Work::Fetch, inputs: Vec::new(), attr };
+            let inputs: BTreeSet<DrvId> = self.needed_patches(drv).into_iter().map(|(maker, _)| maker).collect();
+            return Decision::Item { drv, work: Work::Fetch, inputs: inputs.into_iter().collect(), attr };
         }
         let needed = graph.inputs(drv).filter(|(input, names)| self.needs(*input, names));
         Decision::Item { drv, work: Work::Build, inputs: needed.map(|(input, _)| input).collect(), attr }
@@ -130,15 +148,21 @@ impl Planner {
     fn count_builds(&mut self, graph: &Graph, attr: AttrId, root: &Root) -> u32 {
         self.visits.resize(self.nodes.len(), None);
         let mut builds = 0;
-        let mut stack: Vec<(DrvId, &[Arc<str>])> = vec![(root.drv, &root.outputs)];
+        let mut stack: Vec<(DrvId, Vec<Arc<str>>)> = vec![(root.drv, root.outputs.clone())];
         while let Some((drv, names)) = stack.pop() {
-            if self.visits[drv.index()] == Some(attr) || self.standing_of(drv, names) != Standing::Missing {
+            let standing = self.standing_of(drv, &names);
+            if standing == Standing::Lacking {
+                let outputs = self.nodes[drv.index()].outputs.iter().filter(|output| names.contains(&output.name));
+                let patches = outputs.flat_map(|output| output.patch.drvs());
+                stack.extend(patches.map(|(maker, names)| (maker, names.iter().cloned().collect())));
+            }
+            if self.visits[drv.index()] == Some(attr) || standing != Standing::Missing {
                 continue;
             }
             self.visits[drv.index()] = Some(attr);
             if matches!(self.nodes[drv.index()].load, Load::Done) {
                 builds += 1;
-                stack.extend(graph.inputs(drv));
+                stack.extend(graph.inputs(drv).map(|(input, names)| (input, names.to_vec())));
             }
         }
         builds

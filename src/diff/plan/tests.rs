@@ -5,7 +5,7 @@ mod random;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Decision, PlanPolicy, Planner, Presence, Question, Questions, Totals};
+use super::{Decision, Found, PlanPolicy, Planner, Presence, Question, Questions, Totals};
 use crate::event::{Class, Failure};
 use crate::graph::testing::{drv, output_path};
 use crate::graph::{DrvInfo, Graph, Work};
@@ -24,6 +24,8 @@ struct Story {
     planner: Planner,
     drvs: BTreeMap<StorePath, DrvInfo>,
     facts: BTreeMap<StorePath, Presence>,
+    /// What present paths refer to.
+    references: BTreeMap<StorePath, Vec<StorePath>>,
     asked: Vec<StorePath>,
 }
 
@@ -34,8 +36,25 @@ impl Story {
             planner: Planner::new(PlanPolicy::default()),
             drvs: drvs.into_iter().map(|drv| (drv.path.clone(), drv)).collect(),
             facts: facts.iter().map(|(number, output, presence)| (output_path(*number, output), *presence)).collect(),
+            references: BTreeMap::new(),
             asked: Vec::new(),
         }
+    }
+
+    /// The `out` of a drv refers to those of others.
+    fn refers(mut self, to: &[(u32, &[u32])]) -> Self {
+        for (number, references) in to {
+            let references = references.iter().map(|number| output_path(*number, "out")).collect();
+            self.references.insert(output_path(*number, "out"), references);
+        }
+        self
+    }
+
+    /// The fetch of a drv fails because of these outputs.
+    fn fail_fetch(&mut self, number: u32, culprits: &[u32]) {
+        let drv = self.graph.get(&crate::graph::testing::drv_path(number)).unwrap();
+        let culprits: Vec<StorePath> = culprits.iter().map(|number| output_path(*number, "out")).collect();
+        self.planner.fetch_failed(&self.graph, drv, &culprits);
     }
 
     fn want(&mut self, attr: u32, number: u32, outputs: &[&str]) {
@@ -58,9 +77,11 @@ impl Story {
             self.asked.extend(ask.iter().map(|question| question.path.clone()));
             let answer = |Question { path, .. }: Question| {
                 let presence = self.facts.get(&path).copied().unwrap_or(Presence::Absent);
-                (path, presence)
+                let references = self.references.get(&path).cloned().unwrap_or_default();
+                Found { references, ..Found::new(path, presence) }
             };
-            self.planner.answered(&self.graph, ask.into_iter().map(answer).collect());
+            let answers: Vec<Found> = ask.into_iter().map(answer).collect();
+            self.planner.answered(&self.graph, &answers);
         }
         self.decisions()
     }
@@ -80,9 +101,11 @@ impl Story {
                 let inputs: Vec<String> = inputs.iter().map(|input| self.name(*input)).collect();
                 format!("build {} [{}]", self.name(*drv), inputs.join(" "))
             }
-            Decision::Item { drv, work: Work::Fetch, .. } => {
+            Decision::Item { drv, work: Work::Fetch, inputs, .. } => {
                 let paths: Vec<&str> = self.planner.fetches(*drv).map(|(path, _)| path.name()).collect();
-                format!("fetch {} ({})", self.name(*drv), paths.join(" "))
+                let after: Vec<String> = inputs.iter().map(|input| self.name(*input)).collect();
+                let after = if after.is_empty() { String::new() } else { format!(" after {}", after.join(" ")) };
+                format!("fetch {} ({}){after}", self.name(*drv), paths.join(" "))
             }
             Decision::Unreadable { drv, .. } => format!("unreadable {}", self.name(*drv)),
             Decision::Attr { attr, status, builds, .. } => format!("attr {} {status:?} {builds}", attr.0),
@@ -213,8 +236,7 @@ fn a_failed_fetch_brings_its_drv_and_what_that_needs() {
     let mut story = Story::new(drvs, &[(0, "out", PRESENT), (1, "out", PRESENT)]);
     story.want(0, 2, &["out"]);
     assert_eq!(story.run(), ["fetch d1 (d1-out)", "build d2 [d1]", "attr 0 ToBuild 1"]);
-    let failed = story.graph.get(&crate::graph::testing::drv_path(1)).unwrap();
-    story.planner.fetch_failed(&story.graph, failed);
+    story.fail_fetch(1, &[1]);
     assert_eq!(story.decisions(), Vec::<String>::new());
     assert_eq!(story.run(), ["fetch d0 (d0-out)", "build d1 [d0]"]);
     assert_eq!(story.planner.totals(), Totals { paths: 3, present: 1, absent: 2, ..Totals::default() });
@@ -272,10 +294,89 @@ fn a_long_chain_of_missing_drvs_needs_no_deep_stack() {
     for at in 0..50_000 {
         story.graph.load(info(at));
     }
-    let answers = (0..50_000).map(|at| (output_path(at, "out"), Presence::Absent)).collect();
-    story.planner.answered(&story.graph, answers);
+    let answers: Vec<Found> = (0..50_000).map(|at| Found::new(output_path(at, "out"), Presence::Absent)).collect();
+    story.planner.answered(&story.graph, &answers);
     story.want(0, 49_999, &["out"]);
     let decisions = story.run();
     assert_eq!((decisions.len(), decisions.last().map(String::as_str)), (50_001, Some("attr 0 ToBuild 50000")));
     assert!(story.asked.is_empty(), "all was answered before it was asked");
+}
+
+/// d3 → d2 → d1 → d0, each output present and referring to the one below it.
+fn tower(facts: &[(u32, &str, Presence)]) -> Story {
+    let below = |at: u32| at.checked_sub(1).map(|below| (below, &["out"][..])).into_iter().collect::<Vec<_>>();
+    let mut all: Vec<(u32, &str, Presence)> = (0..4).map(|at| (at, "out", PRESENT)).collect();
+    all.extend(facts);
+    let story = Story::new((0..4).map(|at| drv(at, &["out"], &below(at))).collect(), &all);
+    story.refers(&[(3, &[3, 2]), (2, &[1]), (1, &[0])])
+}
+
+#[test]
+fn what_is_fetched_is_asked_for_with_all_that_it_refers_to() {
+    let mut story = tower(&[(0, "out", VALID)]);
+    story.planner = Planner::new(PlanPolicy { fetch_roots: true });
+    story.want(0, 3, &["out"]);
+    assert_eq!(story.run(), ["fetch d3 (d3-out)", "attr 0 ToFetch 0"]);
+    assert_eq!(story.asked.len(), 4);
+    let brought: Vec<String> = story.planner.brought().iter().map(|brought| brought.path.name().to_owned()).collect();
+    assert_eq!(brought, ["d1-out", "d2-out", "d3-out"]);
+    assert_eq!(story.planner.totals(), Totals { paths: 4, valid: 1, present: 3, ..Totals::default() });
+}
+
+#[test]
+fn what_a_present_path_lacks_is_built_and_nothing_else() {
+    for lost in [Presence::Absent, Presence::Untrusted, Presence::NoAnswer] {
+        let mut story = tower(&[(1, "out", lost)]);
+        story.planner = Planner::new(PlanPolicy { fetch_roots: true });
+        story.want(0, 3, &["out"]);
+        let expected = ["fetch d0 (d0-out)", "build d1 [d0]", "fetch d3 (d3-out) after d1", "attr 0 ToBuild 1"];
+        assert_eq!(story.run(), expected);
+    }
+}
+
+#[test]
+fn what_only_its_own_drv_can_make_is_built_by_it() {
+    let drvs = vec![drv(0, &["dev", "out"], &[]), drv(1, &["out"], &[(0, &["out"])])];
+    let mut story = Story::new(drvs, &[(0, "out", PRESENT)]);
+    story.references.insert(output_path(0, "out"), vec![output_path(0, "dev")]);
+    story.want(0, 1, &["out"]);
+    assert_eq!(story.run(), ["build d0 []", "build d1 [d0]", "attr 0 ToBuild 2"]);
+}
+
+#[test]
+fn what_nobody_below_makes_is_not_waited_for() {
+    let mut story = tower(&[]).refers(&[(2, &[9])]);
+    story.want(0, 3, &["out"]);
+    assert_eq!(story.run(), ["fetch d1 (d1-out)", "build d2 [d1]", "build d3 [d2]", "attr 0 ToBuild 2"]);
+}
+
+#[test]
+fn records_in_a_ring_are_as_good_as_none() {
+    let mut story = tower(&[]).refers(&[(1, &[2])]);
+    story.want(0, 3, &["out"]);
+    let expected = ["fetch d0 (d0-out)", "build d1 [d0]", "build d2 [d1]", "build d3 [d2]", "attr 0 ToBuild 3"];
+    assert_eq!(story.run(), expected);
+}
+
+#[test]
+fn a_fetch_that_failed_below_builds_only_what_was_gone() {
+    let mut story = tower(&[]);
+    story.planner = Planner::new(PlanPolicy { fetch_roots: true });
+    story.want(0, 3, &["out"]);
+    assert_eq!(story.run(), ["fetch d3 (d3-out)", "attr 0 ToFetch 0"]);
+    story.fail_fetch(3, &[1]);
+    assert_eq!(story.run(), ["fetch d0 (d0-out)", "build d1 [d0]", "fetch d3 (d3-out) after d1"]);
+    // Nobody can say why: then it is built.
+    story.fail_fetch(3, &[]);
+    assert_eq!(story.run(), ["fetch d2 (d2-out) after d1", "build d3 [d2]"]);
+}
+
+#[test]
+fn a_reference_may_come_from_a_cache_that_its_own_drv_must_not_ask() {
+    let mut local = drv(0, &["out"], &[]);
+    local.substitutes = false;
+    let drvs = vec![local, drv(1, &["out"], &[(0, &["out"])]), drv(2, &["out"], &[(0, &["out"]), (1, &["out"])])];
+    let mut story = Story::new(drvs, &[(0, "out", PRESENT), (1, "out", PRESENT)]).refers(&[(1, &[0])]);
+    story.want(0, 2, &["out"]);
+    assert_eq!(story.run(), ["build d0 []", "fetch d1 (d1-out)", "build d2 [d0 d1]", "attr 0 ToBuild 2"]);
 }

@@ -29,6 +29,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::AttrPlanned { .. }
         | Fact::AttrEnded { .. } => attr_fact(s, at, &event.fact),
         Fact::DrvNeeded { .. } | Fact::FetchStarted { .. } | Fact::FetchEnded { .. } => drv_fact(s, at, &event.fact),
+        Fact::FetchesPlanned { paths } => s.fetches.clone_from(paths),
         Fact::DrvEnded { drv, outcome } => drv_ended(s, at, *drv, outcome),
         Fact::AttemptStarted { .. }
         | Fact::AttemptWaiting { .. }

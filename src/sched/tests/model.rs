@@ -20,7 +20,6 @@ pub(super) struct Known {
     retried: Vec<Class>,
     delayed: Option<Moment>,
     pub(super) replanning: bool,
-    replanned: bool,
     superseded: bool,
     /// Inputs that were there at some time since it was added.
     satisfied: BTreeSet<DrvId>,
@@ -36,7 +35,6 @@ impl Known {
             retried: Vec::new(),
             delayed: None,
             replanning: false,
-            replanned: false,
             superseded: false,
             satisfied: BTreeSet::new(),
             outcome: None,
@@ -212,9 +210,7 @@ impl Model {
         let mut added = Vec::new();
         for item in items.iter().filter(|item| self.replaceable(item.drv)).collect::<Vec<_>>() {
             let mut new = Known::new(item.clone());
-            if let Some(old) = self.items.remove(&item.drv) {
-                new.replanned = old.replanned;
-            }
+            self.items.remove(&item.drv);
             new.superseded = self.in_flight.contains(&item.drv);
             self.items.insert(item.drv, new);
             added.push(item.drv);
@@ -328,10 +324,8 @@ impl Model {
         let outcome = match failure {
             None => Some(DrvOutcome::Fetched),
             Some(failure) if failure.class == Class::Cancelled || stopping => Some(DrvOutcome::Cancelled),
-            Some(failure) if known.replanned => Some(DrvOutcome::Failed(failure.clone())),
             Some(_) => {
                 known.replanning = true;
-                known.replanned = true;
                 None
             }
         };

@@ -234,6 +234,8 @@ struct Run<'a> {
     added: usize,
     inputs: Vec<(Moment, Input)>,
     actions: Vec<Action>,
+    /// How often each drv was fetched.
+    fetched: BTreeMap<DrvId, u32>,
 }
 
 impl<'a> Run<'a> {
@@ -247,6 +249,7 @@ impl<'a> Run<'a> {
             added: 0,
             inputs: Vec::new(),
             actions: Vec::new(),
+            fetched: BTreeMap::new(),
         }
     }
 
@@ -332,7 +335,10 @@ impl<'a> Run<'a> {
         let fetches: Vec<DrvId> = self.model.in_flight.iter().copied().collect();
         let Some(drv) = fetches.get(which % fetches.len().max(1)).copied() else { return };
         let stopped = self.model.stopped_fetches.contains(&drv) && which.is_multiple_of(2);
-        let fails = self.setup.specs[drv.index()].fetch_fails;
+        // As the planner promises: not for ever.
+        let tries = self.fetched.entry(drv).or_insert(0);
+        *tries += 1;
+        let fails = self.setup.specs[drv.index()].fetch_fails && *tries < 4;
         let class = if stopped { Class::Cancelled } else { Class::Cache };
         self.tell(Input::FetchEnded { drv, failure: (stopped || fails).then(|| failure(class)) });
     }

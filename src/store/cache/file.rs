@@ -88,15 +88,18 @@ impl FileCache {
     /// The size of the file that a record's `URL` names; `None` if it is not there. A URL that leaves the directory
     /// counts as not there.
     fn file_size(&self, url: &str) -> io::Result<Option<u64>> {
-        let inside = Path::new(url).components().all(|part| matches!(part, Component::Normal(_)));
-        if !inside {
-            return Ok(None);
-        }
-        match fs::metadata(self.root.join(url)) {
+        let Some(path) = self.path(url) else { return Ok(None) };
+        match fs::metadata(path) {
             Ok(meta) => Ok(meta.is_file().then_some(meta.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The file that a record's `URL` names.
+    pub(super) fn path(&self, url: &str) -> Option<PathBuf> {
+        let inside = Path::new(url).components().all(|part| matches!(part, Component::Normal(_)));
+        inside.then(|| self.root.join(url))
     }
 
     /// A temporary file on the same file system, removed when dropped; readable by all once it is placed.

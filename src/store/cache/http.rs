@@ -3,14 +3,16 @@
 //! Statuses: 404 and 410 are "absent"; a 403 that looks like a bucket which may not be listed too, as in Nix; any
 //! other 401, 403 and 407 is a refused login; 408, 429 and 5xx are tried again.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt as _};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode, Url};
+use tokio_util::bytes::Bytes;
 
 use super::answer::{Answer, Trust, narinfo_name, no_answer};
 use super::error::CacheError;
@@ -150,6 +152,35 @@ impl HttpCache {
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => return Err(failure),
         };
         Ok(Some(Held { info, nar }))
+    }
+
+    /// Begins to download a file; its bytes as they come, each within the time for an answer.
+    pub(super) async fn stream(&self, name: &str) -> Result<impl Stream<Item = io::Result<Bytes>> + use<>, Failure> {
+        let url = self.base.join(name).map_err(|_| no_answer(Class::Cache, format!("'{name}' is no URL")))?;
+        let mut request = self.client.get(url);
+        // What a record names may be on another host, which has no business with this one's login.
+        if let Some(auth) = self.auth.as_ref().filter(|_| same_host(&self.base, name)) {
+            request = request.header(AUTHORIZATION, auth.clone());
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let patience = self.patience.answer;
+        let late = move || no_answer(Class::Network, format!("no answer within {} s", patience.as_secs()));
+        let response = match tokio::time::timeout(patience, request.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(no_answer(Class::Network, crate::error::chain(&error.without_url()))),
+            Err(_) => return Err(late()),
+        };
+        if !response.status().is_success() {
+            return Err(no_answer(Class::Cache, format!("HTTP status {} for {name}", response.status().as_u16())));
+        }
+        Ok(futures_util::stream::unfold(Some(response), move |response| async move {
+            let mut response = response?;
+            match tokio::time::timeout(patience, response.chunk()).await {
+                Ok(Ok(chunk)) => Some((Ok(chunk?), Some(response))),
+                Ok(Err(error)) => Some((Err(io::Error::other(error.without_url())), None)),
+                Err(_) => Some((Err(io::Error::from(io::ErrorKind::TimedOut)), None)),
+            }
+        }))
     }
 
     /// The body of a path's record.
@@ -292,6 +323,11 @@ async fn in_order<F: Future>(count: usize, start: impl Fn(usize) -> F) -> Vec<F:
     }
     results.sort_unstable_by_key(|(at, _)| *at);
     results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Whether a URL, which may be relative, stays with this server.
+fn same_host(base: &Url, name: &str) -> bool {
+    base.join(name).is_ok_and(|url| url.origin() == base.origin())
 }
 
 /// A bucket that may be read but not listed says 403 for what is not there.

@@ -10,6 +10,7 @@ mod http;
 pub mod info;
 pub mod keys;
 mod location;
+mod nar;
 mod netrc;
 mod retry;
 mod sink;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 pub use answer::{Answer, Counts, narinfo_name};
 pub use error::CacheError;
 pub use keys::SecretKey;
+pub use nar::NarReader;
 pub use retry::Patience;
 pub use sink::{Codec, Sink};
 

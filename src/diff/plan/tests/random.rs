@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::{Decision, PlanPolicy, Planner, Presence, Question, Questions};
+use super::super::{Decision, Found, PlanPolicy, Planner, Presence, Question, Questions};
 use crate::event::{Class, Failure, Status};
 use crate::graph::testing::{cases, drv_path, output_path};
 use crate::graph::{DrvInfo, Graph, OutputInfo, Work};
@@ -27,6 +27,8 @@ struct Spec {
     substitutes: bool,
     unreadable: bool,
     presence: [Presence; 3],
+    /// What each output refers to, where a cache has it: outputs of drvs below, of its own, or of none.
+    references: [BTreeSet<StorePath>; 3],
     fetch_fails: bool,
 }
 
@@ -55,11 +57,25 @@ impl World {
         (!spec.floating).then(|| output_path(number(spec.twin.unwrap_or(drv)), OUTPUTS[output]))
     }
 
-    /// What will be answered about a path that is known.
+    /// What store and caches say about an output.
     fn presence(&self, drv: usize, output: usize) -> Presence {
-        let spec = &self.drvs[drv];
-        let presence = self.drvs[spec.twin.unwrap_or(drv)].presence[output];
-        if spec.substitutes || presence == Presence::Valid { presence } else { Presence::Absent }
+        self.drvs[self.drvs[drv].twin.unwrap_or(drv)].presence[output]
+    }
+
+    /// The drv whose output a path is, and which; the first of twins.
+    fn owner(&self, path: &StorePath) -> Option<(usize, usize)> {
+        let all = (0..self.drvs.len()).flat_map(|drv| (0..3).map(move |output| (drv, output)));
+        all.into_iter().find(|(drv, output)| self.path(*drv, *output).as_ref() == Some(path))
+    }
+
+    /// What is answered about a path, and what it refers to.
+    fn answer(&self, path: &StorePath) -> (Presence, BTreeSet<StorePath>) {
+        let Some((drv, output)) = self.owner(path) else { return (Presence::Absent, BTreeSet::new()) };
+        let references = self.drvs[self.drvs[drv].twin.unwrap_or(drv)].references[output].clone();
+        match self.presence(drv, output) {
+            presence @ Presence::Present(_) => (presence, references),
+            presence => (presence, BTreeSet::new()),
+        }
     }
 
     fn info(&self, at: usize) -> DrvInfo {
@@ -103,6 +119,7 @@ prop_compose! {
         let (floating, substitutes, unreadable) = odd;
         let spec = Spec {
             inputs: BTreeMap::new(), outputs, twin: None, floating, substitutes, unreadable, presence, fetch_fails,
+            references: Default::default(),
         };
         (spec, inputs, twin)
     }
@@ -118,6 +135,7 @@ prop_compose! {
         raw in prop::collection::vec(raw_spec(), 1..14),
         attrs in prop::collection::vec((any::<prop::sample::Index>(), 1_u8..8), 1..5),
         fetch_roots in any::<bool>(),
+        references in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..3, 0_usize..40, 0_usize..3), 0..25),
     ) -> World {
         let mut drvs: Vec<Spec> = Vec::new();
         for (at, (mut spec, inputs, twin)) in raw.into_iter().enumerate() {
@@ -141,31 +159,102 @@ prop_compose! {
             (drv, some_of(wanted, drvs[drv].outputs))
         };
         let attrs = attrs.into_iter().map(attr).collect();
-        World { drvs, attrs, fetch_roots }
+        let mut world = World { drvs, attrs, fetch_roots };
+        for (from, output, to, of) in references {
+            let from = from.index(world.drvs.len());
+            // Of a drv before it, which need not be below it; of its own; or of none at all.
+            let path = match to {
+                38.. => Some(output_path(1000, "out")),
+                36.. => world.path(from, of),
+                _ if from > 0 => world.path(to % from, of),
+                _ => None,
+            };
+            world.drvs[from].references[output].extend(path);
+        }
+        world
     }
 }
 
-/// How outputs stand: 0 all valid, 1 also present ones, 2 some missing.
+/// What a path and all that it refers to lack, if a cache has it; `None` if it does not.
+fn lacks(world: &World, failed: &BTreeSet<StorePath>, path: &StorePath) -> Option<BTreeSet<StorePath>> {
+    let mut lacks = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut work = vec![path.clone()];
+    while let Some(at) = work.pop().filter(|_| true) {
+        if !seen.insert(at.clone()) {
+            continue;
+        }
+        match world.answer(&at) {
+            (Presence::Valid, _) => {}
+            (Presence::Present(_), references) if !failed.contains(&at) => work.extend(references),
+            _ if at == *path => return None,
+            _ => {
+                lacks.insert(at);
+            }
+        }
+    }
+    Some(lacks)
+}
+
+/// The nearest drvs below one that make these paths; `None` unless each is made.
+fn makers(world: &World, drv: usize, mut paths: BTreeSet<StorePath>) -> Option<BTreeMap<usize, Outputs>> {
+    let mut makers: BTreeMap<usize, Outputs> = BTreeMap::new();
+    let mut seen = BTreeSet::from([drv]);
+    let mut work = std::collections::VecDeque::from([drv]);
+    while let Some(at) = work.pop_front().filter(|_| !paths.is_empty()) {
+        let below =
+            if world.drvs[at].unreadable { Vec::new() } else { world.drvs[at].inputs.keys().copied().collect() };
+        for input in below {
+            if seen.insert(input) {
+                work.push_back(input);
+                let readable = !world.drvs[input].unreadable;
+                for output in each(world.drvs[input].outputs).filter(|_| readable) {
+                    if world.path(input, output).is_some_and(|path| paths.remove(&path)) {
+                        *makers.entry(input).or_default() |= 1 << output;
+                    }
+                }
+            }
+        }
+    }
+    paths.is_empty().then_some(makers)
+}
+
+/// How outputs stand: 0 all valid, 1 also present ones, 2 some lack what others make, 3 some missing.
 fn standing(world: &World, failed: &BTreeSet<StorePath>, drv: usize, wanted: Outputs) -> u8 {
     if world.drvs[drv].unreadable {
-        return 2;
+        return 3;
     }
-    let one = |output| match world.path(drv, output) {
-        None => 2,
-        Some(path) => match world.presence(drv, output) {
-            Presence::Valid => 0,
-            Presence::Present(_) if !failed.contains(&path) => 1,
-            Presence::Present(_) | Presence::Untrusted | Presence::Absent | Presence::NoAnswer => 2,
+    each(wanted).map(|output| standing_of_one(world, failed, drv, output).0).max().unwrap_or(0)
+}
+
+/// The same for one output, and what has to be built before it can be fetched.
+fn standing_of_one(
+    world: &World,
+    failed: &BTreeSet<StorePath>,
+    drv: usize,
+    output: usize,
+) -> (u8, BTreeMap<usize, Outputs>) {
+    let nothing = BTreeMap::new;
+    let Some(path) = world.path(drv, output) else { return (3, nothing()) };
+    if world.answer(&path).0 == Presence::Valid {
+        return (0, nothing());
+    }
+    match lacks(world, failed, &path).filter(|_| world.drvs[drv].substitutes) {
+        None => (3, nothing()),
+        Some(lacks) if lacks.is_empty() => (1, nothing()),
+        Some(lacks) => match makers(world, drv, lacks) {
+            Some(makers) => (2, makers),
+            None => (3, nothing()),
         },
-    };
-    each(wanted).map(one).max().unwrap_or(0)
+    }
 }
 
 /// What a drv is needed for in the end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Needed {
     Build(BTreeSet<usize>),
-    Fetch(BTreeSet<StorePath>),
+    /// These paths, after these drvs.
+    Fetch(BTreeSet<StorePath>, BTreeSet<usize>),
     Unreadable,
 }
 
@@ -189,9 +278,14 @@ struct Naive<'a> {
 impl Naive<'_> {
     fn want(&mut self, drv: usize, outputs: Outputs) {
         *self.wanted.entry(drv).or_default() |= outputs;
-        if standing(self.world, self.failed, drv, outputs) == 2 && self.must_build.insert(drv) {
+        if standing(self.world, self.failed, drv, outputs) == 3 && self.must_build.insert(drv) {
             for (input, wanted) in self.inputs(drv) {
                 self.want(input, wanted);
+            }
+        }
+        for output in each(outputs).filter(|_| !self.world.drvs[drv].unreadable) {
+            for (maker, outputs) in standing_of_one(self.world, self.failed, drv, output).1 {
+                self.want(maker, outputs);
             }
         }
     }
@@ -211,19 +305,36 @@ impl Naive<'_> {
                 self.need(input, wanted);
             }
         } else {
-            let present = each(outputs).filter(|output| standing(self.world, self.failed, drv, 1 << output) == 1);
-            let paths = present.filter_map(|output| self.world.path(drv, output)).collect();
-            match self.items.entry(drv).or_insert_with(|| Needed::Fetch(BTreeSet::new())) {
-                Needed::Fetch(known) => known.append(&mut { paths }),
+            let of = |output: usize| standing_of_one(self.world, self.failed, drv, output);
+            let present: Vec<usize> = each(outputs).filter(|output| matches!(of(*output).0, 1 | 2)).collect();
+            let paths: BTreeSet<StorePath> =
+                present.iter().filter_map(|output| self.world.path(drv, *output)).collect();
+            let makers: BTreeMap<usize, Outputs> = present.iter().flat_map(|output| of(*output).1).collect();
+            let after = makers.keys().copied().collect();
+            match self.items.entry(drv).or_insert_with(|| Needed::Fetch(BTreeSet::new(), BTreeSet::new())) {
+                Needed::Fetch(known, known_after) => {
+                    known.extend(paths);
+                    known_after.append(&mut { after });
+                }
                 Needed::Build(_) | Needed::Unreadable => {}
+            }
+            for (maker, outputs) in present.iter().flat_map(|output| of(*output).1).collect::<Vec<_>>() {
+                self.need(maker, outputs);
             }
         }
     }
 
     fn builds(&self, drv: usize, outputs: Outputs, seen: &mut BTreeSet<usize>) {
-        if standing(self.world, self.failed, drv, outputs) == 2 && !self.world.drvs[drv].unreadable && seen.insert(drv)
-        {
-            for (input, wanted) in self.inputs(drv) {
+        if self.world.drvs[drv].unreadable {
+            return;
+        }
+        let standing = standing(self.world, self.failed, drv, outputs);
+        if standing == 2 || standing == 3 && seen.insert(drv) {
+            let below: Vec<(usize, Outputs)> = match standing {
+                3 => self.inputs(drv).into_iter().collect(),
+                _ => each(outputs).flat_map(|o| standing_of_one(self.world, self.failed, drv, o).1).collect(),
+            };
+            for (input, wanted) in below {
                 self.builds(input, wanted, seen);
             }
         }
@@ -239,7 +350,7 @@ fn reference(world: &World, failed: &BTreeSet<StorePath>) -> Outcome {
     let mut attrs = BTreeMap::new();
     for (attr, (drv, outputs)) in world.attrs.iter().enumerate() {
         let standing = standing(world, failed, *drv, *outputs);
-        if standing == 2 || standing == 1 && world.fetch_roots {
+        if standing >= 2 || standing == 1 && world.fetch_roots {
             naive.need(*drv, *outputs);
         }
         let mut builds = BTreeSet::new();
@@ -253,8 +364,20 @@ fn reference(world: &World, failed: &BTreeSet<StorePath>) -> Outcome {
         attrs.insert(number(attr), (status, number(builds.len())));
     }
     let asked = naive.wanted.iter().filter(|(drv, _)| !world.drvs[**drv].unreadable);
-    let asked = asked.flat_map(|(drv, outputs)| each(*outputs).filter_map(|output| world.path(*drv, output))).collect();
-    Outcome { items: naive.items, attrs, asked }
+    let asked = asked.flat_map(|(drv, outputs)| {
+        let caches = world.drvs[*drv].substitutes;
+        each(*outputs).filter_map(move |output| Some((world.path(*drv, output)?, caches)))
+    });
+    // With what present ones refer to; a path whose drvs let no cache answer is not looked below.
+    let mut work: Vec<(StorePath, bool)> = asked.collect();
+    let mut asked = BTreeMap::new();
+    while let Some((path, caches)) = work.pop() {
+        let known = asked.entry(path.clone()).or_insert(false);
+        if caches && !std::mem::replace(known, true) {
+            work.extend(world.answer(&path).1.into_iter().filter(|to| *to != path).map(|to| (to, true)));
+        }
+    }
+    Outcome { items: naive.items, attrs, asked: asked.into_keys().collect() }
 }
 
 /// What to do next, to which of the candidates, and to how many.
@@ -269,6 +392,8 @@ struct Run<'a> {
     load: Vec<DrvId>,
     ask: Vec<Question>,
     volunteered: BTreeSet<StorePath>,
+    /// Of which only the store was asked.
+    asked_stores: BTreeSet<StorePath>,
     /// Given fetches that are going to fail.
     failing: Vec<DrvId>,
     failed: BTreeSet<StorePath>,
@@ -292,6 +417,7 @@ impl Run<'_> {
             load: Vec::new(),
             ask: Vec::new(),
             volunteered: BTreeSet::new(),
+            asked_stores: BTreeSet::new(),
             failing: Vec::new(),
             failed: BTreeSet::new(),
             batch: BTreeSet::new(),
@@ -316,8 +442,8 @@ impl Run<'_> {
             3 | 4 if !self.ask.is_empty() => {
                 let from = which % self.ask.len();
                 let batch: Vec<Question> = self.ask.drain(from..self.ask.len().min(from + many)).collect();
-                let answers = batch.into_iter().map(|question| self.answer(question)).collect();
-                self.planner.answered(&self.graph, answers);
+                let answers: Vec<Found> = batch.into_iter().map(|question| self.answer(question)).collect();
+                self.planner.answered(&self.graph, &answers);
             }
             5 => self.decide(),
             6 if !self.failing.is_empty() => {
@@ -333,7 +459,14 @@ impl Run<'_> {
         }
         for question in &ask {
             assert!(!self.volunteered.contains(&question.path), "asked what was said");
-            assert!(self.outcome.asked.insert(question.path.clone()), "{question:?} is asked twice");
+            // Twice only if first the store alone was asked.
+            let again = self.asked_stores.contains(&question.path) && question.caches;
+            assert!(self.outcome.asked.insert(question.path.clone()) || again, "{question:?} is asked twice");
+            if question.caches {
+                self.asked_stores.remove(&question.path);
+            } else {
+                self.asked_stores.insert(question.path.clone());
+            }
         }
         self.load.extend(load);
         self.ask.extend(ask);
@@ -352,13 +485,10 @@ impl Run<'_> {
         }
     }
 
-    /// Who asks is known by the path, and what may be answered follows.
-    fn answer(&self, question: Question) -> (StorePath, Presence) {
-        let all = (0..self.world.drvs.len()).flat_map(|drv| (0..3).map(move |output| (drv, output)));
-        let mut owners = all.filter(|(drv, output)| self.world.path(*drv, *output).as_ref() == Some(&question.path));
-        let (drv, output) = owners.next().unwrap();
-        assert_eq!(question.caches, self.world.drvs[drv].substitutes);
-        (question.path, self.world.presence(drv, output))
+    fn answer(&self, Question { path, caches }: Question) -> Found {
+        let (presence, references) = self.world.answer(&path);
+        let presence = if caches || presence == Presence::Valid { presence } else { Presence::Absent };
+        Found { references: references.into_iter().collect(), ..Found::new(path, presence) }
     }
 
     /// An answer that nobody asked for, as from a listing.
@@ -367,17 +497,22 @@ impl Run<'_> {
         let Some(path) = self.world.path(drv, 2) else { return };
         if !self.outcome.asked.contains(&path) {
             self.volunteered.insert(path.clone());
-            self.planner.answered(&self.graph, vec![(path, self.world.presence(drv, 2))]);
+            let found = self.answer(Question { path, caches: true });
+            self.planner.answered(&self.graph, &[found]);
         }
     }
 
     fn fail_fetch(&mut self, drv: DrvId) {
-        if matches!(self.outcome.items.get(&drv.index()), Some(Needed::Fetch(_))) {
-            let paths = (0..3).filter(|at| matches!(self.world.presence(drv.index(), *at), Presence::Present(_)));
-            let outputs = self.world.drvs[drv.index()].outputs;
-            let paths = paths.filter(|at| outputs & 1 << at != 0).filter_map(|at| self.world.path(drv.index(), at));
-            self.failed.extend(paths);
-            self.planner.fetch_failed(&self.graph, drv);
+        if matches!(self.outcome.items.get(&drv.index()), Some(Needed::Fetch(..))) {
+            // What lies in the closure and belongs to drvs whose fetches fail; nothing if that is known already.
+            let closure = self.planner.fetch_closure(drv);
+            let fails =
+                |path: &StorePath| self.world.owner(path).is_some_and(|(drv, _)| self.world.drvs[drv].fetch_fails);
+            let culprits: Vec<StorePath> = closure.into_iter().map(|(path, ..)| path).filter(fails).collect();
+            if !culprits.is_empty() || self.planner.is_stale(drv) {
+                self.failed.extend(culprits.iter().cloned());
+                self.planner.fetch_failed(&self.graph, drv, &culprits);
+            }
         }
     }
 
@@ -395,7 +530,7 @@ impl Run<'_> {
                     let top = self.world.attrs[attr.index()].0;
                     let given = self.outcome.items.get(&top);
                     match status {
-                        Status::ToBuild => assert!(matches!(given, Some(Needed::Build(_)))),
+                        Status::ToBuild => assert!(matches!(given, Some(Needed::Build(_) | Needed::Fetch(..)))),
                         Status::Failed => assert_eq!(given, Some(&Needed::Unreadable)),
                         _ => {}
                     }
@@ -410,18 +545,21 @@ impl Run<'_> {
         }
         let needed = match work {
             Work::Build => Needed::Build(inputs.iter().map(|input| input.index()).collect()),
-            Work::Fetch => Needed::Fetch(self.planner.fetches(drv).map(|(path, _)| path.clone()).collect()),
+            Work::Fetch => Needed::Fetch(
+                self.planner.fetches(drv).map(|(path, _)| path.clone()).collect(),
+                inputs.iter().map(|input| input.index()).collect(),
+            ),
         };
         let again = !self.batch.insert(drv);
-        if work == Work::Fetch && self.world.drvs[drv.index()].fetch_fails {
+        if work == Work::Fetch {
             self.failing.push(drv);
         }
         let before = self.outcome.items.insert(drv.index(), needed.clone());
         match (before, needed) {
-            (None | Some(Needed::Fetch(_)), Needed::Build(_)) | (None, Needed::Fetch(_)) => {}
-            (Some(Needed::Fetch(before)), Needed::Fetch(now)) => {
+            (None | Some(Needed::Fetch(..)), Needed::Build(_)) | (None, Needed::Fetch(..)) => {}
+            (Some(Needed::Fetch(before, _)), Needed::Fetch(now, _)) => {
                 // Within one batch, what has to be fetched is already known for all of it.
-                assert!(before.is_subset(&now) && (before != now || again));
+                assert!(before.is_subset(&now) && (before != now || again || !self.failed.is_empty()));
             }
             (before, now) => panic!("{drv:?} was {before:?} and becomes {now:?}"),
         }
