@@ -33,6 +33,7 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::DiffProgress { .. } => "diff_progress",
         Fact::CacheAsked { .. } => "cache_asked",
         Fact::DrvNeeded { .. } => "drv_needed",
+        Fact::FetchesPlanned { .. } => "fetches_planned",
         Fact::AttemptStarted { .. } => "attempt_started",
         Fact::AttemptWaiting { .. } => "attempt_waiting",
         Fact::AttemptBuilding { .. } => "attempt_building",
@@ -53,7 +54,7 @@ fn tag(fact: &Fact) -> &'static str {
     }
 }
 
-const FACTS: usize = 32;
+const FACTS: usize = 33;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

@@ -172,7 +172,8 @@ fn home_says_where_you_are_and_what_is_next() {
 
 #[test]
 fn a_plan_says_what_would_be_done_and_for_how_long() {
-    let story = fleet(Twist { plan: true, eval_fails: true, ..Twist::default() });
+    let mut story = fleet(Twist { plan: true, eval_fails: true, ..Twist::default() });
+    story.fetches(53.0, &["glibc-2.42", "openssl-3.5.1"]);
     let summary = Summary::of(&story.events());
     let known = both(|width| show(&plan::screen(&summary, width), width));
     snap("plan", &format!("{known}\n== CI\n{}", ci(&story.events())));

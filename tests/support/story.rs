@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use drover::event::{
-    AttemptEnd, Class, DrvOutcome, Evaluated, Event, FORMAT, Fact, Failure, Moment, OutputPath, Pushed, Stage, Status,
+    AttemptEnd, Class, DrvOutcome, Evaluated, Event, FORMAT, Fact, Failure, FetchedPath, Moment, OutputPath, Pushed,
+    Stage, Status,
 };
 use drover::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId, Kind};
 
@@ -163,6 +164,11 @@ impl Story {
         let id = DrvId(self.drvs.len() as u32 - 1);
         self.drvs[id.index()].seconds = seconds;
         id
+    }
+
+    /// Nothing more is planned: what fetches bring.
+    pub fn fetches(&mut self, at: f64, names: &[&str]) {
+        self.at(at, Fact::FetchesPlanned { paths: names.iter().map(|name| fetched(name)).collect() });
     }
 
     #[expect(clippy::too_many_arguments, reason = "see need")]
@@ -502,6 +508,11 @@ fn finish(story: &mut Story, end: f64, twist: Twist) {
     story.at(end + 0.1, Fact::RunEnded { exit });
 }
 
+/// A path of 2 MiB that the first cache has compressed to 1 MiB.
+fn fetched(name: &str) -> FetchedPath {
+    FetchedPath { path: store_path(name).into(), cache: CacheId(0), nar_size: 2 << 20, file_size: 1 << 20 }
+}
+
 /// A small run that holds every fact once, and every way in which an attr, an attempt and a push can end.
 pub fn every_fact() -> Vec<Event> {
     let mut story = Story::new("run", &[".#web1"]);
@@ -559,5 +570,10 @@ pub fn every_fact() -> Vec<Event> {
         Fact::RunFailed { message: "this flake has no attr 'wbe1'".into(), hint: Some("did you mean web1?".into()) },
     );
     story.at(7.0, Fact::RunEnded { exit: 130 });
+    // Newer than the record: added at its end.
+    story.at(
+        7.0,
+        Fact::FetchesPlanned { paths: vec![fetched("source"), FetchedPath { file_size: 0, ..fetched("leaf") }] },
+    );
     story.events()
 }
