@@ -20,6 +20,7 @@ mod pipeline_failures;
 mod pipeline_output;
 mod pipeline_plan;
 mod pipeline_stop;
+mod pipeline_trust;
 mod pipeline_users;
 mod push;
 mod push_queue;

@@ -343,6 +343,13 @@ impl Lab {
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
+    /// The same for a command that is not told which store.
+    pub fn run_bare(&self, program: &str, args: &[&str]) -> String {
+        let output = self.bare_command(program).args(args).output().unwrap();
+        assert!(output.status.success(), "{program} {args:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
     /// Instantiates a Nix expression; gives the absolute path of its .drv.
     pub fn instantiate(&self, expr: &str) -> String {
         let out = self.run("nix-instantiate", &["--expr", expr]);
