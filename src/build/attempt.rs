@@ -16,6 +16,8 @@ use crate::nix_compat::daemon::{
 use crate::nix_compat::error_class;
 
 use super::Pool;
+use super::import::import;
+use crate::store::session::Session;
 
 /// What is to be built.
 #[derive(Debug, Clone)]
@@ -26,6 +28,8 @@ pub struct Attempt {
     pub outputs: Vec<(Arc<str>, Option<StorePath>)>,
     /// The outputs of other drvs that it needs, all of them valid by now.
     pub inputs: Vec<StorePath>,
+    /// Its sources (`inputSrcs`).
+    pub sources: Vec<StorePath>,
     /// It goes whole to the daemon, which knows more of it than drover can (design §1, opaque).
     pub opaque: bool,
     /// How long it may take.
@@ -154,15 +158,22 @@ fn failed(class: Class, message: impl Into<Arc<str>>) -> AttemptEnd {
 /// Asks the daemon and reads its answer.
 async fn ask(
     pool: &Pool,
-    connection: &mut Connection,
+    connection: &mut Session,
     attempt: &Attempt,
     listen: &mut (dyn FnMut(Message) + Send),
 ) -> AttemptEnd {
     // Input-addressed derivations of their own words are taken from trusted clients only; the .drv speaks for itself.
-    let answer = if attempt.opaque || pool.store().trust() == Trust::Untrusted {
+    let by_drv = attempt.opaque || pool.store().trust() == Trust::Untrusted;
+    if let Some(origin) = pool.origin() {
+        let needed = if by_drv { std::slice::from_ref(&attempt.path) } else { &attempt.sources };
+        if let Err(error) = import(origin, connection, needed).await {
+            return failed(Class::BuilderLost, crate::error::chain(&error));
+        }
+    }
+    let answer = if by_drv {
         whole(connection, attempt, listen).await
     } else {
-        let drv = match pool.store().read_drvs(vec![attempt.path.clone()]).await.pop() {
+        let drv = match pool.origin().unwrap_or(pool.store()).read_drvs(vec![attempt.path.clone()]).await.pop() {
             Some(Ok(drv)) => drv,
             Some(Err(error)) => return failed(Class::Internal, crate::error::chain(&error)),
             None => return failed(Class::Internal, format!("{} was not read", attempt.path)),

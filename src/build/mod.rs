@@ -5,6 +5,7 @@
 
 mod attempt;
 mod fetch;
+mod import;
 mod pool;
 
 pub use attempt::{Attempt, Limits, News, run};

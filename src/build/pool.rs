@@ -13,6 +13,8 @@ const MOST_WARM: u32 = 16;
 #[derive(Debug)]
 pub struct Pool {
     store: LocalStore,
+    /// Where evaluators leave derivations, if that is another store.
+    origin: Option<LocalStore>,
     wishes: Wishes,
     idle: Mutex<Vec<Session>>,
 }
@@ -21,7 +23,19 @@ impl Pool {
     /// No connection yet; each new one is opened with these wishes.
     #[must_use]
     pub fn new(store: LocalStore, wishes: Wishes) -> Self {
-        Self { store, wishes, idle: Mutex::new(Vec::new()) }
+        Self { store, origin: None, wishes, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// The same, for derivations that are in another store.
+    #[must_use]
+    pub fn with_origin(self, origin: Option<LocalStore>) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// Where derivations are, if that is another store.
+    #[must_use]
+    pub fn origin(&self) -> Option<&LocalStore> {
+        self.origin.as_ref()
     }
 
     /// The store that it connects to.

@@ -65,6 +65,8 @@ pub struct Words {
     pub no_push: bool,
     pub offline: bool,
     pub store: Option<String>,
+    /// `--eval-store`.
+    pub eval_store: Option<String>,
     pub events: Option<PathBuf>,
     pub result_file: Option<PathBuf>,
     pub result_format: Option<String>,
@@ -202,6 +204,8 @@ pub struct Settings {
     pub offline: bool,
     /// `--store`.
     pub store: Option<String>,
+    /// `--eval-store`.
+    pub eval_store: Option<String>,
     /// Screen and files.
     pub output: OutputSettings,
 }
@@ -267,6 +271,7 @@ impl Settings {
             caches,
             offline: words.offline,
             store: words.store,
+            eval_store: words.eval_store,
             output: OutputSettings {
                 json: words.json,
                 print_out_paths: words.print_out_paths,

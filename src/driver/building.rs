@@ -288,6 +288,7 @@ impl Building {
             path: graph.path(drv).clone(),
             outputs: outputs.map(Iterator::collect).unwrap_or_default(),
             inputs,
+            sources: graph.info(drv).map(|info| info.sources.clone()).unwrap_or_default(),
             opaque: graph.is_opaque(drv),
             limits: Limits {
                 total: or_nix(build.timeout, nix.timeout),

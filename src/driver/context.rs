@@ -24,8 +24,12 @@ pub(super) struct Context {
     pub(super) bus: Bus,
     pub(super) tasks: Tasks,
     pub(super) store: LocalStore,
+    /// Where evaluators leave derivations; most often the same.
+    pub(super) eval_store: LocalStore,
     pub(super) pool: Arc<Pool>,
     pub(super) roots: SharedRoots,
+    /// The roots in the store of the evaluators.
+    pub(super) eval_roots: SharedRoots,
     pub(super) settings: Arc<Settings>,
     pub(super) dir: RunDir,
     /// Where attempts tell what happens to them.

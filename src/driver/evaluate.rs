@@ -97,7 +97,7 @@ impl Evaluation {
         ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
         let shelf =
             Shelf { state_dir: settings.output.state_dir.clone(), context, quick, closed: settings.eval.refresh };
-        let effect = locate(options.nix.clone(), options.flake.clone(), shelf, ctx.roots.clone());
+        let effect = locate(options.nix.clone(), options.flake.clone(), shelf, ctx.eval_roots.clone());
         ctx.tasks.start(async move { Input::Eval(EvalInput::Located(effect.await.map(Box::new))) });
         Self { options, evaluator: None, locked: None, keys: Keys::default(), over: false }
     }
@@ -200,7 +200,7 @@ impl Evaluation {
         let store_dir = ctx.store_dir().as_str().to_owned();
         ctx.bus.emit(Fact::EvalEnded { attr, evaluated: answer.evaluated(&store_dir) });
         if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
-            let (roots, path) = (ctx.roots.clone(), drv.drv.clone());
+            let (roots, path) = (ctx.eval_roots.clone(), drv.drv.clone());
             ctx.tasks.start(async move {
                 // If the store cannot be reached, whatever needs the derivation says so.
                 let _ = roots.lock().await.hold(&[path]).await;
@@ -279,7 +279,9 @@ fn nix(options: &StoreOptions, settings: &Settings) -> Nix {
     for (name, value) in &settings.eval.options {
         args.extend(["--option".to_owned(), name.clone(), value.clone()]);
     }
-    if let Some(uri) = &settings.store {
+    // Not both, as `--store` and `--eval-store`: with a daemon whose root is not `/`, Nix looks for sources in the wrong
+    // one (2.26.3, and 2.34.8 for a clean tree).
+    if let Some(uri) = settings.eval_store.as_ref().or(settings.store.as_ref()) {
         args.extend(["--store".to_owned(), uri.clone()]);
     }
     if settings.eval.accept_flake_config {
@@ -300,7 +302,13 @@ fn nix(options: &StoreOptions, settings: &Settings) -> Nix {
 fn record_context(store: &LocalStore, settings: &Settings) -> record::Context {
     record::Context {
         nix: store.version().text.clone(),
-        settings: format!("{:?}\n{}\n{:?}", store.settings().all, store.uri(), settings.eval),
+        settings: format!(
+            "{:?}\n{}\n{:?}\n{:?}",
+            store.settings().all,
+            store.uri(),
+            settings.eval,
+            settings.eval_store
+        ),
     }
 }
 

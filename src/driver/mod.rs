@@ -462,11 +462,11 @@ impl Driver {
             self.ctx.bus.emit(Fact::RunFailed { message: error.message.as_str().into(), hint });
         }
         self.ctx.bus.emit(Fact::RunEnded { exit });
-        let Context { bus, store, dir, pool, roots, .. } = self.ctx;
+        let Context { bus, store, eval_store, dir, pool, roots, eval_roots, .. } = self.ctx;
         let events = bus.close();
         // Their connections first: a daemon ends when its client goes away.
-        drop((pool, roots));
-        store.settle(LAST_CHILDREN).await;
+        drop((pool, roots, eval_roots));
+        tokio::join!(store.settle(LAST_CHILDREN), eval_store.settle(LAST_CHILDREN));
         Finished { events, exit, dir, outputs }
     }
 

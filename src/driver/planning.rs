@@ -257,7 +257,7 @@ impl Planning {
         if !questions.load.is_empty() {
             let drvs = questions.load;
             let paths: Vec<StorePath> = drvs.iter().map(|drv| self.graph.path(*drv).clone()).collect();
-            let store = ctx.store.clone();
+            let store = ctx.eval_store.clone();
             ctx.tasks.start(async move {
                 let infos = load::load(&store, paths).await;
                 Input::Loaded(drvs.into_iter().zip(infos).collect())

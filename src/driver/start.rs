@@ -24,6 +24,18 @@ use super::signals::Signals;
 use super::tasks::Tasks;
 use super::{Driver, Links, Mode, Request, caches};
 
+/// The store that evaluators write to, if it is not the one that builds.
+async fn eval_store(store: &LocalStore, uri: Option<&str>) -> Result<Option<LocalStore>> {
+    let Some(uri) = uri.filter(|uri| *uri != store.uri()) else { return Ok(None) };
+    let origin = store.other(uri).await?;
+    if origin.store_dir() != store.store_dir() {
+        let (theirs, ours) = (origin.store_dir(), store.store_dir());
+        let message = format!("the evaluation store {uri} is for {theirs}, the store that builds for {ours}");
+        return Err(Error::usage(message).hint("drover run --eval-store URL    with a store in the same directory"));
+    }
+    Ok(Some(origin))
+}
+
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
     let Request { settings, mode, run, clock, ui, daemon_socket } = request;
@@ -36,6 +48,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let wanted = evaluate::wanted(&settings, &options)?;
     let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
     let store = store?;
+    let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
     let wanted = wanted.on(commit, &settings, store.settings().systems());
     let pushed = caches::open_pushed(&store, &settings).await?;
     let signals = Signals::listen()?;
@@ -69,11 +82,17 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         ..Wishes::default()
     };
     let settings = Arc::new(settings);
+    let roots = Arc::new(Mutex::new(Roots::new(store.clone())));
     let mut ctx = Context {
         bus,
         tasks: Tasks::default(),
-        pool: Arc::new(Pool::new(store.clone(), wishes)),
-        roots: Arc::new(Mutex::new(Roots::new(store.clone()))),
+        pool: Arc::new(Pool::new(store.clone(), wishes).with_origin(origin.clone())),
+        eval_roots: match &origin {
+            Some(origin) => Arc::new(Mutex::new(Roots::new(origin.clone()))),
+            None => roots.clone(),
+        },
+        roots,
+        eval_store: origin.unwrap_or_else(|| store.clone()),
         store,
         settings: settings.clone(),
         dir,

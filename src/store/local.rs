@@ -115,6 +115,12 @@ impl LocalStore {
         Self::open_early(options, installation, settings, None).await
     }
 
+    /// Another store of the same Nix.
+    pub async fn other(&self, uri: &str) -> Result<Self, StoreError> {
+        let options = StoreOptions { store: Some(uri.to_owned()), ..self.0.options.clone() };
+        Self::open_with(options, self.0.installation.clone(), self.0.settings.clone()).await
+    }
+
     /// `early` is a daemon that was started for [`StoreOptions::store`] before anything was known.
     async fn open_early(
         options: StoreOptions,
@@ -223,13 +229,22 @@ impl LocalStore {
         if reader.physical.is_none() {
             return self.read_drvs_remotely(&paths).await;
         }
-        match tokio::task::spawn_blocking(move || reader.read_all(&paths)).await {
+        let asked = paths.clone();
+        let mut drvs = match tokio::task::spawn_blocking(move || reader.read_all(&asked)).await {
             Ok(drvs) => drvs,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        // A daemon may keep its files where nobody has told us; it knows.
+        for (drv, path) in drvs.iter_mut().zip(&paths) {
+            if matches!(drv, Err(StoreError::NoDrv(_))) {
+                *drv = self.read_drvs_remotely(std::slice::from_ref(path)).await.swap_remove(0);
+            }
         }
+        drvs
     }
 
-    async fn read_drvs_remotely(&self, paths: &[StorePath]) -> Vec<Result<Derivation, StoreError>> {
+    /// The same through the store, for those that are no files of this machine.
+    pub async fn read_drvs_remotely(&self, paths: &[StorePath]) -> Vec<Result<Derivation, StoreError>> {
         let mut drvs = Vec::new();
         let mut session = None;
         for path in paths {
