@@ -26,6 +26,8 @@ pub enum Fact {
     Untrusted {
         /// Which cache.
         cache: CacheId,
+        /// The names of the keys that signed it.
+        keys: Vec<String>,
     },
     /// No cache has it.
     Absent,
@@ -98,7 +100,10 @@ fn merge(fact: &mut Fact, cache: CacheId, answer: Answer) {
     let next = match answer {
         Answer::Present(info) => Fact::Present { cache, info },
         Answer::NoAnswer(failure) => Fact::NoAnswer { cache, failure },
-        Answer::Untrusted(_) => Fact::Untrusted { cache },
+        Answer::Untrusted(info) => {
+            let keys = info.signatures().iter().map(|signature| signature.key_name.clone()).collect();
+            Fact::Untrusted { cache, keys }
+        }
         Answer::Absent => Fact::Absent,
     };
     if rank(&next) > rank(fact) {
@@ -150,7 +155,10 @@ mod tests {
             Fact::NoAnswer { cache: CacheId(1), failure: failure.clone() }
         );
         assert_eq!(after(&[untrusted.clone(), silent]), Fact::NoAnswer { cache: CacheId(1), failure });
-        assert_eq!(after(&[Answer::Absent, untrusted.clone(), untrusted]), Fact::Untrusted { cache: CacheId(1) });
+        assert_eq!(
+            after(&[Answer::Absent, untrusted.clone(), untrusted]),
+            Fact::Untrusted { cache: CacheId(1), keys: vec![] }
+        );
         assert_eq!(after(&[Answer::Absent, Answer::Absent]), Fact::Absent);
     }
 }

@@ -150,7 +150,9 @@ impl Evaluation {
             recorded,
         });
         for warning in warnings.iter().chain(&locked.warnings) {
-            ctx.bus.warn(warning.as_str(), None);
+            if !is_about_store(warning) {
+                ctx.bus.warn(warning.as_str(), None);
+            }
         }
         self.evaluator = Some(Evaluator::start(self.options.clone(), locked.clone(), record));
         self.locked = Some(locked);
@@ -178,6 +180,7 @@ impl Evaluation {
                 Outcome::None
             }
             EvalMsg::Ended { attr, answer, recorded: _, ack } => self.answered(ctx, attr, answer, ack),
+            EvalMsg::Warning { message, .. } if is_about_store(&message) => Outcome::None,
             EvalMsg::Warning { attr, message } => {
                 ctx.bus.emit(Fact::EvalWarning { attr, message });
                 Outcome::None
@@ -271,6 +274,11 @@ impl Wanted {
         self.selection.systems = (!settings.attrs.all_systems).then(|| asked.unwrap_or(buildable));
         self
     }
+}
+
+/// What a daemon says to each untrusted client that names a store, about a setting which is for the client alone.
+fn is_about_store(warning: &str) -> bool {
+    warning.starts_with("ignoring the client-specified setting 'store'")
 }
 
 /// How `nix` is run for evaluating.

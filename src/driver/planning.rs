@@ -14,6 +14,7 @@ use crate::eval::DrvAnswer;
 use crate::event::{Fact, Failure, FetchedPath, Stage};
 use crate::graph::Graph;
 use crate::id::{AttrId, CacheId, DrvId, StorePath};
+use crate::nix_compat::daemon::Trust;
 use crate::nix_compat::narinfo::NarInfo;
 use crate::store::cache::Cache;
 
@@ -42,6 +43,8 @@ pub(super) struct Planning {
     told: u32,
     /// Caches of whose silence was warned.
     silent: Vec<CacheId>,
+    /// Caches of whose signatures was warned.
+    unsigned: Vec<CacheId>,
     /// Caches that were opened before, to be pushed to.
     pushed: Vec<Arc<Cache>>,
 }
@@ -57,6 +60,7 @@ impl Planning {
             ended: false,
             told: 0,
             silent: Vec::new(),
+            unsigned: Vec::new(),
             pushed,
         }
     }
@@ -218,7 +222,10 @@ impl Planning {
                     known.push(found(path, cache, &info));
                     continue;
                 }
-                CacheFact::Untrusted { .. } => Presence::Untrusted,
+                CacheFact::Untrusted { cache, keys } => {
+                    self.warn_of_signature(ctx, cache, &path, &keys);
+                    Presence::Untrusted
+                }
                 CacheFact::Absent => Presence::Absent,
                 CacheFact::NoAnswer { cache, failure } => {
                     self.warn_of_silence(ctx, cache, &failure);
@@ -249,6 +256,31 @@ impl Planning {
         self.silent.push(cache);
         let name = self.cache_name(cache);
         ctx.bus.warn(format!("cache {name} gives no answer: {}", failure.message), Some("what only it has is built"));
+    }
+
+    /// One warning a cache.
+    fn warn_of_signature(&mut self, ctx: &mut Context, cache: CacheId, path: &StorePath, keys: &[String]) {
+        if self.unsigned.contains(&cache) {
+            return;
+        }
+        self.unsigned.push(cache);
+        let name = self.cache_name(cache);
+        let signed = match keys {
+            [] => "not signed".to_owned(),
+            keys => format!("signed by {}, which this store does not trust", keys.join(" and ")),
+        };
+        let (file, setting) = match ctx.store.trust() {
+            Trust::Untrusted => {
+                ("the nix.conf of the daemon, which does not take keys from this user", "trusted-public-keys")
+            }
+            Trust::Trusted | Trust::Unknown => ("nix.conf", "trusted-public-keys"),
+        };
+        let hint = match keys {
+            [] => format!("nix store sign --recursive --key-file FILE    where cache {name} is filled"),
+            _ => format!("extra-{setting} = NAME:BASE64    in {file}"),
+        };
+        let message = format!("cache {name}: {} is {signed}; such paths are built", path.name());
+        ctx.bus.warn(message, Some(&hint));
     }
 
     /// Starts what the planner wants to know; gives what it has decided. To be called until it gives nothing.
