@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod closing;
+pub mod doctor;
 pub mod estimate;
 pub mod failure;
 pub mod history;
@@ -16,6 +17,7 @@ pub mod list;
 pub mod number;
 pub mod plan;
 pub mod pushed;
+pub mod settings;
 pub mod summary;
 pub mod text;
 pub mod time;

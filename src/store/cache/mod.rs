@@ -10,6 +10,7 @@ mod http;
 pub mod info;
 pub mod keys;
 mod location;
+pub mod look;
 mod netrc;
 mod retry;
 mod sink;
