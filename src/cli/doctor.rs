@@ -70,6 +70,7 @@ async fn gather(scene: &Scene<'_>, progress: &Progress) -> Facts {
     Facts {
         nix: asked.facts(scene),
         store: open.facts,
+        hung_up_on: open.hung_up_on,
         nix_conf: scene.nix_conf.display().to_string(),
         nixos: scene.nixos,
         linux: cfg!(target_os = "linux"),

@@ -1,5 +1,7 @@
 //! `drover doctor --show-config`: every setting in force, its value, and where it was said.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::config::{File, Settings, Shown, Words, public_url, shown};
@@ -64,12 +66,13 @@ pub(super) async fn show(session: &Session, words: Words, json: bool) -> Result<
             None
         }
     };
+    let conf_dir = Path::new(session.env.get("NIX_CONF_DIR").unwrap_or("/etc/nix"));
     let ours = shown(&words, &session.env, &file, &settings);
-    let ours = ours.into_iter().map(|setting| row(setting, layers.as_ref(), &options)).collect();
+    let ours = ours.into_iter().map(|setting| row(setting, layers.as_ref(), &options, conf_dir)).collect();
     let mut sections = vec![Section { title: "drover".to_owned(), rows: ours }];
     if let Some(layers) = &layers {
         let names = OF_NIX.into_iter().filter(|name| layers.all.all.contains_key(*name));
-        let rows = names.map(|name| layers.row(name, &options)).collect();
+        let rows = names.map(|name| layers.row(name, &options, conf_dir)).collect();
         sections.push(Section { title: "Nix".to_owned(), rows });
     }
     if json {
@@ -83,11 +86,14 @@ pub(super) async fn show(session: &Session, words: Words, json: bool) -> Result<
 }
 
 /// A setting of drover; where nobody has said it, what Nix says.
-fn row(setting: Shown, layers: Option<&Layers>, options: &StoreOptions) -> Row {
+fn row(setting: Shown, layers: Option<&Layers>, options: &StoreOptions, conf_dir: &Path) -> Row {
     let Shown { name, values, origin, nix } = setting;
     match (nix, layers) {
-        (Some(nix), Some(layers)) => Row { name, origin: format!("Nix's {nix}"), ..layers.row(nix, options) },
-        (Some(nix), None) => Row { name, values, origin: format!("Nix's {nix}") },
+        (Some(nix), Some(layers)) => {
+            let of_nix = layers.row(nix, options, conf_dir);
+            Row { name, origin: format!("Nix: {}", of_nix.origin), values: of_nix.values }
+        }
+        (Some(_), None) => Row { name, values, origin: "Nix".to_owned() },
         (None, _) => Row { name, values, origin },
     }
 }
@@ -104,14 +110,22 @@ impl Layers {
         Ok(Self { all: all.map_err(Error::from)?, machine: only_machine.ok(), none: none.ok() })
     }
 
-    fn row(&self, name: &str, options: &StoreOptions) -> Row {
+    /// Whether a setting names the file that it names by default.
+    fn is_beside(&self, name: &str, conf_dir: &Path) -> bool {
+        let file = if name == "builders" { "machines" } else { "netrc" };
+        let beside = conf_dir.join(file).display().to_string();
+        let value = self.all.all.get(name).and_then(Value::as_str).unwrap_or_default();
+        value.trim_start_matches('@') == beside
+    }
+
+    fn row(&self, name: &str, options: &StoreOptions, conf_dir: &Path) -> Row {
         let value = self.all.all.get(name);
         let same = |layer: &Option<NixSettings>| layer.as_ref().is_some_and(|layer| layer.all.get(name) == value);
         let flag = options.options.iter().any(|(option, _)| option.trim_start_matches("extra-") == name);
         let origin = match name {
             _ if flag => "--option",
-            // Its default is beside nix.conf, wherever that is.
-            "netrc-file" if same(&self.machine) => "nix.conf or default",
+            // Their defaults are beside nix.conf, wherever that is.
+            "netrc-file" | "builders" if self.is_beside(name, conf_dir) => "default",
             "store" if !same(&self.none) && same(&self.machine) => "NIX_REMOTE or nix.conf",
             _ if same(&self.none) => "default",
             _ if same(&self.machine) => "nix.conf",

@@ -66,7 +66,7 @@ fn reach(facts: &Facts, cache: &Cache, sheet: &mut Sheet) {
         Reach::OtherStore { theirs, ours } => {
             (format!("cache {name} is for the store {theirs}, this store is {ours}"), leave_out(facts, cache))
         }
-        Reach::Unusable(trouble) => (trouble.message.clone(), trouble.fix.clone()),
+        Reach::Unusable(trouble) => (trouble.message.clone(), leave_out(facts, cache)),
     };
     let (severity, why) = weight(cache);
     sheet.add(severity, "caches", [message, why.to_owned(), fix]);
@@ -96,9 +96,18 @@ fn mend_down(cache: &Cache, down: &Down) -> String {
 /// How to do without a cache.
 fn leave_out(facts: &Facts, cache: &Cache) -> String {
     match &cache.table {
-        Some(table) => format!("remove [cache.{table}] from drover.toml"),
+        Some(table) => format!("${{EDITOR:-vi}} drover.toml    take out [cache.{table}]"),
         None if cache.push => "drover run --no-push".to_owned(),
-        None => format!("remove {} from substituters in {}", cache.url, facts.nix_conf),
+        None => format!("${{EDITOR:-vi}} {}    take {} out of substituters", quote(&facts.nix_conf), cache.url),
+    }
+}
+
+/// Where the URL with the login is.
+fn other_login(facts: &Facts, cache: &Cache) -> String {
+    match &cache.table {
+        Some(table) => format!("${{EDITOR:-vi}} drover.toml    another login in the url of [cache.{table}]"),
+        None if cache.push => "drover run --push-to URL    with another login".to_owned(),
+        None => format!("${{EDITOR:-vi}} {}    another login in its URL", quote(&facts.nix_conf)),
     }
 }
 
@@ -108,7 +117,7 @@ fn denied(facts: &Facts, cache: &Cache, status: u16) -> (String, String) {
     let file = quote(&facts.netrc.file.to_string_lossy());
     let entry = format!("machine {host} login USER password TOKEN");
     let (what, fix) = match (cache.login, &facts.netrc.state) {
-        (Login::Url, _) => ("the login in its URL".to_owned(), "write another login into its URL".to_owned()),
+        (Login::Url, _) => ("the login in its URL".to_owned(), other_login(facts, cache)),
         (Login::Netrc, _) => (
             format!("the login for {host} in {}", facts.netrc.file.display()),
             format!("${{EDITOR:-vi}} {file}    a new password in the line of {host}"),

@@ -42,6 +42,8 @@ pub struct Facts {
     pub nix: Checked<Nix>,
     /// The store in force.
     pub store: Checked<Store>,
+    /// The user on whom the store's daemon hung up before it said anything.
+    pub hung_up_on: Option<String>,
     /// Nix's own configuration file: `/etc/nix/nix.conf`.
     pub nix_conf: String,
     /// This is NixOS, which writes that file itself.
@@ -365,8 +367,9 @@ impl Facts {
     #[must_use]
     pub fn conf(&self, name: &str, value: &str) -> String {
         let restart = match self.store.found() {
-            Some(store) if store.daemon => ", then: sudo systemctl restart nix-daemon",
-            _ => "",
+            Some(store) if !store.daemon => "",
+            None if self.hung_up_on.is_none() => "",
+            _ => ", then: sudo systemctl restart nix-daemon",
         };
         if self.nixos {
             let plain = name.strip_prefix("extra-").unwrap_or(name);

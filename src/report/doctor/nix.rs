@@ -49,6 +49,10 @@ pub(super) fn store(facts: &Facts, sheet: &mut Sheet) {
         }
         Checked::Failed(trouble) => {
             sheet.area("store", "not usable");
+            if let Some(user) = &facts.hung_up_on {
+                let message = format!("the daemon hangs up on {user}: {}", trouble.message);
+                return sheet.error("store", message, NEEDED, facts.conf("extra-allowed-users", user));
+            }
             return sheet.error("store", &trouble.message, NEEDED, &trouble.fix);
         }
         Checked::Found(store) => store,

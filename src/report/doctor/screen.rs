@@ -5,7 +5,7 @@ use crate::report::number::plural;
 use crate::report::text::{Line, Paint, wrapped};
 
 /// Columns before the text.
-const INDENT: usize = 18;
+const INDENT: usize = 19;
 
 /// Lines of one text that are shown.
 const MOST: usize = 8;
