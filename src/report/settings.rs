@@ -71,6 +71,8 @@ mod tests {
             Section { title: "Nix".into(), rows: vec![row("keys", &["a", "b"], "nix.conf")] },
         ];
         let text = render(&screen(&sections), Style::default());
-        insta::assert_snapshot!(text, @"");
+        let expected = "drover\n  build.retries  drover.toml:3  2\n  only           default        none\n\n\
+                        Nix\n  keys           nix.conf       a\n                                b\n";
+        assert_eq!(text, expected);
     }
 }

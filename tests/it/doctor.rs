@@ -295,12 +295,17 @@ fn directories_of_somebody_else() {
     site.edit("drover.toml", &format!("[cache.out]\nurl = 'file://{}'\npush = true\n", site.lab.path("out").display()));
     fs::create_dir(site.lab.path("out")).unwrap();
     fs::write(site.lab.path("out/nix-cache-info"), format!("StoreDir: {}\n", site.lab.store_dir())).unwrap();
+    let key = site.key("acme-1");
+    fs::set_permissions(&key.secret, fs::Permissions::from_mode(0o600)).unwrap();
     let Some(mut command) = as_nobody(&site) else { return };
+    command.args(["--push-to", &site.cache_url(&key)]);
     chown(site.lab.path("state"), Some(0), Some(0)).unwrap();
     command.env("TMPDIR", site.lab.path("work"));
     let examined = Examined::of(command);
     examined.mends("state", "error", "ermission denied", "--state-dir DIR");
     examined.mends("push", "error", "cannot write to cache out", "chown");
+    examined.mends("push", "error", "ermission denied", "sudo chown \"$USER\"");
+    examined.has("push", "error", "acme-1.key: Permission denied");
     examined.mends("push", "warning", "is not signed", "nix key generate-secret --key-name out-1");
     examined.mends("disk", "error", "TMPDIR", "export TMPDIR=");
 }
@@ -405,9 +410,9 @@ fn keys_that_cannot_sign() {
     let examined = cache(&format!("secret-key = '{secret}'\npublic-keys = ['{}']\n", key.public));
     examined.is_fine("push");
     let examined = cache("secret-key = '/no/such/key'\n");
-    examined.mends("push", "error", "cannot read '/no/such/key'", "nix key generate-secret");
+    examined.mends("push", "error", "/no/such/key: there is no such file", "nix key generate-secret");
     let examined = cache(&format!("secret-key = '{}'\n", site.flake.join("flake.nix").display()));
-    examined.has("push", "error", "holds no secret key");
+    examined.mends("push", "error", "cannot sign for acme with the key", "> FILE");
     // A file is where the directory should be.
     let examined = examine(&site, &["--push-to", &format!("file://{}/cache", site.flake.join("flake.nix").display())]);
     examined.mends("caches", "error", "cache cache gives no answer", "ls -ld");

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{CacheSettings, PushWhen};
-use crate::error::chain;
 use crate::id::{CacheId, StoreDir, StorePath};
 use crate::nix_compat::daemon::Trust;
 use crate::nix_compat::narinfo::TrustedPublicKey;
 use crate::process::quote;
 use crate::report::doctor::{Cache, Down, KeyFile, KeyFileState, Login, PublicKey, Reach, Signed, Trouble, Write};
+use crate::store::cache::keys::SecretKeyError;
 use crate::store::cache::look::{self, Look};
 use crate::store::cache::{Answer, CacheConfig, OpenContext, Patience, SecretKey};
 use crate::store::local::LocalStore;
@@ -289,7 +289,11 @@ fn key_file(file: &Path) -> KeyFile {
     let mode = std::fs::metadata(file).map_or(0, |meta| meta.permissions().mode());
     let state = match SecretKey::read(file) {
         Ok(key) => KeyFileState::Ok { public: key.public_text() },
-        Err(error) => KeyFileState::Bad(plain(&chain(&error))),
+        Err(SecretKeyError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            KeyFileState::Missing
+        }
+        Err(SecretKeyError::Read { source, .. }) => KeyFileState::Unreadable(plain(&source.to_string())),
+        Err(SecretKeyError::Format { source, .. }) => KeyFileState::Bad(source.to_string()),
     };
     KeyFile { file: file.to_owned(), world_readable: mode & 0o004 != 0, state }
 }

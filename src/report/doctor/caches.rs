@@ -10,7 +10,7 @@ const SKEW: u64 = 60;
 
 /// All caches.
 pub(super) fn caches(facts: &Facts, sheet: &mut Sheet) {
-    let names: Vec<String> = facts.caches.iter().map(|cache| summary(cache)).collect();
+    let names: Vec<String> = facts.caches.iter().map(summary).collect();
     let summary = match (facts.offline, names.is_empty()) {
         (true, _) => "not asked (--offline)".to_owned(),
         (false, true) => "none".to_owned(),

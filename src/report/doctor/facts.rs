@@ -297,7 +297,11 @@ pub enum KeyFileState {
         /// The public half, `NAME:BASE64`.
         public: String,
     },
-    /// Nothing that can be used.
+    /// There is no such file.
+    Missing,
+    /// This user may not read it, or cannot: why.
+    Unreadable(String),
+    /// No key: why.
     Bad(String),
 }
 

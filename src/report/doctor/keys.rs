@@ -111,7 +111,7 @@ pub(super) fn push(facts: &Facts, sheet: &mut Sheet) {
 fn summary(cache: &Cache) -> String {
     let signs = cache.key_files.iter().find_map(|file| match &file.state {
         KeyFileState::Ok { public } => Some(format!(", signed by {}", public.split(':').next().unwrap_or_default())),
-        KeyFileState::Bad(_) => None,
+        _ => None,
     });
     let write = match cache.write {
         Write::Ok => "can be written",
@@ -134,10 +134,17 @@ fn key_file(facts: &Facts, cache: &Cache, file: &KeyFile, sheet: &mut Sheet) {
     let (shown, path) = (file.file.display(), quote(&file.file.to_string_lossy()));
     let public = match &file.state {
         KeyFileState::Ok { public } => public,
-        KeyFileState::Bad(why) => {
-            let message = format!("cannot sign for {}: {why}", cache.name);
+        other => {
+            // A key that is there must not be overwritten.
+            let (why, fix) = match other {
+                KeyFileState::Missing => ("there is no such file", make_key(cache).replace("FILE", &path)),
+                KeyFileState::Unreadable(why) => (why.as_str(), format!("sudo chown \"$USER\" {path}")),
+                KeyFileState::Bad(why) => (why.as_str(), make_key(cache)),
+                KeyFileState::Ok { .. } => return,
+            };
+            let message = format!("cannot sign for {} with the key {shown}: {why}", cache.name);
             let effect = "a run that pushes there ends before anything is built";
-            return sheet.error("push", message, effect, make_key(cache).replace("FILE", &path));
+            return sheet.error("push", message, effect, fix);
         }
     };
     if file.world_readable {

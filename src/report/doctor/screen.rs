@@ -65,8 +65,7 @@ fn verdict(report: &Report) -> Line {
         true => Line::new().paint(Paint::Good, "nothing is wrong here"),
         false => {
             let paint = if errors > 0 { Paint::Bad } else { Paint::Warn };
-            let rest =
-                if errors > 0 { ": a run fails, or makes what nobody can use" } else { ": a run works all the same" };
+            let rest = if errors > 0 { ": a run fails or is of no use" } else { ": a run works all the same" };
             Line::new().paint(paint, parts.join(", ")).text(rest)
         }
     }
