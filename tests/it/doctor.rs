@@ -230,8 +230,23 @@ fn a_store_that_cannot_be_opened() {
     });
 }
 
+#[test]
+fn a_store_that_does_not_answer_is_not_waited_for() {
+    let site = healthy(&newest());
+    let socket = site.lab.path("deaf.sock");
+    // The kernel accepts connections for it; nobody ever reads them.
+    let _deaf = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let mut command = site.command(&["doctor"]);
+    command.env("NIX_REMOTE", format!("unix://{}", socket.display()));
+    let examined = Examined::of(command);
+    examined.mends("store", "error", "gave no answer within", "nix store info");
+    examined.is_fine("nix");
+    examined.is_fine("git");
+}
+
 /// drover as the user `nobody`, who owns the state directory and nothing else; `None` if that user cannot reach the
 /// programs on this machine.
+#[expect(clippy::print_stdout, reason = "cargo shows it for failing tests only; a skipped test says why")]
 fn as_nobody(site: &Site) -> Option<Command> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: only root can become another user");

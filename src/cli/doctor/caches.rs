@@ -187,16 +187,24 @@ async fn one(scene: &Scene<'_>, config: CacheConfig, settings: Option<&CacheSett
     cache.reach = reach(&look, &config, &context.store_dir);
     cache.host = look.host.clone();
     if config.push {
-        let files = config.secret_key_file.iter().chain(&look.secret_keys);
-        cache.key_files = files.map(|file| key_file(file)).collect();
-        cache.write = match (&look.dir, &cache.reach) {
-            (Some(dir), Reach::Ok | Reach::New) => dir_write_access(dir, &cache.name),
-            (None, Reach::Ok) => http_write_access(&config, context).await,
-            _ => Write::Unknown,
-        };
+        let files: Vec<PathBuf> = config.secret_key_file.iter().chain(&look.secret_keys).cloned().collect();
+        let dir = look.dir.clone().filter(|_| matches!(cache.reach, Reach::Ok | Reach::New));
+        let name = cache.name.clone();
+        // Files may be on another machine, and block.
+        let local = tokio::task::spawn_blocking(move || {
+            let keys = files.iter().map(|file| key_file(file)).collect();
+            (keys, dir.map_or(Write::Unknown, |dir| dir_write_access(&dir, &name)))
+        });
+        (cache.key_files, cache.write) = local.await.unwrap_or_default();
+        if look.dir.is_none() && cache.reach == Reach::Ok {
+            cache.write = http_write_access(&config, context).await;
+        }
     }
     if cache.pull && cache.reach == Reach::Ok {
-        cache.signed = signed(&config, &look, common).await;
+        match signed(&config, &look, common).await {
+            Ok(signed) => cache.signed = signed,
+            Err(trouble) => cache.reach = Reach::Unusable(trouble),
+        }
     }
     cache
 }
@@ -234,32 +242,27 @@ fn is_unused(dir: &Path) -> bool {
     }
 }
 
-/// Asks a cache for a few paths that it may have, to see who signed them.
-async fn signed(config: &CacheConfig, look: &Look, common: &Common) -> Signed {
+/// Opens a cache as a run does, and asks it for a few paths that it may have, to see who signed them.
+async fn signed(config: &CacheConfig, look: &Look, common: &Common) -> Result<Signed, Trouble> {
     let paths = if look.sample.is_empty() { &common.sample } else { &look.sample };
-    if paths.is_empty() {
-        return Signed::Unknown;
-    }
     let read_only = CacheConfig { push: false, secret_key_file: None, ..config.clone() };
-    let Ok(cache) = crate::store::cache::Cache::open(CacheId(0), read_only, &common.context).await else {
-        return Signed::Unknown;
-    };
+    let cache = crate::store::cache::Cache::open(CacheId(0), read_only, &common.context).await.map_err(trouble)?;
     let answers = cache.ask(paths).await;
     if answers.iter().any(|answer| matches!(answer, Answer::Present(_))) {
-        return Signed::Trusted;
+        return Ok(Signed::Trusted);
     }
     let untrusted = answers.iter().find_map(|answer| match answer {
         Answer::Untrusted(info) => Some(info),
         _ => None,
     });
-    match untrusted {
+    Ok(match untrusted {
         None => Signed::Unknown,
         Some(info) => {
             let mut keys: Vec<String> = info.signatures().iter().map(|signature| signature.key_name.clone()).collect();
             keys.dedup();
             Signed::Untrusted { example: info.store_path().name().to_owned(), keys }
         }
-    }
+    })
 }
 
 /// Whether a server takes what is pushed to it. To be filled in by who knows how to push over HTTP; until then nobody

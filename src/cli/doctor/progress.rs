@@ -61,6 +61,7 @@ impl Progress {
 
     fn draw(&self, session: &Session) {
         let mut names = self.0.borrow().clone();
+        names.sort_unstable();
         names.dedup();
         let elapsed = number::duration(session.clock.now().seconds());
         let line = Line::from(format!("looking at {}  {elapsed}", names.join(", "))).fit(session.width());

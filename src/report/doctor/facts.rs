@@ -89,7 +89,7 @@ pub struct Nix {
     pub require_sigs: bool,
     /// Builds at once on this machine, drover's own settings counted in; `None`: as many as there are processors.
     pub max_jobs: Option<u64>,
-    /// What says so: `max-jobs`, `--max-jobs`.
+    /// What says so: Nix's `max-jobs`, or `DROVER_MAX_JOBS`.
     pub max_jobs_by: String,
     /// Builders of the `builders` setting and the files that it names.
     pub builders: usize,

@@ -101,11 +101,10 @@ pub(super) fn builders(facts: &Facts, sheet: &mut Sheet) {
     if nix.max_jobs == Some(0) {
         let message =
             format!("{} is 0: this machine builds nothing, and drover uses no other builder", nix.max_jobs_by);
-        let fix = match nix.max_jobs_by.as_str() {
-            "max-jobs" => "drover run --max-jobs auto".to_owned(),
-            other => format!("{} auto", other.trim_end_matches("=0")),
+        let fix = match nix.max_jobs_by.strip_prefix("DROVER_") {
+            Some(_) => format!("unset {}", nix.max_jobs_by),
+            None => "drover run --max-jobs auto".to_owned(),
         };
-        let fix = if nix.max_jobs_by.starts_with("DROVER_") { format!("unset {}", nix.max_jobs_by) } else { fix };
         sheet.error("builders", message, "what no cache has cannot be built", fix);
     }
     if nix.builders > 0 {

@@ -97,13 +97,14 @@ pub async fn look(
     };
     match location.place {
         Place::File(dir) => {
-            look.info = match FileCache::open(&dir, &look.shown, store_dir, false) {
-                Ok((_, info)) => Ok(info),
-                Err(CacheError::NotACache { .. }) => Err(Trouble::NotACache),
-                Err(error) => Err(Trouble::Broken(chain(&error))),
-            };
-            look.sample = sample(&dir, store_dir);
-            look.dir = Some(dir);
+            look.dir = Some(dir.clone());
+            let (shown, store_dir) = (look.shown.clone(), store_dir.clone());
+            // A directory may be on another machine, and block.
+            let read = tokio::task::spawn_blocking(move || read(&dir, &shown, &store_dir)).await;
+            match read {
+                Ok((info, sample)) => (look.info, look.sample) = (info, sample),
+                Err(error) => look.info = Err(Trouble::Broken(error.to_string())),
+            }
         }
         Place::Http(base, login) => {
             let host = base.host_str().unwrap_or_default().to_owned();
@@ -204,6 +205,16 @@ fn broken(error: reqwest::Error) -> Trouble {
     } else {
         Trouble::Broken(text.to_owned())
     }
+}
+
+/// What a directory says about itself, and some paths of it.
+fn read(dir: &Path, shown: &str, store_dir: &StoreDir) -> (Result<CacheInfo, Trouble>, Vec<StorePath>) {
+    let info = match FileCache::open(dir, shown, store_dir, false) {
+        Ok((_, info)) => Ok(info),
+        Err(CacheError::NotACache { .. }) => Err(Trouble::NotACache),
+        Err(error) => Err(Trouble::Broken(chain(&error))),
+    };
+    (info, sample(dir, store_dir))
 }
 
 /// Paths of the first records that a directory lists.
