@@ -172,7 +172,14 @@ fn of_store(error: StoreError) -> Trouble {
         }
         _ => None,
     };
-    let said = trouble(error);
+    let said = match error {
+        // Without the options that it would have been given.
+        StoreError::NoNix { program } => {
+            let program = program.split(' ').next().unwrap_or_default().to_owned();
+            trouble(StoreError::NoNix { program })
+        }
+        error => trouble(error),
+    };
     // Where this user may not write, a daemon can.
     let forbidden = said.fix.strip_prefix("this user cannot write there: ").map(|fix| format!("sudo {fix}"));
     let fix = forbidden.or(fix);

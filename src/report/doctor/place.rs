@@ -103,7 +103,7 @@ pub(super) fn git(facts: &Facts, sheet: &mut Sheet) {
         sheet.warning("git", "git does not know flake.lock", why, format!("git -C {dir} add flake.lock"));
     }
     if git.shallow {
-        let why = "there is no base to compare with, and Nix fetches such a flake only as shallow";
+        let why = "there is no base to compare with, and the flake has no revCount";
         sheet.warning("git", "the clone is shallow", why, format!("git -C {dir} fetch --unshallow"));
     }
     if git.changed > 0 && git.has_commit {
