@@ -55,6 +55,11 @@ pub(super) enum Command {
         drover report 01KAJX3M --format json"
     )]
     Report(ReportArgs),
+    /// Find everything that is wrong with this environment, and what mends it
+    #[command(after_help = "Examples:\n  drover doctor                  of the flake here\n  \
+        drover doctor --push-to acme   also whether pushing there would work\n  \
+        drover doctor --show-config    every setting in force, and who said it")]
+    Doctor(DoctorArgs),
     /// Explain a command; `drover help aliases` lists the flags of other tools that are taken too
     #[command(hide = true)]
     Help(HelpArgs),
@@ -280,6 +285,25 @@ pub(super) struct ReportArgs {
     pub(super) json: bool,
 }
 
+/// `drover doctor`.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// The flake to look at [default: the one here]
+    #[arg(value_name = "FLAKE")]
+    pub(super) flake: Option<String>,
+    /// Show every setting in force with its value and where it comes from, instead
+    #[arg(long)]
+    pub(super) show_config: bool,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Set an option of Nix
+    #[arg(long, num_args = 2, value_names = ["NAME", "VALUE"])]
+    pub(super) option: Vec<String>,
+    #[command(flatten)]
+    pub(super) push: PushArgs,
+}
+
 /// The formats of a report; the help of the flag says what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -350,6 +374,23 @@ impl PlanArgs {
     /// As settings' words.
     pub(super) fn words(self, place: &Place) -> Words {
         Words { max_jobs: self.max_jobs, ..shared(place, self.select, self.flake, self.push, self.output) }
+    }
+}
+
+impl DoctorArgs {
+    /// As settings' words.
+    pub(super) fn words(self, place: &Place) -> Words {
+        Words {
+            what: self.flake.into_iter().collect(),
+            option: pairs(&self.option),
+            push_to: self.push.push_to,
+            no_push: self.push.no_push,
+            offline: self.push.offline,
+            store: place.store.clone(),
+            state_dir: place.state_dir.clone(),
+            json: self.json,
+            ..Words::default()
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Words in, [`Settings`](crate::config::Settings) out: one file a command. Only here is anything printed on stdout.
 
 mod args;
+mod doctor;
 mod home;
 mod log;
 mod report;
@@ -81,6 +82,7 @@ fn dispatch(session: &Session, cli: Cli) -> Result<u8> {
         Some(Command::Run(args)) => run::run(session, *args, &cli.place),
         Some(Command::Plan(args)) => run::plan(session, *args, &cli.place),
         Some(Command::Log(args)) => log::log(session, &args, &cli.place),
+        Some(Command::Doctor(args)) => doctor::doctor(session, args, &cli.place),
         Some(Command::Report(args)) => report::report(session, &args, &cli.place),
         Some(Command::Help(args)) => help(args.topic.as_deref()),
     }

@@ -109,19 +109,22 @@ fn tell(output: &crate::config::OutputSettings, finished: Finished) -> Result<u8
 
 /// Where `drover.toml` is: beside the flake that is asked for, if that is a directory here, else where Nix would look
 /// for the flake.
-fn config_dir(what: &[String]) -> PathBuf {
-    let named = what.first().map(|word| {
-        let reference = word.split('#').next().unwrap_or(word);
-        let (place, parameters) = reference.split_once('?').unwrap_or((reference, ""));
-        let path = ["git+file://", "path:"].iter().find_map(|scheme| place.strip_prefix(scheme)).unwrap_or(place);
-        let below = parameters.split('&').find_map(|parameter| parameter.strip_prefix("dir=")).unwrap_or_default();
-        Path::new(path).join(below)
-    });
+pub(super) fn config_dir(what: &[String]) -> PathBuf {
+    let named = what.first().map(|word| named_dir(word));
     named.filter(|dir| dir.join("flake.nix").exists()).unwrap_or_else(|| {
         let here = std::path::absolute(".").unwrap_or_default();
         let found = here.ancestors().find(|dir| dir.join("flake.nix").exists()).map(Path::to_owned);
         found.unwrap_or(here)
     })
+}
+
+/// The directory that a flake reference names, if it is one of this machine.
+pub(super) fn named_dir(word: &str) -> PathBuf {
+    let reference = word.split('#').next().unwrap_or(word);
+    let (place, parameters) = reference.split_once('?').unwrap_or((reference, ""));
+    let path = ["git+file://", "path:"].iter().find_map(|scheme| place.strip_prefix(scheme)).unwrap_or(place);
+    let below = parameters.split('&').find_map(|parameter| parameter.strip_prefix("dir=")).unwrap_or_default();
+    Path::new(path).join(below)
 }
 
 /// The attrs that failed in the last run.

@@ -23,6 +23,9 @@ pub struct File {
     pub build: BuildTable,
     /// `[cache.NAME]`.
     pub cache: BTreeMap<String, CacheTable>,
+    /// The line of each key, from 1: `build.retries` → 7.
+    #[serde(skip)]
+    pub lines: BTreeMap<String, usize>,
 }
 
 /// `[attrs]`.
@@ -175,7 +178,8 @@ impl File {
 
     /// Reads this text; `path` is only named in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
-        toml::from_str(text).map_err(|error| {
+        let read = toml::from_str(text).map(|file| Self { lines: lines(text), ..file });
+        read.map_err(|error| {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
             let before = text.get(..at).unwrap_or_default();
             let line = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
@@ -189,6 +193,25 @@ impl File {
             }
         })
     }
+}
+
+/// The line of each key of a text that can be read.
+fn lines(text: &str) -> BTreeMap<String, usize> {
+    fn note(table: &toml::de::DeTable<'_>, before: &str, text: &str, lines: &mut BTreeMap<String, usize>) {
+        for (key, value) in table {
+            let name = format!("{before}{}", key.get_ref());
+            let line = text.get(..key.span().start).unwrap_or_default().matches('\n').count() + 1;
+            if let toml::de::DeValue::Table(inner) = value.get_ref() {
+                note(inner, &format!("{name}."), text, lines);
+            }
+            lines.insert(name, line);
+        }
+    }
+    let mut found = BTreeMap::new();
+    if let Ok(table) = toml::de::DeTable::parse(text) {
+        note(table.get_ref(), "", text, &mut found);
+    }
+    found
 }
 
 /// How every key is written.
@@ -267,6 +290,7 @@ mod tests {
         assert_eq!(file.attrs.exclude, ["*.installer"]);
         assert_eq!(file.cache["acme"].push, PushTable::Optional);
         assert_eq!(file.build.retries, Some(1));
+        assert_eq!((file.lines["cache.acme.push"], file.lines["build.retries"]), (5, 7));
     }
 
     #[test]

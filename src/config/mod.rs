@@ -6,6 +6,7 @@
 mod env;
 mod file;
 mod settings;
+mod shown;
 mod terminal;
 
 pub use env::{DROVER_LOG, Env};
@@ -14,4 +15,5 @@ pub(crate) use settings::nearest;
 pub use settings::{
     AttrSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PushWhen, Settings, Words,
 };
+pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

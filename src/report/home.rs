@@ -176,7 +176,7 @@ fn next(facts: &Facts, width: usize) -> Vec<Line> {
     let mut rows: Vec<(String, &str)> = Vec::new();
     // Builders are what Nix says: without any, there is no Nix to work with.
     if facts.builders.is_empty() && !facts.troubles.is_empty() {
-        rows.push(("drover".to_owned(), "again, once that is mended"));
+        rows.push(("drover doctor".to_owned(), "everything that is wrong here, and what mends it"));
     } else if facts.flake.is_none() {
         rows.push(("drover plan FLAKE".to_owned(), "what would be built of a flake elsewhere"));
     } else {
@@ -188,6 +188,9 @@ fn next(facts: &Facts, width: usize) -> Vec<Line> {
             rows.push((format!("drover run {example}"), "build one host"));
         }
         rows.push(("drover run".to_owned(), "build everything"));
+    }
+    if !rows.iter().any(|(command, _)| command == "drover doctor") {
+        rows.push(("drover doctor".to_owned(), "check nix, builders, caches, keys"));
     }
     match &facts.last {
         Some(last) => rows.push((format!("drover report {}", last.run), "what the last run did")),

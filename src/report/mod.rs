@@ -2,10 +2,11 @@
 //!
 //! Owns every text that people read about a finished or planned run, and the `--json` document. Does not own the
 //! view of a run while it happens (`ui`) nor where records are kept (`record`). [`summary::Summary`] is the one fold;
-//! all else is a pure function of it.
+//! all else is a pure function of it, but for the screens that are about no run: [`home`], [`doctor`], [`settings`].
 
 pub mod account;
 pub mod closing;
+pub mod doctor;
 pub mod estimate;
 pub mod failure;
 pub mod history;
@@ -16,6 +17,7 @@ pub mod list;
 pub mod number;
 pub mod plan;
 pub mod pushed;
+pub mod settings;
 pub mod summary;
 pub mod text;
 pub mod time;

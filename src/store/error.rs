@@ -117,9 +117,9 @@ impl StoreError {
                 } else if matches!(**error, DaemonError::Protocol { .. }) {
                     "is that a Nix daemon? A login shell that prints something also spoils the protocol"
                 } else if own {
-                    "nix store info    shows whether Nix itself can use it"
+                    "drover doctor    looks for what is wrong"
                 } else {
-                    return Some(format!("nix store info --store {uri}    shows whether Nix itself can use it"));
+                    return Some(format!("drover doctor --store {uri}    looks for what is wrong"));
                 }
             }
             Self::NoDrv(_) => "evaluate again: it was collected as garbage, or evaluated into another store",

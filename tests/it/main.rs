@@ -10,6 +10,7 @@ mod cli;
 mod daemon_fake;
 mod daemon_golden;
 mod daemon_real;
+mod doctor;
 mod eval;
 mod eval_flake;
 mod eval_record;

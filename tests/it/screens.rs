@@ -8,14 +8,14 @@ use drover::event::{Event, Fact, Moment, Pushed, Stage, Status};
 use drover::id::Kind;
 use drover::report::summary::Summary;
 use drover::report::text::{Line, Style, render};
-use drover::report::{closing, home, list, plan, time};
+use drover::report::{closing, doctor, home, list, plan, time};
 use drover::ui::model::Model;
 use drover::ui::{Mode, Settings, Ui, live};
 
 use crate::support::story::{self, Story, Twist, fleet};
 
 /// Labels of lines that are there to be copied and therefore never cut.
-const TYPED: [&str; 9] = ["repeat", "log", "again", "at", "go on", "hint:", "drover", "nix", "ssh"];
+const TYPED: [&str; 10] = ["fix:", "repeat", "log", "again", "at", "go on", "hint:", "drover", "nix", "ssh"];
 
 fn settings(mode: Mode) -> Settings {
     Settings {
@@ -168,6 +168,87 @@ fn home_says_where_you_are_and_what_is_next() {
         show(&home::screen(&nothing, 100), 100)
     );
     snap("home", &text);
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_what_mends_it() {
+    use doctor::{
+        Cache, Checked, Disk, Down, Facts, Flake, Git, KeyFile, KeyFileState, Netrc, Nix, Reach, Signed, StateDir,
+        Store,
+    };
+    let nix = Nix {
+        version: "2.34.8".into(),
+        features: vec!["nix-command".into(), "flakes".into()],
+        sandbox: true,
+        substitute: true,
+        require_sigs: true,
+        max_jobs: Some(8),
+        ..Nix::default()
+    };
+    let cache = |name: &str, reach| Cache {
+        name: name.into(),
+        url: format!("https://{name}"),
+        host: Some(name.into()),
+        pull: true,
+        millis: 31,
+        signed: if reach == Reach::Ok { Signed::Trusted } else { Signed::Unknown },
+        reach,
+        ..Cache::default()
+    };
+    let key = KeyFile { file: "/run/keys/acme".into(), world_readable: false, state: KeyFileState::Missing };
+    let netrc = Netrc { file: "/etc/nix/netrc".into(), ..Netrc::default() };
+    let disk = Disk {
+        uses: vec!["the store", "records"],
+        dir: "/nix/store".into(),
+        free: 3 << 30,
+        total: 250 << 30,
+        inodes_free: Some(9_000_000),
+    };
+    let fine = Facts {
+        nix: Checked::Found(nix),
+        store: Checked::Found(Store {
+            uri: "daemon".into(),
+            dir: "/nix/store".into(),
+            daemon: true,
+            ..Store::default()
+        }),
+        nix_conf: "/etc/nix/nix.conf".into(),
+        netrc,
+        linux: true,
+        flake: Some(Flake {
+            dir: "/home/me/infra".into(),
+            exists: true,
+            locked: true,
+            inputs: Checked::Found(vec!["nixpkgs".into()]),
+        }),
+        git: Checked::Found(Git {
+            flake_tracked: true,
+            lock_tracked: true,
+            changed: 2,
+            has_commit: true,
+            ..Git::default()
+        }),
+        caches: vec![Cache { skew: Some(1), ..cache("c.acme.net", Reach::Ok) }],
+        keys: vec![doctor::PublicKey { key: "c.acme.net-1:AAAA".into(), table: None, bad: None }],
+        disks: vec![Disk { free: 71 << 30, ..disk.clone() }],
+        state: StateDir { dir: Some("/home/me/.local/state/drover".into()), problem: None },
+        ..Facts::default()
+    };
+    let mut ill = fine.clone();
+    ill.caches.push(cache("big.acme.net", Reach::Down(Down::Refused)));
+    ill.caches.push(Cache {
+        table: Some("acme".into()),
+        push: true,
+        key_files: vec![key],
+        ..cache("push.acme.net", Reach::Denied(401))
+    });
+    ill.disks = vec![disk];
+    let text = format!(
+        "{}\n== nothing wrong\n{}",
+        both(|width| show(&doctor::screen(&doctor::examine(&ill), width), width)),
+        show(&doctor::screen(&doctor::examine(&fine), 100), 100)
+    );
+    snap("doctor", &text);
 }
 
 #[test]

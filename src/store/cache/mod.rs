@@ -11,6 +11,7 @@ pub mod info;
 pub mod keys;
 mod location;
 mod nar;
+pub mod look;
 mod netrc;
 mod retry;
 mod sink;

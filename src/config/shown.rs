@@ -1,0 +1,197 @@
+//! Settings as people look at them: each with its value and where it was said. Shows no secret: of URLs neither login
+//! nor token, of key files only the path.
+
+use super::env::{DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO, DROVER_STATE_DIR};
+use super::settings::{CacheSettings, Origin, PushWhen, Settings, Words};
+use super::{Env, File};
+use crate::id::Kind;
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its name: the key of `drover.toml` where there is one, else the flag.
+    pub name: String,
+    /// Its values; most settings have one. Empty: none.
+    pub values: Vec<String>,
+    /// Where it was said: `--store`, `DROVER_MAX_JOBS`, `drover.toml:7`, `default`.
+    pub origin: String,
+    /// Nobody said, so this setting of Nix decides.
+    pub nix: Option<&'static str>,
+}
+
+/// Looks up who said what.
+struct Book<'a> {
+    env: &'a Env,
+    file: &'a File,
+    rows: Vec<Shown>,
+}
+
+/// Who may have said a setting, the weightiest first.
+#[derive(Default)]
+struct Sayers {
+    /// The flag, if it was given.
+    flag: Option<&'static str>,
+    /// A variable that may say it.
+    var: Option<&'static str>,
+    /// The setting of Nix that decides where nobody says it.
+    nix: Option<&'static str>,
+}
+
+/// All settings in force. `words` are those that the settings were made of.
+#[must_use]
+pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<Shown> {
+    let mut book = Book { env, file, rows: Vec::new() };
+    let flag = |given: bool, name: &'static str| given.then_some(name);
+    let plain = Sayers::default;
+    book.row(
+        "store",
+        settings.store.as_deref().map(public_url),
+        Sayers { flag: flag(words.store.is_some(), "--store"), nix: Some("store"), ..plain() },
+    );
+    let state = Sayers { flag: flag(words.state_dir.is_some(), "--state-dir"), var: Some(DROVER_STATE_DIR), nix: None };
+    book.row("state-dir", [settings.output.state_dir.display().to_string()], state);
+    book.row(
+        "offline",
+        [settings.offline.to_string()],
+        Sayers { flag: flag(settings.offline, "--offline"), ..plain() },
+    );
+    let attrs = &settings.attrs;
+    let kinds = attrs.kinds.clone().unwrap_or_else(|| Kind::DEFAULT.to_vec());
+    book.row("attrs.kinds", kinds.iter().map(|kind| kind.output().to_owned()), plain());
+    book.row("attrs.only", attrs.only.clone(), plain());
+    book.row("attrs.exclude", attrs.exclude.clone(), plain());
+    let systems = attrs.systems.clone().map(|list| list.into_iter().map(|system| system.0).collect::<Vec<_>>());
+    book.row("attrs.systems", systems.unwrap_or_else(|| vec!["what some builder can build".to_owned()]), plain());
+    let workers = settings.eval.workers.map_or_else(|| "by the size of the flake".to_owned(), |n| n.to_string());
+    book.row("eval.workers", [workers], Sayers { var: Some(DROVER_EVAL_WORKERS), ..plain() });
+    for (name, value) in &settings.eval.options {
+        let value = if secret(name) { "(not shown)".to_owned() } else { public_url(value) };
+        book.row(&format!("option {name}"), [value], Sayers { flag: Some("--option"), ..plain() });
+    }
+    let build = &settings.build;
+    let jobs = Sayers {
+        flag: flag(words.max_jobs.is_some(), "--max-jobs"),
+        var: Some(DROVER_MAX_JOBS),
+        nix: Some("max-jobs"),
+    };
+    book.row("build.max-jobs", build.max_jobs.map(|n| n.to_string()), jobs);
+    book.row("build.retries", [build.retries.to_string()], plain());
+    let seconds = |time: Option<std::time::Duration>| time.map(|time| format!("{} s", time.as_secs()));
+    book.row("build.timeout", seconds(build.timeout), Sayers { nix: Some("timeout"), ..plain() });
+    let silent = Sayers { nix: Some("max-silent-time"), ..plain() };
+    book.row("build.max-silent-time", seconds(build.max_silent_time), silent);
+    book.row("build.max-log-size", [format!("{} bytes", build.max_log_size)], plain());
+    for cache in &settings.caches {
+        book.cache(cache);
+    }
+    book.rows
+}
+
+impl Book<'_> {
+    fn row(&mut self, name: &str, values: impl IntoIterator<Item = String>, sayers: Sayers) {
+        let values: Vec<String> = values.into_iter().collect();
+        let var = sayers.var.filter(|var| self.env.get(var).is_some());
+        let line = self.file.lines.get(name).map(|line| format!("drover.toml:{line}"));
+        let said = sayers.flag.or(var).map(str::to_owned).or(line);
+        let nix = sayers.nix.filter(|_| values.is_empty());
+        let origin = said.unwrap_or_else(|| "default".to_owned());
+        self.rows.push(Shown { name: name.to_owned(), values, origin, nix });
+    }
+
+    fn cache(&mut self, cache: &CacheSettings) {
+        let push = match cache.push {
+            PushWhen::No => "false",
+            PushWhen::Yes => "true",
+            PushWhen::Optional => "optional",
+        };
+        let over = || Sayers {
+            flag: (cache.origin == Origin::Flag).then_some("--push-to"),
+            var: (cache.origin == Origin::Env).then_some(DROVER_PUSH_TO),
+            nix: None,
+        };
+        let Some(name) = &cache.name else {
+            return self.row("push-to", [public_url(&cache.url)], over());
+        };
+        let key = |key: &str| format!("cache.{name}.{key}");
+        self.row(&key("url"), [public_url(&cache.url)], Sayers::default());
+        self.row(&key("push"), [push.to_owned()], over());
+        let secret = cache.secret_key.as_ref().map(|file| file.display().to_string());
+        self.row(&key("secret-key"), secret, Sayers::default());
+        self.row(&key("public-keys"), cache.public_keys.clone(), Sayers::default());
+        self.row(&key("priority"), cache.priority.map(|n| n.to_string()), Sayers::default());
+    }
+}
+
+/// Whether a setting of this name holds a secret itself, not only the path of one.
+fn secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["token", "password", "credential"].iter().any(|word| name.contains(word)) && !name.ends_with("-file")
+}
+
+/// A URL, or several, as they may be shown: without login, and without parameters that hold secrets. Other texts stay.
+#[must_use]
+pub fn public_url(text: &str) -> String {
+    text.split(' ').map(one_url).collect::<Vec<_>>().join(" ")
+}
+
+fn one_url(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
+    let end = place.find('/').unwrap_or(place.len());
+    let place = match place[..end].rfind('@') {
+        // Users of ssh are no secret.
+        Some(at) if scheme.starts_with("ssh") && !place[..at].contains(':') => place,
+        Some(at) => &place[at + 1..],
+        None => place,
+    };
+    let parameters = query.unwrap_or_default().split('&').filter(|pair| !secret(pair.split('=').next().unwrap_or("")));
+    let query = parameters.filter(|pair| !pair.is_empty()).collect::<Vec<_>>().join("&");
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("{scheme}://{place}{mark}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn each_setting_says_where_it_comes_from() {
+        let file =
+            "[build]\nretries = 7\n\n[cache.acme]\nurl = 'https://me:hunter2@c.example?token=hunter2&priority=1'\n";
+        let file = File::parse(file, Path::new("drover.toml")).unwrap();
+        let env = Env::of([("HOME", "/home/me"), ("DROVER_MAX_JOBS", "3"), ("DROVER_PUSH_TO", "acme")]);
+        let words = Words {
+            store: Some("/tmp/s".into()),
+            option: vec![("access-tokens".into(), "github.com=hunter2".into())],
+            ..Words::default()
+        };
+        let settings = Settings::resolve(words.clone(), &env, file.clone()).unwrap();
+        let rows = shown(&words, &env, &file, &settings);
+        let row = |name: &str| {
+            let row = rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no {name}"));
+            (row.values.join(" "), row.origin.as_str())
+        };
+        assert_eq!(row("store"), ("/tmp/s".into(), "--store"));
+        assert_eq!(row("build.retries"), ("7".into(), "drover.toml:2"));
+        assert_eq!(row("build.max-jobs"), ("3".into(), "DROVER_MAX_JOBS"));
+        assert_eq!(row("cache.acme.url"), ("https://c.example?priority=1".into(), "drover.toml:5"));
+        assert_eq!(row("cache.acme.push"), ("true".into(), "DROVER_PUSH_TO"));
+        assert_eq!(row("build.timeout"), (String::new(), "default"));
+        assert!(!format!("{rows:?}").contains("hunter2"), "{rows:?}");
+    }
+
+    #[test]
+    fn logins_and_tokens_leave_urls() {
+        for (text, expected) in [
+            ("https://u:p@h/a?x=1", "https://h/a?x=1"),
+            ("ssh-ng://ci@big1", "ssh-ng://ci@big1"),
+            ("ssh-ng://ci:pw@big1", "ssh-ng://big1"),
+            ("https://a@b/p@q file:///c?secret-key=/k", "https://b/p@q file:///c?secret-key=/k"),
+            ("https://h?auth-token=t&a=b", "https://h?a=b"),
+            ("auto", "auto"),
+        ] {
+            assert_eq!(public_url(text), expected);
+        }
+    }
+}
