@@ -1,0 +1,77 @@
+//! What has to be done for the roots of a package set, worked out from its shape alone. Nothing is in the store.
+
+use std::collections::BTreeSet;
+
+use super::cache::Cache;
+use super::{OutputId, PackageSet};
+
+/// What has to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Todo {
+    /// Drvs to build.
+    pub build: BTreeSet<usize>,
+    /// Outputs to fetch.
+    pub fetch: BTreeSet<OutputId>,
+}
+
+/// What `nix build --dry-run` says. It looks at what each user wants of a drv by itself, and takes the cache's word: a
+/// reference that is not there is "unknown" and a signature is nothing to look for.
+pub fn of_nix(set: &PackageSet, cache: &Cache, roots: impl IntoIterator<Item = usize>) -> Todo {
+    let mut todo = Todo::default();
+    let mut open: Vec<(usize, Vec<OutputId>)> = roots.into_iter().map(|drv| (drv, set.installed(drv))).collect();
+    let mut seen = BTreeSet::new();
+    while let Some((drv, wanted)) = open.pop() {
+        if !seen.insert((drv, wanted.clone())) {
+            continue;
+        }
+        let present = wanted.iter().all(|id| cache.records.contains_key(id));
+        if present && set.shape.nodes[drv].substitutes() {
+            todo.fetch.extend(cache.closure(wanted).into_iter().filter(|id| cache.records.contains_key(id)));
+        } else if todo.build.insert(drv) {
+            let inputs = set.shape.nodes[drv].inputs.iter();
+            open.extend(
+                inputs.map(|(input, names)| (*input, names.iter().map(|name| set.output(*input, name)).collect())),
+            );
+        }
+    }
+    todo
+}
+
+/// What drover plans, results left where they are. A drv is built as soon as any output that anybody wants of it
+/// cannot be had, and an output can be had if it and all that it refers to are there and signed.
+pub fn of_drover(set: &PackageSet, cache: &Cache, roots: impl IntoIterator<Item = usize>) -> Todo {
+    let had = can_be_had(cache);
+    let results: BTreeSet<OutputId> = roots.into_iter().flat_map(|drv| set.installed(drv)).collect();
+    let mut wanted = results.clone();
+    let mut used = BTreeSet::new();
+    let mut todo = Todo::default();
+    // Users come after what they need: when a drv is looked at, all that is wanted of it is known.
+    for drv in (0..set.drvs.len()).rev() {
+        let outputs = (0..set.drvs[drv].outputs.len()).map(|output| OutputId { drv, output });
+        let wanted_here: Vec<OutputId> = outputs.filter(|id| wanted.contains(id)).collect();
+        let present = set.shape.nodes[drv].substitutes() && wanted_here.iter().all(|id| had.contains(id));
+        if !wanted_here.is_empty() && !present {
+            todo.build.insert(drv);
+            for need in set.needs(drv) {
+                wanted.insert(need);
+                used.insert(need);
+            }
+        }
+    }
+    let fetched = used.into_iter().filter(|id| !todo.build.contains(&id.drv));
+    todo.fetch = cache.closure(fetched);
+    todo
+}
+
+/// The outputs that a store would take, with all that they refer to.
+pub fn can_be_had(cache: &Cache) -> BTreeSet<OutputId> {
+    let mut had: BTreeSet<OutputId> = cache.records.iter().filter(|(_, r)| r.signed).map(|(id, _)| *id).collect();
+    loop {
+        let before = had.len();
+        let complete = |id: &OutputId| cache.records[id].references.iter().all(|reference| had.contains(reference));
+        had = had.iter().copied().filter(complete).collect();
+        if had.len() == before {
+            return had;
+        }
+    }
+}
