@@ -54,10 +54,19 @@ impl Cache {
 
     /// All that these refer to, themselves included.
     pub fn closure(&self, roots: impl IntoIterator<Item = OutputId>) -> BTreeSet<OutputId> {
+        self.closure_without(roots, &BTreeSet::new())
+    }
+
+    /// The same, going round these.
+    pub fn closure_without(
+        &self,
+        roots: impl IntoIterator<Item = OutputId>,
+        round: &BTreeSet<OutputId>,
+    ) -> BTreeSet<OutputId> {
         let mut open: Vec<OutputId> = roots.into_iter().collect();
         let mut closure = BTreeSet::new();
         while let Some(id) = open.pop() {
-            if closure.insert(id) {
+            if !round.contains(&id) && closure.insert(id) {
                 open.extend(self.records.get(&id).map_or(&[][..], |record| &record.references));
             }
         }

@@ -12,6 +12,11 @@ pub struct Todo {
     pub build: BTreeSet<usize>,
     /// Outputs to fetch.
     pub fetch: BTreeSet<OutputId>,
+    /// Outputs of drvs that are built anyway for another output, with what only they refer to: these may come from the
+    /// cache or from the build.
+    pub either: BTreeSet<OutputId>,
+    /// Outputs of which a cache has to be asked; [`of_nix`] does not say.
+    pub asked: BTreeSet<OutputId>,
 }
 
 /// What `nix build --dry-run` says. It looks at what each user wants of a drv by itself, and takes the cache's word: a
@@ -58,8 +63,11 @@ pub fn of_drover(set: &PackageSet, cache: &Cache, roots: impl IntoIterator<Item 
             }
         }
     }
-    let fetched = used.into_iter().filter(|id| !todo.build.contains(&id.drv));
-    todo.fetch = cache.closure(fetched);
+    let built: BTreeSet<OutputId> = set.outputs().filter(|id| todo.build.contains(&id.drv)).collect();
+    todo.fetch = cache.closure_without(used.difference(&built).copied(), &built);
+    let at_most = cache.closure(used.into_iter().filter(|id| cache.records.contains_key(id)));
+    todo.either = at_most.difference(&todo.fetch).copied().collect();
+    todo.asked = cache.closure(wanted.into_iter().filter(|id| set.shape.nodes[id.drv].substitutes()));
     todo
 }
 
