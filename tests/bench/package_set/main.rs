@@ -24,12 +24,12 @@ const MISSING: usize = 1514;
 fn main() {
     #[expect(clippy::disallowed_methods, reason = "the words of a benchmark's own command line")]
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let rounds = words.get(1).map_or(5, |rounds| rounds.parse().unwrap());
+    let rounds = || words.get(1).map_or(5, |rounds| rounds.parse().unwrap());
     match words.first().map(String::as_str) {
-        Some("graph") => graph::measure(rounds),
+        Some("graph") => graph::measure(rounds()),
         // In a process of its own, so that no memory was used before.
         Some("load") => graph::load(&words[1]),
-        Some("diff") => diff::measure(rounds),
+        Some("diff") => diff::measure(rounds()),
         _ => println!("cargo bench --bench package_set -- graph|diff [ROUNDS]"),
     }
 }
