@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::fake_cache::FakeCache;
 use super::nix::{self, Lab};
+use super::package_set::PackageSet;
 use super::package_set::cache::{self, Cache};
-use super::package_set::{PackageSet, oracle};
+use super::package_set::oracle::{self, Todo};
 
 /// Where it is measured.
 struct Place {
@@ -20,6 +21,8 @@ struct Place {
     cache: FakeCache,
     /// How many drvs are to be built, and how many questions that takes.
     expected: (usize, usize),
+    /// How many drvs to build need one another in a row: whoever asks level by level waits so often.
+    depth: usize,
 }
 
 /// One measurement.
@@ -34,9 +37,10 @@ struct Time {
 pub(crate) fn measure(rounds: usize) {
     let place = Place::new();
     println!(
-        "{} roots, {} drvs to build; {} requests would do",
+        "{} roots, {} drvs to build, {} one after the other; {} requests would do",
         place.set.shape.roots.len(),
         place.expected.0,
+        place.depth,
         place.expected.1
     );
     for (millis, bar) in [(0, 0.6), (30, 1.5)] {
@@ -78,6 +82,7 @@ impl Place {
         had.write(&set, &lab.path("cache.d"), &key);
         let todo = oracle::of_drover(&set, &had, set.shape.roots.values().copied());
         let expected = (todo.build.len(), todo.asked.len());
+        let depth = depth(&set, &todo);
         let cache = serve(&lab);
         lab.configure(&format!("substituters = {}\ntrusted-public-keys = {}", cache.url, key.public_text()));
         lab.write("flake/flake.nix", &set.flake());
@@ -89,7 +94,7 @@ impl Place {
             let mut git = lab.program("git");
             assert!(git.args(args).current_dir(lab.work().join("flake")).status().unwrap().success());
         }
-        Self { set, lab, cache, expected }
+        Self { set, lab, cache, expected, depth }
     }
 
     /// Forgets what caches said and how the flake was evaluated.
@@ -137,6 +142,15 @@ impl Place {
         assert!(output.status.success(), "{}", text(&output.stderr));
         (wall, self.cache.all_requests() - before, text(&output.stdout), text(&output.stderr))
     }
+}
+
+fn depth(set: &PackageSet, todo: &Todo) -> usize {
+    let mut depths = vec![0; set.drvs.len()];
+    for &drv in &todo.build {
+        let below = set.shape.nodes[drv].inputs.iter().map(|(input, _)| depths[*input]).max();
+        depths[drv] = 1 + below.unwrap_or(0);
+    }
+    depths.into_iter().max().unwrap_or(0)
 }
 
 /// Serves the cache from a thread of its own for as long as this process lives.
