@@ -250,7 +250,7 @@ fn a_real_package_set_is_planned_like_nix_does() {
     match Shape::real() {
         Some(shape) => agrees_with_nix(shape),
         None => {
-            eprintln!("left out: package-set.json.zst is not at hand, neither in $DROVER_GRAPHS nor in shared/graphs")
+            eprintln!("left out: package-set.json.zst is neither in $DROVER_GRAPHS nor in shared/graphs");
         }
     }
 }

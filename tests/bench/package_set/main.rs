@@ -3,6 +3,7 @@
 //!
 //! Run by the scripts of these names beside this folder.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark stops at the first fault")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark takes times and starts processes")]
 #![allow(clippy::print_stdout, missing_docs, reason = "what it measures is what it prints")]
 
 #[path = "../../support/fake_cache.rs"]
@@ -22,7 +23,6 @@ use package_set::shape::Shape;
 const MISSING: usize = 1514;
 
 fn main() {
-    #[expect(clippy::disallowed_methods, reason = "the words of a benchmark's own command line")]
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let rounds = || words.get(1).map_or(5, |rounds| rounds.parse().unwrap());
     match words.first().map(String::as_str) {

@@ -47,7 +47,7 @@ pub fn of_nix(set: &PackageSet, cache: &Cache, roots: impl IntoIterator<Item = u
 pub fn of_drover(set: &PackageSet, cache: &Cache, roots: impl IntoIterator<Item = usize>) -> Todo {
     let had = can_be_had(cache);
     let results: BTreeSet<OutputId> = roots.into_iter().flat_map(|drv| set.installed(drv)).collect();
-    let mut wanted = results.clone();
+    let mut wanted = results;
     let mut used = BTreeSet::new();
     let mut todo = Todo::default();
     // Users come after what they need: when a drv is looked at, all that is wanted of it is known.
