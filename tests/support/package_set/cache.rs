@@ -73,6 +73,25 @@ impl Cache {
         closure
     }
 
+    /// Whether a store would take this output from here, if it had what that refers to.
+    pub fn is_taken(&self, id: OutputId) -> bool {
+        self.records.get(&id).is_some_and(|record| record.signed)
+    }
+
+    /// What cannot be taken of all that these refer to.
+    pub fn gaps(&self, roots: impl IntoIterator<Item = OutputId>) -> BTreeSet<OutputId> {
+        let mut open: Vec<OutputId> = roots.into_iter().collect();
+        let (mut seen, mut gaps) = (BTreeSet::new(), BTreeSet::new());
+        while let Some(id) = open.pop() {
+            if !self.is_taken(id) {
+                gaps.insert(id);
+            } else if seen.insert(id) {
+                open.extend(&self.records[&id].references);
+            }
+        }
+        gaps
+    }
+
     /// Writes the whole cache into a directory, signed.
     pub fn write(&self, set: &PackageSet, dir: &Path, key: &SecretKey) {
         fs::create_dir_all(dir.join("nar")).unwrap();

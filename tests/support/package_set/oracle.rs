@@ -42,10 +42,10 @@ pub fn of_nix(set: &PackageSet, cache: &Cache, roots: impl IntoIterator<Item = u
     todo
 }
 
-/// What drover plans, results left where they are. A drv is built as soon as any output that anybody wants of it
-/// cannot be had, and an output can be had if it and all that it refers to are there and signed.
+/// What drover plans, results left where they are. A drv is built as soon as any output that anybody wants of it is not
+/// there or not signed. Where something that a wanted output refers to is not, that is built too, and what refers to
+/// it is fetched then: in these sets some drv below makes it.
 pub fn of_drover(set: &PackageSet, cache: &Cache, roots: impl IntoIterator<Item = usize>) -> Todo {
-    let had = can_be_had(cache);
     let results: BTreeSet<OutputId> = roots.into_iter().flat_map(|drv| set.installed(drv)).collect();
     let mut wanted = results;
     let mut used = BTreeSet::new();
@@ -54,8 +54,10 @@ pub fn of_drover(set: &PackageSet, cache: &Cache, roots: impl IntoIterator<Item 
     for drv in (0..set.drvs.len()).rev() {
         let outputs = (0..set.drvs[drv].outputs.len()).map(|output| OutputId { drv, output });
         let wanted_here: Vec<OutputId> = outputs.filter(|id| wanted.contains(id)).collect();
-        let present = set.shape.nodes[drv].substitutes() && wanted_here.iter().all(|id| had.contains(id));
-        if !wanted_here.is_empty() && !present {
+        if set.shape.nodes[drv].substitutes() && wanted_here.iter().all(|id| cache.is_taken(*id)) {
+            // Made by drvs below this one, which come later.
+            wanted.extend(cache.gaps(wanted_here));
+        } else if !wanted_here.is_empty() {
             todo.build.insert(drv);
             for need in set.needs(drv) {
                 wanted.insert(need);
@@ -69,17 +71,4 @@ pub fn of_drover(set: &PackageSet, cache: &Cache, roots: impl IntoIterator<Item 
     todo.either = at_most.difference(&todo.fetch).copied().collect();
     todo.asked = cache.closure(wanted.into_iter().filter(|id| set.shape.nodes[id.drv].substitutes()));
     todo
-}
-
-/// The outputs that a store would take, with all that they refer to.
-pub fn can_be_had(cache: &Cache) -> BTreeSet<OutputId> {
-    let mut had: BTreeSet<OutputId> = cache.records.iter().filter(|(_, r)| r.signed).map(|(id, _)| *id).collect();
-    loop {
-        let before = had.len();
-        let complete = |id: &OutputId| cache.records[id].references.iter().all(|reference| had.contains(reference));
-        had = had.iter().copied().filter(complete).collect();
-        if had.len() == before {
-            return had;
-        }
-    }
 }
