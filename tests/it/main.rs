@@ -16,6 +16,8 @@ mod eval_flake;
 mod eval_record;
 mod lab;
 mod layers;
+mod package_faults;
+mod package_set;
 mod pipeline;
 mod pipeline_failures;
 mod pipeline_output;

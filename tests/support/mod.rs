@@ -3,6 +3,7 @@
 pub mod fake_cache;
 pub mod fake_daemon;
 pub mod nix;
+pub mod package_set;
 pub mod site;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story;
