@@ -198,33 +198,53 @@ impl Faults {
         self.incomplete.iter().map(|(path, _)| *path).chain([self.unsigned]).collect()
     }
 
-    /// The four paths that no cache gives.
-    fn gone(&self) -> BTreeSet<OutputId> {
-        self.incomplete.iter().map(|(_, reference)| *reference).chain([self.unsigned]).collect()
-    }
-
-    fn put_into(&self, planned: &mut Planned) {
-        for (_, reference) in &self.incomplete {
-            planned.cache.records.remove(reference);
+    /// Three records no longer name a reference, and one its signature: none of the four says what was signed.
+    fn forge_records(&self, planned: &mut Planned) {
+        for (path, reference) in &self.incomplete {
+            let record = planned.cache.records.get_mut(path).unwrap();
+            record.references.retain(|known| known != reference);
+            (record.signed, record.lost) = (false, Some(*reference));
         }
         planned.cache.records.get_mut(&self.unsigned).unwrap().signed = false;
-        for id in self.gone() {
+        self.rewrite(planned, self.promised());
+    }
+
+    /// The records are whole again, but what three of them refer to is not there any more.
+    fn take_references(&self, planned: &mut Planned) {
+        for (path, reference) in &self.incomplete {
+            let record = planned.cache.records.get_mut(path).unwrap();
+            record.references.push(*reference);
+            (record.signed, record.lost) = (true, None);
+            planned.cache.records.remove(reference);
+        }
+        self.rewrite(planned, self.promised());
+        self.rewrite(planned, self.incomplete.iter().map(|(_, reference)| *reference));
+    }
+
+    fn rewrite(&self, planned: &Planned, ids: impl IntoIterator<Item = OutputId>) {
+        for id in ids {
             planned.cache.rewrite(&planned.set, &planned.cache_dir(), &planned.key, id);
         }
     }
 }
 
-/// With faults in the cache Nix still promises what it cannot keep; drover builds what is gone, and no more than that
-/// takes. What lost a reference is fetched once that is built.
-fn builds_what_is_gone(planned: &Planned, faults: &Faults, before: &Todo, site: &Site) {
+/// With faults in the cache Nix still promises four paths that no store would take; drover builds what is gone, and no
+/// more than that takes. `unknown`: what Nix says that it knows nothing of.
+fn builds_what_is_gone(
+    planned: &Planned,
+    faults: &Faults,
+    (gone, unknown): (&BTreeSet<OutputId>, &BTreeSet<OutputId>),
+    before: &Todo,
+    site: &Site,
+) {
     let (set, cache) = (&planned.set, &planned.cache);
     let nix = dry_run(site, set.shape.roots.keys());
     planned.expect(&nix, &oracle::of_nix(set, cache, planned.roots()), "Nix, with faults");
     assert!(paths(set, faults.promised()).is_subset(&nix.fetch), "Nix found out");
-    same(&nix.unknown, &paths(set, faults.incomplete.iter().map(|(_, reference)| *reference)), "Nix: unknown");
+    same(&nix.unknown, &paths(set, unknown.iter().copied()), "Nix: unknown");
 
     let expected = oracle::of_drover(set, cache, planned.roots());
-    let four: BTreeSet<usize> = faults.gone().iter().map(|id| id.drv).collect();
+    let four: BTreeSet<usize> = gone.iter().map(|id| id.drv).collect();
     let more: BTreeSet<usize> = &expected.build - &before.build;
     assert!(before.build.is_subset(&expected.build) && four.is_subset(&more) && four.len() == 4);
     let mut needed = four;
@@ -247,10 +267,18 @@ fn agrees_with_nix(shape: Shape) {
         is_planned_like_nix_does(&planned, &site);
         sites.push(site);
     });
-    faults.put_into(&mut planned);
-    for site in sites {
-        eprintln!("-- with faults, with Nix {}", site.lab.nix.version);
-        builds_what_is_gone(&planned, &faults, &before, &site);
+    faults.forge_records(&mut planned);
+    for site in &sites {
+        eprintln!("-- with forged records, with Nix {}", site.lab.nix.version);
+        builds_what_is_gone(&planned, &faults, (&faults.promised(), &BTreeSet::new()), &before, site);
+    }
+    // What lost a reference is fetched once that is built.
+    let references: BTreeSet<OutputId> = faults.incomplete.iter().map(|(_, reference)| *reference).collect();
+    let gone = references.iter().copied().chain([faults.unsigned]).collect();
+    faults.take_references(&mut planned);
+    for site in &sites {
+        eprintln!("-- with references gone, with Nix {}", site.lab.nix.version);
+        builds_what_is_gone(&planned, &faults, (&gone, &references), &before, site);
     }
 }
 

@@ -19,7 +19,10 @@ use super::{OutputId, PackageSet};
 #[derive(Debug, Clone)]
 pub struct Record {
     pub references: Vec<OutputId>,
+    /// Signed as it stands.
     pub signed: bool,
+    /// A reference that the record has lost since it was signed.
+    pub lost: Option<OutputId>,
 }
 
 /// See the module's page.
@@ -36,7 +39,7 @@ impl Cache {
         let missing = missing(set, drvs, &mut random);
         let mut records = BTreeMap::new();
         for id in set.outputs().filter(|id| !missing.contains(&id.drv)) {
-            records.insert(id, Record { references: Vec::new(), signed: true });
+            records.insert(id, Record { references: Vec::new(), signed: true, lost: None });
         }
         for drv in 0..set.drvs.len() {
             let outputs = set.drvs[drv].outputs.len();
@@ -122,23 +125,25 @@ impl Record {
         let size = u64::from(u32::from_le_bytes([file_hash[0], file_hash[1], file_hash[2], 0])) + 1;
         let drv = &set.drvs[id.drv];
         let url = format!("nar/{}.nar.xz", nixbase32::encode(&file_hash));
-        let record = |signature| {
+        let record = |references: Vec<OutputId>, signature| {
             NarInfo::builder_in(set.store_dir.clone(), path.clone(), &*url, NixHash::Sha256(sum("nar")), size * 4)
                 .compression(Compression::Xz)
                 .file_hash(Some(NixHash::Sha256(file_hash)))
                 .file_size(Some(size))
-                .references(self.references.iter().map(|id| set.path(*id).clone()))
+                .references(references.iter().map(|id| set.path(*id).clone()))
                 .deriver(Some(drv.path.clone()))
                 .content_address(drv.fixed.clone())
                 .signatures(signature)
                 .build()
                 .unwrap()
         };
-        let unsigned = record(None);
-        if !self.signed {
-            return unsigned.to_canonical_bytes();
+        let references = || self.references.clone();
+        if !self.signed && self.lost.is_none() {
+            return record(references(), None).to_canonical_bytes();
         }
-        record(Some(key.sign(&unsigned.fingerprint(&set.store_dir)))).to_canonical_bytes()
+        let signed = references().into_iter().chain(self.lost).collect();
+        let signature = key.sign(&record(signed, None).fingerprint(&set.store_dir));
+        record(references(), Some(signature)).to_canonical_bytes()
     }
 }
 
