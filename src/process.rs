@@ -164,11 +164,20 @@ impl std::fmt::Display for Cmd {
             write!(f, "{}={} ", name.to_string_lossy(), quote(&value.to_string_lossy()))?;
         }
         f.write_str(&quote(&self.program.to_string_lossy()))?;
-        for arg in &self.args {
-            write!(f, " {}", quote(&arg.to_string_lossy()))?;
+        for (at, arg) in self.args.iter().enumerate() {
+            match at.checked_sub(2).is_some_and(|option| is_secret(&self.args[option..at])) {
+                true => f.write_str(" …")?,
+                false => write!(f, " {}", quote(&arg.to_string_lossy()))?,
+            }
         }
         Ok(())
     }
+}
+
+/// Whether these are `--option NAME` of a setting whose value is nobody's business (`access-tokens`).
+fn is_secret(words: &[OsString]) -> bool {
+    let name = words.get(1).map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    words.first().is_some_and(|flag| flag == "--option") && ["token", "password"].iter().any(|word| name.contains(word))
 }
 
 /// The text as one word of a POSIX shell.
@@ -185,6 +194,12 @@ pub fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let cmd = Cmd::new("nix").args(["--option", "access-tokens", "github.com=ghp_x", "--option", "cores", "2"]);
+        assert_eq!(cmd.to_string(), "nix --option access-tokens … --option cores 2");
+    }
 
     #[test]
     fn a_command_prints_as_it_would_be_typed() {

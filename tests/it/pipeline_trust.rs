@@ -62,6 +62,13 @@ fn files(cache: &Path, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
     (cache.join(format!("{}.narinfo", &path[..32])), cache.join(url))
 }
 
+/// A record loses a line.
+fn lose_line(record: &Path, start: &str) {
+    let text = std::fs::read_to_string(record).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with(start));
+    std::fs::write(record, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
 #[test]
 fn a_cache_of_nix_conf_is_fetched_from_by_everybody() {
     each_nix(|nix| {
@@ -143,7 +150,7 @@ fn what_a_cache_has_lost_is_built_and_nothing_else() {
     each_nix(|nix| {
         // One client of a daemon is like the other here, and each takes its seconds.
         for who in everybody().into_iter().filter(|who| !matches!(who, Who::Owner | Who::Client { trusted: true })) {
-            for fault in ["record", "signature", "nar gone", "nar cut", "nar corrupt"] {
+            for fault in ["record", "reference", "signature", "nar gone", "nar cut", "nar corrupt"] {
                 eprintln!("-- as {who:?}: {fault} of b");
                 let (site, key) = tower(nix, who);
                 let conf = format!("substituters = {}\ntrusted-public-keys = {}", cache_url(&site), key.public);
@@ -151,11 +158,9 @@ fn what_a_cache_has_lost_is_built_and_nothing_else() {
                 let (record, nar) = files(&site.cache(), "b");
                 match fault {
                     "record" => std::fs::remove_file(record).unwrap(),
-                    "signature" => {
-                        let text = std::fs::read_to_string(&record).unwrap();
-                        let lines = text.lines().filter(|line| !line.starts_with("Sig: "));
-                        std::fs::write(record, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-                    }
+                    "signature" => lose_line(&record, "Sig: "),
+                    // The signature is over the references.
+                    "reference" => lose_line(&record, "References: "),
                     "nar gone" => std::fs::remove_file(nar).unwrap(),
                     "nar cut" => {
                         let bytes = std::fs::read(&nar).unwrap();
