@@ -147,7 +147,7 @@ impl Planning {
             Caches::Opening(waiting) => waiting.extend(paths),
             Caches::Unopened => {
                 self.caches = Caches::Opening(paths);
-                let open = caches::open_readable(&ctx.store, &ctx.settings);
+                let open = ctx.caches.open_readable();
                 ctx.tasks.start(async move { Input::CachesOpen(open.await) });
             }
         }

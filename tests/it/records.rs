@@ -42,6 +42,7 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::FetchEnded { .. } => "fetch_ended",
         Fact::DrvEnded { .. } => "drv_ended",
         Fact::AttrEnded { .. } => "attr_ended",
+        Fact::PushAsked { .. } => "push_asked",
         Fact::PushQueued { .. } => "push_queued",
         Fact::PushStarted { .. } => "push_started",
         Fact::PushEnded { .. } => "push_ended",
@@ -53,7 +54,7 @@ fn tag(fact: &Fact) -> &'static str {
     }
 }
 
-const FACTS: usize = 32;
+const FACTS: usize = 33;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

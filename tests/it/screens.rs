@@ -157,6 +157,7 @@ fn home_says_where_you_are_and_what_is_next() {
             seconds: Some(432.0),
             verdict: "39 of 40 hosts ok, web3 failed".into(),
             failed: true,
+            unpushed: false,
         }),
         troubles: vec![],
         example: Some("web1".into()),

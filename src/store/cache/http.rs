@@ -4,7 +4,7 @@
 //! other 401, 403 and 407 is a refused login; 408, 429 and 5xx are tried again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -15,7 +15,8 @@ use reqwest::{Client, Method, StatusCode, Url};
 use super::answer::{Answer, Trust, narinfo_name, no_answer};
 use super::error::CacheError;
 use super::info::{self, CacheInfo};
-use super::netrc::Login;
+use super::login::Auth;
+use super::put::{Content, PutFailure};
 use super::retry::{Gate, Health, Patience};
 use super::{Held, OpenContext};
 use crate::event::{Class, Failure};
@@ -30,14 +31,16 @@ const WINDOW: usize = 256;
 
 /// A binary cache on a server.
 pub(super) struct HttpCache {
-    client: Client,
-    base: Url,
-    shown: String,
-    auth: Option<HeaderValue>,
-    patience: Patience,
-    gate: Gate,
+    pub(super) client: Client,
+    pub(super) base: Url,
+    pub(super) shown: String,
+    pub(super) auth: Auth,
+    pub(super) patience: Patience,
+    pub(super) gate: Gate,
     health: Health,
-    requests: AtomicU64,
+    /// All patience for writing a file has been used up, and nothing was written since.
+    pub(super) hopeless: AtomicBool,
+    pub(super) requests: AtomicU64,
 }
 
 impl std::fmt::Debug for HttpCache {
@@ -47,7 +50,7 @@ impl std::fmt::Debug for HttpCache {
 }
 
 /// What one request came to.
-enum Outcome {
+pub(super) enum Outcome {
     Found(Vec<u8>),
     Missing,
     /// May be better next time.
@@ -65,7 +68,7 @@ enum Outcome {
 }
 
 /// How a request ended after all its attempts.
-enum Fetched {
+pub(super) enum Fetched {
     Found(Vec<u8>),
     Missing,
     Refused(Failure, u16),
@@ -73,34 +76,68 @@ enum Fetched {
 }
 
 impl HttpCache {
-    /// Connects and reads `nix-cache-info`.
+    /// Connects and reads `nix-cache-info`. One that is to be written to gets that very file back, or a new one where
+    /// it has none, so that a refused login is found out before anything else is done.
     pub(super) async fn open(
         base: Url,
-        login: Option<Login>,
+        auth: Auth,
         shown: &str,
         context: &OpenContext,
         patience: Patience,
+        write: bool,
     ) -> Result<(Self, CacheInfo), CacheError> {
         let cache = Self {
             client: client(&base, shown, context, patience)?,
             base,
             shown: shown.to_owned(),
-            auth: login.as_ref().and_then(basic),
+            auth,
             patience,
             gate: Gate::new(context.connections),
             health: Health::default(),
+            hopeless: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         };
         let url = || shown.to_owned();
-        match cache.fetch(Method::GET, info::NAME, info::MAX_SIZE, patience.attempts).await {
-            Fetched::Found(text) => {
-                let info = CacheInfo::parse(&text).map_err(|why| CacheError::Url { url: url(), why })?;
-                Ok((cache, info))
+        let (text, new) = match cache.fetch(Method::GET, info::NAME, info::MAX_SIZE, patience.attempts).await {
+            Fetched::Found(text) => (text, false),
+            Fetched::Missing if write => (CacheInfo::new_file(context.store_dir.as_str()).into_bytes(), true),
+            Fetched::Missing => return Err(CacheError::NotACache { url: url() }),
+            Fetched::Refused(_, status @ (401 | 403 | 407)) => {
+                return Err(CacheError::Denied { url: url(), status, login: cache.auth.source, push: write });
             }
-            Fetched::Missing => Err(CacheError::NotACache { url: url() }),
-            Fetched::Refused(_, status @ (401 | 403 | 407)) => Err(CacheError::Denied { url: url(), status }),
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => {
-                Err(CacheError::Unreachable { url: url(), why: failure.message.to_string() })
+                return Err(CacheError::Unreachable { url: url(), why: failure.message.to_string() });
+            }
+        };
+        let info = CacheInfo::parse(&text).map_err(|why| CacheError::Url { url: url(), why })?;
+        let fits = info.store_dir.as_ref().is_none_or(|theirs| theirs == context.store_dir.as_str());
+        if write && fits {
+            cache.probe(text, new).await?;
+        }
+        Ok((cache, info))
+    }
+
+    /// Whether files can be written. Statuses that say "never" are a refusal; all else may be better another time.
+    async fn probe(&self, info: Vec<u8>, new: bool) -> Result<(), CacheError> {
+        let url = self.shown.clone();
+        let patience = Patience {
+            push: self.patience.path,
+            stall: self.patience.answer,
+            rate_limited_attempts: self.patience.attempts.min(self.patience.rate_limited_attempts),
+            ..self.patience
+        };
+        match self.put(info::NAME, info::MIME, &Content::Bytes(info), patience).await {
+            Ok(()) => Ok(()),
+            Err(PutFailure { refused: Some(status @ (401 | 403 | 407)), .. }) => {
+                Err(CacheError::Denied { url, status, login: self.auth.source.clone(), push: true })
+            }
+            // A server that has none and takes none is something else.
+            Err(PutFailure { refused: Some(404 | 405 | 410 | 501), .. }) if new => Err(CacheError::NotACache { url }),
+            Err(PutFailure { refused: Some(status @ (404 | 405 | 410 | 501)), .. }) => {
+                Err(CacheError::ReadOnly { url, status, login: self.auth.source.clone() })
+            }
+            Err(PutFailure { failure, .. }) => {
+                Err(CacheError::Unreachable { url, why: format!("it takes no uploads: {}", failure.message) })
             }
         }
     }
@@ -162,7 +199,7 @@ impl HttpCache {
     }
 
     /// One file, with all the attempts that it takes.
-    async fn fetch(&self, method: Method, name: &str, limit: usize, attempts: u32) -> Fetched {
+    pub(super) async fn fetch(&self, method: Method, name: &str, limit: usize, attempts: u32) -> Fetched {
         let Ok(url) = self.base.join(name) else {
             return Fetched::Refused(no_answer(Class::Cache, format!("'{name}' is no URL")), 0);
         };
@@ -224,7 +261,7 @@ impl HttpCache {
         }
     }
 
-    fn answered(&self) {
+    pub(super) fn answered(&self) {
         self.gate.answered();
         self.health.answered();
     }
@@ -243,7 +280,7 @@ impl HttpCache {
 
     async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
         let mut request = self.client.request(method, url);
-        if let Some(auth) = &self.auth {
+        if let Some(auth) = &self.auth.header {
             request = request.header(AUTHORIZATION, auth.clone());
         }
         let mut response = match request.send().await {
@@ -304,13 +341,13 @@ fn garbage(why: &str) -> Outcome {
 }
 
 /// A transport error. The URL, which may say more than people should see, is left out.
-fn broken(error: reqwest::Error) -> Outcome {
+pub(super) fn broken(error: reqwest::Error) -> Outcome {
     let timed_out = error.is_timeout();
     let failure = no_answer(Class::Network, crate::error::chain(&error.without_url()));
     Outcome::Again { failure, throttled: false, floor: None, timed_out }
 }
 
-fn bad_status(status: StatusCode, headers: &HeaderMap) -> Outcome {
+pub(super) fn bad_status(status: StatusCode, headers: &HeaderMap) -> Outcome {
     let code = status.as_u16();
     let failure = |text: String| no_answer(Class::Cache, text);
     match code {
@@ -355,14 +392,6 @@ fn decode(encoding: Option<&HeaderValue>, body: Vec<u8>, limit: usize) -> Result
         }
         Some(other) => Err(format!("its answer is compressed with '{}'", String::from_utf8_lossy(other))),
     }
-}
-
-fn basic(login: &Login) -> Option<HeaderValue> {
-    use base64::Engine as _;
-    let token = base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", login.user, login.password));
-    let mut value = HeaderValue::from_str(&format!("Basic {token}")).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 /// The client for one cache: rustls with ring, installed by hand for the whole process, once.
@@ -422,12 +451,5 @@ mod tests {
         assert!(decode(encode("zstd").as_ref(), b"nonsense".to_vec(), 100).is_err());
         assert!(decode(encode("br").as_ref(), Vec::new(), 100).unwrap_err().contains("'br'"));
         assert_eq!(decode(None, b"x".to_vec(), 100).unwrap(), b"x");
-    }
-
-    #[test]
-    fn logins_are_marked_secret() {
-        let value = basic(&Login { user: "me".into(), password: "pw".into() }).unwrap();
-        assert!(value.is_sensitive());
-        assert_eq!(value.as_bytes(), b"Basic bWU6cHc=");
     }
 }
