@@ -102,7 +102,10 @@ impl CacheList {
             let readable = error.is_refusal() && config.pull;
             let name = config.name.clone().unwrap_or_else(|| config.shown_url());
             let error = Error::from(error);
-            pushable.warnings.push((format!("nothing is pushed to {name}: {error}"), error.hint.unwrap_or_default()));
+            pushable.warnings.push((
+                format!("nothing is pushed to {name}: {}", error.message.replace('\n', ", ")),
+                error.hint.unwrap_or_default(),
+            ));
             if readable
                 && let (_, Ok(cache)) =
                     open(known.id, CacheConfig { push: false, ..config }, self.context.clone()).await

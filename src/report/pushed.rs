@@ -106,19 +106,22 @@ pub fn of_path(summary: &Summary, path: &Text, cache: CacheId) -> Complete {
     }
 }
 
-/// Why paths are missing: what most of them died of themselves.
+/// Why paths are missing: what most of them died of themselves, in the words that say most of it (`HTTP status 429, 9
+/// tries` more than `HTTP status 429`).
 #[must_use]
 pub fn reason(totals: &Totals) -> Option<&Failure> {
-    let mut reasons: Vec<(&Failure, usize)> = Vec::new();
+    let sort = |why: &Failure| why.message.split(", ").next().unwrap_or_default().to_owned();
+    let mut reasons: Vec<(String, Vec<&Failure>)> = Vec::new();
     for why in totals.missing.iter().filter_map(|(_, _, why)| why.as_ref()) {
-        match reasons.iter_mut().find(|(known, _)| known.message == why.message) {
-            Some((_, times)) => *times += 1,
-            None => reasons.push((why, 1)),
+        match reasons.iter_mut().find(|(known, _)| *known == sort(why)) {
+            Some((_, same)) => same.push(why),
+            None => reasons.push((sort(why), vec![why])),
         }
     }
-    let weight = |why: &Failure| !matches!(why.class, Class::Dependency | Class::Cancelled);
+    let own = |why: &&Failure| !matches!(why.class, Class::Dependency | Class::Cancelled);
     // Of equals the first.
-    reasons.into_iter().rev().max_by_key(|(why, times)| (weight(why), *times)).map(|(why, _)| why)
+    let most = reasons.into_iter().rev().max_by_key(|(_, same)| (same.iter().any(own), same.len()));
+    most.and_then(|(_, same)| same.into_iter().rev().max_by_key(|why| why.message.len()))
 }
 
 fn of_cache(summary: &Summary, cache: CacheId) -> impl Iterator<Item = (&(CacheId, Text), &Push)> {

@@ -21,6 +21,7 @@ mod pipeline_output;
 mod pipeline_plan;
 mod pipeline_stop;
 mod push;
+mod push_http;
 mod push_queue;
 mod records;
 mod screens;

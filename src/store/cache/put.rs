@@ -167,7 +167,7 @@ fn judged(response: &Response, asked: &Url) -> Outcome {
     let status = response.status();
     match status.as_u16() {
         200 | 201 | 204 | 206 | 304 if response.url() == asked => Outcome::Found(Vec::new()),
-        code @ (200 | 201 | 204 | 206 | 304) => {
+        code @ (200 | 201 | 204 | 206 | 300..=399) => {
             let failure = no_answer(Class::Cache, "it sends uploads elsewhere (a redirect)");
             Outcome::Refused { failure, status: code }
         }
