@@ -47,10 +47,10 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  drover plan .#web1 --json")]
     Plan(Box<PlanArgs>),
     /// Make caches complete, without evaluating or building anything
-    #[command(
-        after_help = "Examples:\n  drover push ./result                 a path with all that it refers to, to the caches of drover.toml\n  \
-        drover push --run 01KAJX3M           what that run built or found\n  drover push /nix/store/… --push-to acme"
-    )]
+    #[command(after_help = "Examples:\n  drover push                     what the last run built or found\n  \
+        drover push --run 01KAJX3M      the same of an earlier one\n  \
+        drover push ./result            a path with all that it refers to\n  \
+        drover push --push-to acme      only to [cache.acme] of drover.toml")]
     Push(PushCommand),
     /// Print the log of the last attempt to build something, of any run
     #[command(after_help = "Example:\n  drover log nginx-1.29.4")]
@@ -279,9 +279,6 @@ pub(super) struct PushCommand {
     /// Write every event as a JSON line to this file
     #[arg(long, value_name = "FILE")]
     pub(super) events: Option<PathBuf>,
-    /// Say more: where the time went
-    #[arg(short = 'v', long, action = clap::ArgAction::Count)]
-    pub(super) verbose: u8,
 }
 
 /// `drover log`.
@@ -378,7 +375,6 @@ impl PushCommand {
             push_to: self.push_to.clone(),
             json: self.json,
             events: self.events.clone(),
-            verbose: self.verbose,
             store: place.store.clone(),
             state_dir: place.state_dir.clone(),
             ..Words::default()

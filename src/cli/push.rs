@@ -66,12 +66,12 @@ fn of_run(session: &Session, asked: &str, place: &Place) -> Result<(What, Option
     Ok((What::Run { run: run.short, paths }, flake))
 }
 
-/// The last one that was a run; plans and pushes are on record too.
+/// The last one that was a run and came to something; plans and pushes are on record too.
 fn last(runs: Vec<Run>) -> Result<Run> {
     let is_run = |run: &Run| match run.dir.load::<Digest>(list::FILE) {
-        Some(digest) => digest.command == "run",
+        Some(digest) => digest.command == "run" && digest.attrs > 0,
         // It was killed before it could leave one.
-        None => true,
+        None => record::read(&run.dir.events()).is_ok_and(|record| !results(&Summary::of(&record.events)).is_empty()),
     };
     let none = || Error::usage("there is no earlier run").hint("drover push PATH    or drover run");
     runs.into_iter().find(is_run).ok_or_else(none)

@@ -1,6 +1,8 @@
 //! The verdict: the last lines of a run. Failures and what was not pushed, then one line; nothing comes after it.
 
-use crate::event::{Class, Pushed, Stage, Status};
+use std::collections::BTreeSet;
+
+use crate::event::{Class, Pushed, Stage, Status, Text};
 use crate::id::AttrId;
 
 use super::failure;
@@ -308,13 +310,21 @@ pub(super) fn is_push(summary: &Summary) -> bool {
 pub fn what_was_pushed(summary: &Summary) -> String {
     let names: Vec<&str> = summary.caches.values().filter(|cache| cache.push).map(|cache| &*cache.name).collect();
     let names = names.join(" and ");
-    let uploaded = summary.pushes.values().filter(|push| matches!(push.ended, Some((_, Pushed::Uploaded { .. }))));
-    let asked = plural(summary.asked.len(), "path", "paths");
-    match uploaded.count() {
-        _ if names.is_empty() => "there is no cache to push to".to_owned(),
-        0 if summary.counts.push_failed == 0 => {
-            format!("nothing to push: {names} has {asked} asked for, or another cache has")
+    let caches = summary.caches.iter().filter(|(_, cache)| cache.push);
+    let totals: Vec<pushed::Totals> = caches.map(|(cache, _)| pushed::totals(summary, *cache)).collect();
+    let sum = |of: fn(&pushed::Totals) -> usize| totals.iter().map(of).sum::<usize>();
+    let (queued, there) = (sum(|totals| totals.queued), sum(|totals| totals.there));
+    let pushes = summary.pushes.iter();
+    let uploaded = pushes.filter(|(_, push)| matches!(push.ended, Some((_, Pushed::Uploaded { .. }))));
+    // What went to several caches is one path.
+    let uploaded: BTreeSet<&Text> = uploaded.map(|((_, path), _)| path).collect();
+    match names.is_empty() {
+        true => "there is no cache to push to".to_owned(),
+        false if there < queued => format!("{} of {} pushed to {names}", count(there), plural(queued, "path", "paths")),
+        false if !uploaded.is_empty() => format!("{} pushed to {names}", plural(uploaded.len(), "path", "paths")),
+        false => {
+            let asked = plural(summary.asked.len(), "path", "paths");
+            format!("nothing to push: of {asked}, all is in {names} or in another cache")
         }
-        n => format!("{} pushed to {names}", plural(n, "path", "paths")),
     }
 }

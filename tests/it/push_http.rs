@@ -256,11 +256,14 @@ fn a_part_of_a_push_is_told_by_attr() {
 
 #[test]
 fn a_server_that_lies_is_found_out() {
-    for rule in ["PUT nar", "PUT narinfo", "PUT *"] {
+    let swallow = || Fault::Swallow;
+    for (rule, fault) in
+        [("PUT nar", swallow()), ("PUT narinfo", swallow()), ("PUT *", swallow()), ("PUT nar", Fault::Half)]
+    {
         let place = Place::new(&newest());
         fs::write(place.server.root().join("nix-cache-info"), format!("StoreDir: {}\n", place.site.lab.store_dir()))
             .unwrap();
-        place.server.always(rule, Fault::Swallow);
+        place.server.always(rule, fault);
         let ran = place.run(5, &["--json"]);
         assert!(pushed(&ran.json()).values().all(|complete| complete == "no"), "{rule}: {}", ran.out());
         assert!(ran.stderr.contains("NOT PUSHED  4 of 4 paths"), "{}", ran.stderr);

@@ -27,6 +27,8 @@ pub enum Fault {
     Cut,
     /// 200, and what was sent is thrown away.
     Swallow,
+    /// 200, and half of what was sent is stored.
+    Half,
     /// No answer within the life of the test.
     Hang,
 }
@@ -244,7 +246,7 @@ async fn answer(
             response.headers_mut().insert(header, value.parse().unwrap());
             response
         }
-        Some(Fault::Swallow) => status(200),
+        Some(Fault::Swallow | Fault::Half) => status(200),
         Some(Fault::Body(body)) => Response::new(Body::from(body)),
         Some(Fault::Hang) => {
             std::future::pending::<()>().await;
@@ -252,7 +254,9 @@ async fn answer(
         }
         Some(Fault::Cut) => cut(&file().unwrap_or_else(|| vec![b'x'; 100])),
         None => match file() {
-            Some(_) if method == Method::HEAD => status(200),
+            Some(body) if method == Method::HEAD => {
+                Response::builder().header("content-length", body.len()).body(Body::empty()).unwrap()
+            }
             Some(body) => Response::new(Body::from(body)),
             None => status(404),
         },
@@ -311,7 +315,10 @@ impl Shared {
             Some(Fault::Swallow) => status(200),
             Some(Fault::Body(body)) => Response::new(Body::from(body)),
             Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::Cut) | None => {
+            Some(Fault::Half | Fault::Cut) | None => {
+                if fault.is_some() {
+                    bytes.truncate(bytes.len() / 2);
+                }
                 let file = self.root.join(name);
                 std::fs::create_dir_all(file.parent().unwrap()).unwrap();
                 let part = file.with_extension("part");

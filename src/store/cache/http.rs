@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode, Url};
 
 use super::answer::{Answer, Trust, narinfo_name, no_answer};
@@ -49,9 +49,17 @@ impl std::fmt::Debug for HttpCache {
     }
 }
 
+/// A file.
+#[derive(Default)]
+pub(super) struct File {
+    body: Vec<u8>,
+    /// Its size, where only that was asked for and the server says it.
+    size: Option<u64>,
+}
+
 /// What one request came to.
 pub(super) enum Outcome {
-    Found(Vec<u8>),
+    Found(File),
     Missing,
     /// May be better next time.
     Again {
@@ -69,7 +77,7 @@ pub(super) enum Outcome {
 
 /// How a request ended after all its attempts.
 pub(super) enum Fetched {
-    Found(Vec<u8>),
+    Found(File),
     Missing,
     Refused(Failure, u16),
     NoAnswer(Failure),
@@ -99,7 +107,7 @@ impl HttpCache {
         };
         let url = || shown.to_owned();
         let (text, new) = match cache.fetch(Method::GET, info::NAME, info::MAX_SIZE, patience.attempts).await {
-            Fetched::Found(text) => (text, false),
+            Fetched::Found(file) => (file.body, false),
             Fetched::Missing if write => (CacheInfo::new_file(context.store_dir.as_str()).into_bytes(), true),
             Fetched::Missing => return Err(CacheError::NotACache { url: url() }),
             Fetched::Refused(_, status @ (401 | 403 | 407)) => {
@@ -182,7 +190,11 @@ impl HttpCache {
         let Some(body) = self.record(path, self.patience.attempts).await? else { return Ok(None) };
         let info = Box::new(trust.read(path, &body)?);
         let nar = match self.fetch(Method::HEAD, info.url(), 0, self.patience.attempts).await {
-            Fetched::Found(_) => true,
+            Fetched::Found(file) => match (info.file_size(), file.size) {
+                // Some servers say 0 where they do not know.
+                (Some(expected), Some(size)) => size == expected || size == 0,
+                _ => true,
+            },
             Fetched::Missing => false,
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => return Err(failure),
         };
@@ -192,7 +204,7 @@ impl HttpCache {
     /// The body of a path's record.
     async fn record(&self, path: &StorePath, attempts: u32) -> Result<Option<Vec<u8>>, Failure> {
         match self.fetch(Method::GET, &narinfo_name(path), MAX_NARINFO_SIZE, attempts).await {
-            Fetched::Found(body) => Ok(Some(body)),
+            Fetched::Found(file) => Ok(Some(file.body)),
             Fetched::Missing => Ok(None),
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => Err(failure),
         }
@@ -230,9 +242,9 @@ impl HttpCache {
             }
             attempt += 1;
             let (failure, throttled, floor) = match self.try_once(method.clone(), url.clone(), limit).await {
-                Outcome::Found(body) => {
+                Outcome::Found(file) => {
                     self.answered();
-                    return Fetched::Found(body);
+                    return Fetched::Found(file);
                 }
                 Outcome::Missing => {
                     self.answered();
@@ -279,6 +291,7 @@ impl HttpCache {
     }
 
     async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
+        let only_size = method == Method::HEAD;
         let mut request = self.client.request(method, url);
         if let Some(auth) = &self.auth.header {
             request = request.header(AUTHORIZATION, auth.clone());
@@ -294,6 +307,10 @@ impl HttpCache {
             status if status.is_success() => {}
             status => return bad_status(status, response.headers()),
         }
+        if only_size {
+            let size = response.headers().get(CONTENT_LENGTH).and_then(|size| size.to_str().ok()?.parse().ok());
+            return Outcome::Found(File { body: Vec::new(), size });
+        }
         let encoding = response.headers().get(CONTENT_ENCODING).cloned();
         let mut body = Vec::new();
         loop {
@@ -305,7 +322,7 @@ impl HttpCache {
             }
         }
         match decode(encoding.as_ref(), body, limit) {
-            Ok(body) => Outcome::Found(body),
+            Ok(body) => Outcome::Found(File { body, size: None }),
             Err(why) => garbage(&why),
         }
     }

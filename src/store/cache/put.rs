@@ -10,7 +10,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Method, Response, Url};
 
 use super::answer::no_answer;
-use super::http::{Fetched, HttpCache, Outcome, bad_status, broken};
+use super::http::{Fetched, File as HttpFile, HttpCache, Outcome, bad_status, broken};
 use super::retry::Patience;
 use crate::event::{Class, Failure};
 
@@ -96,7 +96,11 @@ impl HttpCache {
         let (mut tries, mut failures, mut waited) = (0, 0, Duration::ZERO);
         loop {
             let hopeless = self.hopeless.load(Ordering::Relaxed);
-            let place = self.gate.enter().await;
+            // NARs are few at a time anyway, and a large one would keep questions waiting.
+            let place = match content {
+                Content::Bytes(_) => self.gate.enter().await,
+                Content::File(..) => None,
+            };
             let (failure, throttled, floor) = match self.put_once(&url, mime, content, patience.stall).await {
                 Outcome::Found(_) | Outcome::Missing => {
                     self.answered();
@@ -117,7 +121,7 @@ impl HttpCache {
             let late = waited + wait > patience.push;
             if hopeless || late || failures >= patience.attempts || tries >= patience.rate_limited_attempts {
                 self.hopeless.store(true, Ordering::Relaxed);
-                let told = told(&failure, tries, late.then_some(patience.push));
+                let told = told(&failure, tries, waited);
                 return Err(PutFailure { failure: told, refused: None });
             }
             tracing::debug!(cache = %self.shown, path = url.path(), tries, why = %failure.message, "writing again");
@@ -166,7 +170,7 @@ async fn watched<T>(sending: impl Future<Output = T>, sent: &AtomicU64, stall: D
 fn judged(response: &Response, asked: &Url) -> Outcome {
     let status = response.status();
     match status.as_u16() {
-        200 | 201 | 204 | 206 | 304 if response.url() == asked => Outcome::Found(Vec::new()),
+        200 | 201 | 204 | 206 | 304 if response.url() == asked => Outcome::Found(HttpFile::default()),
         code @ (200 | 201 | 204 | 206 | 300..=399) => {
             let failure = no_answer(Class::Cache, "it sends uploads elsewhere (a redirect)");
             Outcome::Refused { failure, status: code }
@@ -193,15 +197,15 @@ async fn drain(response: &mut Response, stall: Duration) {
     let _ = tokio::time::timeout(stall, read).await;
 }
 
-/// `HTTP status 429, 9 tries, gave up after 5m00s`.
-fn told(failure: &Failure, tries: u32, after: Option<Duration>) -> Failure {
+/// `HTTP status 429, 9 tries, gave up after waiting 4m51s`.
+fn told(failure: &Failure, tries: u32, waited: Duration) -> Failure {
     let mut text = failure.message.to_string();
     if tries > 1 {
         text.push_str(&format!(", {tries} tries"));
     }
-    if let Some(after) = after {
-        let seconds = after.as_secs();
-        text.push_str(&format!(", gave up after {}m{:02}s", seconds / 60, seconds % 60));
+    match waited.as_secs() {
+        0 => {}
+        seconds => text.push_str(&format!(", gave up after waiting {}m{:02}s", seconds / 60, seconds % 60)),
     }
     Failure { message: text.into(), ..failure.clone() }
 }
@@ -213,9 +217,9 @@ mod tests {
     #[test]
     fn giving_up_is_told_with_its_numbers() {
         let failure = no_answer(Class::Cache, "HTTP status 429");
-        assert_eq!(&*told(&failure, 1, None).message, "HTTP status 429");
-        let late = told(&failure, 9, Some(Duration::from_secs(300)));
-        assert_eq!(&*late.message, "HTTP status 429, 9 tries, gave up after 5m00s");
+        assert_eq!(&*told(&failure, 1, Duration::ZERO).message, "HTTP status 429");
+        let late = told(&failure, 9, Duration::from_secs(291));
+        assert_eq!(&*late.message, "HTTP status 429, 9 tries, gave up after waiting 4m51s");
     }
 
     #[tokio::test(start_paused = true)]
