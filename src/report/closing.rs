@@ -158,7 +158,8 @@ fn parts(summary: &Summary, options: &Options, long: bool) -> Vec<String> {
         parts.push(format!("{}{word}", plural(built, "drv", "drvs")));
     }
     if summary.counts.pushed_bytes > 0 {
-        let read_back = !summary.verified.is_empty() && summary.verified.values().all(|v| v.missing.is_empty());
+        let whole = summary.counts.push_failed == 0 && !summary.verified.is_empty();
+        let read_back = whole && summary.verified.values().all(|v| v.missing.is_empty());
         let read_back = if read_back && long { ", all read back" } else { "" };
         let word = if is_push(summary) { "" } else { " pushed" };
         parts.push(format!("{}{word}{read_back}", size(summary.counts.pushed_bytes)));
@@ -260,7 +261,7 @@ fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -
         plural(totals.queued, "path", "paths"),
         size(bytes),
         summary.cache_name(cache),
-        if optional { ", which may fail" } else { "" },
+        if optional { " (optional)" } else { "" },
     );
     let paint = if optional { Paint::Warn } else { Paint::Bad };
     let mut texts = wrapped(&head, width.saturating_sub(12), 3).into_iter();

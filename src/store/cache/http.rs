@@ -49,12 +49,19 @@ impl std::fmt::Debug for HttpCache {
     }
 }
 
-/// A file.
+/// A file on the server.
 #[derive(Default)]
 pub(super) struct File {
     body: Vec<u8>,
     /// Its size, where only that was asked for and the server says it.
     size: Option<u64>,
+}
+
+impl File {
+    /// Whether it may have this size. Servers that do not know say nothing, or 0.
+    pub(super) fn may_have(&self, size: u64) -> bool {
+        self.size.is_none_or(|said| said == size || said == 0)
+    }
 }
 
 /// What one request came to.
@@ -190,11 +197,7 @@ impl HttpCache {
         let Some(body) = self.record(path, self.patience.attempts).await? else { return Ok(None) };
         let info = Box::new(trust.read(path, &body)?);
         let nar = match self.fetch(Method::HEAD, info.url(), 0, self.patience.attempts).await {
-            Fetched::Found(file) => match (info.file_size(), file.size) {
-                // Some servers say 0 where they do not know.
-                (Some(expected), Some(size)) => size == expected || size == 0,
-                _ => true,
-            },
+            Fetched::Found(file) => info.file_size().is_none_or(|size| file.may_have(size)),
             Fetched::Missing => false,
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => return Err(failure),
         };

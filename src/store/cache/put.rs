@@ -72,9 +72,9 @@ pub(super) struct PutFailure {
 }
 
 impl HttpCache {
-    /// Whether a file is there; no answer counts as "not".
-    pub(super) async fn has(&self, name: &str) -> bool {
-        matches!(self.fetch(Method::HEAD, name, 0, 1).await, Fetched::Found(_))
+    /// Whether a file of this size is there; no answer counts as "not".
+    pub(super) async fn has(&self, name: &str, size: u64) -> bool {
+        matches!(self.fetch(Method::HEAD, name, 0, 1).await, Fetched::Found(file) if file.may_have(size))
     }
 
     /// Writes a file, with all the attempts that it takes. How long that may be is counted in waits, so that a large

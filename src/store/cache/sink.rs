@@ -184,8 +184,8 @@ impl Sink {
                 Ok(blocking(move || file.place(spooled, &name)).await?)
             }
             (Target::Http(http), Spool::Nameless(spooled)) => {
-                // Named by its content, so whatever has that name will do.
-                if http.has(name).await {
+                // Named by its content, so whatever has that name and is whole will do.
+                if http.has(name, size).await {
                     return Ok(false);
                 }
                 let content = Content::File(Arc::new(spooled), size);
