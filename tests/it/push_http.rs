@@ -64,6 +64,11 @@ impl Place {
         self.site.exits(code, &[&["run", "--push-to", &url][..], more].concat())
     }
 
+    /// What the server is called.
+    fn name(&self) -> &str {
+        self.server.url.trim_start_matches("http://")
+    }
+
     /// Uploads beyond the first look.
     fn uploads(&self) -> Vec<String> {
         self.server.uploads().into_iter().filter(|name| name != "nix-cache-info").collect()
@@ -175,7 +180,7 @@ fn what_nix_copied_is_found() {
         assert_eq!((document["version"].as_u64(), document["exit"].as_u64()), (Some(1), Some(0)));
         let paths = document["paths"].as_array().unwrap();
         assert_eq!(
-            (paths.len(), &paths[0]["path"], &paths[0]["pushed"]["127.0.0.1"]),
+            (paths.len(), &paths[0]["path"], &paths[0]["pushed"][place.name()]),
             (1, &app.clone().into(), &"complete".into())
         );
         // What it does not have is all that is sent.
@@ -435,7 +440,7 @@ fn paths_and_links_are_pushed_and_others_are_named() {
         place.site.exits(0, &["run", "app", "-o", work.join("result").to_str().unwrap()]);
         let ran = push_in(&place.site, &work, &["./result", "--push-to", &url]);
         ran.expect(0);
-        assert!(ran.last_line().contains("3 paths pushed to 127.0.0.1"), "{}", ran.stderr);
+        assert!(ran.last_line().contains(&format!("3 paths pushed to {}", place.name())), "{}", ran.stderr);
         assert_eq!(place.names(), set(&["app-1.0", "lib-1.0", "base-1.0"]));
 
         // One that is not in the store: named, and the rest is pushed.
@@ -456,7 +461,7 @@ fn paths_and_links_are_pushed_and_others_are_named() {
             .map(|path| {
                 (
                     base(path["path"].as_str().unwrap())[33..].to_owned(),
-                    path["pushed"]["127.0.0.1"].as_str().unwrap().to_owned(),
+                    path["pushed"][place.name()].as_str().unwrap().to_owned(),
                 )
             })
             .collect();
@@ -465,7 +470,7 @@ fn paths_and_links_are_pushed_and_others_are_named() {
             ("partial", "complete", "complete")
         );
         let error = document["paths"].as_array().unwrap().iter().find(|path| path["path"] == gone.as_str()).unwrap();
-        assert_eq!(error["errors"]["127.0.0.1"]["message"], "it is not in this store");
+        assert_eq!(error["errors"][place.name()]["message"], "it is not in this store");
 
         // Words that name nothing: nothing is started.
         for (word, why) in [("./nothing", "there is no such file"), (".", "no link into it")] {
@@ -477,7 +482,10 @@ fn paths_and_links_are_pushed_and_others_are_named() {
         ran.expect(2);
         assert!(ran.stderr.contains("no cache to push to") && ran.stderr.contains("--push-to"), "{}", ran.stderr);
         let listed = place.site.exits(0, &["report", "list"]).out();
-        assert!(listed.contains("3 paths pushed to 127.0.0.1") && listed.contains("push ./result"), "{listed}");
+        assert!(
+            listed.contains(&format!("3 paths pushed to {}", place.name())) && listed.contains("push ./result"),
+            "{listed}"
+        );
         let report = place.site.exits(0, &["report"]).out();
         assert!(report.contains("NOT PUSHED"), "{report}");
     });

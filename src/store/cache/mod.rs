@@ -358,7 +358,11 @@ fn trust(config: &CacheConfig, params: &Params, context: &OpenContext) -> Result
 fn short_name(place: &Place) -> String {
     match place {
         Place::File(dir) => dir.file_name().map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned()),
-        Place::Http(url, _) => url.host_str().unwrap_or_default().to_owned(),
+        Place::Http(url, _) => {
+            let host = url.host_str().unwrap_or_default();
+            // Two servers on one host are two caches.
+            url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+        }
     }
 }
 
