@@ -236,6 +236,11 @@ pub enum Pushed {
     Failed(Failure),
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 /// What happened. The serialised tag is `event`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -293,6 +298,12 @@ pub enum Fact {
         pull: bool,
         /// It is pushed to.
         push: bool,
+        /// Pushing to it may fail.
+        #[serde(default, skip_serializing_if = "is_false")]
+        optional: bool,
+        /// It is pushed to because `--push-to` named it.
+        #[serde(default, skip_serializing_if = "is_false")]
+        asked: bool,
     },
     /// A stage began.
     StageStarted {
@@ -485,6 +496,12 @@ pub enum Fact {
         reason: Option<Text>,
         /// The drv whose own failure it is, for `failed`.
         root: Option<DrvId>,
+    },
+    /// Paths that are to be complete in every cache that is pushed to, with all that they refer to, where those and
+    /// not attrs are what was asked for.
+    PushAsked {
+        /// Absolute store paths.
+        paths: Vec<Text>,
     },
     /// A path is to be pushed.
     PushQueued {

@@ -46,6 +46,12 @@ pub(super) enum Command {
     /// Show what would be built, fetched and pushed, and for how long
     #[command(after_help = "Example:\n  drover plan .#web1 --json")]
     Plan(Box<PlanArgs>),
+    /// Make caches complete, without evaluating or building anything
+    #[command(after_help = "Examples:\n  drover push                     what the last run built or found\n  \
+        drover push --run 01KAJX3M      the same of an earlier one\n  \
+        drover push ./result            a path with all that it refers to\n  \
+        drover push --push-to acme      only to [cache.acme] of drover.toml")]
+    Push(PushCommand),
     /// Print the log of the last attempt to build something, of any run
     #[command(after_help = "Example:\n  drover log nginx-1.29.4")]
     Log(LogArgs),
@@ -228,7 +234,7 @@ pub(super) struct BuildArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Caches")]
 pub(super) struct PushArgs {
-    /// Push to this cache: a name of drover.toml or a URL, `file:///path?secret-key=FILE` (repeatable)
+    /// Push to this cache: a name of drover.toml or a URL, `https://host?secret-key=FILE` (repeatable)
     #[arg(long, value_name = "CACHE", alias = "copy-to")]
     pub(super) push_to: Vec<String>,
     /// Push nothing
@@ -261,6 +267,26 @@ pub(super) struct OutputArgs {
     /// Say more: every drv, and where the time went
     #[arg(short = 'v', long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+}
+
+/// `drover push`.
+#[derive(Debug, Args)]
+pub(super) struct PushCommand {
+    /// Store paths, or links to them such as ./result, each with all that it refers to
+    #[arg(value_name = "PATH")]
+    pub(super) paths: Vec<String>,
+    /// Push what this run built or found for its attrs [default: the last run]
+    #[arg(long, value_name = "RUN", conflicts_with = "paths")]
+    pub(super) run: Option<String>,
+    /// Push to this cache and no other: a name of drover.toml or a URL [default: those with push = true] (repeatable)
+    #[arg(long, value_name = "CACHE", alias = "copy-to")]
+    pub(super) push_to: Vec<String>,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Write every event as a JSON line to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) events: Option<PathBuf>,
 }
 
 /// `drover log`.
@@ -366,6 +392,20 @@ impl RunArgs {
             download: build.download,
             print_out_paths: build.print_out_paths,
             ..shared(place, self.select, self.flake, self.push, self.output)
+        }
+    }
+}
+
+impl PushCommand {
+    /// As settings' words; what is pushed is none of them.
+    pub(super) fn words(&self, place: &Place) -> Words {
+        Words {
+            push_to: self.push_to.clone(),
+            json: self.json,
+            events: self.events.clone(),
+            store: place.store.clone(),
+            state_dir: place.state_dir.clone(),
+            ..Words::default()
         }
     }
 }

@@ -138,6 +138,7 @@ fn last_run(facts: &mut Facts, state_dir: &Path, session: &Session) {
         seconds: digest.exit.map(|_| digest.seconds),
         verdict: digest.verdict,
         failed: digest.exit.is_some_and(|exit| exit != 0),
+        unpushed: digest.exit == Some(5),
     });
     let Some(Ok(record)) = whole.map(|run| record::read(&run.dir.events())) else { return };
     let summary = Summary::of(&record.events);

@@ -42,38 +42,47 @@ fn check(select: &Select) -> Result<()> {
     }
 }
 
+/// A number for a run that begins now.
+pub(super) fn new_run(session: &Session) -> RunId {
+    RunId(ulid::Ulid::from_datetime(session.clock.started.into()))
+}
+
+/// Does it, on this thread.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Fault::Unreachable, format!("cannot start: {error}")))?;
+    let done = runtime.block_on(work);
+    // Blocking work that nobody waits for any more must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
 fn go(session: &Session, words: Words, mode: Mode) -> Result<u8> {
     let file = File::in_dir(&config_dir(&words.what))?;
     let settings = Settings::resolve(words, &session.env, file)?;
     let output = settings.output.clone();
-    let run = RunId(ulid::Ulid::from_datetime(session.clock.started.into()));
+    let run = new_run(session);
     let request = Request {
-        ui: screen(session, &settings, mode, run),
+        ui: screen(session, &settings, mode == Mode::Plan, run),
         settings,
         mode,
         run,
         clock: session.clock,
         daemon_socket: session.env.get("NIX_DAEMON_SOCKET_PATH").map(PathBuf::from),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::new(Fault::Unreachable, format!("cannot start: {error}")))?;
-    let finished = runtime.block_on(driver::drive(request))?;
-    // Blocking work that nobody waits for any more must not keep the process.
-    runtime.shutdown_background();
-    tell(&output, finished)
+    tell(&output, block_on(driver::drive(request))?)
 }
 
 /// How the run is shown.
-fn screen(session: &Session, settings: &Settings, mode: Mode, run: RunId) -> Ui {
+pub(super) fn screen(session: &Session, settings: &Settings, planned: bool, run: RunId) -> Ui {
     let output = &settings.output;
     let quiet = output.json || output.print_out_paths;
-    let mode = match (session.terminal.live, session.env.is_ci(), mode) {
-        (true, ..) => ui::Mode::Live,
-        (false, false, Mode::Plan) => ui::Mode::Quiet,
-        (false, false, Mode::Run) if quiet => ui::Mode::Quiet,
-        (false, ..) => ui::Mode::Plain,
+    let mode = match (session.terminal.live, session.env.is_ci()) {
+        (true, _) => ui::Mode::Live,
+        (false, false) if planned || quiet => ui::Mode::Quiet,
+        (false, _) => ui::Mode::Plain,
     };
     let shown = ui::Settings {
         mode,
@@ -89,7 +98,7 @@ fn screen(session: &Session, settings: &Settings, mode: Mode, run: RunId) -> Ui 
 
 /// What is left when the screen is closed: what was asked for on stdout. The error that ended the run, if one did, has
 /// been the last thing on the screen.
-fn tell(output: &crate::config::OutputSettings, finished: Finished) -> Result<u8> {
+pub(super) fn tell(output: &crate::config::OutputSettings, finished: Finished) -> Result<u8> {
     let Finished { events, exit, dir, outputs } = finished;
     let summary = Summary::of(&events);
     let digest = Digest::of(&summary).map_or(Ok(()), |digest| dir.save(list::FILE, &digest));

@@ -78,6 +78,8 @@ pub struct CacheTable {
     pub public_keys: Vec<String>,
     /// File with the secret key to sign with.
     pub secret_key: Option<PathBuf>,
+    /// File with a token that is sent with every request.
+    pub token_file: Option<PathBuf>,
     /// Lower is asked first.
     pub priority: Option<i32>,
 }
@@ -215,7 +217,7 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// How every key is written.
-const EXAMPLES: [(&str, &str); 15] = [
+const EXAMPLES: [(&str, &str); 16] = [
     ("kinds", "[\"nixosConfigurations\", \"checks\"]"),
     ("only", "[\"web*\"]"),
     ("exclude", "[\"*.installer\"]"),
@@ -229,6 +231,7 @@ const EXAMPLES: [(&str, &str); 15] = [
     ("push", "true"),
     ("public-keys", "[\"NAME:BASE64\"]"),
     ("secret-key", "\"/path/of/key\""),
+    ("token-file", "\"/path/of/token\""),
     ("priority", "40"),
     ("attrs", "{ exclude = [\"*.installer\"] }"),
 ];

@@ -151,8 +151,8 @@ pub enum PushWhen {
     Optional,
 }
 
-/// One cache that Nix does not already name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One cache that Nix does not already name. Its URL may hold a login, which `Debug` does not show.
+#[derive(Clone, PartialEq, Eq)]
 pub struct CacheSettings {
     /// `NAME` of `[cache.NAME]`.
     pub name: Option<String>,
@@ -162,12 +162,21 @@ pub struct CacheSettings {
     pub push: PushWhen,
     /// File with the secret key.
     pub secret_key: Option<PathBuf>,
+    /// File with a token that is sent with every request.
+    pub token_file: Option<PathBuf>,
     /// Keys that may have signed its paths.
     pub public_keys: Vec<String>,
     /// Lower is asked first.
     pub priority: Option<i32>,
     /// Where it was said.
     pub origin: Origin,
+}
+
+impl fmt::Debug for CacheSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("CacheSettings");
+        shown.field("name", &self.name).field("push", &self.push).field("origin", &self.origin).finish_non_exhaustive()
+    }
 }
 
 /// What is shown and written.
@@ -400,6 +409,7 @@ fn from_table(name: &str, table: &CacheTable) -> CacheSettings {
             PushTable::Optional => PushWhen::Optional,
         },
         secret_key: table.secret_key.clone(),
+        token_file: table.token_file.clone(),
         public_keys: table.public_keys.clone(),
         priority: table.priority,
         origin: Origin::File,
@@ -412,6 +422,7 @@ fn pushed_to(url: String, origin: Origin) -> CacheSettings {
         url,
         push: PushWhen::Yes,
         secret_key: None,
+        token_file: None,
         public_keys: Vec::new(),
         priority: None,
         origin,

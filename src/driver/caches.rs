@@ -3,34 +3,155 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::config::{CacheSettings, PushWhen, Settings};
+use futures_util::future::join_all;
+
+use crate::config::{CacheSettings, Origin, PushWhen, Settings};
 use crate::error::{Error, Fault};
 use crate::event::Fact;
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
-use crate::store::cache::{Cache, CacheConfig, OpenContext};
+use crate::store::cache::{Cache, CacheConfig, CacheError, OpenContext};
 use crate::store::local::LocalStore;
-use crate::store::settings::NixSettings;
 
 use super::context::Context;
+use super::start::Verb;
+use super::trust;
 
 /// A cache that was opened, or its URL and why not.
 pub(super) type Opened = Result<Arc<Cache>, (String, Error)>;
 
-/// Nix's own caches come first in number, then the configured ones: `CacheId` is the place in this list.
-fn configs(store: &LocalStore, settings: &Settings) -> Vec<CacheConfig> {
-    let nix = store.settings();
-    let pull = nix.substitute && !settings.offline;
-    let lets = lets(store.receiver());
-    // `trusted=1` is a word to the store that receives; from us it counts only where we are obeyed.
-    let trusted = |url: &str| match store.trust() {
-        Trust::Untrusted => (!lets.contains(plain(url))).then_some(false),
-        Trust::Trusted | Trust::Unknown => None,
-    };
-    let from_nix = nix.substituters.iter().filter(|_| pull);
-    let from_nix = from_nix.map(|url| CacheConfig { url: url.clone(), pull, ..CacheConfig::default() });
-    let ours = settings.caches.iter().map(configured).map(|config| CacheConfig { pull: config.pull && pull, ..config });
-    from_nix.chain(ours).map(|config| CacheConfig { trusted: trusted(&config.url), ..config }).collect()
+/// One cache of a run.
+struct Known {
+    id: CacheId,
+    config: CacheConfig,
+    push: PushWhen,
+    /// `--push-to` named it.
+    asked: bool,
+}
+
+/// All caches of a run: first Nix's own, then the configured ones. A [`CacheId`] is a place in this list.
+pub(super) struct CacheList {
+    known: Vec<Known>,
+    /// Those from which the store's daemon fetches by itself.
+    by_daemon: BTreeSet<CacheId>,
+    context: Arc<OpenContext>,
+}
+
+/// The caches that are pushed to, and what has to be said about those that are not after all.
+#[derive(Default)]
+pub(super) struct Pushable {
+    /// Ready; those that may only be read from are among them.
+    pub(super) caches: Vec<Arc<Cache>>,
+    /// Message and hint.
+    pub(super) warnings: Vec<(String, String)>,
+}
+
+impl CacheList {
+    /// What Nix and the settings say. Files that they name are looked at; nothing is opened.
+    pub(super) fn new(store: &LocalStore, settings: &Settings) -> Result<Self, Error> {
+        let nix = store.settings();
+        let pull = nix.substitute && !settings.offline;
+        let from_nix = nix.substituters.iter().filter(|_| pull).map(|url| {
+            let trusted = trust::word(store, url);
+            let config = CacheConfig { url: url.clone(), pull, trusted, ..CacheConfig::default() };
+            (config, PushWhen::No, false)
+        });
+        let ours = settings.caches.iter().map(|cache| {
+            let asked = matches!(cache.origin, Origin::Flag | Origin::Env);
+            let config = configured(cache);
+            let config = CacheConfig { pull: config.pull && pull, trusted: trust::word(store, &cache.url), ..config };
+            (config, cache.push, asked && cache.push != PushWhen::No)
+        });
+        let all = from_nix.chain(ours).enumerate();
+        let known = all.map(|(at, (config, push, asked))| Known {
+            id: CacheId(u32::try_from(at).unwrap_or(u32::MAX)),
+            config,
+            push,
+            asked,
+        });
+        let known: Vec<Known> = known.collect();
+        known.iter().try_for_each(|known| known.config.check_files())?;
+        let by_daemon = known.iter().filter(|known| trust::daemon_applies(store, &known.config)).map(|known| known.id);
+        Ok(Self { by_daemon: by_daemon.collect(), known, context: Arc::new(open_context(store)) })
+    }
+
+    /// Opens those that are only read from, at once. Those that are pushed to are open by then.
+    pub(super) fn open_readable(&self) -> impl Future<Output = Vec<Opened>> + Send + 'static {
+        let wanted = self.known.iter().filter(|known| known.config.pull && !known.config.push);
+        let opening: Vec<_> = wanted.map(|known| open(known.id, known.config.clone(), self.context.clone())).collect();
+        async move {
+            let opened = join_all(opening).await.into_iter();
+            opened.map(|(config, cache)| cache.map_err(|error| (config.shown_url(), error.into()))).collect()
+        }
+    }
+
+    /// Opens those that are pushed to, at once. One that cannot be pushed to ends the run before anything is built,
+    /// unless it is optional, or nobody gave it a login and nobody asked for it by `--push-to`: then it is read from
+    /// as far as it can be.
+    pub(super) async fn open_pushed(&self, verb: Verb) -> Result<Pushable, Error> {
+        let wanted: Vec<&Known> = self.known.iter().filter(|known| known.config.push).collect();
+        let opening = wanted.iter().map(|known| open(known.id, known.config.clone(), self.context.clone()));
+        let mut pushable = Pushable::default();
+        for (known, (config, opened)) in wanted.iter().zip(join_all(opening).await) {
+            let error = match opened {
+                Ok(cache) => {
+                    pushable.caches.push(cache);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let may_be_left = match known.push {
+                PushWhen::Optional => error.is_refusal() || is_network(&error),
+                _ => error.has_no_login() && !known.asked && verb != Verb::Push,
+            };
+            if !may_be_left {
+                return Err(fatal(error, verb));
+            }
+            let readable = error.is_refusal() && config.pull;
+            let name = config.name.clone().unwrap_or_else(|| config.shown_url());
+            let error = Error::from(error);
+            pushable.warnings.push((
+                format!("nothing is pushed to {name}: {}", error.message.replace('\n', ", ")),
+                error.hint.unwrap_or_default(),
+            ));
+            if readable
+                && let (_, Ok(cache)) =
+                    open(known.id, CacheConfig { push: false, ..config }, self.context.clone()).await
+            {
+                pushable.caches.push(cache);
+            }
+        }
+        Ok(pushable)
+    }
+
+    /// The caches from which the store's daemon fetches by itself.
+    pub(super) fn by_daemon(&self) -> &BTreeSet<CacheId> {
+        &self.by_daemon
+    }
+
+    /// The caches to which pushing may fail.
+    pub(super) fn optional(&self) -> Vec<CacheId> {
+        self.known.iter().filter(|known| known.push == PushWhen::Optional).map(|known| known.id).collect()
+    }
+
+    /// Whether any cache is to be pushed to.
+    pub(super) fn has_push(&self) -> bool {
+        self.known.iter().any(|known| known.config.push)
+    }
+
+    /// A cache that is ready.
+    pub(super) fn ready(&self, cache: &Cache) -> Fact {
+        let known = self.known.iter().find(|known| known.id == cache.id());
+        Fact::CacheReady {
+            cache: cache.id(),
+            name: cache.name().into(),
+            url: cache.url().into(),
+            pull: cache.pull(),
+            push: cache.push(),
+            optional: known.is_some_and(|known| known.push == PushWhen::Optional),
+            asked: known.is_some_and(|known| known.asked),
+        }
+    }
 }
 
 fn configured(cache: &CacheSettings) -> CacheConfig {
@@ -42,6 +163,7 @@ fn configured(cache: &CacheSettings) -> CacheConfig {
         push: cache.push != PushWhen::No,
         priority: cache.priority,
         secret_key_file: cache.secret_key.clone(),
+        token_file: cache.token_file.clone(),
         public_keys: cache.public_keys.clone(),
         ..CacheConfig::default()
     }
@@ -59,116 +181,44 @@ fn open_context(store: &LocalStore) -> OpenContext {
     }
 }
 
-fn numbered(store: &LocalStore, settings: &Settings) -> Vec<(CacheId, CacheConfig)> {
-    let configs = configs(store, settings);
-    configs.into_iter().enumerate().map(|(i, c)| (CacheId(u32::try_from(i).unwrap_or(u32::MAX)), c)).collect()
+async fn open(
+    id: CacheId,
+    config: CacheConfig,
+    context: Arc<OpenContext>,
+) -> (CacheConfig, Result<Arc<Cache>, CacheError>) {
+    let opened = Cache::open(id, config.clone(), &context).await;
+    (config, opened.map(Arc::new))
 }
 
-async fn open(id: CacheId, config: CacheConfig, context: Arc<OpenContext>) -> Opened {
-    let url = config.url.clone();
-    Cache::open(id, config, &context).await.map(Arc::new).map_err(|error| (url, Error::from(error)))
+/// Whether a cache may give an answer another time; all else is a wrong word or a wrong credential.
+fn is_network(error: &CacheError) -> bool {
+    matches!(error, CacheError::Unreachable { .. })
 }
 
-/// Opens those that are only read from, at once. Those that are pushed to are open by then.
-pub(super) fn open_readable(
-    store: &LocalStore,
-    settings: &Settings,
-) -> impl Future<Output = Vec<Opened>> + Send + 'static {
-    let context = Arc::new(open_context(store));
-    let caches = numbered(store, settings).into_iter().filter(|(_, config)| config.pull && !config.push);
-    let opening: Vec<_> = caches.map(|(id, config)| open(id, config, context.clone())).collect();
-    futures_util::future::join_all(opening)
-}
-
-/// Opens those that are pushed to; one that cannot be pushed to ends the run before anything is built.
-pub(super) async fn open_pushed(store: &LocalStore, settings: &Settings) -> Result<Vec<Arc<Cache>>, Error> {
-    let context = Arc::new(open_context(store));
-    let mut open_caches = Vec::new();
-    for (id, config) in numbered(store, settings).into_iter().filter(|(_, config)| config.push) {
-        match open(id, config, context.clone()).await {
-            Ok(cache) => open_caches.push(cache),
-            Err((url, error)) => {
-                // A cache that gave no answer may give one later; all else is a wrong word or a wrong credential.
-                let network = url.contains("://") && !url.starts_with("file:") && error.fault == Fault::Unreachable;
-                let fault = if network { Fault::Unreachable } else { Fault::Usage };
-                return Err(Error { fault, message: format!("{error}\nnothing was built"), ..error });
-            }
-        }
-    }
-    Ok(open_caches)
-}
-
-/// What the store's daemon has to be told, so that it fetches from the caches that this user has. One that obeys us
-/// (design §4) also learns of those of drover.toml; another only of those that it lets everybody name.
-pub(super) fn overrides(store: &LocalStore, settings: &Settings) -> Vec<(String, String)> {
-    let nix = store.settings();
-    if settings.offline || !nix.substitute {
-        return Vec::new();
-    }
-    match store.trust() {
-        Trust::Unknown => Vec::new(),
-        Trust::Untrusted => {
-            let lets = lets(store.receiver());
-            let allowed = nix.substituters.iter().filter(|url| lets.contains(plain(url)));
-            let allowed: Vec<&str> = allowed.map(String::as_str).collect();
-            let same = allowed.iter().eq(&store.receiver().substituters);
-            if same { Vec::new() } else { vec![("substituters".to_owned(), allowed.join(" "))] }
-        }
-        Trust::Trusted => {
-            let ours: Vec<&CacheSettings> = settings.caches.iter().filter(|cache| cache.name.is_some()).collect();
-            let joined = |own: &[String], more: Vec<&str>| -> String {
-                own.iter().map(String::as_str).chain(more).collect::<Vec<_>>().join(" ")
-            };
-            let urls = ours.iter().map(|cache| cache.url.as_str()).collect();
-            let keys = ours.iter().flat_map(|cache| cache.public_keys.iter().map(String::as_str)).collect();
-            vec![
-                ("substituters".to_owned(), joined(&nix.substituters, urls)),
-                ("trusted-public-keys".to_owned(), joined(&nix.trusted_public_keys, keys)),
-                ("narinfo-cache-negative-ttl".to_owned(), "0".to_owned()),
-            ]
-        }
-    }
-}
-
-/// A URL of a cache, so that two can be compared.
-fn plain(url: &str) -> &str {
-    url.trim_end_matches('/')
-}
-
-/// The caches that a daemon fetches from, or lets everybody name.
-fn lets(daemon: &NixSettings) -> BTreeSet<&str> {
-    daemon.substituters.iter().chain(&daemon.trusted_substituters).map(|url| plain(url)).collect()
-}
-
-/// The caches from which the store's daemon fetches by itself: all if it obeys us, else those of its own settings, and
-/// of ours those that it lets everybody name.
-pub(super) fn by_daemon(store: &LocalStore, settings: &Settings) -> BTreeSet<CacheId> {
-    let lets = lets(store.receiver());
-    let applies = |config: &CacheConfig| match store.trust() {
-        Trust::Trusted => true,
-        Trust::Unknown => config.name.is_none(),
-        Trust::Untrusted => config.name.is_none() && lets.contains(plain(&config.url)),
+/// The error that ends a run before anything is done.
+fn fatal(error: CacheError, verb: Verb) -> Error {
+    let fault = if is_network(&error) { Fault::Unreachable } else { Fault::Usage };
+    let refused = error.is_refusal();
+    let without = (verb != Verb::Push).then(|| format!("drover {} --no-push", verb.word()));
+    let hint = match &error {
+        CacheError::Unreachable { url, .. } => Some(format!("curl -v {url}/nix-cache-info")),
+        _ => None,
     };
-    numbered(store, settings).into_iter().filter(|(_, config)| applies(config)).map(|(id, _)| id).collect()
-}
-
-/// The caches to which pushing may fail.
-pub(super) fn optional(store: &LocalStore, settings: &Settings) -> Vec<CacheId> {
-    let optional: Vec<&str> =
-        settings.caches.iter().filter(|cache| cache.push == PushWhen::Optional).map(|cache| &*cache.url).collect();
-    let of = numbered(store, settings).into_iter().filter(|(_, config)| optional.contains(&&*config.url));
-    of.map(|(id, _)| id).collect()
+    let network = hint.is_some();
+    let error = Error::from(error);
+    let hint = hint.or(error.hint);
+    let hint = match (hint, without) {
+        (Some(hint), Some(without)) if network => Some(format!("{hint}    or go on without it: {without}")),
+        (Some(hint), Some(without)) if refused => Some(format!("{hint}; without pushing: {without}")),
+        (hint, _) => hint,
+    };
+    let nothing = if verb == Verb::Push { "nothing was pushed" } else { "nothing was built" };
+    Error { fault, message: format!("{}\n{nothing}", error.message), hint }
 }
 
 /// A cache that is ready.
 pub(super) fn announce(ctx: &mut Context, cache: &Cache) {
-    ctx.bus.emit(Fact::CacheReady {
-        cache: cache.id(),
-        name: cache.name().into(),
-        url: cache.url().into(),
-        pull: cache.pull(),
-        push: cache.push(),
-    });
+    ctx.bus.emit(ctx.caches.ready(cache));
     for warning in cache.warnings() {
         ctx.bus.warn(warning.as_str(), None);
     }

@@ -14,6 +14,7 @@ use crate::store::local::LocalStore;
 use crate::store::roots::Roots;
 
 use super::bus::Bus;
+use super::caches::CacheList;
 use super::tasks::Tasks;
 
 /// The roots of this run in the local store, shared by effects one after the other.
@@ -31,6 +32,8 @@ pub(super) struct Context {
     /// The roots in the store of the evaluators.
     pub(super) eval_roots: SharedRoots,
     pub(super) settings: Arc<Settings>,
+    /// All caches, open or not.
+    pub(super) caches: Arc<CacheList>,
     pub(super) dir: RunDir,
     /// Where attempts tell what happens to them.
     pub(super) news: mpsc::UnboundedSender<(AttemptId, News)>,

@@ -45,9 +45,9 @@ impl Fetching {
             return;
         }
         let (pool, closure) = (ctx.pool.clone(), planning.fetch_closure(drv));
-        let (caches, by_daemon) = (planning.open_caches().unwrap_or_default(), planning.daemon_caches(ctx));
+        let (caches, list) = (planning.open_caches().unwrap_or_default(), ctx.caches.clone());
         let effect = async move {
-            let fetched = build::fetch_each(&pool, &caches, &by_daemon, &closure).await;
+            let fetched = build::fetch_each(&pool, &caches, list.by_daemon(), &closure).await;
             Input::Fetched(drv, fetched)
         };
         self.under_way.insert(drv, ctx.tasks.start(effect));

@@ -11,10 +11,12 @@
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
 //! | `building`, `fetching` | the scheduler's actions |
 //! | `pushing` | outputs → caches |
+//! | `caches`, `trust` | which caches there are, and who fetches from which |
 //! | `attrs` | which attr waits for which drv |
 //! | `bus` | the event stream |
 //! | `tasks` | effects under way |
 //! | `exit` | the exit code |
+//! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
 mod attrs;
 mod building;
@@ -28,10 +30,12 @@ mod fetching;
 mod input;
 mod links;
 mod planning;
+pub mod push;
 mod pushing;
 mod signals;
 mod start;
 mod tasks;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +49,7 @@ use crate::error::{Error, Fault, Result, exit_code};
 use crate::eval::list::LeftOut;
 use crate::eval::{Answer, DrvAnswer, EvalMsg};
 use crate::event::{DrvOutcome, Event, Fact, Moment, STOPPED, Stage, Status};
-use crate::id::{AttemptId, AttrId, CacheId, DrvId, Kind, RunId, StorePath, System};
+use crate::id::{AttemptId, AttrId, DrvId, Kind, RunId, StorePath, System};
 use crate::record::RunDir;
 use crate::report::history::History;
 use crate::report::summary::Summary;
@@ -59,7 +63,7 @@ use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
 use input::Input;
 use planning::Planning;
-use pushing::Pushing;
+use pushing::{Pushing, Why};
 use signals::Signals;
 
 /// How often the screen is looked at.
@@ -115,6 +119,22 @@ pub async fn drive(request: Request) -> Result<Finished> {
     Ok(driver.finish().await)
 }
 
+/// The last words of a run. Whatever its effects hold has to be gone by now.
+async fn close(mut ctx: Context, exit: u8, error: Option<&Error>, outputs: Vec<String>) -> Finished {
+    ctx.bus.emit(Fact::StageEnded { stage: Stage::Record });
+    if let Some(error) = error {
+        let hint = error.hint.as_deref().map(Into::into);
+        ctx.bus.emit(Fact::RunFailed { message: error.message.as_str().into(), hint });
+    }
+    ctx.bus.emit(Fact::RunEnded { exit });
+    let Context { bus, store, eval_store, dir, pool, roots, eval_roots, .. } = ctx;
+    let events = bus.close();
+    // Their connections first: a daemon ends when its client goes away.
+    drop((pool, roots, eval_roots));
+    tokio::join!(store.settle(LAST_CHILDREN), eval_store.settle(LAST_CHILDREN));
+    Finished { events, exit, dir, outputs }
+}
+
 /// How far `--out-link` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Links {
@@ -139,12 +159,11 @@ pub(super) struct Driver {
     passed_over: Vec<LeftOut>,
     /// Attrs of systems that nobody here can build, by what they are.
     left_out: BTreeMap<(Kind, System), u32>,
-    optional: Vec<CacheId>,
     /// 0: going on; 1: stopping; 2: now.
     stopping: u8,
     push_until: Option<Moment>,
-    /// Outputs that wait for the caches that are read from; whether they were built now.
-    unpushed: Vec<(Vec<StorePath>, bool)>,
+    /// Outputs that wait for the caches that are read from.
+    unpushed: Vec<(Vec<StorePath>, Why)>,
     links: Links,
     error: Option<Error>,
 }
@@ -194,7 +213,7 @@ impl Driver {
             Input::CachesOpen(opened) => {
                 self.planning.opened(ctx, opened);
                 let waiting = std::mem::take(&mut self.unpushed);
-                waiting.into_iter().for_each(|(outputs, built)| self.push(outputs, built));
+                waiting.into_iter().for_each(|(outputs, why)| self.push(outputs, why));
             }
             Input::Facts(facts) => self.planning.answered(ctx, facts),
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
@@ -327,7 +346,7 @@ impl Driver {
         match (self.mode, status, drv) {
             (Mode::Run, Status::Valid, _) => {
                 let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
-                self.push(outputs, false);
+                self.push(outputs, Why::Found);
                 self.end_attr(attr, Status::Valid, None, None);
             }
             (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
@@ -350,7 +369,7 @@ impl Driver {
                 let _ = roots.lock().await.hold(&hold).await;
                 Input::Idle
             });
-            self.push(outputs, outcome == DrvOutcome::Built);
+            self.push(outputs, if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
         }
         for attr in self.attrs.ended_with(drv) {
             self.end_with(attr, drv, &outcome);
@@ -390,13 +409,13 @@ impl Driver {
 
     /// Outputs are valid in the store: they go to every cache that is pushed to, with what they refer to and no cache
     /// that is read from has. Which those are is known once these are open.
-    fn push(&mut self, outputs: Vec<StorePath>, built: bool) {
+    fn push(&mut self, outputs: Vec<StorePath>, why: Why) {
         if !self.pushing.is_wanted() || self.stopping == 2 {
             return;
         }
         match self.planning.caches(&mut self.ctx) {
-            Some(upstream) => self.pushing.add(&mut self.ctx, &outputs, built, &upstream),
-            None => self.unpushed.push((outputs, built)),
+            Some(upstream) => self.pushing.add(&mut self.ctx, &outputs, why, &upstream),
+            None => self.unpushed.push((outputs, why)),
         }
     }
 
@@ -449,25 +468,14 @@ impl Driver {
         self.ctx.tasks.stop().await;
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.remember_times();
-        let mut faults = exit::faults(self.ctx.bus.events(), &self.optional);
+        let mut faults = exit::faults(self.ctx.bus.events(), &self.ctx.caches.optional());
         faults.extend(self.error.iter().map(|error| error.fault));
         let exit = exit_code(&faults);
         let outputs = self.attrs.iter().map(|(attr, _)| attr).collect::<Vec<_>>();
         let outputs = outputs.into_iter().flat_map(|attr| self.outputs_of(attr));
         let dir = self.ctx.store_dir().clone();
         let outputs = outputs.map(|(_, path)| path.to_absolute_path_in(&dir)).collect();
-        self.ctx.bus.emit(Fact::StageEnded { stage: Stage::Record });
-        if let Some(error) = &self.error {
-            let hint = error.hint.as_deref().map(Into::into);
-            self.ctx.bus.emit(Fact::RunFailed { message: error.message.as_str().into(), hint });
-        }
-        self.ctx.bus.emit(Fact::RunEnded { exit });
-        let Context { bus, store, eval_store, dir, pool, roots, eval_roots, .. } = self.ctx;
-        let events = bus.close();
-        // Their connections first: a daemon ends when its client goes away.
-        drop((pool, roots, eval_roots));
-        tokio::join!(store.settle(LAST_CHILDREN), eval_store.settle(LAST_CHILDREN));
-        Finished { events, exit, dir, outputs }
+        close(self.ctx, exit, self.error.as_ref(), outputs).await
     }
 
     /// Adds this run's build times to the history.

@@ -3,7 +3,6 @@
 //! The store is asked first; caches only for what it does not have, and they are opened only when the first such
 //! question comes up, so that a run with nothing to do touches no network.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::build::Piece;
@@ -136,14 +135,9 @@ impl Planning {
         open.iter().find(|c| c.id() == cache).map(|c| c.name().to_owned()).unwrap_or_default()
     }
 
-    /// The caches from which the store's daemon fetches by itself.
-    pub(super) fn daemon_caches(&self, ctx: &Context) -> BTreeSet<CacheId> {
-        caches::by_daemon(&ctx.store, &ctx.settings)
-    }
-
-    /// Whether these are all that are read from.
+    /// Whether the store's daemon fetches by itself from all caches that are read from.
     pub(super) fn daemon_has_all_caches(&self, ctx: &Context) -> bool {
-        let daemon = self.daemon_caches(ctx);
+        let daemon = ctx.caches.by_daemon();
         self.open_caches().unwrap_or_default().iter().all(|cache| daemon.contains(&cache.id()))
     }
 
@@ -186,7 +180,7 @@ impl Planning {
             Caches::Opening(waiting) => waiting.extend(paths),
             Caches::Unopened => {
                 self.caches = Caches::Opening(paths);
-                let open = caches::open_readable(&ctx.store, &ctx.settings);
+                let open = ctx.caches.open_readable();
                 ctx.tasks.start(async move { Input::CachesOpen(open.await) });
             }
         }

@@ -19,8 +19,22 @@ use crate::store::session::Session;
 use super::context::{Context, store_failure};
 use super::input::Input;
 
-/// Uploads at once to one cache; each holds a connection to the store.
+/// Uploads at once to one cache. While a NAR is read, each holds a connection to the store.
 const UPLOADS: usize = 4;
+
+/// The same for one on a server, where most of the time is waiting for its answers.
+const REMOTE_UPLOADS: usize = 8;
+
+/// Why paths are pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Built in this run: no other cache can hold them.
+    Built,
+    /// An attr asks for them, and the store has them.
+    Found,
+    /// Somebody asked for just these.
+    Asked,
+}
 
 /// What effects of a push answer.
 pub(super) enum PushInput {
@@ -61,15 +75,16 @@ struct Target {
     nars: BTreeMap<StorePath, Nar>,
     /// Paths that other caches hold.
     held: BTreeSet<StorePath>,
-    /// Outputs of this run; what becomes of each is told even if the cache had it.
-    built: BTreeSet<StorePath>,
+    /// Built in this run or asked for; what becomes of each is told even if the cache had it.
+    told: BTreeSet<StorePath>,
     uploaded: Vec<PathInfo>,
     already: BTreeSet<StorePath>,
     /// What walks need not ask about.
     known: Arc<Mutex<Known>>,
     /// Outputs for the next walk. One walk is under way at a time, so that what finishes together is walked together.
     next: Vec<StorePath>,
-    walking: bool,
+    /// Outputs of the walk that is under way.
+    walking: Option<Vec<StorePath>>,
     /// Other caches that are read from.
     upstream: Vec<Arc<Cache>>,
     /// Nothing more will be added.
@@ -81,12 +96,13 @@ struct Target {
 }
 
 impl Pushing {
-    /// For these caches.
+    /// For those of these caches that are pushed to.
     pub(super) fn new(ctx: &mut Context, caches: &[Arc<Cache>]) -> Self {
-        if !caches.is_empty() {
+        let targets: Vec<Target> = caches.iter().filter(|cache| cache.push()).cloned().map(Target::new).collect();
+        if !targets.is_empty() {
             ctx.bus.emit(Fact::StageStarted { stage: Stage::Push });
         }
-        Self { targets: caches.iter().cloned().map(Target::new).collect(), ended: caches.is_empty() }
+        Self { ended: targets.is_empty(), targets }
     }
 
     /// Whether anything is pushed at all.
@@ -95,9 +111,9 @@ impl Pushing {
     }
 
     /// Outputs that are valid in the store and are to be in every cache, with all that they refer to.
-    pub(super) fn add(&mut self, ctx: &mut Context, outputs: &[StorePath], built: bool, upstream: &[Arc<Cache>]) {
+    pub(super) fn add(&mut self, ctx: &mut Context, outputs: &[StorePath], why: Why, upstream: &[Arc<Cache>]) {
         for target in &mut self.targets {
-            target.add(ctx, outputs, built, upstream);
+            target.add(ctx, outputs, why, upstream);
         }
     }
 
@@ -139,19 +155,20 @@ impl Pushing {
 
 impl Target {
     fn new(cache: Arc<Cache>) -> Self {
+        let uploads = if cache.sink().is_some_and(Sink::is_remote) { REMOTE_UPLOADS } else { UPLOADS };
         Self {
             cache,
-            queue: Queue::new(Limits { uploads: UPLOADS, ..Limits::default() }),
+            queue: Queue::new(Limits { uploads, ..Limits::default() }),
             actions: Vec::new(),
             infos: BTreeMap::new(),
             nars: BTreeMap::new(),
             held: BTreeSet::new(),
-            built: BTreeSet::new(),
+            told: BTreeSet::new(),
             uploaded: Vec::new(),
             already: BTreeSet::new(),
             known: Arc::default(),
             next: Vec::new(),
-            walking: false,
+            walking: None,
             upstream: Vec::new(),
             closing: false,
             closed: false,
@@ -160,9 +177,11 @@ impl Target {
         }
     }
 
-    fn add(&mut self, ctx: &mut Context, outputs: &[StorePath], built: bool, upstream: &[Arc<Cache>]) {
-        if built {
-            self.built.extend(outputs.iter().cloned());
+    fn add(&mut self, ctx: &mut Context, outputs: &[StorePath], why: Why, upstream: &[Arc<Cache>]) {
+        if why != Why::Found {
+            self.told.extend(outputs.iter().cloned());
+        }
+        if why == Why::Built {
             self.known().built.extend(outputs.iter().cloned());
         }
         let id = self.cache.id();
@@ -177,13 +196,13 @@ impl Target {
 
     /// Finds out what the next outputs refer to, unless a walk is under way.
     fn walk(&mut self, ctx: &mut Context) {
-        if self.walking || self.next.is_empty() {
+        if self.walking.is_some() || self.next.is_empty() {
             return;
         }
-        self.walking = true;
         let id = self.cache.id();
         let (pool, roots) = (ctx.pool.clone(), std::mem::take(&mut self.next));
-        let (known, upstream) = (self.known.clone(), self.upstream.clone());
+        self.walking = Some(roots.clone());
+        let (known, upstream, cache) = (self.known.clone(), self.upstream.clone(), self.cache.clone());
         self.start(ctx, async move {
             let walk = async {
                 let mut walk = Walk { session: pool.take().await?, known, upstream };
@@ -191,7 +210,10 @@ impl Target {
                 pool.give_back(walk.session);
                 closure
             };
-            let closure = walk.await.map_err(|error| store_failure(&error));
+            let closure = match walk.await {
+                Ok(closure) => Ok(in_cache_only(&cache, closure).await),
+                Err(error) => Err(store_failure(&error)),
+            };
             Input::Push(id, PushInput::Closure(closure))
         });
     }
@@ -231,9 +253,11 @@ impl Target {
     }
 
     fn walked(&mut self, ctx: &mut Context, closure: Result<Closure, Failure>) {
-        self.walking = false;
+        let roots = self.walking.take().unwrap_or_default();
         match closure {
             Ok(closure) => {
+                let gone = roots.into_iter().filter(|root| closure.invalid.contains(root)).collect();
+                self.lost(ctx, gone, &not_here());
                 let held: Vec<StorePath> =
                     closure.held.into_iter().filter(|path| !self.infos.contains_key(path)).collect();
                 self.held.extend(held.iter().cloned());
@@ -243,18 +267,23 @@ impl Target {
                 self.tell(QueueInput::Held(held));
                 self.tell(QueueInput::Add(items));
             }
-            Err(failure) => self.not_walked(ctx, failure),
+            Err(failure) => self.not_walked(ctx, roots, &failure),
         }
         self.walk(ctx);
         self.close();
     }
 
     /// Without references nothing of it can be pushed in the right order, and nobody may take the push for whole.
-    fn not_walked(&mut self, ctx: &mut Context, failure: Failure) {
-        let cache = self.cache.id();
+    fn not_walked(&mut self, ctx: &mut Context, roots: Vec<StorePath>, failure: &Failure) {
         let message = format!("cannot find out what to push to {}: {}", self.cache.name(), failure.message);
-        ctx.bus.warn(message, Some("drover run    pushes what is missing"));
-        for path in self.built.clone().into_iter().filter(|path| !self.infos.contains_key(path)) {
+        ctx.bus.warn(message, Some("drover push --run last    pushes what is missing"));
+        self.lost(ctx, roots, failure);
+    }
+
+    /// Outputs that never come into the queue are given up by name.
+    fn lost(&mut self, ctx: &mut Context, roots: Vec<StorePath>, failure: &Failure) {
+        let cache = self.cache.id();
+        for path in roots.into_iter().filter(|path| !self.infos.contains_key(path)) {
             let path = ctx.absolute(&path);
             ctx.bus.emit(Fact::PushEnded { cache, path, pushed: Pushed::Failed(failure.clone()) });
         }
@@ -262,7 +291,7 @@ impl Target {
 
     /// Once nothing more is added and nothing is walked, the queue may end.
     fn close(&mut self) {
-        if self.closing && !self.walking && !std::mem::replace(&mut self.closed, true) {
+        if self.closing && self.walking.is_none() && !std::mem::replace(&mut self.closed, true) {
             self.tell(QueueInput::NoMore);
         }
     }
@@ -271,8 +300,8 @@ impl Target {
         for effect in self.effects.drain(..) {
             effect.abort();
         }
-        self.walking = false;
-        self.next.clear();
+        let unknown: Vec<StorePath> = self.walking.take().into_iter().flatten().chain(self.next.drain(..)).collect();
+        self.lost(ctx, unknown, &stopped());
         self.tell(QueueInput::Stop);
         let open: Vec<StorePath> =
             self.queue.not_there().filter(|(_, end)| end.is_none()).map(|(path, _)| path.clone()).collect();
@@ -354,8 +383,8 @@ impl Target {
             |class, message: String| Pushed::Failed(Failure { class, message: message.into(), position: None });
         let pushed = match end {
             End::Pushed => Pushed::Uploaded { file_size: self.nars.get(path).map_or(0, |nar| nar.file_size) },
-            // What nobody built now and the cache had all along is no news.
-            End::Present if !self.built.contains(path) => return,
+            // What nobody built now or asked for and the cache had all along is no news.
+            End::Present if !self.told.contains(path) => return,
             End::Present => {
                 self.queued(ctx, path);
                 Pushed::Present
@@ -388,8 +417,24 @@ fn stopped() -> Failure {
     Failure { class: Class::Cancelled, message: "the run was stopped".into(), position: None }
 }
 
+fn not_here() -> Failure {
+    Failure { class: Class::NoOutput, message: "it is not in this store".into(), position: None }
+}
+
 fn item(info: &PathInfo) -> Item {
     Item { path: info.path.clone(), references: info.others().cloned().collect(), nar_size: info.nar_size }
+}
+
+/// What came from this very cache, or was collected since, need not be in the store.
+async fn in_cache_only(cache: &Cache, mut closure: Closure) -> Closure {
+    let gone: Vec<StorePath> = closure.invalid.iter().cloned().collect();
+    for (path, answer) in gone.iter().zip(cache.inspect(&gone).await) {
+        if matches!(answer, Ok(Some(held)) if held.nar) {
+            closure.invalid.remove(path);
+            closure.held.insert(path.clone());
+        }
+    }
+    closure
 }
 
 /// Whom a walk asks: the store over one connection, and the caches that are read from.
@@ -425,10 +470,13 @@ impl Source for Walk {
 async fn upload(pool: &Pool, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
     let mut session = pool.take().await.map_err(|error| store_failure(&error))?;
     let mut upload = Upload::start(sink, info);
-    let nar = match session.nar_from_path(&info.path, info.nar_size, &mut upload).await {
-        Ok(()) => upload.end().await,
-        Err(error) => Err(upload.failed(std::io::Error::other(session.explain(error))).await),
-    };
+    let sent = session.nar_from_path(&info.path, info.nar_size, &mut upload).await;
+    let sent = sent.map_err(|error| std::io::Error::other(session.explain(error)));
+    // Others may have the connection while the cache takes its time.
     pool.give_back(session);
+    let nar = match sent {
+        Ok(()) => upload.end().await,
+        Err(error) => Err(upload.failed(error).await),
+    };
     nar.map_err(|error| error.failure())
 }

@@ -5,24 +5,31 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
 
-use crate::build::Pool;
+use crate::build::{News, Pool};
+use crate::config::Settings;
 use crate::error::{Error, Fault, Result};
-use crate::event::{FORMAT, Fact};
+use crate::event::{FORMAT, Fact, Text};
+use crate::id::{AttemptId, RunId};
 use crate::record::{self, RecordError, RunDir};
 use crate::report::history::History;
+use crate::store::cache::Cache;
 use crate::store::local::{LocalStore, StoreOptions, Wishes};
 use crate::store::roots::Roots;
+use crate::ui::Ui;
 
 use super::attrs::Attrs;
 use super::building::Building;
 use super::bus::Bus;
+use super::caches::{self, CacheList, Pushable};
+use super::clock::Clock;
 use super::context::Context;
 use super::evaluate::{self, Evaluation};
 use super::planning::Planning;
 use super::pushing::Pushing;
 use super::signals::Signals;
 use super::tasks::Tasks;
-use super::{Driver, Links, Mode, Request, caches};
+use super::trust;
+use super::{Driver, Links, Mode, Request};
 
 /// The store that evaluators write to, if it is not the one that builds.
 async fn eval_store(store: &LocalStore, uri: Option<&str>) -> Result<Option<LocalStore>> {
@@ -36,38 +43,77 @@ async fn eval_store(store: &LocalStore, uri: Option<&str>) -> Result<Option<Loca
     Ok(Some(origin))
 }
 
-/// Makes a driver that has begun to evaluate.
-pub(super) async fn start(request: Request) -> Result<Driver> {
-    let Request { settings, mode, run, clock, ui, daemon_socket } = request;
-    let options = StoreOptions {
+/// How the store is reached.
+pub(super) fn store_options(settings: &Settings, daemon_socket: Option<std::path::PathBuf>) -> StoreOptions {
+    StoreOptions {
         store: settings.store.clone(),
         options: settings.eval.options.clone(),
         daemon_socket,
         ..StoreOptions::default()
-    };
-    let wanted = evaluate::wanted(&settings, &options)?;
-    let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
-    let store = store?;
-    let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
-    let wanted = wanted.on(commit, &settings, store.settings().systems());
-    let pushed = caches::open_pushed(&store, &settings).await?;
-    let signals = Signals::listen()?;
+    }
+}
 
+/// The command that a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Run,
+    Plan,
+    Push,
+}
+
+impl Verb {
+    /// As it is typed.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Plan => "plan",
+            Self::Push => "push",
+        }
+    }
+}
+
+/// What a run begins with, besides the store and the caches.
+pub(super) struct Beginning {
+    pub(super) settings: Settings,
+    /// Where evaluators leave derivations, if that is another store.
+    pub(super) origin: Option<LocalStore>,
+    pub(super) verb: Verb,
+    /// What was asked for, as typed.
+    pub(super) what: Vec<Text>,
+    pub(super) run: RunId,
+    pub(super) clock: Clock,
+    pub(super) ui: Ui,
+}
+
+/// A run that has begun.
+pub(super) struct Begun {
+    pub(super) ctx: Context,
+    pub(super) news: mpsc::UnboundedReceiver<(AttemptId, News)>,
+    pub(super) signals: Signals,
+    /// The caches that were opened.
+    pub(super) opened: Vec<Arc<Cache>>,
+}
+
+/// Opens the record and says what there is.
+pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, open: Pushable) -> Result<Begun> {
+    let Beginning { settings, origin, verb, what, run, clock, ui } = beginning;
+    let command = verb.word();
+    let signals = Signals::listen()?;
     let dir = RunDir::new(&settings.output.state_dir, run);
     let events = settings.output.events.as_deref();
     let mut bus = Bus::open(clock, &dir, events, ui).map_err(|error| {
         let of_events = matches!(&error, RecordError::Io { path, .. } if Some(path.as_path()) == events);
         Error::from_chain(Fault::Usage, &error).hint(match of_events {
-            true => "drover run --events FILE    in a directory that can be written",
-            false => "drover run --state-dir DIR    with a directory that can be written",
+            true => format!("drover {command} --events FILE    in a directory that can be written"),
+            false => format!("drover {command} --state-dir DIR    with a directory that can be written"),
         })
     })?;
     bus.emit(Fact::RunStarted {
         format: FORMAT,
         run,
         drover: env!("CARGO_PKG_VERSION").into(),
-        command: if mode == Mode::Run { "run" } else { "plan" }.into(),
-        what: settings.attrs.what.iter().map(|word| word.as_str().into()).collect(),
+        command: command.into(),
+        what,
         started: clock.started,
         nix: store.version().text.as_str().into(),
     });
@@ -77,11 +123,10 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
 
     let (news_in, news) = mpsc::unbounded_channel();
     let wishes = Wishes {
-        overrides: caches::overrides(&store, &settings),
+        overrides: trust::overrides(&store, &settings),
         substitute: settings.offline.then_some(false),
         ..Wishes::default()
     };
-    let settings = Arc::new(settings);
     let roots = Arc::new(Mutex::new(Roots::new(store.clone())));
     let mut ctx = Context {
         bus,
@@ -94,24 +139,47 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         roots,
         eval_store: origin.unwrap_or_else(|| store.clone()),
         store,
-        settings: settings.clone(),
+        settings: Arc::new(settings),
+        caches: Arc::new(caches),
         dir,
         news: news_in,
     };
-    for cache in &pushed {
+    for cache in &open.caches {
         caches::announce(&mut ctx, cache);
     }
-    let _ = record::prune(&settings.output.state_dir, record::KEEP);
+    for (message, hint) in open.warnings {
+        ctx.bus.warn(message, Some(&hint).filter(|hint| !hint.is_empty()).map(String::as_str));
+    }
+    let _ = record::prune(&ctx.settings.output.state_dir, record::KEEP);
+    Ok(Begun { ctx, news, signals, opened: open.caches })
+}
+
+/// Makes a driver that has begun to evaluate.
+pub(super) async fn start(request: Request) -> Result<Driver> {
+    let Request { settings, mode, run, clock, ui, daemon_socket } = request;
+    let options = store_options(&settings, daemon_socket);
+    let wanted = evaluate::wanted(&settings, &options)?;
+    let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
+    let store = store?;
+    let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
+    let wanted = wanted.on(commit, &settings, store.settings().systems());
+    let list = CacheList::new(&store, &settings)?;
+    let verb = if mode == Mode::Plan { Verb::Plan } else { Verb::Run };
+    let pushable = list.open_pushed(verb).await?;
+
+    let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
+    let Begun { mut ctx, news, signals, opened } =
+        begin(Beginning { settings, origin, verb, what, run, clock, ui }, store, list, pushable)?;
+    let settings = ctx.settings.clone();
     let building = Building::new(&mut ctx, History::load(&settings.output.state_dir));
     let evaluation = Evaluation::begin(&mut ctx, wanted);
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
-    let readable = pushed.iter().filter(|cache| cache.pull()).cloned().collect();
+    let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
-        Mode::Run => Pushing::new(&mut ctx, &pushed),
+        Mode::Run => Pushing::new(&mut ctx, &opened),
         Mode::Plan => Pushing::default(),
     };
     Ok(Driver {
-        optional: caches::optional(&ctx.store, &settings),
         ctx,
         mode,
         signals,

@@ -4,6 +4,7 @@
 //! which order (pure), [`mod@upload`] moves one of them; [`mod@verify`] reads back what was pushed.
 
 pub mod closure;
+pub mod named;
 mod narinfo;
 pub mod queue;
 pub mod upload;
@@ -12,5 +13,5 @@ pub mod verify;
 pub use crate::nix_compat::daemon::PathInfo;
 pub use closure::{Closure, Source, closure};
 pub use queue::Queue;
-pub use upload::{Nar, Upload, UploadError, finish, upload};
+pub use upload::{Nar, Upload, UploadError, finish};
 pub use verify::{Verified, verify};

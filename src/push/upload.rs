@@ -9,8 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use sha2::{Digest as _, Sha256};
-use tempfile::NamedTempFile;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::PollSender;
@@ -18,8 +17,8 @@ use tokio_util::sync::PollSender;
 use super::narinfo::{RecordError, record};
 use crate::event::{Class, Failure};
 use crate::nix_compat::daemon::PathInfo;
-use crate::nix_compat::narinfo::{Compression, NarInfo, NixHash};
-use crate::store::cache::{Codec, Sink};
+use crate::nix_compat::narinfo::{Compression, NarInfo, NixHash, nixbase32};
+use crate::store::cache::{Codec, PutError, Sink, Spool};
 
 /// Bytes of one chunk between the two sides.
 const CHUNK: usize = 256 * 1024;
@@ -82,7 +81,7 @@ pub enum UploadError {
         /// Which path.
         path: String,
         /// Why.
-        source: io::Error,
+        source: PutError,
     },
     /// There is no record for what the store said.
     #[error(transparent)]
@@ -99,23 +98,16 @@ impl UploadError {
     /// The same for the event.
     #[must_use]
     pub fn failure(&self) -> Failure {
+        if let Self::Write { source: PutError::Server(failure), .. } = self {
+            return failure.clone();
+        }
         let class = match self {
-            Self::Write { source, .. }
-                if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
-            {
-                Class::DiskFull
-            }
-            Self::Write { .. } | Self::Differs { .. } | Self::Record(_) => Class::Cache,
+            Self::Write { source, .. } => source.class(),
+            Self::Differs { .. } | Self::Record(_) => Class::Cache,
             Self::Read { .. } | Self::Short { .. } => Class::Network,
             Self::Lost { .. } => Class::Internal,
         };
         Failure { class, message: crate::error::chain(self).into(), position: None }
-    }
-
-    /// Whether the stream that the NAR came from is at an unknown place: its connection must be closed, not reused.
-    #[must_use]
-    pub fn stream_is_lost(&self) -> bool {
-        !matches!(self, Self::Differs { .. } | Self::Record(_))
     }
 }
 
@@ -128,7 +120,16 @@ pub struct Upload {
     path: String,
     chunk: Vec<u8>,
     chunks: PollSender<Vec<u8>>,
-    packing: JoinHandle<Result<Nar, UploadError>>,
+    packing: JoinHandle<Result<Packed, UploadError>>,
+    sink: Sink,
+}
+
+/// A NAR that is packed and not in the cache yet.
+#[derive(Debug)]
+struct Packed {
+    spooled: Spool,
+    file_hash: NixHash,
+    file_size: u64,
 }
 
 impl Upload {
@@ -139,21 +140,33 @@ impl Upload {
         let path = info.path.to_basename();
         let (to, name, expected, size) = (sink.clone(), path.clone(), NixHash::Sha256(info.nar_hash), info.nar_size);
         let packing = spawn_blocking(move || pack(&to, name, &expected, size, receiver));
-        Self { path, chunk: Vec::new(), chunks: PollSender::new(sender), packing }
+        Self { path, chunk: Vec::new(), chunks: PollSender::new(sender), packing, sink: sink.clone() }
     }
 
-    /// All bytes are written: the NAR as the cache now holds it, if they were the right ones.
+    /// All bytes are written: brings them into the cache, if they were the right ones, and gives the NAR as it now
+    /// holds it.
     pub async fn end(mut self) -> Result<Nar, UploadError> {
+        let Packed { spooled, file_hash, file_size } = self.pack().await?;
+        let codec = self.sink.codec();
+        let digest = nixbase32::encode(file_hash.digest_as_bytes());
+        let url = format!("nar/{digest}.nar{}", codec.extension());
+        let new = self.sink.place(spooled, &url, file_size).await;
+        let new = new.map_err(|source| UploadError::Write { path: self.path, source })?;
+        Ok(Nar { url, compression: codec.compression(), file_hash, file_size, new })
+    }
+
+    async fn pack(&mut self) -> Result<Packed, UploadError> {
         // If nobody takes the chunk any more, the blocking side says why.
         let _ = poll_fn(|cx| self.poll_send(cx)).await;
         self.chunks.close();
-        self.packing.await.unwrap_or(Err(UploadError::Lost { path: self.path }))
+        let lost = || UploadError::Lost { path: self.path.clone() };
+        (&mut self.packing).await.unwrap_or_else(|_| Err(lost()))
     }
 
     /// The writing failed: says whose fault it was, the cache's if it took no more, else the one of the `source`.
-    pub async fn failed(self, source: io::Error) -> UploadError {
+    pub async fn failed(mut self, source: io::Error) -> UploadError {
         let path = self.path.clone();
-        match self.end().await {
+        match self.pack().await {
             Ok(_) | Err(UploadError::Short { .. }) => UploadError::Read { path, source },
             Err(error) => error,
         }
@@ -188,37 +201,23 @@ impl AsyncWrite for Upload {
     }
 }
 
-/// Brings the NAR of a path into the cache; reads exactly `info.nar_size` bytes of `nar`. The record is not written
-/// yet: that is [`finish`].
-pub async fn upload(sink: &Sink, info: &PathInfo, nar: impl AsyncRead + Unpin) -> Result<Nar, UploadError> {
-    let mut upload = Upload::start(sink, info);
-    match tokio::io::copy(&mut nar.take(info.nar_size), &mut upload).await {
-        Ok(_) => upload.end().await,
-        Err(error) => Err(upload.failed(error).await),
-    }
-}
-
 /// Writes the record of a path whose NAR and whose references are there, signed by the cache's keys.
 pub async fn finish(sink: &Sink, info: &PathInfo, nar: &Nar) -> Result<NarInfo, UploadError> {
     let record = record(info, nar, sink)?;
-    let path = || info.path.to_basename();
-    let (to, written) = (sink.clone(), record.clone());
-    spawn_blocking(move || to.put_narinfo(&written))
-        .await
-        .map_err(|_| UploadError::Lost { path: path() })?
-        .map_err(|source| UploadError::Write { path: path(), source })?;
+    let written = sink.put_narinfo(&record).await;
+    written.map_err(|source| UploadError::Write { path: info.path.to_basename(), source })?;
     Ok(record)
 }
 
-/// The blocking half: hash, compress, hash, write; then compare, then give the file its name.
+/// The blocking half: hash, compress, hash, spool; then compare.
 fn pack(
     sink: &Sink,
     path: String,
     expected: &NixHash,
     size: u64,
     mut chunks: mpsc::Receiver<Vec<u8>>,
-) -> Result<Nar, UploadError> {
-    let write = |source| UploadError::Write { path: path.clone(), source };
+) -> Result<Packed, UploadError> {
+    let write = |source: io::Error| UploadError::Write { path: path.clone(), source: source.into() };
     let mut packer = Packer::new(sink.spool().map_err(write)?, sink.codec(), size).map_err(write)?;
     let (mut hash, mut got) = (Sha256::new(), 0);
     while let Some(chunk) = chunks.blocking_recv() {
@@ -235,21 +234,17 @@ fn pack(
         return Err(UploadError::Differs { path, expected, got });
     }
     let file = packer.finish().map_err(write)?;
-    let file_hash = NixHash::Sha256(file.hash.finalize().into());
-    let digest = crate::nix_compat::narinfo::nixbase32::encode(file_hash.digest_as_bytes());
-    let url = format!("nar/{digest}.nar{}", sink.codec().extension());
-    let new = sink.place(file.inner, &url).map_err(write)?;
-    Ok(Nar { url, compression: sink.codec().compression(), file_hash, file_size: file.size, new })
+    Ok(Packed { file_hash: NixHash::Sha256(file.hash.finalize().into()), file_size: file.size, spooled: file.inner })
 }
 
 /// Compresses into a file.
 enum Packer {
-    None(Hashed<NamedTempFile>),
-    Zstd(zstd::Encoder<'static, Hashed<NamedTempFile>>),
+    None(Hashed<Spool>),
+    Zstd(zstd::Encoder<'static, Hashed<Spool>>),
 }
 
 impl Packer {
-    fn new(file: NamedTempFile, codec: Codec, size: u64) -> io::Result<Self> {
+    fn new(file: Spool, codec: Codec, size: u64) -> io::Result<Self> {
         let file = Hashed { inner: file, hash: Sha256::new(), size: 0 };
         match codec {
             Codec::None => Ok(Self::None(file)),
@@ -272,7 +267,7 @@ impl Packer {
         }
     }
 
-    fn finish(self) -> io::Result<Hashed<NamedTempFile>> {
+    fn finish(self) -> io::Result<Hashed<Spool>> {
         match self {
             Self::None(file) => Ok(file),
             Self::Zstd(encoder) => encoder.finish(),

@@ -58,17 +58,34 @@ pub async fn verify(
             Err(_) => false,
         };
     }
-    let mut present: BTreeSet<_> = there.intersection(already).cloned().collect();
-    for info in uploaded.iter().filter(|info| there.contains(&info.path)) {
-        match info.others().find(|reference| !there.contains(*reference) && !held.contains(*reference)) {
-            None => present.insert(info.path.clone()),
-            Some(gone) => {
-                let why = format!("it refers to {}, which is in no cache", gone.to_basename());
-                missing.insert(info.path.clone(), why).is_some()
-            }
-        };
-    }
+    lose_referrers(uploaded, held, &mut there, &mut missing);
+    let uploaded = uploaded.iter().map(|info| &info.path);
+    let present = uploaded.chain(already).filter(|path| there.contains(*path)).cloned().collect();
     Verified { present, missing }
+}
+
+/// What refers to a path that is nowhere is not whole either, nor is what refers to that.
+fn lose_referrers(
+    uploaded: &[PathInfo],
+    held: &BTreeSet<StorePath>,
+    there: &mut BTreeSet<StorePath>,
+    missing: &mut BTreeMap<StorePath, String>,
+) {
+    loop {
+        let lost = |info: &&PathInfo| {
+            let gone = info.others().find(|reference| !there.contains(*reference) && !held.contains(*reference))?;
+            Some((info.path.clone(), format!("it refers to {}, which is not whole in any cache", gone.to_basename())))
+        };
+        let lost: Vec<_> =
+            uploaded.iter().filter(|info| there.contains(&info.path)).filter_map(|info| lost(&info)).collect();
+        if lost.is_empty() {
+            return;
+        }
+        for (path, why) in lost {
+            there.remove(&path);
+            missing.insert(path, why);
+        }
+    }
 }
 
 /// The record, if its NAR is there too.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{AttemptEnd, Event, Moment};
+use crate::event::{AttemptEnd, Event, Moment, Stage};
 use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId};
 
 use super::summary::{Attempt, Drv, Summary};
@@ -315,12 +315,13 @@ impl Walk<'_> {
         self.take(Moment(0), Owner::Run, What::Starting, None);
     }
 
-    /// When the flake was locked; the start of the run where it never was.
+    /// When the flake was locked, or, where nothing but pushing was asked for, when that began.
     fn begin_of_work(&self) -> Moment {
-        match &self.s.flake {
-            Some(flake) => flake.at,
+        match (&self.s.flake, self.s.stages.get(&Stage::Push)) {
+            (Some(flake), _) => flake.at,
+            (None, Some(push)) => push.start.min(self.cursor),
             // Without a lock nothing was evaluated: all before the cursor is the start.
-            None => self.cursor,
+            (None, None) => self.cursor,
         }
     }
 }

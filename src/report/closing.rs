@@ -1,6 +1,8 @@
 //! The verdict: the last lines of a run. Failures and what was not pushed, then one line; nothing comes after it.
 
-use crate::event::{Class, Stage, Status};
+use std::collections::BTreeSet;
+
+use crate::event::{Class, Pushed, Stage, Status, Text};
 use crate::id::AttrId;
 
 use super::failure;
@@ -132,7 +134,8 @@ fn ok(summary: &Summary, options: &Options) -> Line {
     let ways = kinds.into_iter().flat_map(|kinds| [true, false].map(|long| (kinds, long)));
     let mut line = Line::new();
     for (kinds, long) in ways {
-        let start = head.clone().text(what_was(summary, kinds));
+        let what = if is_push(summary) { what_was_pushed(summary) } else { what_was(summary, kinds) };
+        let start = head.clone().text(what);
         let parts: Vec<Line> =
             parts(summary, options, long).into_iter().map(|part| Line::from(format!(" · {part}"))).collect();
         let whole = parts.iter().cloned().fold(start.clone(), Line::then);
@@ -155,9 +158,11 @@ fn parts(summary: &Summary, options: &Options, long: bool) -> Vec<String> {
         parts.push(format!("{}{word}", plural(built, "drv", "drvs")));
     }
     if summary.counts.pushed_bytes > 0 {
-        let read_back = !summary.verified.is_empty() && summary.verified.values().all(|v| v.missing.is_empty());
+        let whole = summary.counts.push_failed == 0 && !summary.verified.is_empty();
+        let read_back = whole && summary.verified.values().all(|v| v.missing.is_empty());
         let read_back = if read_back && long { ", all read back" } else { "" };
-        parts.push(format!("{} pushed{read_back}", size(summary.counts.pushed_bytes)));
+        let word = if is_push(summary) { "" } else { " pushed" };
+        parts.push(format!("{}{word}{read_back}", size(summary.counts.pushed_bytes)));
     }
     if !options.clock {
         parts.push(duration(summary.seconds()));
@@ -244,21 +249,23 @@ fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -
     }
     let width = options.width;
     let bytes = totals.missing.iter().fold(0_u64, |sum, (_, size, _)| sum.saturating_add(*size));
-    let why = totals.missing.iter().find_map(|(_, _, why)| why.as_ref());
-    let why = match (why, summary.cancelled) {
+    let why = match (pushed::reason(&totals), summary.cancelled) {
         (Some(why), _) if why.class != Class::Cancelled => format!(": {}", failure::cause(why)),
         (_, Some(_)) => ": stopped before".to_owned(),
         _ => ": not there when read back".to_owned(),
     };
+    let optional = summary.caches.get(&cache).is_some_and(|cache| cache.optional);
     let head = format!(
-        "{} of {} ({}) to {}{why}",
+        "{} of {} ({}) to {}{}{why}",
         count(totals.missing.len()),
         plural(totals.queued, "path", "paths"),
         size(bytes),
-        summary.cache_name(cache)
+        summary.cache_name(cache),
+        if optional { " (optional)" } else { "" },
     );
+    let paint = if optional { Paint::Warn } else { Paint::Bad };
     let mut texts = wrapped(&head, width.saturating_sub(12), 3).into_iter();
-    let head = Line::new().paint(Paint::Bad, "NOT PUSHED").text("  ").text(texts.next().unwrap_or_default());
+    let head = Line::new().paint(paint, "NOT PUSHED").text("  ").text(texts.next().unwrap_or_default());
     let mut lines = vec![head];
     lines.extend(texts.map(|more| Line::new().pad(12).text(more)));
     let of = |wanted: &[Complete]| -> Vec<String> {
@@ -276,6 +283,49 @@ fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -
     totals.missing.sort_by_key(|(_, size, _)| std::cmp::Reverse(*size));
     let names: Vec<&str> = totals.missing.iter().map(|(path, _, _)| name_version(path)).collect();
     lines.push(Line::from(format!("  missing: {}", listed(&names, ", ", width.saturating_sub(11)))));
-    lines.push(Line::from(format!("  again   {}    with the same flags; pushes only what is missing", again(summary))));
+    lines.push(Line::from(format!("  again   {}", push_again(summary, cache, options))));
     lines
+}
+
+/// What pushes the rest: `drover push --run 01KAJX3M`.
+fn push_again(summary: &Summary, cache: crate::id::CacheId, options: &Options) -> String {
+    let base = match is_push(summary) {
+        true => again(summary),
+        false => format!("drover push --run {}", options.run.as_deref().unwrap_or("last")),
+    };
+    match summary.caches.get(&cache).filter(|cache| cache.by_name) {
+        None => base,
+        Some(cache) if cache.pull => format!("{base} --push-to {}", cache.name),
+        // A URL may hold secrets.
+        Some(_) => format!("{base} --push-to URL    the same as before"),
+    }
+}
+
+/// Whether this is a `drover push`.
+pub(super) fn is_push(summary: &Summary) -> bool {
+    summary.header.as_ref().is_some_and(|header| &*header.command == "push")
+}
+
+/// `12 paths pushed to acme`, of a `drover push`; what that was is its only news.
+#[must_use]
+pub fn what_was_pushed(summary: &Summary) -> String {
+    let names: Vec<&str> = summary.caches.values().filter(|cache| cache.push).map(|cache| &*cache.name).collect();
+    let names = names.join(" and ");
+    let caches = summary.caches.iter().filter(|(_, cache)| cache.push);
+    let totals: Vec<pushed::Totals> = caches.map(|(cache, _)| pushed::totals(summary, *cache)).collect();
+    let sum = |of: fn(&pushed::Totals) -> usize| totals.iter().map(of).sum::<usize>();
+    let (queued, there) = (sum(|totals| totals.queued), sum(|totals| totals.there));
+    let pushes = summary.pushes.iter();
+    let uploaded = pushes.filter(|(_, push)| matches!(push.ended, Some((_, Pushed::Uploaded { .. }))));
+    // What went to several caches is one path.
+    let uploaded: BTreeSet<&Text> = uploaded.map(|((_, path), _)| path).collect();
+    match names.is_empty() {
+        true => "there is no cache to push to".to_owned(),
+        false if there < queued => format!("{} of {} pushed to {names}", count(there), plural(queued, "path", "paths")),
+        false if !uploaded.is_empty() => format!("{} pushed to {names}", plural(uploaded.len(), "path", "paths")),
+        false => {
+            let asked = plural(summary.asked.len(), "path", "paths");
+            format!("nothing to push: of {asked}, all is in {names} or in another cache")
+        }
+    }
 }

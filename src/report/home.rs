@@ -75,6 +75,8 @@ pub struct LastRun {
     pub verdict: String,
     /// Something failed in it.
     pub failed: bool,
+    /// All was built and not all was pushed.
+    pub unpushed: bool,
 }
 
 /// The screen.
@@ -180,7 +182,9 @@ fn next(facts: &Facts, width: usize) -> Vec<Line> {
     } else if facts.flake.is_none() {
         rows.push(("drover plan FLAKE".to_owned(), "what would be built of a flake elsewhere"));
     } else {
-        if facts.last.as_ref().is_some_and(|last| last.failed) {
+        if let Some(last) = facts.last.as_ref().filter(|last| last.unpushed) {
+            rows.push((format!("drover push --run {}", last.run), "what the last run could not push"));
+        } else if facts.last.as_ref().is_some_and(|last| last.failed) {
             rows.push(("drover run --failed".to_owned(), "only what failed in the last run"));
         }
         rows.push(("drover plan".to_owned(), "what a run would do, and for how long"));

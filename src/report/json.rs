@@ -1,15 +1,15 @@
-//! The `--json` document of `plan`, `run` and `check` (design §2), version 1: fields may be added, not renamed.
+//! The `--json` document of `plan`, `run`, `check` and `push` (design §2), version 1: fields may be added, not renamed.
 //! Times are seconds since the start of the run.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::event::{Class, DrvOutcome, Evaluated, Stage, Status};
-use crate::id::{AttrId, Kind};
+use crate::event::{Class, DrvOutcome, Evaluated, Pushed, Stage, Status, Text};
+use crate::id::{AttrId, CacheId, Kind};
 
 use super::account::{self, Owner, Place};
-use super::pushed::{Complete, completeness};
+use super::pushed::{Complete, completeness, of_path};
 use super::summary::{Attr, Drv, Summary};
 
 /// Version of the document.
@@ -23,6 +23,8 @@ pub struct Document {
     pub run: Option<String>,
     pub flake: Option<Flake>,
     pub attrs: Vec<AttrDocument>,
+    /// What `drover push` was asked for.
+    pub paths: Vec<PathDocument>,
     pub drvs: Drvs,
     pub stages: BTreeMap<Stage, Span>,
     pub account: Vec<Account>,
@@ -67,6 +69,16 @@ pub struct AttrDocument {
     pub reason: Option<String>,
     pub pushed: BTreeMap<String, Complete>,
     pub error: Option<Error>,
+}
+
+/// One path of a push.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct PathDocument {
+    pub path: String,
+    pub pushed: BTreeMap<String, Complete>,
+    /// By cache.
+    pub errors: BTreeMap<String, Error>,
 }
 
 /// Why an attr failed.
@@ -151,6 +163,7 @@ pub fn document(s: &Summary) -> Document {
             rev: flake.rev.as_ref().map(ToString::to_string),
         }),
         attrs: s.attrs.iter().map(|(id, attr)| attr_document(s, *id, attr)).collect(),
+        paths: s.asked.iter().map(|path| path_document(s, path)).collect(),
         drvs: drvs(s),
         stages: s.stages.iter().map(|(stage, span)| (*stage, span_document(*span))).collect(),
         account: accounts(s),
@@ -197,6 +210,24 @@ fn attr_document(s: &Summary, id: AttrId, attr: &Attr) -> AttrDocument {
         reason: attr.ended.as_ref().and_then(|end| end.reason.as_ref()).map(ToString::to_string).or(nothing),
         pushed: pushed.map(|(cache, known)| (known.name.to_string(), completeness(s, id, *cache))).collect(),
         error: error(s, attr),
+    }
+}
+
+fn path_document(s: &Summary, path: &Text) -> PathDocument {
+    let caches = || s.caches.iter().filter(|(_, cache)| cache.push);
+    let error = |cache: &CacheId| match s.pushes.get(&(*cache, path.clone()))?.ended.as_ref()? {
+        (_, Pushed::Failed(failure)) => Some(Error {
+            class: Some(failure.class),
+            message: failure.message.to_string(),
+            position: None,
+            root_drv: None,
+        }),
+        _ => None,
+    };
+    PathDocument {
+        path: path.to_string(),
+        pushed: caches().map(|(cache, known)| (known.name.to_string(), of_path(s, path, *cache))).collect(),
+        errors: caches().filter_map(|(cache, known)| Some((known.name.to_string(), error(cache)?))).collect(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::id::AttrId;
 
 use super::closing;
 use super::failure;
-use super::number::{ago, count, duration};
+use super::number::{ago, count, duration, plural};
 use super::summary::Summary;
 use super::text::{Line, Paint, listed};
 
@@ -66,6 +66,10 @@ pub fn verdict(summary: &Summary) -> String {
     let failed: Vec<AttrId> = all.iter().copied().filter(bad).collect();
     let planned = summary.header.as_ref().is_some_and(|header| &*header.command == "plan");
     let text = match (all.len(), failed.len()) {
+        _ if closing::is_push(summary) => match summary.counts.push_failed {
+            0 => closing::what_was_pushed(summary),
+            n => format!("{} not pushed", plural(n, "path", "paths")),
+        },
         (0, _) => "nothing to do".to_owned(),
         _ if planned => closing::what_was(summary, failure::kinds_short),
         (_, 0) => format!("{} ok", failure::kinds_brief(summary, &all)),

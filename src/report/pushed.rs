@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::event::{Evaluated, Failure, Pushed, Stage, Status, Text};
+use crate::event::{Class, Evaluated, Failure, Pushed, Status, Text};
 use crate::id::{AttrId, CacheId, DrvId};
 
 use super::summary::{Attr, Push, Summary};
@@ -72,10 +72,9 @@ pub fn completeness(summary: &Summary, id: AttrId, cache: CacheId) -> Complete {
         Some(is_there(push) && !unread.contains(path))
     };
     let done = match summary.status(attr) {
-        // What an upstream cache holds is not queued. The end of the stage says that all else was looked at.
+        // What an upstream cache holds is not queued. Reading back comes last: all else was looked at.
         Some(Status::Cached | Status::Valid) => {
-            let over = summary.stages.get(&Stage::Push).is_some_and(|span| span.end.is_some());
-            over && outputs.iter().all(|path| there(path).unwrap_or(true))
+            summary.verified.contains_key(&cache) && outputs.iter().all(|path| there(path).unwrap_or(true))
         }
         Some(Status::Built) => !outputs.is_empty() && outputs.iter().all(|path| there(path).unwrap_or(false)),
         _ => false,
@@ -85,6 +84,44 @@ pub fn completeness(summary: &Summary, id: AttrId, cache: CacheId) -> Complete {
     }
     let some = closure_paths(summary, attr).iter().any(|path| there(path).unwrap_or(false));
     if some { Complete::Partial } else { Complete::No }
+}
+
+/// How much of a path that was asked for a cache that is pushed to has. Which of the others belong to its closure the
+/// record does not say: any of them counts as a part.
+#[must_use]
+pub fn of_path(summary: &Summary, path: &Text, cache: CacheId) -> Complete {
+    let verified = summary.verified.get(&cache);
+    let unread = |path: &Text| verified.is_some_and(|verified| verified.missing.contains(path));
+    let there = |path: &Text, push: &Push| is_there(push) && !unread(path);
+    let done = match summary.pushes.get(&(cache, path.clone())) {
+        Some(push) => there(path, push),
+        // Other caches hold it.
+        None => verified.is_some(),
+    };
+    let some = || of_cache(summary, cache).any(|((_, path), push)| there(path, push));
+    match done {
+        true => Complete::Complete,
+        false if some() => Complete::Partial,
+        false => Complete::No,
+    }
+}
+
+/// Why paths are missing: what most of them died of themselves, in the words that say most of it (`HTTP status 429, 9
+/// tries` more than `HTTP status 429`).
+#[must_use]
+pub fn reason(totals: &Totals) -> Option<&Failure> {
+    let sort = |why: &Failure| why.message.split(", ").next().unwrap_or_default().to_owned();
+    let mut reasons: Vec<(String, Vec<&Failure>)> = Vec::new();
+    for why in totals.missing.iter().filter_map(|(_, _, why)| why.as_ref()) {
+        match reasons.iter_mut().find(|(known, _)| *known == sort(why)) {
+            Some((_, same)) => same.push(why),
+            None => reasons.push((sort(why), vec![why])),
+        }
+    }
+    let own = |why: &&Failure| !matches!(why.class, Class::Dependency | Class::Cancelled);
+    // Of equals the first.
+    let most = reasons.into_iter().rev().max_by_key(|(_, same)| (same.iter().any(own), same.len()));
+    most.and_then(|(_, same)| same.into_iter().rev().max_by_key(|why| why.message.len()))
 }
 
 fn of_cache(summary: &Summary, cache: CacheId) -> impl Iterator<Item = (&(CacheId, Text), &Push)> {

@@ -40,6 +40,8 @@ pub struct Summary {
     pub fetches: Vec<FetchedPath>,
     /// The attempts.
     pub attempts: BTreeMap<AttemptId, Attempt>,
+    /// Paths that were asked for by `drover push`.
+    pub asked: Vec<Text>,
     /// Pushes by cache and absolute store path.
     pub pushes: BTreeMap<(CacheId, Text), Push>,
     /// What was read back from each push cache.
@@ -105,6 +107,9 @@ pub struct Cache {
     pub url: Text,
     pub pull: bool,
     pub push: bool,
+    pub optional: bool,
+    /// `--push-to` named it.
+    pub by_name: bool,
     /// What it answered, if that was said.
     pub asked: Option<Asked>,
 }

@@ -26,7 +26,7 @@ pub fn region(model: &Model, now: Moment, width: usize) -> Vec<Line> {
     // The last column stays free: some terminals wrap a line that fills it.
     let width = width.saturating_sub(1).max(20);
     let mut lines = vec![Line::new().paint(Paint::Dim, "─".repeat(width)), status(model, now, width)];
-    if !is_plan(model) {
+    if !is_plan(model) && !is_push(model) {
         lines.extend(builders(model, now, width));
     }
     lines.push(elapsed(model, now, width));
@@ -36,6 +36,11 @@ pub fn region(model: &Model, now: Moment, width: usize) -> Vec<Line> {
 /// Whether nothing will be built.
 fn is_plan(model: &Model) -> bool {
     model.summary.header.as_ref().is_some_and(|header| &*header.command == "plan")
+}
+
+/// Whether nothing will be evaluated and built: what is there is pushed.
+pub(super) fn is_push(model: &Model) -> bool {
+    model.summary.header.as_ref().is_some_and(|header| &*header.command == "push")
 }
 
 /// The first of several ways to say something that fits; the last one, cut, if none does.
@@ -48,6 +53,10 @@ fn first_fit(ways: Vec<Line>, width: usize) -> Line {
 /// Eval, build and push in one line.
 fn status(model: &Model, now: Moment, width: usize) -> Line {
     let (build, push) = (build(model), push(model, now));
+    if is_push(model) {
+        let asking = vec!["push   asking what is there".to_owned()];
+        return first_fit(push.unwrap_or(asking).iter().map(|way| Line::from(way.as_str())).collect(), width);
+    }
     let rest = |level: usize| -> Vec<String> {
         [build.as_ref(), push.as_ref()]
             .into_iter()
@@ -245,8 +254,12 @@ fn elapsed(model: &Model, now: Moment, width: usize) -> Line {
     if is_plan(model) {
         return line.fit(width);
     }
-    let pushed = if s.has_push() { " and is pushed" } else { "" };
-    let long = Line::new().paint(Paint::Dim, format!("Ctrl-C stops cleanly; what is built stays{pushed}"));
+    let what = match s.has_push() {
+        _ if is_push(model) => "what is pushed stays",
+        true => "what is built stays and is pushed",
+        false => "what is built stays",
+    };
+    let long = Line::new().paint(Paint::Dim, format!("Ctrl-C stops cleanly; {what}"));
     let short = Line::new().paint(Paint::Dim, "Ctrl-C stops cleanly");
     let with = line.clone().right(long, width);
     if with == line { line.right(short, width).fit(width) } else { with }

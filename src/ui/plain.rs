@@ -8,7 +8,7 @@ use crate::report::text::{Line, Paint, listed};
 use crate::report::{estimate, left_out, pushed};
 
 use super::Settings;
-use super::live::{first_line, stopping, why};
+use super::live::{first_line, is_push, stopping, why};
 use super::model::{Model, Notice};
 
 /// Columns before the text: time and word.
@@ -195,7 +195,7 @@ pub fn going_on(model: &Model, now: Moment, width: usize) -> Vec<Line> {
     if !running.is_empty() {
         lines.push(head(now, Paint::Plain, "running").text(named(&running, room)));
     }
-    if !model.is_evaluated() && s.cancelled.is_none() {
+    if !model.is_evaluated() && !is_push(model) && s.cancelled.is_none() {
         lines.push(evaluating(model, now, room));
     }
     if model.to_push() > 0 {

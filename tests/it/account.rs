@@ -234,7 +234,9 @@ fn arb_fact() -> BoxedStrategy<Fact> {
             name,
             url: "u".into(),
             pull: true,
-            push
+            push,
+            optional: false,
+            asked: false,
         }),
         stage().prop_map(|stage| Fact::StageStarted { stage }),
         stage().prop_map(|stage| Fact::StageEnded { stage }),

@@ -389,3 +389,60 @@ async fn several_caches_are_asked_in_turn_or_at_once() {
         assert_eq!(servers[1].all_requests() - before[1], asked[1], "{order:?}");
     }
 }
+
+#[tokio::test]
+async fn a_look_at_a_cache_says_what_works() {
+    let dir = mixed();
+    let info = std::fs::read(dir.path().join("nix-cache-info")).unwrap();
+    let server = FakeCache::serve(dir.path()).await;
+    let token = dir.path().join("token");
+    std::fs::write(&token, "t0ken").unwrap();
+    let key_file = dir.path().join("key");
+    let secret = {
+        use base64::Engine as _;
+        let pair = ed25519_dalek::SigningKey::from_bytes(&[3; 32]).to_keypair_bytes();
+        format!("ours-1:{}", base64::engine::general_purpose::STANDARD.encode(pair))
+    };
+    std::fs::write(&key_file, &secret).unwrap();
+    let url = format!("{}?secret-key={}", server.url, key_file.display());
+    let config = CacheConfig { push: true, token_file: Some(token.clone()), ..pull(&url) };
+    let look = async || drover::store::cache::check(&config, &context()).await;
+
+    let read_only = look().await;
+    assert!(read_only.read.is_ok(), "{read_only:?}");
+    assert!(matches!(read_only.write, Some(Err(CacheError::ReadOnly { status: 405, .. }))), "{read_only:?}");
+    server.writable_by("Bearer other");
+    assert!(matches!(look().await.write, Some(Err(CacheError::Denied { status: 403, push: true, .. }))));
+    server.writable_by("Bearer t0ken");
+    let access = look().await;
+    assert!(access.read.is_ok() && matches!(access.write, Some(Ok(()))), "{access:?}");
+    assert_eq!(access.login, Some(drover::store::cache::LoginSource::TokenFile(token)));
+    assert_eq!(access.signs, [key("ours-1", 3).public_text()]);
+    assert_eq!(std::fs::read(dir.path().join("nix-cache-info")).unwrap(), info, "it got back what it had");
+    let shown = format!("{access:?} {config:?}");
+    assert!(!shown.contains("t0ken") && !shown.contains(&secret[7..]), "{shown}");
+    let only_read = CacheConfig { push: false, ..config };
+    assert!(drover::store::cache::check(&only_read, &context()).await.write.is_none());
+}
+
+#[tokio::test]
+async fn a_server_without_anything_becomes_a_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = FakeCache::serve(dir.path()).await.writable();
+    let config = CacheConfig { push: true, ..pull(&server.url) };
+    let cache = Cache::open(CacheId(0), config.clone(), &context()).await.unwrap();
+    assert_eq!(std::fs::read_to_string(dir.path().join("nix-cache-info")).unwrap(), "StoreDir: /nix/store\n");
+    assert!(cache.warnings()[0].contains("not signed"), "{:?}", cache.warnings());
+    // One that is for another store is not written to.
+    std::fs::write(dir.path().join("nix-cache-info"), "StoreDir: /gnu/store\n").unwrap();
+    let before = server.uploads().len();
+    let error = Cache::open(CacheId(0), config.clone(), &context()).await.unwrap_err();
+    assert!(matches!(error, CacheError::StoreDir { .. }), "{error}");
+    assert_eq!(server.uploads().len(), before);
+    // One that does not let itself be asked today may do so tomorrow.
+    server.always("PUT *", Fault::Status(500));
+    std::fs::remove_file(dir.path().join("nix-cache-info")).unwrap();
+    let error = Error::from(Cache::open(CacheId(0), config, &context()).await.unwrap_err());
+    assert_eq!(error.fault, Whose::Unreachable);
+    assert!(error.message.contains("it takes no uploads: HTTP status 500, 5 tries"), "{error}");
+}

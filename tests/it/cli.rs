@@ -187,7 +187,9 @@ async fn about(server: &FakeCache, site: &Site) -> String {
     let ran = tokio::task::spawn_blocking(|| finish(command, &["plan", "--push-to"])).await.unwrap();
     ran.expect(2);
     assert!(ran.stdout.is_empty());
-    ran.stderr.replace(&server.url, "http://SERVER").replace(&site.lab.store_dir(), "/our/store")
+    let text = ran.stderr.replace(server.url.trim_start_matches("http://"), "SERVER");
+    assert!(!text.contains("hunter2"), "{text}");
+    text.replace(&site.lab.store_dir(), "/our/store").replace(&site.lab.path("").display().to_string(), "/lab/")
 }
 
 #[tokio::test]
@@ -202,9 +204,10 @@ async fn a_server_that_is_no_cache_is_named() {
     ");
     fs::write(&info, format!("StoreDir: {}\n", site.lab.store_dir())).unwrap();
     insta::assert_snapshot!(about(&server, &site).await, @r"
-    error: cannot push to cache 'http://SERVER': pushing over HTTP is not supported yet, only to file:// caches
+    error: cannot push to cache 'http://SERVER': it takes no uploads (HTTP 405)
+      no login found: none in its URL, no token-file, none for its host in /lab/conf/netrc
       nothing was built
-      hint: drover run --push-to 'file:///path?secret-key=FILE'    or --no-push
+      hint: curl -v -T FILE http://SERVER/nix-cache-info    may be another URL is for uploads; without pushing: drover plan --no-push
     ");
     fs::write(&info, "StoreDir: /other/store\n").unwrap();
     insta::assert_snapshot!(about(&server, &site).await, @r"
@@ -214,10 +217,19 @@ async fn a_server_that_is_no_cache_is_named() {
     ");
     server.always("nix-cache-info", Fault::Status(401));
     insta::assert_snapshot!(about(&server, &site).await, @r"
-    error: cache 'http://SERVER' refused the credentials (HTTP status 401)
+    error: SERVER wants a login for pushing (HTTP 401)
+      no login found: none in its URL, no token-file, none for its host in /lab/conf/netrc
       nothing was built
-      hint: put the cache's login into the file that Nix's netrc-file setting names
+      hint: echo 'machine 127.0.0.1 login USER password SECRET' >> /lab/conf/netrc; without pushing: drover plan --no-push
     ");
+    let netrc = site.lab.write("netrc", "machine 127.0.0.1 login me password hunter2\n");
+    site.lab.configure(&format!("netrc-file = {}", netrc.display()));
+    insta::assert_snapshot!(about(&server, &site).await, @r#"
+    error: SERVER refuses this login for pushing (HTTP 401)
+      login from: netrc file /lab/work/netrc
+      nothing was built
+      hint: the login needs "write" on SERVER; without pushing: drover plan --no-push
+    "#);
 }
 
 /// A wrong word is not what "the last run" means.

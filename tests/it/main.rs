@@ -26,6 +26,7 @@ mod pipeline_stop;
 mod pipeline_trust;
 mod pipeline_users;
 mod push;
+mod push_http;
 mod push_queue;
 mod records;
 mod screens;

@@ -43,6 +43,7 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::FetchEnded { .. } => "fetch_ended",
         Fact::DrvEnded { .. } => "drv_ended",
         Fact::AttrEnded { .. } => "attr_ended",
+        Fact::PushAsked { .. } => "push_asked",
         Fact::PushQueued { .. } => "push_queued",
         Fact::PushStarted { .. } => "push_started",
         Fact::PushEnded { .. } => "push_ended",

@@ -157,6 +157,7 @@ fn home_says_where_you_are_and_what_is_next() {
             seconds: Some(432.0),
             verdict: "39 of 40 hosts ok, web3 failed".into(),
             failed: true,
+            unpushed: false,
         }),
         troubles: vec![],
         example: Some("web1".into()),
@@ -365,6 +366,53 @@ fn what_was_not_pushed_is_said_by_host() {
     events.push(Event { seq, at: Moment::from_seconds(end), fact: Fact::RunEnded { exit: 5 } });
     story.at(end, Fact::RunEnded { exit: 5 });
     snap("not_pushed", &both(|width| verdict(&events, width)));
+}
+
+/// A push of nothing but paths: this many of four are not taken.
+fn only_pushed(refused: usize, optional: bool) -> Vec<Event> {
+    let cache = drover::id::CacheId(1);
+    let mut story = Story::new("push", &["--run", "01KAJX3M"]);
+    let (name, url) = ("acme.cachix.org".into(), "https://acme.cachix.org".into());
+    story.at(0.2, Fact::CacheReady { cache, name, url, pull: true, push: true, optional, asked: true });
+    let names = ["base-1.0", "lib-1.0", "linux-6.12.58", "nixos-system-web1-25.11"];
+    story.at(0.2, Fact::PushAsked { paths: vec![story::store_path(names[3]).into()] });
+    story.at(0.2, Fact::StageStarted { stage: Stage::Push });
+    let last = names.len() - refused;
+    for (i, name) in names.into_iter().enumerate() {
+        story.push(1.0 + i as f64, cache, name, 90_000_000, if i < last { 3.0 } else { 300.0 });
+    }
+    let end = if refused > 0 { 305.0 } else { 7.0 };
+    story.at(end, Fact::PushVerified { cache, present: last as u32, missing: vec![] });
+    story.at(end, Fact::StageEnded { stage: Stage::Push });
+    let exit = if refused > 0 && !optional { 5 } else { 0 };
+    story.at(end + 0.1, Fact::RunEnded { exit });
+    let mut events = story.events();
+    let gave_up = "HTTP status 429, 9 tries, gave up after waiting 4m51s";
+    let failure = story::failure(drover::event::Class::Cache, gave_up);
+    for event in &mut events {
+        if let Fact::PushEnded { path, pushed, .. } = &mut event.fact
+            && names[last..].iter().any(|name| path.ends_with(name))
+        {
+            *pushed = Pushed::Failed(failure.clone());
+        }
+    }
+    events
+}
+
+#[test]
+fn a_push_of_nothing_but_paths() {
+    let mut text = String::new();
+    for (refused, optional) in [(0, false), (2, false), (2, true)] {
+        let events = only_pushed(refused, optional);
+        let half: Vec<Event> = events.iter().filter(|event| event.at < Moment::from_seconds(5.0)).cloned().collect();
+        text += &format!(
+            "== {refused} refused, optional: {optional}\n{}\n== CI\n{}\n{}\n",
+            both(|width| live_at(&half, 5.0, width)),
+            ci(&events),
+            both(|width| verdict(&events, width)),
+        );
+    }
+    snap("push", &text);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! A binary cache on a server of its own (127.0.0.1): serves a directory, counts requests, answers late, badly or not
-//! at all where it is told to.
+//! A binary cache on a server of its own (127.0.0.1): serves a directory and, if told so, stores files in it; counts
+//! requests, answers late, badly or not at all where it is told to.
 #![allow(dead_code, unreachable_pub, reason = "a toolbox for many tests; not every tool is in use at every moment")]
 
 use std::collections::BTreeMap;
@@ -23,8 +23,12 @@ pub enum Fault {
     With(u16, &'static str, String),
     /// 200 with this body.
     Body(Vec<u8>),
-    /// 200, half of the file, and the connection breaks.
+    /// 200, half of the file, and the connection breaks. Of an upload, some of it is read before.
     Cut,
+    /// 200, and what was sent is thrown away.
+    Swallow,
+    /// 200, and half of what was sent is stored.
+    Half,
     /// No answer within the life of the test.
     Hang,
 }
@@ -34,7 +38,31 @@ pub struct FakeCache {
     /// `http://127.0.0.1:PORT`.
     pub url: String,
     shared: Arc<Shared>,
-    _server: JoinSet<()>,
+    _server: Server,
+}
+
+/// What keeps it going.
+enum Server {
+    Here(#[expect(dead_code, reason = "it ends when dropped")] JoinSet<()>),
+    Thread(Option<tokio::sync::oneshot::Sender<()>>, Option<std::thread::JoinHandle<()>>),
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Self::Thread(stop, thread) = self {
+            drop(stop.take());
+            let _ = thread.take().unwrap().join();
+        }
+    }
+}
+
+/// One request that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub method: String,
+    pub name: String,
+    pub content_type: Option<String>,
+    pub content_length: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -43,8 +71,11 @@ struct Shared {
     delay: Mutex<Duration>,
     /// Name → faults of the next requests for it; the last one stays if `bool` is set.
     faults: Mutex<BTreeMap<String, (Vec<Fault>, bool)>>,
-    /// `user:password` that every request must bring, in base64.
+    /// The `Authorization` that every request must bring.
     login: Mutex<Option<String>>,
+    /// The one that an upload must bring; `None`: nothing can be uploaded.
+    uploads: Mutex<Option<Option<String>>>,
+    log: Mutex<Vec<Request>>,
     requests: Mutex<BTreeMap<String, u32>>,
     in_flight: AtomicU32,
     most_in_flight: AtomicU32,
@@ -53,11 +84,35 @@ struct Shared {
 impl FakeCache {
     /// Serves this directory; it may be filled later.
     pub async fn serve(root: &Path) -> Self {
+        let (url, shared, server) = Self::listen(root).await;
+        Self { url, shared, _server: Server::Here(server) }
+    }
+
+    /// The same on a thread of its own, for tests that wait for programs.
+    pub fn start(root: &Path) -> Self {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let root = root.to_owned();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let (url, shared, _server) = Self::listen(&root).await;
+                ready.send((url, shared)).unwrap();
+                let _ = stopped.await;
+            });
+        });
+        let (url, shared) = is_ready.recv().unwrap();
+        Self { url, shared, _server: Server::Thread(Some(stop), Some(thread)) }
+    }
+
+    async fn listen(root: &Path) -> (String, Arc<Shared>, JoinSet<()>) {
         let shared = Arc::new(Shared {
             root: root.to_owned(),
             delay: Mutex::default(),
             faults: Mutex::default(),
             login: Mutex::default(),
+            uploads: Mutex::default(),
+            log: Mutex::default(),
             requests: Mutex::default(),
             in_flight: AtomicU32::new(0),
             most_in_flight: AtomicU32::new(0),
@@ -67,7 +122,23 @@ impl FakeCache {
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { url, shared, _server: server }
+        (url, shared, server)
+    }
+
+    /// Stores what is uploaded.
+    pub fn writable(self) -> Self {
+        *self.shared.uploads.lock().unwrap() = Some(None);
+        self
+    }
+
+    /// Stores what is uploaded with this `Authorization`; everybody may read.
+    pub fn writable_by(&self, authorization: &str) {
+        *self.shared.uploads.lock().unwrap() = Some(Some(authorization.to_owned()));
+    }
+
+    /// Its directory.
+    pub fn root(&self) -> &Path {
+        &self.shared.root
     }
 
     /// Every answer comes this much later.
@@ -75,7 +146,8 @@ impl FakeCache {
         *self.shared.delay.lock().unwrap() = delay;
     }
 
-    /// The next requests for `name` go like this, one after the other; then it is served again.
+    /// The next requests for `name` go like this, one after the other; then it is served again. Uploads have names of
+    /// their own: `PUT NAME`, `PUT nar`, `PUT narinfo`, `PUT *`, the first that has a rule.
     pub fn next(&self, name: &str, faults: impl IntoIterator<Item = Fault>) {
         self.shared.faults.lock().unwrap().insert(name.to_owned(), (faults.into_iter().collect(), false));
     }
@@ -92,7 +164,22 @@ impl FakeCache {
 
     /// Wants HTTP Basic with this user and password.
     pub fn login(&self, base64: &str) {
-        *self.shared.login.lock().unwrap() = Some(base64.to_owned());
+        *self.shared.login.lock().unwrap() = Some(format!("Basic {base64}"));
+    }
+
+    /// Wants this token.
+    pub fn token(&self, token: &str) {
+        *self.shared.login.lock().unwrap() = Some(format!("Bearer {token}"));
+    }
+
+    /// All requests so far, in order.
+    pub fn log(&self) -> Vec<Request> {
+        self.shared.log.lock().unwrap().clone()
+    }
+
+    /// Names of what was uploaded, in order; a file that was sent twice comes twice.
+    pub fn uploads(&self) -> Vec<String> {
+        self.log().into_iter().filter(|request| request.method == "PUT").map(|request| request.name).collect()
     }
 
     /// Requests for this name so far.
@@ -120,22 +207,35 @@ impl Drop for InFlight<'_> {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, headers: HeaderMap) -> Response<Body> {
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response<Body> {
     let now = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
     shared.most_in_flight.fetch_max(now, Ordering::Relaxed);
     let _in_flight = InFlight(&shared);
     let name = uri.path().trim_start_matches('/').to_owned();
     *shared.requests.lock().unwrap().entry(name.clone()).or_default() += 1;
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    shared.log.lock().unwrap().push(Request {
+        method: method.to_string(),
+        name: name.clone(),
+        content_type: header("content-type"),
+        content_length: header("content-length").and_then(|text| text.parse().ok()),
+    });
     let delay = *shared.delay.lock().unwrap();
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
     let wanted = shared.login.lock().unwrap().clone();
-    if let Some(wanted) = wanted {
-        let got = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if got != format!("Basic {wanted}") {
-            return status(401);
-        }
+    if wanted.is_some() && header("authorization") != wanted {
+        return status(401);
+    }
+    if method == Method::PUT {
+        return shared.put(&name, header("authorization"), body).await;
     }
     let fault = shared.fault(&name);
     let file = || std::fs::read(shared.root.join(&name)).ok();
@@ -146,6 +246,7 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, hea
             response.headers_mut().insert(header, value.parse().unwrap());
             response
         }
+        Some(Fault::Swallow | Fault::Half) => status(200),
         Some(Fault::Body(body)) => Response::new(Body::from(body)),
         Some(Fault::Hang) => {
             std::future::pending::<()>().await;
@@ -153,7 +254,9 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, hea
         }
         Some(Fault::Cut) => cut(&file().unwrap_or_else(|| vec![b'x'; 100])),
         None => match file() {
-            Some(_) if method == Method::HEAD => status(200),
+            Some(body) if method == Method::HEAD => {
+                Response::builder().header("content-length", body.len()).body(Body::empty()).unwrap()
+            }
             Some(body) => Response::new(Body::from(body)),
             None => status(404),
         },
@@ -175,6 +278,57 @@ fn status(code: u16) -> Response<Body> {
 }
 
 impl Shared {
+    /// Stores a file, whole or not at all.
+    async fn put(&self, name: &str, authorization: Option<String>, body: Body) -> Response<Body> {
+        use futures_util::StreamExt as _;
+        match &*self.uploads.lock().unwrap() {
+            None => return status(405),
+            Some(Some(wanted)) if authorization.as_ref() != Some(wanted) => {
+                return status(if authorization.is_some() { 403 } else { 401 });
+            }
+            Some(_) => {}
+        }
+        let sort = if name.ends_with(".narinfo") { "narinfo" } else { name.split('/').next().unwrap_or_default() };
+        let rules = [format!("PUT {name}"), format!("PUT {sort}"), "PUT *".to_owned()];
+        let rule = rules.into_iter().find(|rule| self.faults.lock().unwrap().contains_key(rule));
+        let fault = rule.and_then(|rule| self.fault(&rule));
+        let mut stream = body.into_data_stream();
+        if let Some(Fault::Cut) = fault {
+            let _ = stream.next().await;
+            // Takes the connection along, in silence.
+            std::panic::resume_unwind(Box::new(()));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            match chunk {
+                Ok(chunk) => bytes.extend_from_slice(&chunk),
+                Err(_) => return status(400),
+            }
+        }
+        match fault {
+            Some(Fault::Status(code)) => status(code),
+            Some(Fault::With(code, header, value)) => {
+                let mut response = status(code);
+                response.headers_mut().insert(header, value.parse().unwrap());
+                response
+            }
+            Some(Fault::Swallow) => status(200),
+            Some(Fault::Body(body)) => Response::new(Body::from(body)),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Half | Fault::Cut) | None => {
+                if fault.is_some() {
+                    bytes.truncate(bytes.len() / 2);
+                }
+                let file = self.root.join(name);
+                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                let part = file.with_extension("part");
+                std::fs::write(&part, bytes).unwrap();
+                std::fs::rename(part, file).unwrap();
+                status(201)
+            }
+        }
+    }
+
     fn fault(&self, name: &str) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
         let key = if faults.contains_key(name) { name } else { "*" };

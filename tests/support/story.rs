@@ -101,7 +101,18 @@ impl Story {
             self.push_to = Some(CacheId(id));
         }
         let url = format!("https://{name}").into();
-        self.at(at, Fact::CacheReady { cache: CacheId(id), name: name.into(), url, pull: true, push });
+        self.at(
+            at,
+            Fact::CacheReady {
+                cache: CacheId(id),
+                name: name.into(),
+                url,
+                pull: true,
+                push,
+                optional: false,
+                asked: false,
+            },
+        );
     }
 
     pub fn stage(&mut self, stage: Stage, start: f64, end: f64) {
@@ -570,10 +581,11 @@ pub fn every_fact() -> Vec<Event> {
         Fact::RunFailed { message: "this flake has no attr 'wbe1'".into(), hint: Some("did you mean web1?".into()) },
     );
     story.at(7.0, Fact::RunEnded { exit: 130 });
-    // Newer than the record: added at its end.
+    // Facts that came later stand after the end, so that the lines of the golden record stay as they are.
     story.at(
         7.0,
         Fact::FetchesPlanned { paths: vec![fetched("source"), FetchedPath { file_size: 0, ..fetched("leaf") }] },
     );
+    story.at(7.0, Fact::PushAsked { paths: vec![store_path("leaf").into()] });
     story.events()
 }

@@ -36,6 +36,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::AttemptBuilding { .. }
         | Fact::AttemptPhase { .. }
         | Fact::AttemptEnded { .. } => attempt_fact(s, at, &event.fact),
+        Fact::PushAsked { paths } => s.asked.extend(paths.iter().cloned()),
         Fact::PushQueued { .. } | Fact::PushStarted { .. } | Fact::PushEnded { .. } | Fact::PushVerified { .. } => {
             push_fact(s, at, &event.fact);
         }
@@ -79,9 +80,16 @@ fn surroundings(s: &mut Summary, at: Moment, fact: &Fact) {
             let ready = Builder { name: name.clone(), slots: *slots, systems: systems.clone() };
             s.builders.insert(*builder, ready);
         }
-        Fact::CacheReady { cache, name, url, pull, push } => {
-            let asked = s.caches.get(cache).and_then(|known| known.asked);
-            let ready = Cache { name: name.clone(), url: url.clone(), pull: *pull, push: *push, asked };
+        Fact::CacheReady { cache, name, url, pull, push, optional, asked } => {
+            let ready = Cache {
+                name: name.clone(),
+                url: url.clone(),
+                pull: *pull,
+                push: *push,
+                optional: *optional,
+                by_name: *asked,
+                asked: s.caches.get(cache).and_then(|known| known.asked),
+            };
             s.caches.insert(*cache, ready);
         }
         Fact::CacheAsked { cache, present, absent, untrusted, no_answer } => {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::keys::SecretKeyError;
+use super::login::{LoginSource, TokenError};
 use crate::error::{self, Fault};
 use crate::nix_compat::narinfo::KeyError;
 
@@ -41,13 +42,26 @@ pub enum CacheError {
         /// The directory of the store in force.
         ours: String,
     },
-    /// The server wants other credentials.
-    #[error("cache '{url}' refused the credentials (HTTP status {status})")]
+    /// The server wants another login, or any.
+    #[error("{}", denied(url, *status, login, *push))]
     Denied {
         /// The cache.
         url: String,
         /// 401, 403 or 407.
         status: u16,
+        /// What it was given.
+        login: LoginSource,
+        /// It was to be pushed to.
+        push: bool,
+    },
+    /// The token file is of no use.
+    #[error("cannot log in to cache '{url}'")]
+    Token {
+        /// The cache.
+        url: String,
+        /// Which file, and why.
+        #[source]
+        why: TokenError,
     },
     /// The cache gave no answer.
     #[error("cache '{url}' gave no answer: {}", why.trim_start_matches("error sending request: client error (Connect): "))]
@@ -90,11 +104,15 @@ pub enum CacheError {
         /// The name of the compression.
         compression: String,
     },
-    /// Drover cannot push there.
-    #[error("cannot push to cache '{url}': pushing over HTTP is not supported yet, only to file:// caches")]
+    /// The server takes no files.
+    #[error("cannot push to cache '{url}': it takes no uploads (HTTP {status})\n{login}")]
     ReadOnly {
         /// The cache.
         url: String,
+        /// 404, 405, 410 or 501.
+        status: u16,
+        /// What it was given.
+        login: LoginSource,
     },
     /// Nothing can be written there.
     #[error("cannot write to cache '{url}'")]
@@ -114,6 +132,43 @@ pub enum CacheError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+fn denied(url: &str, status: u16, login: &LoginSource, push: bool) -> String {
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let purpose = if push { " for pushing" } else { "" };
+    match login.is_some() {
+        true => format!("{host} refuses this {}{purpose} (HTTP {status})\n{login}", login.noun()),
+        false => format!("{host} wants a login{purpose} (HTTP {status})\n{login}"),
+    }
+}
+
+/// What mends a refused login.
+fn login_hint(url: &str, login: &LoginSource, push: bool) -> String {
+    let place = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let right = if push { "write" } else { "read" };
+    match login {
+        LoginSource::None { netrc: Some(file) } => {
+            let host = place.split(['/', ':']).next().unwrap_or(place);
+            format!("echo 'machine {host} login USER password SECRET' >> {}", file.display())
+        }
+        LoginSource::None { netrc: None } => "token-file = FILE in its [cache.NAME] of drover.toml".to_owned(),
+        login => format!("the {} needs \"{right}\" on {place}", login.noun()),
+    }
+}
+
+impl CacheError {
+    /// Whether the cache is fine for reading but takes nothing, or nothing from us.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::ReadOnly { .. })
+    }
+
+    /// Whether it was given no login at all.
+    #[must_use]
+    pub fn has_no_login(&self) -> bool {
+        matches!(self, Self::Denied { login, .. } | Self::ReadOnly { login, .. } if !login.is_some())
+    }
 }
 
 impl From<CacheError> for error::Error {
@@ -139,12 +194,14 @@ impl From<CacheError> for error::Error {
                         .into(),
                 ),
             ),
-            CacheError::Denied { .. } => {
-                (Fault::Usage, Some("put the cache's login into the file that Nix's netrc-file setting names".into()))
+            CacheError::Denied { url, login, push, .. } => (Fault::Usage, Some(login_hint(url, login, *push))),
+            CacheError::Token { why, .. } => {
+                (Fault::Usage, Some(format!("ls -l {}    it holds one token and nothing else", why.path().display())))
             }
-            CacheError::Unreachable { url, .. } => {
-                (Fault::Unreachable, Some(format!("curl -v {url}/nix-cache-info    or go on without it: --no-push")))
-            }
+            CacheError::Unreachable { url, .. } => (
+                Fault::Unreachable,
+                Some(format!("curl -v {url}/nix-cache-info    or go on without any cache: drover run --offline")),
+            ),
             CacheError::Tls { .. } => {
                 (Fault::Usage, Some("set NIX_SSL_CERT_FILE to a file with the certificates to trust".into()))
             }
@@ -154,9 +211,10 @@ impl From<CacheError> for error::Error {
             ),
             CacheError::PublicKey { .. } => (Fault::Usage, Some("a public key reads NAME:BASE64".into())),
             CacheError::Compression { .. } => (Fault::Usage, Some("use compression = \"zstd\" or \"none\"".into())),
-            CacheError::ReadOnly { .. } => {
-                (Fault::Usage, Some("drover run --push-to 'file:///path?secret-key=FILE'    or --no-push".into()))
-            }
+            CacheError::ReadOnly { url, .. } => (
+                Fault::Usage,
+                Some(format!("curl -v -T FILE {url}/nix-cache-info    may be another URL is for uploads")),
+            ),
             CacheError::Write { .. } => {
                 (Fault::Usage, Some("ls -ld that directory: this user must be able to write there".into()))
             }

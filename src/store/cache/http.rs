@@ -5,19 +5,20 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode, Url};
 use tokio_util::bytes::Bytes;
 
 use super::answer::{Answer, Trust, narinfo_name, no_answer};
 use super::error::CacheError;
 use super::info::{self, CacheInfo};
-use super::netrc::Login;
+use super::login::Auth;
+use super::put::{Content, PutFailure};
 use super::retry::{Gate, Health, Patience};
 use super::{Held, OpenContext};
 use crate::event::{Class, Failure};
@@ -32,14 +33,16 @@ const WINDOW: usize = 256;
 
 /// A binary cache on a server.
 pub(super) struct HttpCache {
-    client: Client,
-    base: Url,
-    shown: String,
-    auth: Option<HeaderValue>,
-    patience: Patience,
-    gate: Gate,
+    pub(super) client: Client,
+    pub(super) base: Url,
+    pub(super) shown: String,
+    pub(super) auth: Auth,
+    pub(super) patience: Patience,
+    pub(super) gate: Gate,
     health: Health,
-    requests: AtomicU64,
+    /// All patience for writing a file has been used up, and nothing was written since.
+    pub(super) hopeless: AtomicBool,
+    pub(super) requests: AtomicU64,
 }
 
 impl std::fmt::Debug for HttpCache {
@@ -48,9 +51,24 @@ impl std::fmt::Debug for HttpCache {
     }
 }
 
+/// A file on the server.
+#[derive(Default)]
+pub(super) struct File {
+    body: Vec<u8>,
+    /// Its size, where only that was asked for and the server says it.
+    size: Option<u64>,
+}
+
+impl File {
+    /// Whether it may have this size. Servers that do not know say nothing, or 0.
+    pub(super) fn may_have(&self, size: u64) -> bool {
+        self.size.is_none_or(|said| said == size || said == 0)
+    }
+}
+
 /// What one request came to.
-enum Outcome {
-    Found(Vec<u8>),
+pub(super) enum Outcome {
+    Found(File),
     Missing,
     /// May be better next time.
     Again {
@@ -67,42 +85,76 @@ enum Outcome {
 }
 
 /// How a request ended after all its attempts.
-enum Fetched {
-    Found(Vec<u8>),
+pub(super) enum Fetched {
+    Found(File),
     Missing,
     Refused(Failure, u16),
     NoAnswer(Failure),
 }
 
 impl HttpCache {
-    /// Connects and reads `nix-cache-info`.
+    /// Connects and reads `nix-cache-info`. One that is to be written to gets that very file back, or a new one where
+    /// it has none, so that a refused login is found out before anything else is done.
     pub(super) async fn open(
         base: Url,
-        login: Option<Login>,
+        auth: Auth,
         shown: &str,
         context: &OpenContext,
         patience: Patience,
+        write: bool,
     ) -> Result<(Self, CacheInfo), CacheError> {
         let cache = Self {
             client: client(&base, shown, context, patience)?,
             base,
             shown: shown.to_owned(),
-            auth: login.as_ref().and_then(basic),
+            auth,
             patience,
             gate: Gate::new(context.connections),
             health: Health::default(),
+            hopeless: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         };
         let url = || shown.to_owned();
-        match cache.fetch(Method::GET, info::NAME, info::MAX_SIZE, patience.attempts).await {
-            Fetched::Found(text) => {
-                let info = CacheInfo::parse(&text).map_err(|why| CacheError::Url { url: url(), why })?;
-                Ok((cache, info))
+        let (text, new) = match cache.fetch(Method::GET, info::NAME, info::MAX_SIZE, patience.attempts).await {
+            Fetched::Found(file) => (file.body, false),
+            Fetched::Missing if write => (CacheInfo::new_file(context.store_dir.as_str()).into_bytes(), true),
+            Fetched::Missing => return Err(CacheError::NotACache { url: url() }),
+            Fetched::Refused(_, status @ (401 | 403 | 407)) => {
+                return Err(CacheError::Denied { url: url(), status, login: cache.auth.source, push: write });
             }
-            Fetched::Missing => Err(CacheError::NotACache { url: url() }),
-            Fetched::Refused(_, status @ (401 | 403 | 407)) => Err(CacheError::Denied { url: url(), status }),
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => {
-                Err(CacheError::Unreachable { url: url(), why: failure.message.to_string() })
+                return Err(CacheError::Unreachable { url: url(), why: failure.message.to_string() });
+            }
+        };
+        let info = CacheInfo::parse(&text).map_err(|why| CacheError::Url { url: url(), why })?;
+        let fits = info.store_dir.as_ref().is_none_or(|theirs| theirs == context.store_dir.as_str());
+        if write && fits {
+            cache.probe(text, new).await?;
+        }
+        Ok((cache, info))
+    }
+
+    /// Whether files can be written. Statuses that say "never" are a refusal; all else may be better another time.
+    async fn probe(&self, info: Vec<u8>, new: bool) -> Result<(), CacheError> {
+        let url = self.shown.clone();
+        let patience = Patience {
+            push: self.patience.path,
+            stall: self.patience.answer,
+            rate_limited_attempts: self.patience.attempts.min(self.patience.rate_limited_attempts),
+            ..self.patience
+        };
+        match self.put(info::NAME, info::MIME, &Content::Bytes(info), patience).await {
+            Ok(()) => Ok(()),
+            Err(PutFailure { refused: Some(status @ (401 | 403 | 407)), .. }) => {
+                Err(CacheError::Denied { url, status, login: self.auth.source.clone(), push: true })
+            }
+            // A server that has none and takes none is something else.
+            Err(PutFailure { refused: Some(404 | 405 | 410 | 501), .. }) if new => Err(CacheError::NotACache { url }),
+            Err(PutFailure { refused: Some(status @ (404 | 405 | 410 | 501)), .. }) => {
+                Err(CacheError::ReadOnly { url, status, login: self.auth.source.clone() })
+            }
+            Err(PutFailure { failure, .. }) => {
+                Err(CacheError::Unreachable { url, why: format!("it takes no uploads: {}", failure.message) })
             }
         }
     }
@@ -147,7 +199,7 @@ impl HttpCache {
         let Some(body) = self.record(path, self.patience.attempts).await? else { return Ok(None) };
         let info = Box::new(trust.read(path, &body)?);
         let nar = match self.fetch(Method::HEAD, info.url(), 0, self.patience.attempts).await {
-            Fetched::Found(_) => true,
+            Fetched::Found(file) => info.file_size().is_none_or(|size| file.may_have(size)),
             Fetched::Missing => false,
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => return Err(failure),
         };
@@ -159,7 +211,7 @@ impl HttpCache {
         let url = self.base.join(name).map_err(|_| no_answer(Class::Cache, format!("'{name}' is no URL")))?;
         let mut request = self.client.get(url);
         // What a record names may be on another host, which has no business with this one's login.
-        if let Some(auth) = self.auth.as_ref().filter(|_| same_host(&self.base, name)) {
+        if let Some(auth) = self.auth.header.as_ref().filter(|_| same_host(&self.base, name)) {
             request = request.header(AUTHORIZATION, auth.clone());
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
@@ -186,14 +238,14 @@ impl HttpCache {
     /// The body of a path's record.
     async fn record(&self, path: &StorePath, attempts: u32) -> Result<Option<Vec<u8>>, Failure> {
         match self.fetch(Method::GET, &narinfo_name(path), MAX_NARINFO_SIZE, attempts).await {
-            Fetched::Found(body) => Ok(Some(body)),
+            Fetched::Found(file) => Ok(Some(file.body)),
             Fetched::Missing => Ok(None),
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => Err(failure),
         }
     }
 
     /// One file, with all the attempts that it takes.
-    async fn fetch(&self, method: Method, name: &str, limit: usize, attempts: u32) -> Fetched {
+    pub(super) async fn fetch(&self, method: Method, name: &str, limit: usize, attempts: u32) -> Fetched {
         let Ok(url) = self.base.join(name) else {
             return Fetched::Refused(no_answer(Class::Cache, format!("'{name}' is no URL")), 0);
         };
@@ -224,9 +276,9 @@ impl HttpCache {
             }
             attempt += 1;
             let (failure, throttled, floor) = match self.try_once(method.clone(), url.clone(), limit).await {
-                Outcome::Found(body) => {
+                Outcome::Found(file) => {
                     self.answered();
-                    return Fetched::Found(body);
+                    return Fetched::Found(file);
                 }
                 Outcome::Missing => {
                     self.answered();
@@ -255,7 +307,7 @@ impl HttpCache {
         }
     }
 
-    fn answered(&self) {
+    pub(super) fn answered(&self) {
         self.gate.answered();
         self.health.answered();
     }
@@ -273,8 +325,9 @@ impl HttpCache {
     }
 
     async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
+        let only_size = method == Method::HEAD;
         let mut request = self.client.request(method, url);
-        if let Some(auth) = &self.auth {
+        if let Some(auth) = &self.auth.header {
             request = request.header(AUTHORIZATION, auth.clone());
         }
         let mut response = match request.send().await {
@@ -288,6 +341,10 @@ impl HttpCache {
             status if status.is_success() => {}
             status => return bad_status(status, response.headers()),
         }
+        if only_size {
+            let size = response.headers().get(CONTENT_LENGTH).and_then(|size| size.to_str().ok()?.parse().ok());
+            return Outcome::Found(File { body: Vec::new(), size });
+        }
         let encoding = response.headers().get(CONTENT_ENCODING).cloned();
         let mut body = Vec::new();
         loop {
@@ -299,7 +356,7 @@ impl HttpCache {
             }
         }
         match decode(encoding.as_ref(), body, limit) {
-            Ok(body) => Outcome::Found(body),
+            Ok(body) => Outcome::Found(File { body, size: None }),
             Err(why) => garbage(&why),
         }
     }
@@ -340,13 +397,13 @@ fn garbage(why: &str) -> Outcome {
 }
 
 /// A transport error. The URL, which may say more than people should see, is left out.
-fn broken(error: reqwest::Error) -> Outcome {
+pub(super) fn broken(error: reqwest::Error) -> Outcome {
     let timed_out = error.is_timeout();
     let failure = no_answer(Class::Network, crate::error::chain(&error.without_url()));
     Outcome::Again { failure, throttled: false, floor: None, timed_out }
 }
 
-fn bad_status(status: StatusCode, headers: &HeaderMap) -> Outcome {
+pub(super) fn bad_status(status: StatusCode, headers: &HeaderMap) -> Outcome {
     let code = status.as_u16();
     let failure = |text: String| no_answer(Class::Cache, text);
     match code {
@@ -391,14 +448,6 @@ fn decode(encoding: Option<&HeaderValue>, body: Vec<u8>, limit: usize) -> Result
         }
         Some(other) => Err(format!("its answer is compressed with '{}'", String::from_utf8_lossy(other))),
     }
-}
-
-fn basic(login: &Login) -> Option<HeaderValue> {
-    use base64::Engine as _;
-    let token = base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", login.user, login.password));
-    let mut value = HeaderValue::from_str(&format!("Basic {token}")).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 /// The client for one cache: rustls with ring, installed by hand for the whole process, once.
@@ -458,12 +507,5 @@ mod tests {
         assert!(decode(encode("zstd").as_ref(), b"nonsense".to_vec(), 100).is_err());
         assert!(decode(encode("br").as_ref(), Vec::new(), 100).unwrap_err().contains("'br'"));
         assert_eq!(decode(None, b"x".to_vec(), 100).unwrap(), b"x");
-    }
-
-    #[test]
-    fn logins_are_marked_secret() {
-        let value = basic(&Login { user: "me".into(), password: "pw".into() }).unwrap();
-        assert!(value.is_sensitive());
-        assert_eq!(value.as_bytes(), b"Basic bWU6cHc=");
     }
 }

@@ -5,6 +5,9 @@
 /// Name of the file, at the top of every cache.
 pub const NAME: &str = "nix-cache-info";
 
+/// Its MIME type.
+pub(super) const MIME: &str = "text/x-nix-cache-info";
+
 /// Bytes of it that are read at most; real ones have fewer than 100.
 pub(super) const MAX_SIZE: usize = 64 * 1024;
 

@@ -100,6 +100,11 @@ impl Location {
     }
 }
 
+/// A cache's URL for people, also one that cannot be read: nothing that may hold a login or a parameter.
+pub(super) fn shown(text: &str) -> String {
+    Location::parse(text).map_or_else(|_| guess_shown(text), |location| location.shown)
+}
+
 /// What can safely be shown of a text that is no URL: nothing that may hold a login or a parameter.
 fn guess_shown(text: &str) -> String {
     let text = without_params(text);

@@ -1,8 +1,9 @@
 //! Binary caches: opening one, asking it for many paths, and what it takes to write to one.
 //!
-//! Owns URLs, `nix-cache-info`, logins, retries, signing keys and the files of a `file://` cache. Does not own what an
+//! Owns URLs, `nix-cache-info`, logins, retries, signing keys, uploads and the files of a `file://` cache. Does not own what an
 //! answer means for the plan (`diff::presence`) or the order of a push (`push::queue`).
 
+mod access;
 mod answer;
 mod error;
 mod file;
@@ -10,34 +11,40 @@ mod http;
 pub mod info;
 pub mod keys;
 mod location;
+mod login;
 pub mod look;
 mod nar;
 mod netrc;
+mod put;
 mod retry;
 mod sink;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
 pub use error::CacheError;
 pub use keys::SecretKey;
+pub use login::{LoginSource, TokenError};
 pub use nar::NarReader;
 pub use retry::Patience;
-pub use sink::{Codec, Sink};
+pub use sink::{Codec, PutError, Sink, Spool};
 
 use answer::{Counters, Trust, no_answer};
 use file::FileCache;
 use http::HttpCache;
 use info::CacheInfo;
 use location::{Location, Params, Place};
+use login::Auth;
 
 use crate::event::{Class, Failure};
 use crate::id::{CacheId, StoreDir, StorePath};
 use crate::nix_compat::narinfo::{NarInfo, TrustedPublicKey};
 
-/// A cache as the configuration names it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// A cache as the configuration names it. Its URL may hold a login, which `Debug` does not show.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct CacheConfig {
     /// Its name in drover.toml.
     pub name: Option<String>,
@@ -51,6 +58,9 @@ pub struct CacheConfig {
     pub priority: Option<i32>,
     /// A file with the key that signs what is pushed; besides those that the URL names.
     pub secret_key_file: Option<PathBuf>,
+    /// A file with a token that is sent with every request (`Authorization: Bearer …`); else the URL, else the netrc
+    /// file has a login.
+    pub token_file: Option<PathBuf>,
     /// Keys that its paths are signed with, `NAME:BASE64`.
     pub public_keys: Vec<String>,
     /// `zstd` or `none`; else the URL says, else zstd.
@@ -59,6 +69,28 @@ pub struct CacheConfig {
     pub compression_level: Option<i32>,
     /// Its paths need no signature; else the URL says, else they do.
     pub trusted: Option<bool>,
+}
+
+impl CacheConfig {
+    /// Its URL for people: without login and parameters.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        location::shown(&self.url)
+    }
+
+    /// Whether what it says of files can be used: the token file. Costs no network.
+    pub fn check_files(&self) -> Result<(), CacheError> {
+        let Some(file) = &self.token_file else { return Ok(()) };
+        login::read_token(file).map(drop).map_err(|why| CacheError::Token { url: self.shown_url(), why })
+    }
+}
+
+impl fmt::Debug for CacheConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("CacheConfig");
+        shown.field("name", &self.name).field("url", &self.shown_url());
+        shown.field("pull", &self.pull).field("push", &self.push).finish_non_exhaustive()
+    }
 }
 
 /// What a cache has to fit to, the same for all caches of a run.
@@ -112,6 +144,7 @@ pub struct Cache {
     trust: Arc<Trust>,
     backend: Backend,
     sink: Option<Sink>,
+    login: Option<LoginSource>,
     counters: Counters,
     warnings: Vec<String>,
 }
@@ -119,11 +152,12 @@ pub struct Cache {
 #[derive(Debug)]
 enum Backend {
     File(Arc<FileCache>),
-    Http(Box<HttpCache>),
+    Http(Arc<HttpCache>),
 }
 
 impl Cache {
-    /// Reads the URL, the keys and `nix-cache-info`. A `file://` cache that is pushed to is created if need be.
+    /// Reads the URL, the keys and `nix-cache-info`, with the login that there is. A cache that is pushed to is created
+    /// if need be, and one on a server is written to once, with what it says of itself, to see whether it takes that.
     pub async fn open(id: CacheId, config: CacheConfig, context: &OpenContext) -> Result<Self, CacheError> {
         let location = Location::parse(&config.url)?;
         let url = location.shown.clone();
@@ -136,21 +170,28 @@ impl Cache {
             return Err(CacheError::StoreDir { url, theirs: theirs.clone(), ours: ours.to_owned() });
         }
         let name = config.name.clone().unwrap_or_else(|| short_name(&location.place));
+        let codec = config.push.then(|| codec(&config, params, &url)).transpose()?;
         let (backend, info) = open_backend(&location, &config, context, &mut warnings).await?;
         if let Some(theirs) = info.store_dir.filter(|theirs| theirs != ours) {
             return Err(CacheError::StoreDir { url, theirs, ours: ours.to_owned() });
         }
-        let sink = match &backend {
-            _ if !config.push => None,
-            Backend::File(file) => {
+        if config.push && keys.is_empty() {
+            warnings.push(format!("what is pushed to {name} is not signed; add ?secret-key=FILE to {url}"));
+        }
+        let sink = match (&backend, codec) {
+            (_, None) => None,
+            (Backend::File(file), Some(codec)) => {
                 // Found out now, not after an hour of building.
                 file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
-                if keys.is_empty() {
-                    warnings.push(format!("what is pushed to {name} is not signed; add ?secret-key=FILE to {url}"));
-                }
-                Some(Sink::file(Arc::clone(file), keys, context.store_dir.clone(), codec(&config, params, &url)?))
+                Some(Sink::file(Arc::clone(file), keys, context.store_dir.clone(), codec))
             }
-            Backend::Http(_) => return Err(CacheError::ReadOnly { url }),
+            (Backend::Http(http), Some(codec)) => {
+                Some(Sink::http(Arc::clone(http), keys, context.store_dir.clone(), codec))
+            }
+        };
+        let login = match &backend {
+            Backend::File(_) => None,
+            Backend::Http(http) => Some(http.auth.source.clone()),
         };
         Ok(Self {
             id,
@@ -163,6 +204,7 @@ impl Cache {
             trust: Arc::new(trust),
             backend,
             sink,
+            login,
             counters: Counters::default(),
             warnings,
         })
@@ -235,6 +277,12 @@ impl Cache {
     #[must_use]
     pub fn sink(&self) -> Option<&Sink> {
         self.sink.as_ref()
+    }
+
+    /// Where the login comes from; `None` for a cache that needs none, a directory.
+    #[must_use]
+    pub fn login(&self) -> Option<&LoginSource> {
+        self.login.as_ref()
     }
 
     /// Asks for all paths at once; the answers come in their order. An empty list asks nothing.
@@ -313,7 +361,11 @@ fn trust(config: &CacheConfig, params: &Params, context: &OpenContext) -> Result
 fn short_name(place: &Place) -> String {
     match place {
         Place::File(dir) => dir.file_name().map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned()),
-        Place::Http(url, _) => url.host_str().unwrap_or_default().to_owned(),
+        Place::Http(url, _) => {
+            let host = url.host_str().unwrap_or_default();
+            // Two servers on one host are two caches.
+            url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+        }
     }
 }
 
@@ -325,20 +377,20 @@ async fn open_backend(
 ) -> Result<(Backend, CacheInfo), CacheError> {
     match &location.place {
         Place::File(dir) => {
+            if config.token_file.is_some() {
+                warnings.push(format!("cache '{}': a directory needs no token-file", location.shown));
+            }
             let (cache, info) = FileCache::open(dir, &location.shown, &context.store_dir, config.push)?;
             Ok((Backend::File(Arc::new(cache)), info))
         }
         Place::Http(base, login) => {
-            let login = login.clone().or_else(|| {
-                let file = context.netrc.as_ref()?;
-                netrc::login(file, base.host_str().unwrap_or_default()).unwrap_or_else(|error| {
-                    warnings.push(format!("cannot read the netrc file '{}': {error}", file.display()));
-                    None
-                })
-            });
+            let host = base.host_str().unwrap_or_default();
+            let (token, netrc) = (config.token_file.as_deref(), context.netrc.as_deref());
+            let auth = Auth::find(token, login.as_ref(), netrc, host, &location.shown, warnings)?;
             let patience = patience(context.patience, &location.params);
-            let (cache, info) = HttpCache::open(base.clone(), login, &location.shown, context, patience).await?;
-            Ok((Backend::Http(Box::new(cache)), info))
+            let opened = HttpCache::open(base.clone(), auth, &location.shown, context, patience, config.push);
+            let (cache, info) = opened.await?;
+            Ok((Backend::Http(Arc::new(cache)), info))
         }
     }
 }
@@ -349,6 +401,7 @@ fn patience(base: Patience, params: &Params) -> Patience {
         delay: params.retry_delay.unwrap_or(base.delay),
         delay_rate_limited: params.retry_delay_rate_limited.unwrap_or(base.delay_rate_limited),
         max_delay: params.retry_max_delay.unwrap_or(base.max_delay),
+        rate_limited_attempts: params.retry_attempts.unwrap_or(base.rate_limited_attempts).max(1),
         ..base
     }
 }

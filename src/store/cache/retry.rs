@@ -26,6 +26,13 @@ pub struct Patience {
     pub answer: Duration,
     /// Longest time for one path, all attempts and delays included.
     pub path: Duration,
+    /// An upload of which no byte moves for so long is broken off.
+    pub stall: Duration,
+    /// All delays between the attempts to write one file together.
+    pub push: Duration,
+    /// How often one file is sent at most where the cache says "too many requests"; other failures are held to
+    /// `attempts`.
+    pub rate_limited_attempts: u32,
 }
 
 impl Default for Patience {
@@ -38,6 +45,9 @@ impl Default for Patience {
             connect: Duration::from_secs(5),
             answer: Duration::from_secs(10),
             path: Duration::from_secs(30),
+            stall: Duration::from_secs(60),
+            push: Duration::from_secs(300),
+            rate_limited_attempts: 1000,
         }
     }
 }

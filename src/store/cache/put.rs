@@ -1,0 +1,238 @@
+//! Writing to a cache on a server: one file at a time, tried again with patience, never believed before its status.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::{Body, Method, Response, Url};
+
+use super::answer::no_answer;
+use super::http::{Fetched, File as HttpFile, HttpCache, Outcome, bad_status, broken};
+use super::retry::Patience;
+use crate::event::{Class, Failure};
+
+/// Bytes of a file that are sent at a time.
+const CHUNK: u64 = 256 * 1024;
+
+/// Bytes of an answer to an upload that are read, so that its connection can be used again.
+const ANSWER: usize = 64 * 1024;
+
+/// What is written. Can be sent as often as it takes.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    Bytes(Vec<u8>),
+    /// A file and its size in bytes.
+    File(Arc<File>, u64),
+}
+
+impl Content {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(_, size) => *size,
+        }
+    }
+
+    /// From the start; `sent` grows with what is taken.
+    fn body(&self, sent: Arc<AtomicU64>) -> Body {
+        match self {
+            Self::Bytes(bytes) => Body::from(bytes.clone()),
+            Self::File(file, size) => {
+                let start = (Arc::clone(file), *size, 0);
+                Body::wrap_stream(futures_util::stream::try_unfold(start, move |(file, size, at)| {
+                    let sent = Arc::clone(&sent);
+                    async move {
+                        if at >= size {
+                            return Ok::<_, std::io::Error>(None);
+                        }
+                        sent.store(at, Ordering::Relaxed);
+                        let (source, length) = (Arc::clone(&file), (size - at).min(CHUNK));
+                        let read = move || {
+                            let mut chunk = vec![0; length as usize];
+                            source.read_exact_at(&mut chunk, at).map(|()| chunk)
+                        };
+                        let chunk = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other)??;
+                        Ok(Some((chunk, (file, size, at + length))))
+                    }
+                }))
+            }
+        }
+    }
+}
+
+/// Why a file could not be written.
+#[derive(Debug)]
+pub(super) struct PutFailure {
+    pub(super) failure: Failure,
+    /// The status that says so for good; `None` if another time may be better.
+    pub(super) refused: Option<u16>,
+}
+
+impl HttpCache {
+    /// Whether a file of this size is there; no answer counts as "not".
+    pub(super) async fn has(&self, name: &str, size: u64) -> bool {
+        matches!(self.fetch(Method::HEAD, name, 0, 1).await, Fetched::Found(file) if file.may_have(size))
+    }
+
+    /// Writes a file, with all the attempts that it takes. How long that may be is counted in waits, so that a large
+    /// file on a slow line has all the time that it needs. Once patience has come to its end, other files are tried
+    /// once each until one gets through.
+    pub(super) async fn put(
+        &self,
+        name: &str,
+        mime: &'static str,
+        content: &Content,
+        patience: Patience,
+    ) -> Result<(), PutFailure> {
+        let Ok(url) = self.base.join(name) else {
+            return Err(PutFailure {
+                failure: no_answer(Class::Cache, format!("'{name}' is no URL")),
+                refused: Some(0),
+            });
+        };
+        let (mut tries, mut failures, mut waited) = (0, 0, Duration::ZERO);
+        loop {
+            let hopeless = self.hopeless.load(Ordering::Relaxed);
+            // NARs are few at a time anyway, and a large one would keep questions waiting.
+            let place = match content {
+                Content::Bytes(_) => self.gate.enter().await,
+                Content::File(..) => None,
+            };
+            let (failure, throttled, floor) = match self.put_once(&url, mime, content, patience.stall).await {
+                Outcome::Found(_) | Outcome::Missing => {
+                    self.answered();
+                    self.hopeless.store(false, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Outcome::Refused { failure, status } => return Err(PutFailure { failure, refused: Some(status) }),
+                Outcome::Again { failure, throttled, floor, .. } => (failure, throttled, floor),
+            };
+            if throttled {
+                self.gate.throttled(place);
+            } else {
+                drop(place);
+            }
+            tries += 1;
+            failures += u32::from(!throttled);
+            let wait = patience.wait(tries, throttled, floor);
+            let late = waited + wait > patience.push;
+            if hopeless || late || failures >= patience.attempts || tries >= patience.rate_limited_attempts {
+                self.hopeless.store(true, Ordering::Relaxed);
+                let told = told(&failure, tries, waited);
+                return Err(PutFailure { failure: told, refused: None });
+            }
+            tracing::debug!(cache = %self.shown, path = url.path(), tries, why = %failure.message, "writing again");
+            waited += wait;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn put_once(&self, url: &Url, mime: &'static str, content: &Content, stall: Duration) -> Outcome {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut request = self.client.put(url.clone()).header(CONTENT_TYPE, mime).header(CONTENT_LENGTH, content.len());
+        if let Some(auth) = &self.auth.header {
+            request = request.header(AUTHORIZATION, auth.clone());
+        }
+        let sending = request.body(content.body(Arc::clone(&sent))).send();
+        let mut response = match watched(sending, &sent, stall).await {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return broken(error),
+            None => {
+                let failure = no_answer(Class::Network, format!("it took nothing for {} s", stall.as_secs()));
+                return Outcome::Again { failure, throttled: false, floor: None, timed_out: true };
+            }
+        };
+        let outcome = judged(&response, url);
+        drain(&mut response, stall).await;
+        outcome
+    }
+}
+
+/// The answer, or nothing if no byte moves for so long.
+async fn watched<T>(sending: impl Future<Output = T>, sent: &AtomicU64, stall: Duration) -> Option<T> {
+    let mut sending = std::pin::pin!(sending);
+    loop {
+        let before = sent.load(Ordering::Relaxed);
+        match tokio::time::timeout(stall, &mut sending).await {
+            Ok(answer) => return Some(answer),
+            Err(_) if sent.load(Ordering::Relaxed) != before => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// What the status says. Those that Nix takes for success are; one that came from elsewhere (a redirect turns the
+/// request into a mere question) is not.
+fn judged(response: &Response, asked: &Url) -> Outcome {
+    let status = response.status();
+    match status.as_u16() {
+        200 | 201 | 204 | 206 | 304 if response.url() == asked => Outcome::Found(HttpFile::default()),
+        code @ (200 | 201 | 204 | 206 | 300..=399) => {
+            let failure = no_answer(Class::Cache, "it sends uploads elsewhere (a redirect)");
+            Outcome::Refused { failure, status: code }
+        }
+        507 => Outcome::Refused { failure: no_answer(Class::DiskFull, "it is full (HTTP status 507)"), status: 507 },
+        413 => {
+            let failure = no_answer(Class::Cache, "it takes no file of that size (HTTP status 413)");
+            Outcome::Refused { failure, status: 413 }
+        }
+        _ => bad_status(status, response.headers()),
+    }
+}
+
+async fn drain(response: &mut Response, stall: Duration) {
+    let read = async {
+        let mut read = 0;
+        while let Ok(Some(chunk)) = response.chunk().await {
+            read += chunk.len();
+            if read > ANSWER {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(stall, read).await;
+}
+
+/// `HTTP status 429, 9 tries, gave up after waiting 4m51s`.
+fn told(failure: &Failure, tries: u32, waited: Duration) -> Failure {
+    let mut text = failure.message.to_string();
+    if tries > 1 {
+        text.push_str(&format!(", {tries} tries"));
+    }
+    match waited.as_secs() {
+        0 => {}
+        seconds => text.push_str(&format!(", gave up after waiting {}m{:02}s", seconds / 60, seconds % 60)),
+    }
+    Failure { message: text.into(), ..failure.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn giving_up_is_told_with_its_numbers() {
+        let failure = no_answer(Class::Cache, "HTTP status 429");
+        assert_eq!(&*told(&failure, 1, Duration::ZERO).message, "HTTP status 429");
+        let late = told(&failure, 9, Duration::from_secs(291));
+        assert_eq!(&*late.message, "HTTP status 429, 9 tries, gave up after waiting 4m51s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_upload_is_no_stalled_one() {
+        let sent = AtomicU64::new(0);
+        let second = Duration::from_secs(1);
+        let slow = async {
+            for at in 1..10 {
+                tokio::time::sleep(second / 2).await;
+                sent.store(at, Ordering::Relaxed);
+            }
+        };
+        assert_eq!(watched(slow, &sent, second).await, Some(()));
+        assert_eq!(watched(std::future::pending::<()>(), &sent, second).await, None);
+    }
+}
