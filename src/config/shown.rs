@@ -117,6 +117,8 @@ impl Book<'_> {
         self.row(&key("push"), [push.to_owned()], over());
         let secret = cache.secret_key.as_ref().map(|file| file.display().to_string());
         self.row(&key("secret-key"), secret, Sayers::default());
+        let token = cache.token_file.as_ref().map(|file| file.display().to_string());
+        self.row(&key("token-file"), token, Sayers::default());
         self.row(&key("public-keys"), cache.public_keys.clone(), Sayers::default());
         self.row(&key("priority"), cache.priority.map(|n| n.to_string()), Sayers::default());
     }

@@ -13,6 +13,7 @@ use crate::process::quote;
 use crate::report::doctor::{Cache, Down, KeyFile, KeyFileState, Login, PublicKey, Reach, Signed, Trouble, Write};
 use crate::store::cache::keys::SecretKeyError;
 use crate::store::cache::look::{self, Look};
+use crate::store::cache::{self, LoginSource};
 use crate::store::cache::{Answer, CacheConfig, OpenContext, Patience, SecretKey};
 use crate::store::local::LocalStore;
 use crate::store::settings::NixSettings;
@@ -162,7 +163,14 @@ fn silent(config: CacheConfig, settings: Option<&CacheSettings>, url: &str) -> C
 async fn one(scene: &Scene<'_>, config: CacheConfig, settings: Option<&CacheSettings>, common: &Common) -> Cache {
     let began = scene.clock.now();
     let context = &common.context;
-    let look = look::look(&config.url, &context.store_dir, context.netrc.as_deref(), context.patience.answer).await;
+    let look = look::look(
+        &config.url,
+        config.token_file.as_deref(),
+        &context.store_dir,
+        context.netrc.as_deref(),
+        context.patience.answer,
+    )
+    .await;
     let ended = scene.clock.now();
     let look = match look {
         Ok(look) => look,
@@ -179,10 +187,11 @@ async fn one(scene: &Scene<'_>, config: CacheConfig, settings: Option<&CacheSett
     cache.skew = look.date.map(|date| date - here);
     cache.millis = ended.0.saturating_sub(began.0) / 1000;
     cache.trusted = look.trusted;
-    cache.login = match look.login {
-        look::Login::None => Login::None,
-        look::Login::Url => Login::Url,
-        look::Login::Netrc => Login::Netrc,
+    cache.login = match &look.login {
+        None | Some(LoginSource::None { .. }) => Login::None,
+        Some(LoginSource::Url) => Login::Url,
+        Some(LoginSource::Netrc(_)) => Login::Netrc,
+        Some(LoginSource::TokenFile(file)) => Login::TokenFile(file.clone()),
     };
     cache.reach = reach(&look, &config, &context.store_dir);
     cache.host = look.host.clone();
@@ -265,10 +274,13 @@ async fn signed(config: &CacheConfig, look: &Look, common: &Common) -> Result<Si
     })
 }
 
-/// Whether a server takes what is pushed to it. To be filled in by who knows how to push over HTTP; until then nobody
-/// looks.
-async fn http_write_access(_config: &CacheConfig, _context: &OpenContext) -> Write {
-    Write::Unknown
+/// Whether a server takes what is pushed to it: it gets its own `nix-cache-info` back, as at the start of each run.
+async fn http_write_access(config: &CacheConfig, context: &OpenContext) -> Write {
+    match cache::check(config, context).await.write {
+        None => Write::Unknown,
+        Some(Ok(())) => Write::Ok,
+        Some(Err(error)) => Write::No(trouble(error)),
+    }
 }
 
 /// Whether files can be made in a directory, or the directory itself.

@@ -116,8 +116,12 @@ fn denied(facts: &Facts, cache: &Cache, status: u16) -> (String, String) {
     let host = cache.host.as_deref().unwrap_or_default();
     let file = quote(&facts.netrc.file.to_string_lossy());
     let entry = format!("machine {host} login USER password TOKEN");
-    let (what, fix) = match (cache.login, &facts.netrc.state) {
+    let (what, fix) = match (&cache.login, &facts.netrc.state) {
         (Login::Url, _) => ("the login in its URL".to_owned(), other_login(facts, cache)),
+        (Login::TokenFile(file), _) => (
+            format!("the token in {}", file.display()),
+            format!("${{EDITOR:-vi}} {}    a token that may", quote(&file.to_string_lossy())),
+        ),
         (Login::Netrc, _) => (
             format!("the login for {host} in {}", facts.netrc.file.display()),
             format!("${{EDITOR:-vi}} {file}    a new password in the line of {host}"),

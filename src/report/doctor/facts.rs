@@ -238,7 +238,7 @@ pub enum Down {
 }
 
 /// Where the login came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Login {
     /// There is none.
     #[default]
@@ -247,6 +247,8 @@ pub enum Login {
     Url,
     /// The netrc file.
     Netrc,
+    /// This file with a token.
+    TokenFile(PathBuf),
 }
 
 /// Whether what a cache holds is signed by a trusted key.

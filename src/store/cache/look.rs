@@ -6,14 +6,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::DATE;
+use reqwest::header::{AUTHORIZATION, DATE, HeaderValue};
 use reqwest::{Client, Url};
 
 use super::error::CacheError;
 use super::file::FileCache;
 use super::info::{self, CacheInfo};
 use super::location::{Location, Place};
-use super::netrc;
+use super::login::{Auth, LoginSource};
 use crate::error::chain;
 use crate::id::{StoreDir, StorePath};
 
@@ -33,26 +33,14 @@ pub struct Look {
     pub secret_keys: Vec<PathBuf>,
     /// Its URL says that its paths need no signature.
     pub trusted: bool,
-    /// Whether a login was sent.
-    pub login: Login,
+    /// Where the login that was sent is from; `None` for a directory.
+    pub login: Option<LoginSource>,
     /// The server's clock, in seconds since 1970.
     pub date: Option<i64>,
     /// Some paths that a directory has records of.
     pub sample: Vec<StorePath>,
     /// What it says about itself, or why it does not.
     pub info: Result<CacheInfo, Trouble>,
-}
-
-/// Where the login for a server was looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Login {
-    /// Nowhere had one.
-    #[default]
-    None,
-    /// In the URL.
-    Url,
-    /// In the netrc file.
-    Netrc,
 }
 
 /// Why a cache says nothing about itself.
@@ -76,9 +64,10 @@ pub enum Trouble {
     Garbage(String),
 }
 
-/// Looks once, at most `patience` long. An error is a URL that cannot be used.
+/// Looks once, at most `patience` long. An error is a URL or a token file that cannot be used.
 pub async fn look(
     url: &str,
+    token_file: Option<&Path>,
     store_dir: &StoreDir,
     netrc: Option<&Path>,
     patience: Duration,
@@ -90,7 +79,7 @@ pub async fn look(
         dir: None,
         secret_keys: location.params.secret_keys.clone(),
         trusted: location.params.trusted.unwrap_or(false),
-        login: Login::None,
+        login: None,
         date: None,
         sample: Vec::new(),
         info: Err(Trouble::NotACache),
@@ -108,16 +97,11 @@ pub async fn look(
         }
         Place::Http(base, login) => {
             let host = base.host_str().unwrap_or_default().to_owned();
-            let (login, from) = match login {
-                Some(login) => (Some(login), Login::Url),
-                None => match netrc.map(|file| netrc::login(file, &host)) {
-                    Some(Ok(Some(login))) => (Some(login), Login::Netrc),
-                    _ => (None, Login::None),
-                },
-            };
-            look.login = from;
+            // That a netrc file cannot be read is told by who looks at that.
+            let auth = Auth::find(token_file, login.as_ref(), netrc, &host, &look.shown, &mut Vec::new())?;
+            look.login = Some(auth.source);
             look.host = Some(host);
-            let asked = tokio::time::timeout(patience, ask(&base, login.as_ref(), patience));
+            let asked = tokio::time::timeout(patience, ask(&base, auth.header, patience));
             (look.info, look.date) = asked.await.unwrap_or((Err(Trouble::TimedOut), None));
         }
     }
@@ -125,11 +109,7 @@ pub async fn look(
 }
 
 /// The body of `nix-cache-info` and the server's clock.
-async fn ask(
-    base: &Url,
-    login: Option<&netrc::Login>,
-    patience: Duration,
-) -> (Result<CacheInfo, Trouble>, Option<i64>) {
+async fn ask(base: &Url, login: Option<HeaderValue>, patience: Duration) -> (Result<CacheInfo, Trouble>, Option<i64>) {
     let client = match client(base, patience) {
         Ok(client) => client,
         Err(error) => return (Err(Trouble::Tls(chain(&error))), None),
@@ -137,7 +117,7 @@ async fn ask(
     let Ok(url) = base.join(info::NAME) else { return (Err(Trouble::NotACache), None) };
     let mut request = client.get(url);
     if let Some(login) = login {
-        request = request.basic_auth(&login.user, Some(&login.password));
+        request = request.header(AUTHORIZATION, login);
     }
     let mut response = match request.send().await {
         Ok(response) => response,

@@ -397,6 +397,8 @@ struct Run<'a> {
     /// Given fetches that are going to fail.
     failing: Vec<DrvId>,
     failed: BTreeSet<StorePath>,
+    /// What `failed` was before.
+    before: Vec<BTreeSet<StorePath>>,
     /// Drvs with a fetch item in the decisions that are being taken.
     batch: BTreeSet<DrvId>,
     loads: BTreeSet<DrvId>,
@@ -420,6 +422,7 @@ impl Run<'_> {
             asked_stores: BTreeSet::new(),
             failing: Vec::new(),
             failed: BTreeSet::new(),
+            before: Vec::new(),
             batch: BTreeSet::new(),
             loads: BTreeSet::new(),
             outcome: Outcome::default(),
@@ -510,6 +513,7 @@ impl Run<'_> {
                 |path: &StorePath| self.world.owner(path).is_some_and(|(drv, _)| self.world.drvs[drv].fetch_fails);
             let culprits: Vec<StorePath> = closure.into_iter().map(|(path, ..)| path).filter(fails).collect();
             if !culprits.is_empty() || self.planner.is_stale(drv) {
+                self.before.push(self.failed.clone());
                 self.failed.extend(culprits.iter().cloned());
                 self.planner.fetch_failed(&self.graph, drv, &culprits);
             }
@@ -566,7 +570,7 @@ impl Run<'_> {
     }
 
     /// Brings it to its end, whatever is still to do.
-    fn finish(mut self) -> (Outcome, BTreeSet<StorePath>) {
+    fn finish(mut self) -> (Outcome, BTreeSet<StorePath>, Vec<BTreeSet<StorePath>>) {
         for _ in 0..200 {
             for kind in 0..7 {
                 self.step((kind, 0, usize::MAX / 2));
@@ -577,7 +581,7 @@ impl Run<'_> {
         let totals = self.planner.totals();
         let sum = totals.valid + totals.present + totals.absent + totals.untrusted + totals.no_answer;
         assert_eq!(sum, totals.paths);
-        (self.outcome, self.failed)
+        (self.outcome, self.failed, self.before)
     }
 }
 
@@ -585,15 +589,16 @@ fn choices() -> impl Strategy<Value = Vec<Choice>> {
     prop::collection::vec((0_u8..8, 0_usize..1000, 1_usize..5), 0..60)
 }
 
-fn run(world: &World, choices: &[Choice]) -> (Outcome, BTreeSet<StorePath>) {
+/// What was planned in the end, the paths that could not be fetched, and these as they grew.
+fn run(world: &World, choices: &[Choice]) -> (Outcome, BTreeSet<StorePath>, Vec<BTreeSet<StorePath>>) {
     let mut run = Run::new(world);
     for choice in choices {
         run.step(*choice);
     }
     let said = run.volunteered.clone();
-    let (mut outcome, failed) = run.finish();
+    let (mut outcome, failed, before) = run.finish();
     outcome.asked.extend(said);
-    (outcome, failed)
+    (outcome, failed, before)
 }
 
 proptest! {
@@ -602,7 +607,7 @@ proptest! {
     #[test]
     fn in_any_order_the_plan_is_the_naive_one(mut world in world(), choices in choices()) {
         world.drvs.iter_mut().for_each(|spec| spec.fetch_fails = false);
-        let (outcome, _) = run(&world, &choices);
+        let (outcome, ..) = run(&world, &choices);
         let expected = reference(&world, &BTreeSet::new());
         prop_assert_eq!(&outcome.items, &expected.items);
         prop_assert_eq!(&outcome.attrs, &expected.attrs);
@@ -618,7 +623,23 @@ proptest! {
         let twins: BTreeSet<usize> =
             world.drvs.iter().enumerate().filter_map(|(at, spec)| Some([at, spec.twin?])).flatten().collect();
         world.attrs.retain(|(drv, _)| !twins.contains(drv));
-        let (outcome, failed) = run(&world, &choices);
-        prop_assert_eq!(outcome.items, reference(&world, &failed).items);
+        let (outcome, failed, before) = run(&world, &choices);
+        let mut expected = reference(&world, &failed).items;
+        // What was given out before, as a patch of what has turned out to be gone itself, is not taken back.
+        for failed in before {
+            for (drv, needed) in reference(&world, &failed).items {
+                let kept = match (&needed, outcome.items.get(&drv)) {
+                    (Needed::Build(_), Some(Needed::Build(_))) => !matches!(expected.get(&drv), Some(Needed::Build(_))),
+                    (Needed::Fetch(..), Some(Needed::Fetch(..))) | (Needed::Unreadable, Some(Needed::Unreadable)) => {
+                        !expected.contains_key(&drv)
+                    }
+                    _ => false,
+                };
+                if kept {
+                    expected.insert(drv, outcome.items[&drv].clone());
+                }
+            }
+        }
+        prop_assert_eq!(outcome.items, expected);
     }
 }
