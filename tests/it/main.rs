@@ -6,6 +6,7 @@ mod support;
 
 mod account;
 mod cache;
+mod cache_faults;
 mod cli;
 mod daemon_fake;
 mod daemon_golden;
