@@ -15,6 +15,8 @@ mod doctor;
 mod eval;
 mod eval_flake;
 mod eval_record;
+mod gc;
+mod killed;
 mod lab;
 mod layers;
 mod package_faults;
