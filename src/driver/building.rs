@@ -257,12 +257,18 @@ impl Building {
         let stopped = stop.clone();
         ctx.tasks.start(async move {
             let end = build::run(&pool, &spec, &stopped, |told| {
-                if let News::Log(line) = &told {
-                    // A log that cannot be written costs the log; its last lines are kept all the same.
-                    let _ = log.line(line);
-                    if !show {
-                        return;
+                // A log that cannot be written costs the log; its last lines are kept all the same.
+                match &told {
+                    News::Building => {
+                        let _ = log.begin();
                     }
+                    News::Log(line) => {
+                        let _ = log.line(line);
+                        if !show {
+                            return;
+                        }
+                    }
+                    News::Waiting(_) | News::Phase(_) => {}
                 }
                 let _ = news.send((attempt, told));
             })

@@ -49,7 +49,9 @@ fn a_collector_at_work_harms_nothing() {
             let document = ran.json();
             let mut statuses = statuses(&document);
             statuses.remove("darwinConfigurations.mac1");
-            assert!(statuses.values().all(|status| status == "built"), "round {round}: {statuses:?}");
+            // What is valid is of the round before.
+            let there = |status: &String| status == "built" || status == "valid";
+            assert!(statuses.values().all(there), "round {round}: {statuses:?}");
             let replaced = site
                 .events()
                 .of("warning")

@@ -117,6 +117,15 @@ fn every_failure_is_named_once_and_the_rest_is_built_and_pushed() {
         assert!(log.ends_with(text), "{}", String::from_utf8_lossy(&log));
         assert_eq!(log.iter().filter(|byte| **byte == b'\n').count(), 30);
         assert_eq!(site.exits(0, &["log", "exits-2-1.0"]).stdout, log);
+        // A builder that printed nothing has a log too: an empty one.
+        for what in ["good-1.0", "forbidden-reference"] {
+            let nothing = site.exits(0, &["log", what]);
+            assert!(
+                nothing.stdout.is_empty() && nothing.stderr.contains("1.0 printed nothing in run "),
+                "{}",
+                nothing.stderr
+            );
+        }
 
         // No more than what failed, and nothing that did not.
         let again = site.exits(3, &["run", "--failed", "--json"]).json();
