@@ -482,6 +482,25 @@ mod tests {
     }
 
     #[test]
+    fn sizes_have_a_unit() {
+        for (text, bytes) in
+            [("512MiB", 512 << 20), ("512M", 512 << 20), ("4G", 4 << 30), ("1.5GiB", 3 << 29), ("2 TB", 2 << 40)]
+        {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "4", "4096", "G", "-1G", "1e3G", "4X", "4GiBs", "9999999999T"] {
+            assert_eq!(size(text), None, "{text}");
+        }
+        let words = |size: &str| Words { eval_memory: Some(size.to_owned()), ..Words::default() };
+        let file = "[eval]\nmax-memory = '2GiB'\n";
+        assert_eq!(resolve(words("1GiB"), &[], file).unwrap().eval.memory, Some(1 << 30));
+        assert_eq!(resolve(Words::default(), &[], file).unwrap().eval.memory, Some(2 << 30));
+        assert_eq!(resolve(Words::default(), &[], "").unwrap().eval.memory, None);
+        assert!(resolve(words("1MiB"), &[], "").unwrap_err().message.contains("less than any evaluation takes"));
+        assert!(resolve(words("much"), &[], "").unwrap_err().message.contains("is no size"));
+    }
+
+    #[test]
     fn flags_win_over_environment_and_file() {
         let file = "[eval]\nworkers = 3\n[build]\nretries = 7\n";
         let words = Words { eval_workers: Some(1), ..Words::default() };

@@ -22,7 +22,7 @@ const LINE_LIMIT: usize = 64 << 20;
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 /// Most texts that are kept of what one question made Nix say.
 const SAID_LIMIT: usize = 1000;
-/// The most that an evaluator whose heap is bounded reserves at its start, in bytes; as much as Nix does.
+/// The most that Nix reserves for its heap at its start, in bytes.
 const INITIAL_HEAP: u64 = 384 << 20;
 
 /// Reads lines of bounded length; may be dropped between two bytes and called again.
@@ -139,9 +139,9 @@ fn bounded(cmd: Cmd, heap: u64) -> Cmd {
     if heap == 0 {
         return cmd;
     }
-    // Nix reserves up to 384 MiB at once and dies if it does not get them.
-    let initial = (heap / 4).min(INITIAL_HEAP);
-    cmd.env("GC_MAXIMUM_HEAP_SIZE", heap.to_string()).env("GC_INITIAL_HEAP_SIZE", initial.to_string())
+    let cmd = cmd.env("GC_MAXIMUM_HEAP_SIZE", heap.to_string());
+    // Nix reserves that much at once, and dies if it does not get it.
+    if heap / 4 >= INITIAL_HEAP { cmd } else { cmd.env("GC_INITIAL_HEAP_SIZE", (heap / 4).to_string()) }
 }
 
 /// Why no evaluator could be started.

@@ -456,6 +456,38 @@ fn an_attr_that_kills_twice_is_blamed_and_no_other() {
 }
 
 #[test]
+fn an_attr_that_fits_alone_does_not_fail_for_those_before_it() {
+    each_nix(|nix| {
+        let lab = Lab::plain(nix);
+        // Each keeps some 30 MB in the process that evaluates it.
+        lab.write(
+            "heavy/flake.nix",
+            r#"{ outputs = { self }: let
+              lists = builtins.mapAttrs (name: _: builtins.genList (n: n) 1000000) { a = 1; b = 1; c = 1; d = 1; e = 1; f = 1; };
+              small = name: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; };
+            in { packages.x86_64-linux = builtins.mapAttrs (name: list: builtins.seq (builtins.length list) (small name)) lists; }; }"#,
+        );
+        let dir = lab.work().join("heavy");
+        commit(&lab, &dir);
+        let mut options = options(&lab, &dir.display().to_string());
+        options.workers = Some(1);
+        options.budget = 128 << 20;
+        let replaced = |options: &EvalOptions| {
+            let said = evaluate(options, lock(options).unwrap(), None).unwrap();
+            assert!(said.answers.values().all(|answer| matches!(answer, Answer::Drv(_))), "{:?}", said.answers);
+            assert_eq!(said.answers.len(), 6);
+            said.replaced
+        };
+        // By its share it is replaced before it comes to that.
+        let reasons = replaced(&options);
+        assert!(!reasons.is_empty() && reasons.iter().all(|why| why.ends_with("and was replaced")), "{reasons:?}");
+        options.memory_mib = 4096;
+        let reasons = replaced(&options);
+        assert!(!reasons.is_empty() && reasons.iter().all(|why| !why.ends_with("and was replaced")), "{reasons:?}");
+    });
+}
+
+#[test]
 fn an_evaluator_over_its_memory_is_replaced_once_its_answers_are_acknowledged() {
     let nix = newest();
     let lab = Lab::plain(&nix);

@@ -139,6 +139,7 @@ fn two_runs_at_once_share_the_work() {
         for run in site.runs() {
             let events = Events::read(&run.join("events.jsonl"));
             assert_eq!(events.0.last().unwrap()["exit"], 0);
+            site.exits(0, &["report", run.file_name().unwrap().to_str().unwrap()]);
         }
         assert_eq!(site.runs().len(), 2);
         // Both have left the state of both usable.
