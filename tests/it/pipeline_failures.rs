@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::nix::{Lab, each_nix, newest};
-use crate::support::site::{Site, classes, finish, narinfos, statuses, strings};
+use crate::support::site::{Ran, Site, classes, finish, narinfos, statuses, strings};
 
 /// A flake of packages that fail or work as their scripts say; `slow` waits for a moment first.
 fn packages(scripts: &[(&str, &str)]) -> String {
@@ -238,32 +238,79 @@ fn a_build_that_says_too_much_is_stopped() {
     });
 }
 
+/// Runs drover where this directory is a disk of its own, of this size, that only drover and its children see. What it
+/// holds is copied into `work/disk` at the end. `None`, with the reason printed, where this user cannot mount.
+fn on_small_disk(site: &Site, dir: &Path, size: &str, args: &[&str]) -> Option<Ran> {
+    let mut probe = site.lab.program("unshare");
+    if !probe.args(["--mount", "true"]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("-- NOT RUN: this user can mount nothing");
+        return None;
+    }
+    fs::create_dir_all(dir).unwrap();
+    let drover = site.command(args);
+    let mut command = site.lab.program("unshare");
+    command.current_dir(&site.flake).args(["--mount", "--propagation", "private", "/bin/sh", "-c"]);
+    let script = format!(
+        "dir=$0 code=0; mount -t tmpfs -o size={size} tmpfs \"$dir\" && \"$@\" || code=$?; cp -r \"$dir\" {}; exit $code",
+        site.lab.work().join("disk").display()
+    );
+    command.arg(script).arg(dir).arg(drover.get_program()).args(drover.get_args());
+    for (name, value) in drover.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    Some(finish(command, args))
+}
+
 #[test]
 fn a_full_disk_is_nobodys_failure() {
     each_nix(|nix| {
         let site = Site::new(Lab::plain(nix), "broken");
         let attr = "legacyPackages.x86_64-linux.fills-the-disk";
-        // A store on a disk of its own that only this drover and its children see.
         let args = ["run", "--json", "--retries", "1", attr];
-        let drover = site.command(&args);
-        let mut command = site.lab.program("unshare");
-        command.current_dir(&site.flake).args(["--mount", "--propagation", "private", "/bin/sh", "-c"]);
-        let store = site.lab.path("store");
-        fs::create_dir_all(&store).unwrap();
-        command.arg("mount -t tmpfs -o size=20m tmpfs \"$0\" && exec \"$@\"").arg(&store);
-        command.arg(drover.get_program()).args(drover.get_args());
-        for (name, value) in drover.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        let ran = finish(command, &args);
+        let Some(ran) = on_small_disk(&site, &site.lab.path("store"), "20m", &args) else { return };
         let document = ran.expect(4).json();
         assert_eq!(classes(&document), [(attr.to_owned(), "disk_full".to_owned())].into());
         // Somebody may have made room meanwhile.
         assert_eq!(failed_attempts(&site), 2);
     });
+}
+
+#[test]
+fn a_cache_on_a_full_disk_gets_what_it_has_room_for() {
+    let site = Site::of(
+        Lab::plain(&newest()),
+        &packages(&[("large", "/usr/bin/head -c 4000000 /dev/zero > $out"), ("small", "echo 1 > $out")]),
+    );
+    let cache = site.cache();
+    let url = format!("{}&compression=none", site.cache_url(&site.key("full-1")));
+    let Some(ran) = on_small_disk(&site, &cache, "1m", &["run", "--push-to", &url]) else { return };
+    ran.expect(5);
+    assert!(ran.stderr.contains("No space left on device"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("complete in the cache:  small"), "{}", ran.stderr);
+    let pushed: Vec<String> = narinfos(&site.lab.work().join("disk")).into_keys().collect();
+    assert!(pushed.len() == 1 && pushed[0].ends_with("-small"), "{pushed:?}");
+}
+
+#[test]
+fn a_record_on_a_full_disk_costs_the_record() {
+    let names: Vec<String> = (0..40).map(|n| format!("p{n}")).collect();
+    let site = Site::of(
+        Lab::plain(&newest()),
+        &packages(&names.iter().map(|name| (name.as_str(), "echo a line; echo 1 > $out")).collect::<Vec<_>>()),
+    );
+    let state = site.lab.path("small");
+    let args = ["run", "--json", "--state-dir", &state.display().to_string()];
+    let Some(ran) = on_small_disk(&site, &state, "32k", &args) else { return };
+    let document = ran.expect(0).json();
+    assert!(statuses(&document).values().all(|status| status == "built"));
+    assert_eq!(document["counts"]["warnings"], 1, "{}", ran.stderr);
+    // What there is of it can be read.
+    let disk = site.lab.work().join("disk").display().to_string();
+    let report = site.exits(0, &["report", "--state-dir", &disk]);
+    assert!(report.out().contains("cut off"), "{}", report.out());
 }
 
 #[test]
