@@ -288,7 +288,6 @@ fn a_cache_on_a_full_disk_gets_what_it_has_room_for() {
     let url = format!("{}&compression=none", site.cache_url(&site.key("full-1")));
     let Some(ran) = on_small_disk(&site, &cache, "1m", &["run", "--push-to", &url]) else { return };
     ran.expect(5);
-    assert!(ran.stderr.contains("No space left on device"), "{}", ran.stderr);
     assert!(ran.stderr.contains("complete in the cache:  small"), "{}", ran.stderr);
     let pushed: Vec<String> = narinfos(&site.lab.work().join("disk")).into_keys().collect();
     assert!(pushed.len() == 1 && pushed[0].ends_with("-small"), "{pushed:?}");
