@@ -37,8 +37,8 @@ pub struct Attempt {
     pub limits: Limits,
 }
 
-/// How long a build may take, and how much it may say. Kept here and not by the daemon: over a relayed connection the daemon never learns of
-/// them, and from the daemon's side a wait for somebody's lock would count.
+/// How long a build may take, and how much it may say. Kept here and not by the daemon: over a relayed connection the
+/// daemon never learns of them, and from the daemon's side a wait for somebody's lock would count.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limits {
     /// From the start of the builder to its end.

@@ -159,10 +159,11 @@ fn whatever_a_cache_answers_nothing_fails_that_can_be_built() {
         );
         let all = ["app", "base", "solo", "tool"].map(str::to_owned);
         let steps = ["nix-cache-info", "*.narinfo", "nar/*"];
-        // The first two are asked by drover itself, of every Nix alike.
+        // The first two are asked by drover itself, of every Nix alike; of the third a sample is enough.
         let newest = nix.version == newest().version;
+        let every = if newest { 1 } else { 3 };
         for (at, step) in steps.into_iter().enumerate().skip(if newest { 0 } else { 2 }) {
-            for (fault, costs) in faults() {
+            for (fault, costs) in faults().into_iter().step_by(every) {
                 if matches!(fault, Fault::Edited(..)) && step != "*.narinfo" {
                     continue;
                 }
