@@ -1,6 +1,7 @@
 //! One attempt: ask the builder, listen, say how it ended.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -32,18 +33,20 @@ pub struct Attempt {
     pub sources: Vec<StorePath>,
     /// It goes whole to the daemon, which knows more of it than drover can (design §1, opaque).
     pub opaque: bool,
-    /// How long it may take.
+    /// How long it may take, and how much it may say.
     pub limits: Limits,
 }
 
-/// How long a build may take. Kept here and not by the daemon: over a relayed connection the daemon never learns of
-/// them, and from the daemon's side a wait for somebody's lock would count.
+/// How long a build may take, and how much it may say. Kept here and not by the daemon: over a relayed connection the
+/// daemon never learns of them, and from the daemon's side a wait for somebody's lock would count.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limits {
     /// From the start of the builder to its end.
     pub total: Option<Duration>,
     /// Without a line of log.
     pub silent: Option<Duration>,
+    /// Bytes of log.
+    pub log: Option<u64>,
 }
 
 /// What happens meanwhile.
@@ -73,7 +76,7 @@ pub async fn run(
     };
     let signs = Arc::new(Signs::default());
     let ended = {
-        let mut listen = |message: Message| listen(&message, &signs, &mut news);
+        let mut listen = |message: Message| listen(&message, &signs, attempt.limits, &mut news);
         tokio::select! {
             ended = ask(pool, &mut session, attempt, &mut listen) => Ok(ended),
             class = watch(&signs, attempt.limits) => Err(failed(class, overdue(class, attempt.limits))),
@@ -97,13 +100,23 @@ pub async fn run(
 struct Signs {
     started: Notify,
     spoke: Notify,
+    /// It has said more than it may.
+    flooded: Notify,
+    /// Bytes of log so far.
+    said: AtomicU64,
 }
 
 /// Turns a message of the daemon into news.
-fn listen(message: &Message, signs: &Signs, news: &mut (impl FnMut(News) + Send)) {
+fn listen(message: &Message, signs: &Signs, limits: Limits, news: &mut (impl FnMut(News) + Send)) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if let Some((_, line)) = message.build_log_line() {
         signs.spoke.notify_one();
+        let more = line.len() as u64 + 1;
+        let said = signs.said.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        if limits.log.is_some_and(|limit| said > limit) {
+            signs.flooded.notify_one();
+            return;
+        }
         news(News::Log(line.to_owned()));
     } else if let Some((_, phase)) = message.phase() {
         news(News::Phase(text(phase)));
@@ -119,7 +132,7 @@ fn listen(message: &Message, signs: &Signs, news: &mut (impl FnMut(News) + Send)
     }
 }
 
-/// Ends when the builder has taken too long. A wait before it starts does not count.
+/// Ends when the builder has taken too long, or said too much. A wait before it starts does not count.
 async fn watch(signs: &Signs, limits: Limits) -> Class {
     signs.started.notified().await;
     let total = async {
@@ -140,6 +153,7 @@ async fn watch(signs: &Signs, limits: Limits) -> Class {
     tokio::select! {
         () = total => Class::Timeout,
         () = silence => Class::Silent,
+        () = signs.flooded.notified() => Class::LogLimit,
     }
 }
 
@@ -147,6 +161,10 @@ fn overdue(class: Class, limits: Limits) -> String {
     let seconds = |limit: Option<Duration>| limit.unwrap_or_default().as_secs();
     match class {
         Class::Silent => format!("stopped after {}s without a line of log (--max-silent-time)", seconds(limits.silent)),
+        Class::LogLimit => format!(
+            "stopped after more than {} bytes of log (max-log-size of drover.toml, max-build-log-size of Nix)",
+            limits.log.unwrap_or_default()
+        ),
         _ => format!("stopped after {}s (--timeout)", seconds(limits.total)),
     }
 }

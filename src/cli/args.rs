@@ -183,6 +183,9 @@ pub(super) struct FlakeArgs {
     /// Replace an evaluator that holds more than so many MiB
     #[arg(long, value_name = "MIB")]
     pub(super) eval_max_memory_size: Option<u64>,
+    /// Let the evaluation take so much memory, `4GiB`; an attr that needs more fails [default: 3/4 of what there is]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) eval_memory: Option<String>,
     /// Evaluate again what is on record for the same commit
     #[arg(long)]
     pub(super) refresh: bool,
@@ -360,6 +363,7 @@ fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, outpu
         option: pairs(&flake.option),
         eval_workers: flake.eval_workers,
         eval_max_memory_size: flake.eval_max_memory_size,
+        eval_memory: flake.eval_memory,
         refresh: flake.refresh,
         push_to: push.push_to,
         no_push: push.no_push,

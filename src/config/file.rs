@@ -48,6 +48,8 @@ pub struct AttrsTable {
 pub struct EvalTable {
     /// Evaluator processes.
     pub workers: Option<u32>,
+    /// What the evaluation may take, `"8GiB"`.
+    pub max_memory: Option<String>,
 }
 
 /// `[build]`.
@@ -60,7 +62,7 @@ pub struct BuildTable {
     pub max_silent_time: Option<u64>,
     /// How often a build is tried again after a failure that trying again may mend.
     pub retries: Option<u32>,
-    /// Bytes of log kept for one drv.
+    /// Bytes that a build may print; 0 is no limit.
     pub max_log_size: Option<u64>,
 }
 
@@ -217,12 +219,13 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// How every key is written.
-const EXAMPLES: [(&str, &str); 16] = [
+const EXAMPLES: [(&str, &str); 17] = [
     ("kinds", "[\"nixosConfigurations\", \"checks\"]"),
     ("only", "[\"web*\"]"),
     ("exclude", "[\"*.installer\"]"),
     ("systems", "[\"x86_64-linux\"]"),
     ("workers", "4"),
+    ("max-memory", "\"8GiB\""),
     ("timeout", "3600"),
     ("max-silent-time", "600"),
     ("retries", "2"),

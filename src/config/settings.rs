@@ -52,6 +52,7 @@ pub struct Words {
     pub option: Vec<(String, String)>,
     pub eval_workers: Option<u32>,
     pub eval_max_memory_size: Option<u64>,
+    pub eval_memory: Option<String>,
     pub refresh: bool,
     pub max_jobs: Option<String>,
     pub retries: Option<u32>,
@@ -113,6 +114,8 @@ pub struct EvalSettings {
     pub workers: Option<u32>,
     /// MiB a worker may hold before it is replaced.
     pub max_memory_mib: Option<u64>,
+    /// Bytes that evaluation may take; `None`: a share of the machine's.
+    pub memory: Option<u64>,
     /// Do not read a recorded evaluation.
     pub refresh: bool,
 }
@@ -132,8 +135,8 @@ pub struct BuildSettings {
     pub timeout: Option<Duration>,
     /// A build may be silent so long.
     pub max_silent_time: Option<Duration>,
-    /// Bytes of log kept for one drv.
-    pub max_log_size: u64,
+    /// Bytes that a build may print; one that prints more is stopped.
+    pub max_log_size: Option<u64>,
     /// Symlinks to the results, `PREFIX`, `PREFIX-2`, …
     pub out_link: Option<PathBuf>,
     /// Fetch results that caches hold.
@@ -264,6 +267,7 @@ impl Settings {
                 options: words.option,
                 workers: first(words.eval_workers, number(env, DROVER_EVAL_WORKERS)?, file.eval.workers),
                 max_memory_mib: words.eval_max_memory_size,
+                memory: eval_memory(words.eval_memory.as_deref(), file.eval.max_memory.as_deref())?,
                 refresh: words.refresh,
             },
             build: BuildSettings {
@@ -273,7 +277,7 @@ impl Settings {
                 max_failures: words.max_failures,
                 timeout: seconds(first(words.timeout, None, file.build.timeout)),
                 max_silent_time: seconds(first(words.max_silent_time, None, file.build.max_silent_time)),
-                max_log_size: file.build.max_log_size.unwrap_or(64 << 20),
+                max_log_size: file.build.max_log_size.filter(|&bytes| bytes > 0),
                 out_link: words.out_link,
                 download: words.download,
             },
@@ -292,6 +296,40 @@ impl Settings {
             },
         })
     }
+}
+
+/// Less than this no Nix starts with.
+const LEAST_EVAL_MEMORY: u64 = 32 << 20;
+
+/// What the evaluation may take, in bytes.
+fn eval_memory(flag: Option<&str>, file: Option<&str>) -> Result<Option<u64>> {
+    let (name, text) = match (flag, file) {
+        (Some(text), _) => ("--eval-memory ", text),
+        (None, Some(text)) => ("drover.toml: max-memory = ", text),
+        (None, None) => return Ok(None),
+    };
+    match size(text) {
+        Some(bytes) if bytes >= LEAST_EVAL_MEMORY => Ok(Some(bytes)),
+        Some(_) => Err(Error::usage(format!("{name}'{text}' is less than any evaluation takes"))
+            .hint("drover run --eval-memory 2GiB")),
+        None => Err(Error::usage(format!("{name}'{text}' is no size")).hint("drover run --eval-memory 2GiB")),
+    }
+}
+
+/// Bytes of `512MiB`, `512M`, `4G`, `1.5GiB`. A bare number is none: it would be bytes to some and MiB to others.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_start().trim_end_matches("iB").trim_end_matches('B') {
+        "K" | "k" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    let number: f64 = number.parse().ok().filter(|number| (0.0..=1e6).contains(number))?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a million")]
+    Some(((number * 1024.0) as u64).saturating_mul(1 << shift) / 1024)
 }
 
 /// The flag's list, or the file's where the flag said nothing.
@@ -452,6 +490,25 @@ mod tests {
         let mut vars = vec![("HOME", "/home/me")];
         vars.extend_from_slice(env);
         Settings::resolve(words, &Env::of(vars), File::parse(file, Path::new("drover.toml")).unwrap())
+    }
+
+    #[test]
+    fn sizes_have_a_unit() {
+        for (text, bytes) in
+            [("512MiB", 512 << 20), ("512M", 512 << 20), ("4G", 4 << 30), ("1.5GiB", 3 << 29), ("2 TB", 2 << 40)]
+        {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "4", "4096", "G", "-1G", "1e3G", "4X", "4GiBs", "9999999999T"] {
+            assert_eq!(size(text), None, "{text}");
+        }
+        let words = |size: &str| Words { eval_memory: Some(size.to_owned()), ..Words::default() };
+        let file = "[eval]\nmax-memory = '2GiB'\n";
+        assert_eq!(resolve(words("1GiB"), &[], file).unwrap().eval.memory, Some(1 << 30));
+        assert_eq!(resolve(Words::default(), &[], file).unwrap().eval.memory, Some(2 << 30));
+        assert_eq!(resolve(Words::default(), &[], "").unwrap().eval.memory, None);
+        assert!(resolve(words("1MiB"), &[], "").unwrap_err().message.contains("less than any evaluation takes"));
+        assert!(resolve(words("much"), &[], "").unwrap_err().message.contains("is no size"));
     }
 
     #[test]

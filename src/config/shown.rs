@@ -64,6 +64,10 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<
     book.row("attrs.systems", systems.unwrap_or_else(|| vec!["what some builder can build".to_owned()]), plain());
     let workers = settings.eval.workers.map_or_else(|| "by the size of the flake".to_owned(), |n| n.to_string());
     book.row("eval.workers", [workers], Sayers { var: Some(DROVER_EVAL_WORKERS), ..plain() });
+    let memory = settings.eval.memory.map(|bytes| format!("{} MiB", bytes >> 20));
+    let memory = memory.unwrap_or_else(|| "3/4 of what there is".to_owned());
+    let sayers = Sayers { flag: flag(words.eval_memory.is_some(), "--eval-memory"), ..plain() };
+    book.row("eval.max-memory", [memory], sayers);
     for (name, value) in &settings.eval.options {
         let value = if secret(name) { "(not shown)".to_owned() } else { public_url(value) };
         book.row(&format!("option {name}"), [value], Sayers { flag: Some("--option"), ..plain() });
@@ -80,7 +84,8 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<
     book.row("build.timeout", seconds(build.timeout), Sayers { nix: Some("timeout"), ..plain() });
     let silent = Sayers { nix: Some("max-silent-time"), ..plain() };
     book.row("build.max-silent-time", seconds(build.max_silent_time), silent);
-    book.row("build.max-log-size", [format!("{} bytes", build.max_log_size)], plain());
+    let log = Sayers { nix: Some("max-build-log-size"), ..plain() };
+    book.row("build.max-log-size", build.max_log_size.map(|bytes| format!("{bytes} bytes")), log);
     for cache in &settings.caches {
         book.cache(cache);
     }

@@ -563,10 +563,12 @@ impl Planner {
     }
 
     fn output_standing(&self, node: &Node, output: &Output) -> Standing {
+        // What a cache has of it may only be had by somebody who refers to it.
+        if !node.substitutes && output.path.is_some_and(|path| self.facts.is_not_valid(path)) {
+            return Standing::Missing;
+        }
         match output.path.map(|path| self.facts.known(path)) {
             Some(Known::Valid) => Standing::Valid,
-            // Only somebody who refers to it may have it from there.
-            Some(Known::Whole | Known::Lacking) if !node.substitutes => Standing::Missing,
             Some(Known::Whole) => Standing::Present,
             Some(Known::Lacking) => match &output.patch {
                 Patch::Unknown => Standing::Open,

@@ -22,6 +22,9 @@ use super::planning::Planning;
 /// How many fetches run at once.
 const FETCHES: u32 = 16;
 
+/// Bytes of one log that are kept if nothing limits it.
+const KEPT_LOG: u64 = 64 << 20;
+
 /// Seconds that a drv is expected to take of which nothing is known. Only the order follows from it.
 const UNKNOWN_COST: f64 = 1.0;
 
@@ -247,19 +250,25 @@ impl Building {
         self.begin(ctx);
         ctx.bus.emit(Fact::AttemptStarted { attempt, drv, builder });
         let spec = self.spec(ctx, graph, drv);
-        let mut log = LogWriter::new(&ctx.dir, &spec.path.to_basename(), ctx.settings.build.max_log_size);
+        let mut log = LogWriter::new(&ctx.dir, &spec.path.to_basename(), spec.limits.log.unwrap_or(KEPT_LOG));
         let (pool, news) = (ctx.pool.clone(), ctx.news.clone());
         let show = ctx.settings.output.logs;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         ctx.tasks.start(async move {
             let end = build::run(&pool, &spec, &stopped, |told| {
-                if let News::Log(line) = &told {
-                    // A log that cannot be written costs the log; its last lines are kept all the same.
-                    let _ = log.line(line);
-                    if !show {
-                        return;
+                // A log that cannot be written costs the log; its last lines are kept all the same.
+                match &told {
+                    News::Building => {
+                        let _ = log.begin();
                     }
+                    News::Log(line) => {
+                        let _ = log.line(line);
+                        if !show {
+                            return;
+                        }
+                    }
+                    News::Waiting(_) | News::Phase(_) => {}
                 }
                 let _ = news.send((attempt, told));
             })
@@ -293,6 +302,7 @@ impl Building {
             limits: Limits {
                 total: or_nix(build.timeout, nix.timeout),
                 silent: or_nix(build.max_silent_time, nix.max_silent_time),
+                log: build.max_log_size.or((nix.max_build_log_size > 0).then_some(nix.max_build_log_size)),
             },
         }
     }

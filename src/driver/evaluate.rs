@@ -64,6 +64,19 @@ pub(super) struct Evaluation {
     over: bool,
 }
 
+/// Bytes that the evaluation may take if nobody says: three quarters of what this machine, or the container that it is
+/// in, has. 0, no limit, where the system does not say.
+fn most_memory() -> u64 {
+    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = file("/proc/meminfo").lines().find_map(|line| {
+        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?;
+        kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+    });
+    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .map(|path| file(path).trim().parse::<u64>().ok());
+    container.into_iter().chain([machine]).flatten().min().map_or(0, |bytes| bytes / 4 * 3)
+}
+
 /// What the rest of the driver has to know of a message.
 pub(super) enum Outcome {
     /// Nothing.
@@ -93,6 +106,7 @@ impl Evaluation {
             workers: settings.eval.workers,
             cores: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
+            budget: settings.eval.memory.unwrap_or_else(most_memory),
         };
         ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
         let shelf =

@@ -195,9 +195,10 @@ impl Planning {
                     caches::announce(ctx, &cache);
                     open.push(cache);
                 }
-                Err((url, error)) => {
+                // The URL as it was given may hold a login.
+                Err((_, error)) => {
                     let hint = error.hint.clone().unwrap_or_else(|| "what only it has is built".to_owned());
-                    ctx.bus.warn(format!("cache {url} is left out: {error}"), Some(&hint));
+                    ctx.bus.warn(format!("a cache is left out: {error}"), Some(&hint));
                 }
             }
         }

@@ -32,6 +32,8 @@ const CHANNEL: usize = 256;
 const ATTRS_PER_WORKER: usize = 8;
 /// Memory of one evaluator, in MiB, if nobody says.
 pub const DEFAULT_MEMORY_MIB: u64 = 4096;
+/// Memory for which one more evaluator is worth its start, in bytes: about what a NixOS configuration takes.
+const MEMORY_PER_WORKER: u64 = 1 << 30;
 /// How long counting what was left out may take.
 const COUNTING: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -48,8 +50,12 @@ pub struct EvalOptions {
     pub workers: Option<u32>,
     /// Cores of this machine.
     pub cores: u32,
-    /// `--eval-max-memory-size`: MiB that one evaluator may hold between two attrs; 0 means the default.
+    /// `--eval-max-memory-size`: MiB that one evaluator may hold between two attrs; 0 means its share of `budget`, and
+    /// at most the default.
     pub memory_mib: u64,
+    /// `--eval-memory`: bytes that the evaluation may take. One evaluator may take them all in the middle of an attr,
+    /// and is replaced after it; 0 is no limit.
+    pub budget: u64,
 }
 
 /// One attr of the list.
@@ -259,11 +265,11 @@ async fn evaluate(
 ) -> Result<Option<Box<Record>>, Stop> {
     let recordable = Record::may_hold(&locked, &options.flake);
     let mut record = record.filter(|_| recordable).unwrap_or_default();
-    let memory = if options.memory_mib == 0 { DEFAULT_MEMORY_MIB } else { options.memory_mib } << 20;
     let shared = Arc::new(Shared {
         nix: options.nix.clone(),
         impure: options.flake.impure,
-        memory,
+        memory: share(&options),
+        heap: options.budget,
         roots: locked.roots(),
         locked: locked.clone(),
     });
@@ -407,11 +413,30 @@ async fn serve_all(
     Ok(counted)
 }
 
-/// `min(cores, attrs / 8)`, at least one, unless told otherwise.
+/// `min(cores, attrs / 8)` and as many as the memory is enough for, at least one, unless told otherwise.
 fn worker_count(options: &EvalOptions, attrs: usize) -> u32 {
     let useful = u32::try_from(attrs.div_ceil(ATTRS_PER_WORKER)).unwrap_or(u32::MAX);
     let most = u32::try_from(attrs).unwrap_or(u32::MAX);
-    options.workers.unwrap_or_else(|| options.cores.min(useful)).min(most).max(1)
+    options.workers.unwrap_or_else(|| most_workers(options).min(useful)).min(most).max(1)
+}
+
+/// Evaluators that there are cores and memory for.
+fn most_workers(options: &EvalOptions) -> u32 {
+    let fit = if options.budget == 0 { u64::MAX } else { options.budget / MEMORY_PER_WORKER };
+    options.cores.min(u32::try_from(fit).unwrap_or(u32::MAX)).max(1)
+}
+
+/// Bytes that one evaluator may hold between two attrs. A quarter of the budget is for what comes and goes within one.
+fn share(options: &EvalOptions) -> u64 {
+    if options.memory_mib > 0 {
+        return options.memory_mib << 20;
+    }
+    let most = DEFAULT_MEMORY_MIB << 20;
+    if options.budget == 0 {
+        return most;
+    }
+    let workers = options.workers.unwrap_or_else(|| most_workers(options)).max(1);
+    (options.budget / 4 * 3 / u64::from(workers)).min(most)
 }
 
 /// Answers that the reader has not acknowledged yet.

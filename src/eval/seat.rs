@@ -1,7 +1,8 @@
 //! A place for one evaluator process at a time: starts it when there is something to ask, replaces it when it dies or
 //! outgrows its share of memory, and says whose fault a death is.
 //!
-//! A death by stack overflow is the attr's own failure at once: it would come again. After any other death the same
+//! A death by stack overflow is the attr's own failure at once: it would come again. So is running out of memory where
+//! nothing else was evaluated in the process before. After any other death the same
 //! question is asked once more of a fresh process; if that dies as well, the attr has failed: `oom` if it ran out of
 //! memory or was killed with signal 9 (which is what the kernel does for want of memory), else `eval`. Attrs that the
 //! dead process had answered before keep their answers.
@@ -27,6 +28,8 @@ pub struct Shared {
     pub impure: bool,
     /// Memory that one process may hold between two attrs, in bytes.
     pub memory: u64,
+    /// Memory that its heap may take in the middle of an attr, in bytes; 0 is no limit.
+    pub heap: u64,
     /// Where error positions may lie.
     pub roots: Vec<String>,
 }
@@ -66,12 +69,13 @@ impl Seat {
             started: false,
         };
         loop {
+            let fresh = self.worker.is_none();
             let mut worker = match self.worker.take() {
                 Some(worker) => worker,
                 None => {
                     outcome.started = true;
-                    let Shared { nix, locked, impure, .. } = &*self.shared;
-                    Worker::start(nix, locked, *impure).await.map_err(super::worker::StartError::into_error)?
+                    let Shared { nix, locked, impure, heap, .. } = &*self.shared;
+                    Worker::start(nix, locked, *impure, *heap).await.map_err(super::worker::StartError::into_error)?
                 }
             };
             match worker.ask(question).await {
@@ -82,10 +86,11 @@ impl Seat {
                     return Ok(outcome);
                 }
                 Err(died) => {
-                    let again = outcome.deaths.is_empty() && !died.is_stack_overflow();
+                    let own = died.is_stack_overflow() || (fresh && died.ran_out());
+                    let again = outcome.deaths.is_empty() && !own;
                     outcome.deaths.push(died.describe());
                     if !again {
-                        outcome.answer = Err(blame(&died));
+                        outcome.answer = Err(self.blame(&died));
                         return Ok(outcome);
                     }
                 }
@@ -112,6 +117,19 @@ impl Seat {
         (missing && self.shared.locked.dirty.is_some()).then_some(file)
     }
 
+    fn blame(&self, died: &Died) -> Failure {
+        if died.is_stack_overflow() {
+            return failure(Class::Eval, "stack overflow (possible infinite recursion)".to_owned());
+        }
+        if died.ran_out() {
+            let limit = self.shared.heap >> 20;
+            let limit = if limit == 0 { String::new() } else { format!(", which was {limit} MiB (--eval-memory)") };
+            return failure(Class::Oom, format!("the evaluator ran out of memory{limit}"));
+        }
+        let class = if died.is_memory() { Class::Oom } else { Class::Eval };
+        failure(class, format!("the evaluator died over this attr, twice: it {}", died.describe()))
+    }
+
     /// Bytes that the process holds, if they are more than its share.
     #[must_use]
     pub fn outgrown(&self) -> Option<u64> {
@@ -132,12 +150,4 @@ impl Seat {
 
 fn failure(class: Class, message: String) -> Failure {
     Failure { class, message: message.into(), position: None }
-}
-
-fn blame(died: &Died) -> Failure {
-    if died.is_stack_overflow() {
-        return failure(Class::Eval, "stack overflow (possible infinite recursion)".to_owned());
-    }
-    let class = if died.is_memory() { Class::Oom } else { Class::Eval };
-    failure(class, format!("the evaluator died over this attr, twice: it {}", died.describe()))
 }

@@ -14,7 +14,7 @@ use super::flake::{LockError, Locked};
 use super::message::{self, Said};
 use super::nix::Nix;
 use crate::error::{Error, Fault};
-use crate::process::{ProcessError, describe};
+use crate::process::{Cmd, ProcessError, describe};
 
 /// Longest line that is read from an evaluator, in bytes; the names of a package set are one line.
 const LINE_LIMIT: usize = 64 << 20;
@@ -22,6 +22,8 @@ const LINE_LIMIT: usize = 64 << 20;
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 /// Most texts that are kept of what one question made Nix say.
 const SAID_LIMIT: usize = 1000;
+/// The most that Nix reserves for its heap at its start, in bytes.
+const INITIAL_HEAP: u64 = 384 << 20;
 
 /// Reads lines of bounded length; may be dropped between two bytes and called again.
 struct Lines<R> {
@@ -84,6 +86,8 @@ pub struct Died {
     pub status: Option<ExitStatus>,
     /// Its last words.
     pub words: String,
+    /// Its allocator complained, at whatever moment of the question.
+    pub complained: bool,
 }
 
 impl Died {
@@ -93,12 +97,17 @@ impl Died {
         self.words.contains("stack overflow")
     }
 
+    /// It ran into the limit of its heap, or the system gave it no more.
+    #[must_use]
+    pub fn ran_out(&self) -> bool {
+        self.complained || is_out_of_memory(&self.words)
+    }
+
     /// It ran out of memory, or somebody (most likely the kernel, for want of memory) killed it.
     #[must_use]
     pub fn is_memory(&self) -> bool {
         use std::os::unix::process::ExitStatusExt as _;
-        ["out of memory", "Out of memory", "Too many heap sections", "bad_alloc"].iter().any(|w| self.words.contains(w))
-            || self.status.and_then(|status| status.signal()) == Some(9)
+        self.ran_out() || self.status.and_then(|status| status.signal()) == Some(9)
     }
 
     /// `was killed by signal 9: last words`.
@@ -107,6 +116,32 @@ impl Died {
         let how = self.status.map_or_else(|| "ended".to_owned(), describe);
         if self.words.is_empty() { how } else { format!("{how}: {}", self.words) }
     }
+}
+
+/// How Nix, its garbage collector and C++ say that there is no memory left. The collector's own words come first; what
+/// it dies of after them may look like anything.
+fn is_out_of_memory(line: &str) -> bool {
+    const SIGNS: [&str; 6] = [
+        "out of memory",
+        "Out of memory",
+        "Out of Memory!",
+        "Too many heap sections",
+        "Insufficient space for initial table",
+        "bad_alloc",
+    ];
+    SIGNS.iter().any(|sign| line.contains(sign))
+}
+
+/// Bounds the heap of Nix's garbage collector, which then dies of "out of memory" and says so. A limit of the kernel
+/// (`RLIMIT_DATA`) would be inherited by builders that an import from a derivation starts; these have an empty
+/// environment.
+fn bounded(cmd: Cmd, heap: u64) -> Cmd {
+    if heap == 0 {
+        return cmd;
+    }
+    let cmd = cmd.env("GC_MAXIMUM_HEAP_SIZE", heap.to_string());
+    // Nix reserves that much at once, and dies if it does not get it.
+    if heap / 4 >= INITIAL_HEAP { cmd } else { cmd.env("GC_INITIAL_HEAP_SIZE", (heap / 4).to_string()) }
 }
 
 /// Why no evaluator could be started.
@@ -161,8 +196,8 @@ impl StartError {
 
 impl Worker {
     /// Starts a process, loads the flake and the code into it, and makes sure that it is the locked tree that it has
-    /// loaded.
-    pub async fn start(nix: &Nix, locked: &Locked, impure: bool) -> Result<Self, StartError> {
+    /// loaded. Its heap may grow to `heap` bytes; 0 is no limit.
+    pub async fn start(nix: &Nix, locked: &Locked, impure: bool, heap: u64) -> Result<Self, StartError> {
         let purity = if impure { "--impure" } else { "--pure-eval" };
         let cmd = nix
             // Without the whole trace the positions that matter may be left out of it.
@@ -171,6 +206,7 @@ impl Worker {
             // Else readline draws the line that it reads.
             .env("TERM", "dumb")
             .args(["--", &locked.locked_ref]);
+        let cmd = bounded(cmd, heap);
         let mut child = cmd.spawn()?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -287,8 +323,9 @@ impl Worker {
             let _ = tokio::time::timeout(LAST_WORDS, drain).await;
             let _ = self.child.start_kill();
             let status = self.child.wait().await.ok();
+            let complained = errors.iter().chain(&others).any(|line| is_out_of_memory(line));
             let words = errors.pop().or_else(|| others.pop()).unwrap_or_default();
-            return Err(Died { status, words });
+            return Err(Died { status, words, complained });
         }
         reply.answer = match answer.as_deref().map(serde_json::from_str) {
             Some(Ok(value)) => Ok(value),

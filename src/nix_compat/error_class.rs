@@ -25,7 +25,7 @@ pub fn of_result(result: &BuildResult, limits: Limits) -> Option<Class> {
 #[must_use]
 pub fn of_status(status: BuildStatus, text: &str, limits: Limits) -> Class {
     let said = without_log(text);
-    if said.contains("lack of free disk space") {
+    if notes_full_disk(text) {
         return Class::DiskFull;
     }
     match status {
@@ -111,6 +111,12 @@ fn of_timeout(said: &str, limits: Limits) -> Class {
     }
 }
 
+/// Whether Nix found little room in the store after the build. It says so below the log lines that it quotes, which
+/// start with `>`.
+fn notes_full_disk(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with("note: ") && line.contains("lack of free disk space"))
+}
+
 /// Whether this is how curl, git and Nix say that they could not reach something.
 fn is_network(text: &str) -> bool {
     const SIGNS: [&str; 9] = [
@@ -144,6 +150,11 @@ fn without_log(text: &str) -> &str {
 /// Why a build failed, in one line where Nix has one, without the derivation's own path and without its log.
 #[must_use]
 pub fn reason(text: &str) -> String {
+    let reason = reason_of(text);
+    if notes_full_disk(text) { format!("{reason}; the disk of the store is full") } else { reason }
+}
+
+fn reason_of(text: &str) -> String {
     let said = without_log(text).trim();
     let said = said.strip_prefix("error:").unwrap_or(said).trim_start();
     if let Some(rest) =
@@ -169,7 +180,7 @@ mod tests {
     const NONE: Limits = Limits { timeout: None, max_silent_time: None };
 
     /// Status, text as Nix sent it (colours taken out), class, reason.
-    const REAL: [(BuildStatus, &str, Class, &str); 21] = [
+    const REAL: [(BuildStatus, &str, Class, &str); 22] = [
         // Nix 2.34.8
         (
             BuildStatus::PermanentFailure,
@@ -284,9 +295,15 @@ mod tests {
         // From Nix's sources, both lines.
         (
             BuildStatus::TransientFailure,
-            "builder for '/nix/store/7r-x.drv' failed with exit code 1\nnote: build failure may have been caused by lack of free disk space",
+            "builder for '/nix/store/7r-x.drv' failed with exit code 1;\nlast 1 log lines:\n> sh: echo: I/O error\nFor full logs, run:\n  nix log /nix/store/7r-x.drv\nnote: build failure may have been caused by lack of free disk space",
             Class::DiskFull,
-            "builder failed with exit code 1\nnote: build failure may have been caused by lack of free disk space",
+            "builder failed with exit code 1; the disk of the store is full",
+        ),
+        (
+            BuildStatus::PermanentFailure,
+            "builder for '/nix/store/7r-x.drv' failed with exit code 1;\nlast 1 log lines:\n> note: lack of free disk space",
+            Class::Build,
+            "builder failed with exit code 1",
         ),
         (
             BuildStatus::MiscFailure,

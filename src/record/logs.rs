@@ -17,7 +17,8 @@ const TAIL_BYTES: usize = 256 << 10;
 /// Of one line at most this much is looked at for the last lines.
 const TAIL_LINE_BYTES: usize = 16 << 10;
 
-/// Writes the log of one attempt. The file appears with the first line.
+/// Writes the log of one attempt. The file appears when the builder begins, or with the first line: an empty file is
+/// that of a builder that printed nothing.
 ///
 /// Of a log larger than the limit the beginning and the last 256 KiB stay (less, if the limit is smaller), with a
 /// line between them that says how much is missing.
@@ -72,6 +73,17 @@ impl LogWriter {
         self.lines
     }
 
+    /// The builder runs.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn begin(&mut self) -> Result<(), RecordError> {
+        if self.file.is_none() {
+            self.file = Some(create(&self.path)?);
+        }
+        Ok(())
+    }
+
     /// Adds one line, without its newline.
     ///
     /// # Errors
@@ -82,9 +94,7 @@ impl LogWriter {
             self.last.pop_front();
         }
         self.last.push_back(line[line.len().saturating_sub(TAIL_LINE_BYTES)..].to_vec());
-        if self.file.is_none() {
-            self.file = Some(create(&self.path)?);
-        }
+        self.begin()?;
         let needed = line.len() as u64 + 1;
         if self.tail.is_empty() && self.dropped == 0 && needed <= self.head_left {
             self.head_left -= needed;

@@ -92,7 +92,7 @@ pub enum RecordError {
         candidates: Vec<String>,
     },
     /// No run has such a log.
-    #[error("no run has a log of {asked}: none has built it, or its builder printed nothing")]
+    #[error("no run has a log of {asked}: none has built it")]
     NoLog {
         /// What was asked for.
         asked: String,

@@ -56,6 +56,8 @@ pub enum What {
     },
     /// A drv was ready, there were slots, and it had not been started yet.
     Handing,
+    /// Until it might be tried again.
+    Again,
     /// Its inputs were being brought to the builder.
     Preparing,
     /// Somebody else was building it.
@@ -82,6 +84,7 @@ impl What {
             Self::Comparing => "comparing",
             Self::Slot { .. } => "waiting_for_slot",
             Self::Handing => "handing_out",
+            Self::Again => "waiting_to_try_again",
             Self::Preparing => "preparing",
             Self::Elsewhere => "built_elsewhere",
             Self::Building => "building",
@@ -226,7 +229,8 @@ impl Walk<'_> {
         let half_way = Moment(at.0 + attempt.started.0.saturating_sub(at.0) / 2);
         let slots = self.s.builders.get(&attempt.builder).map_or(1, |b| b.slots);
         let full = [at, half_way].into_iter().find(|at| self.index.running(attempt.builder, *at) >= slots);
-        let what = full.map_or(What::Handing, |at| What::Slot { queued: self.index.queued(at).max(1) });
+        let idle = if matches!(ready, Some((_, Node::Attempt(_)))) { What::Again } else { What::Handing };
+        let what = full.map_or(idle, |at| What::Slot { queued: self.index.queued(at).max(1) });
         if ready.is_some() {
             self.take(at, owner, what, place);
         }

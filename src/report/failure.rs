@@ -191,6 +191,11 @@ fn eval_failure(summary: &Summary, failure: &Failure, attrs: &[AttrId], width: u
     if let Some(position) = &failure.position {
         lines.push(typed("at", position));
     }
+    if failure.class == Class::Oom {
+        // Nix by itself would take all the memory that there is.
+        lines.push(typed("again", &format!("{} --eval-memory SIZE", run_again(summary, attrs))));
+        return lines;
+    }
     lines.extend(attrs.first().and_then(|attr| repeat_eval(summary, *attr)).map(|command| typed("repeat", &command)));
     lines
 }

@@ -82,6 +82,7 @@ enum Group {
     Comparing,
     Slot,
     Handing,
+    Again,
     Drv(DrvId),
     Attrs,
     SmallDrvs,
@@ -97,6 +98,7 @@ fn group_of(s: &Summary, own: &BTreeSet<DrvId>, interval: &Interval) -> Group {
         (What::Comparing, _) => Group::Comparing,
         (What::Slot { .. }, _) => Group::Slot,
         (What::Handing, _) => Group::Handing,
+        (What::Again, _) => Group::Again,
         (What::Pushing, _) => Group::Pushing,
         (What::Closing, _) => Group::Closing,
         (_, Owner::Drv(drv)) if own.contains(&drv) => Group::Drv(drv),
@@ -110,7 +112,7 @@ fn group_of(s: &Summary, own: &BTreeSet<DrvId>, interval: &Interval) -> Group {
 fn own_lines(s: &Summary, intervals: &[Interval]) -> BTreeSet<DrvId> {
     let mut times: BTreeMap<DrvId, u64> = BTreeMap::new();
     for interval in intervals {
-        let waits = matches!(interval.what, What::Slot { .. } | What::Handing | What::Comparing);
+        let waits = matches!(interval.what, What::Slot { .. } | What::Handing | What::Again | What::Comparing);
         if let (Owner::Drv(drv), false) = (interval.owner, waits) {
             *times.entry(drv).or_default() += length(interval);
         }
@@ -144,6 +146,7 @@ fn row(s: &Summary, group: Group, members: &[Interval]) -> Row {
         Group::Comparing => ("comparing".to_owned(), comparing(s)),
         Group::Slot => ("waiting for a slot".to_owned(), waiting(s, members)),
         Group::Handing => ("handing out".to_owned(), format!("{} to builders", plural(drvs.len(), "drv", "drvs"))),
+        Group::Again => ("waiting".to_owned(), format!("to try {} again", plural(drvs.len(), "drv", "drvs"))),
         Group::Drv(drv) => (s.drv_name(drv), one_drv(s, drv, members)),
         Group::Attrs => (attrs(s, &drvs), "one after the other".to_owned()),
         Group::SmallDrvs => (plural(drvs.len(), "small drv", "small drvs"), "one after the other".to_owned()),

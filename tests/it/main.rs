@@ -6,6 +6,7 @@ mod support;
 
 mod account;
 mod cache;
+mod cache_faults;
 mod cli;
 mod daemon_fake;
 mod daemon_golden;
@@ -14,6 +15,8 @@ mod doctor;
 mod eval;
 mod eval_flake;
 mod eval_record;
+mod gc;
+mod killed;
 mod lab;
 mod layers;
 mod package_faults;

@@ -1,9 +1,16 @@
 //! What goes wrong in a run: every failure is named once, by its class; the rest is built and pushed all the same.
+#![allow(
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "says what is not tested, and asks whether it is to be kept"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
 use crate::support::nix::{Lab, each_nix, newest};
-use crate::support::site::{Site, classes, finish, narinfos, statuses, strings};
+use crate::support::site::{Ran, Site, classes, finish, narinfos, statuses, strings};
 
 /// A flake of packages that fail or work as their scripts say; `slow` waits for a moment first.
 fn packages(scripts: &[(&str, &str)]) -> String {
@@ -17,48 +24,63 @@ fn packages(scripts: &[(&str, &str)]) -> String {
     format!("{{ outputs = {{ self }}: {{ packages.x86_64-linux = rec {{ {packages} }}; }}; }}")
 }
 
+/// What fails of the fixture `broken`: the attr, the class of its failure, and the drv that is to blame.
+const BROKEN: [(&str, &str, &str); 21] = [
+    ("nixosConfigurations.throws", "eval", ""),
+    ("nixosConfigurations.aborts", "eval", ""),
+    ("nixosConfigurations.asserts", "eval", ""),
+    ("nixosConfigurations.missing-attribute", "eval", ""),
+    ("nixosConfigurations.type-error", "eval", ""),
+    ("nixosConfigurations.infinite-recursion", "eval", ""),
+    ("nixosConfigurations.too-many-calls", "eval", ""),
+    ("nixosConfigurations.stack-overflow", "eval", ""),
+    ("nixosConfigurations.out-of-memory", "oom", ""),
+    ("nixosConfigurations.syntax-error", "eval", ""),
+    ("nixosConfigurations.import-from-failing-derivation", "eval", ""),
+    ("nixosConfigurations.shares-failure-1", "build", "shared-library-1.0"),
+    ("nixosConfigurations.shares-failure-2", "build", "shared-library-1.0"),
+    ("packages.x86_64-linux.exits-2", "build", "exits-2-1.0"),
+    ("packages.x86_64-linux.dies-of-signal", "signal", "dies-of-signal-1.0"),
+    ("packages.x86_64-linux.makes-no-output", "no_output", "makes-no-output-1.0"),
+    ("packages.x86_64-linux.lacks-an-output", "no_output", "lacks-an-output-1.0"),
+    ("packages.x86_64-linux.hash-mismatch", "hash_mismatch", "hash-mismatch.txt"),
+    ("packages.x86_64-linux.forbidden-reference", "disallowed_reference", "forbidden-reference-1.0"),
+    ("packages.x86_64-linux.dependency-fails", "build", "shared-library-1.0"),
+    ("packages.x86_64-linux.needs-feature", "no_builder", "needs-feature-1.0"),
+];
+
+/// Attr, class and name of the root drv of what failed.
+fn failures(document: &serde_json::Value) -> BTreeSet<(String, String, String)> {
+    let failed = document["attrs"].as_array().unwrap().iter().filter(|attr| !attr["error"].is_null());
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let root = |attr: &serde_json::Value| {
+        let path = text(&attr["error"]["root_drv"]);
+        path.rsplit('/').next().and_then(|base| base.get(33..)).unwrap_or("").trim_end_matches(".drv").to_owned()
+    };
+    failed.map(|attr| (text(&attr["attr"]), text(&attr["error"]["class"]), root(attr))).collect()
+}
+
+/// Attempts of the last run that failed.
+fn failed_attempts(site: &Site) -> usize {
+    site.events().of("attempt_ended").into_iter().filter(|event| event["end"] == "failed").count()
+}
+
 #[test]
 fn every_failure_is_named_once_and_the_rest_is_built_and_pushed() {
     each_nix(|nix| {
         let site = Site::new(Lab::plain(nix), "broken");
+        // The screen names them, and machines differ.
+        site.lab.configure("system-features = big-parallel\nextra-platforms =");
         let key = site.key("broken-1");
         let url = site.cache_url(&key);
         let ran = site.exits(3, &["run", "--push-to", &url]);
         let document = site.exits(0, &["report", "--format", "json"]).json();
         assert_eq!(document["exit"], 3);
 
-        let eval = [
-            "throws",
-            "aborts",
-            "asserts",
-            "missing-attribute",
-            "type-error",
-            "infinite-recursion",
-            "too-many-calls",
-            "stack-overflow",
-            "syntax-error",
-            "import-from-failing-derivation",
-        ];
-        let mut wanted: BTreeMap<String, String> = eval
-            .map(|name| (format!("nixosConfigurations.{name}"), "eval".to_owned()))
-            .into_iter()
-            .chain(
-                ["shares-failure-1", "shares-failure-2"].map(|n| (format!("nixosConfigurations.{n}"), "build".into())),
-            )
-            .collect();
-        for (name, class) in [
-            ("exits-2", "build"),
-            ("dies-of-signal", "signal"),
-            ("makes-no-output", "no_output"),
-            ("lacks-an-output", "no_output"),
-            ("hash-mismatch", "hash_mismatch"),
-            ("forbidden-reference", "disallowed_reference"),
-            ("dependency-fails", "build"),
-            ("needs-feature", "no_builder"),
-        ] {
-            wanted.insert(format!("packages.x86_64-linux.{name}"), class.to_owned());
-        }
-        assert_eq!(classes(&document), wanted);
+        let table = BROKEN.map(|(attr, class, root)| (attr.to_owned(), class.to_owned(), root.to_owned()));
+        assert_eq!(failures(&document), table.clone().into());
+        let wanted: BTreeMap<String, String> = table.into_iter().map(|(attr, class, _)| (attr, class)).collect();
+        closing_screens(&site);
         let fine: BTreeSet<String> = statuses(&document)
             .into_iter()
             .filter(|(attr, status)| {
@@ -95,6 +117,15 @@ fn every_failure_is_named_once_and_the_rest_is_built_and_pushed() {
         assert!(log.ends_with(text), "{}", String::from_utf8_lossy(&log));
         assert_eq!(log.iter().filter(|byte| **byte == b'\n').count(), 30);
         assert_eq!(site.exits(0, &["log", "exits-2-1.0"]).stdout, log);
+        // A builder that printed nothing has a log too: an empty one.
+        for what in ["good-1.0", "forbidden-reference"] {
+            let nothing = site.exits(0, &["log", what]);
+            assert!(
+                nothing.stdout.is_empty() && nothing.stderr.contains("1.0 printed nothing in run "),
+                "{}",
+                nothing.stderr
+            );
+        }
 
         // No more than what failed, and nothing that did not.
         let again = site.exits(3, &["run", "--failed", "--json"]).json();
@@ -106,6 +137,36 @@ fn every_failure_is_named_once_and_the_rest_is_built_and_pushed() {
         site.exits(0, &["run", "packages.x86_64-linux.good"]);
         let none = site.exits(2, &["run", "--failed"]);
         assert!(none.stderr.contains("nothing failed in the last run"), "{}", none.stderr);
+    });
+}
+
+/// The last screen of the run, as `drover report` prints it, the same with every Nix but for the words of Nix itself.
+fn closing_screens(site: &Site) {
+    let screen = |columns: &str| {
+        let args = ["report"];
+        let mut command = site.command(&args);
+        command.env("COLUMNS", columns);
+        let text = finish(command, &args).expect(0).out();
+        // Where the time went is not the same twice.
+        format!("== {columns} columns\n{}", &text[text.find("FAILED").unwrap()..])
+    };
+    let text = format!("{}\n{}", screen("100"), screen("60")).replace(&site.lab.store_dir(), "/nix/store");
+    let text = text.replace(&site.lab.work().display().to_string(), "/home/me");
+    let (major, minor) = site.lab.nix.release();
+    let name = format!("broken_{major}_{minor}");
+    let known = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/snapshots/{name}.snap")).exists();
+    if !known && std::env::var("INSTA_UPDATE").is_err() {
+        eprintln!(
+            "no screen of Nix {major}.{minor} is known: its words are not looked at; INSTA_UPDATE=always keeps them"
+        );
+        return;
+    }
+    insta::with_settings!({
+        omit_expression => true,
+        prepend_module_to_snapshot => false,
+        filters => [(r"after [0-9.]+s", "after 0.1s"), (r"[0-9a-z]{32}-", "HASH-")],
+    }, {
+        insta::assert_snapshot!(name, text);
     });
 }
 
@@ -156,6 +217,102 @@ fn builds_without_end_are_ended() {
 }
 
 #[test]
+fn a_build_that_says_too_much_is_stopped() {
+    each_nix(|nix| {
+        let site = Site::new(Lab::plain(nix), "broken");
+        let attr = "legacyPackages.x86_64-linux.talks-forever";
+        let stopped = || {
+            let document = site.exits(1, &["run", "--json", attr, "good"]).json();
+            assert_eq!(classes(&document), [(attr.to_owned(), "log_limit".to_owned())].into());
+            // It is not tried again.
+            assert_eq!(failed_attempts(&site), 1);
+            site.expect_no_process(std::time::Duration::from_secs(1));
+            assert!(site.exits(0, &["log", "talks-forever"]).out().starts_with("still compiling\n"));
+        };
+        // By drover's own limit, then by Nix's.
+        site.edit("drover.toml", "[build]\nmax-log-size = 100000\n");
+        stopped();
+        site.edit("drover.toml", "");
+        site.lab.configure("max-build-log-size = 100000");
+        stopped();
+    });
+}
+
+/// Runs drover where this directory is a disk of its own, of this size, that only drover and its children see. What it
+/// holds is copied into `work/disk` at the end. `None`, with the reason printed, where this user cannot mount.
+fn on_small_disk(site: &Site, dir: &Path, size: &str, args: &[&str]) -> Option<Ran> {
+    let mut probe = site.lab.program("unshare");
+    if !probe.args(["--mount", "true"]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("-- NOT RUN: this user can mount nothing");
+        return None;
+    }
+    fs::create_dir_all(dir).unwrap();
+    let drover = site.command(args);
+    let mut command = site.lab.program("unshare");
+    command.current_dir(&site.flake).args(["--mount", "--propagation", "private", "/bin/sh", "-c"]);
+    let script = format!(
+        "dir=$0 code=0; mount -t tmpfs -o size={size} tmpfs \"$dir\" && \"$@\" || code=$?; cp -r \"$dir\" {}; exit $code",
+        site.lab.work().join("disk").display()
+    );
+    command.arg(script).arg(dir).arg(drover.get_program()).args(drover.get_args());
+    for (name, value) in drover.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    Some(finish(command, args))
+}
+
+#[test]
+fn a_full_disk_is_nobodys_failure() {
+    each_nix(|nix| {
+        let site = Site::new(Lab::plain(nix), "broken");
+        let attr = "legacyPackages.x86_64-linux.fills-the-disk";
+        let args = ["run", "--json", "--retries", "1", attr];
+        let Some(ran) = on_small_disk(&site, &site.lab.path("store"), "20m", &args) else { return };
+        let document = ran.expect(4).json();
+        assert_eq!(classes(&document), [(attr.to_owned(), "disk_full".to_owned())].into());
+        // Somebody may have made room meanwhile.
+        assert_eq!(failed_attempts(&site), 2);
+    });
+}
+
+#[test]
+fn a_cache_on_a_full_disk_gets_what_it_has_room_for() {
+    let site = Site::of(
+        Lab::plain(&newest()),
+        &packages(&[("large", "/usr/bin/head -c 4000000 /dev/zero > $out"), ("small", "echo 1 > $out")]),
+    );
+    let cache = site.cache();
+    let url = format!("{}&compression=none", site.cache_url(&site.key("full-1")));
+    let Some(ran) = on_small_disk(&site, &cache, "1m", &["run", "--push-to", &url]) else { return };
+    ran.expect(5);
+    assert!(ran.stderr.contains("complete in the cache:  small"), "{}", ran.stderr);
+    let pushed: Vec<String> = narinfos(&site.lab.work().join("disk")).into_keys().collect();
+    assert!(pushed.len() == 1 && pushed[0].ends_with("-small"), "{pushed:?}");
+}
+
+#[test]
+fn a_record_on_a_full_disk_costs_the_record() {
+    let names: Vec<String> = (0..40).map(|n| format!("p{n}")).collect();
+    let site = Site::of(
+        Lab::plain(&newest()),
+        &packages(&names.iter().map(|name| (name.as_str(), "echo a line; echo 1 > $out")).collect::<Vec<_>>()),
+    );
+    let state = site.lab.path("small");
+    let args = ["run", "--json", "--state-dir", &state.display().to_string()];
+    let Some(ran) = on_small_disk(&site, &state, "32k", &args) else { return };
+    let document = ran.expect(0).json();
+    assert!(statuses(&document).values().all(|status| status == "built"));
+    assert_eq!(document["counts"]["warnings"], 1, "{}", ran.stderr);
+    // What there is of it can be read.
+    let disk = site.lab.work().join("disk").display().to_string();
+    let report = site.exits(0, &["report", "--state-dir", &disk]);
+    assert!(report.out().contains("cut off"), "{}", report.out());
+}
+
+#[test]
 fn what_nobody_can_build_fails_before_anything_is_built() {
     let site = Site::new(Lab::plain(&newest()), "broken");
     let document = site.exits(4, &["run", "--json", "needs-feature"]).json();
@@ -167,6 +324,14 @@ fn what_nobody_can_build_fails_before_anything_is_built() {
     let events = site.events();
     let place = |what: &str| events.0.iter().position(|event| event["event"] == what).unwrap();
     assert!(place("attempt_started") > 0 && events.built() == ["good-1.0"]);
+
+    // The same for a system that nobody has. Where nobody asks for it by name, it is left out.
+    let ran = site.exits(4, &["run", "--json", "needs-system", "packages.x86_64-linux.good"]);
+    assert_eq!(
+        failures(&ran.json()),
+        [("packages.riscv64-linux.needs-system".into(), "no_builder".into(), "needs-system-1.0".into())].into()
+    );
+    assert!(site.events().of("attempt_started").is_empty(), "what is valid is not built again");
 
     // A system that is not left out, since it was asked for by name.
     let site = Site::fleet(Lab::plain(&newest()));

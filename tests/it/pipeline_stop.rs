@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::nix::{Lab, each_nix, newest};
-use crate::support::site::{Events, Process, Site, narinfos, signal, strings, wait_until};
+use crate::support::site::{Events, Process, Site, narinfos, signal, start, statuses, strings, wait_until};
 
 /// Waits until the run with this number, counted from 0, has recorded so many events of a kind.
 fn wait_for(site: &Site, run: usize, event: &str, count: usize) {
@@ -139,11 +139,57 @@ fn two_runs_at_once_share_the_work() {
         for run in site.runs() {
             let events = Events::read(&run.join("events.jsonl"));
             assert_eq!(events.0.last().unwrap()["exit"], 0);
+            site.exits(0, &["report", run.file_name().unwrap().to_str().unwrap()]);
         }
         assert_eq!(site.runs().len(), 2);
         // Both have left the state of both usable.
         let list = site.exits(0, &["report", "list"]).out();
         assert_eq!(list.lines().count(), 2, "{list}");
+    });
+}
+
+#[test]
+fn what_somebody_else_builds_is_waited_for_without_a_slot() {
+    each_nix(|nix| {
+        let lab = Lab::plain(nix);
+        let hold = lab.path("hold");
+        let site = Site::of(
+            lab,
+            &r#"{ outputs = { self }: let
+              build = name: script: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "set -e; ${script}" ]; };
+              shared = build "shared" "while [ -e HOLD ]; do /bin/sleep 0.05; done; echo 1 > $out";
+            in { packages.x86_64-linux = {
+              inherit shared;
+              user = build "user" "echo ${shared} > $out";
+            } // builtins.listToAttrs (map (name: { inherit name; value = build name "/bin/sleep 0.05; echo 1 > $out"; })
+              [ "a" "b" "c" "d" "e" "f" "g" "h" ]); }; }"#
+                .replace("HOLD", &hold.display().to_string()),
+        );
+        fs::write(&hold, "").unwrap();
+        let mut nix_build = site.lab.command("nix");
+        nix_build.args(["build", "--no-link", &format!("{}#shared", site.flake.display())]);
+        let nix_build = start(nix_build, &["nix build"]);
+        wait_until("Nix's builder", || {
+            site.processes().into_iter().find(|process| process.cmdline.contains("while [ -e"))
+        });
+
+        let running = site.start(&["run", "-j", "1", "--json"]);
+        // It is first in the queue once it is known, since `user` waits for it; the others have the one slot all the same.
+        wait_for(&site, 0, "attempt_waiting", 1);
+        wait_for(&site, 0, "drv_ended", 8);
+        fs::remove_file(&hold).unwrap();
+        nix_build.wait().expect(0);
+        let document = running.wait().expect(0).json();
+        let events = site.events();
+        let places = |what: &str| {
+            let places = events.0.iter().enumerate().filter(|(_, event)| event["event"] == what);
+            places.map(|(place, _)| place).collect::<Vec<_>>()
+        };
+        assert!(places("attempt_waiting")[0] < places("attempt_started")[8], "all others were first");
+        let mut built = events.built();
+        built.sort();
+        assert_eq!(built, ["a", "b", "c", "d", "e", "f", "g", "h", "user"]);
+        assert_eq!(statuses(&document)["packages.x86_64-linux.shared"], "valid");
     });
 }
 

@@ -23,6 +23,20 @@ pub enum Fault {
     With(u16, &'static str, String),
     /// 200 with this body.
     Body(Vec<u8>),
+    /// This status with this body.
+    Says(u16, &'static str),
+    /// A redirect to itself.
+    Redirect,
+    /// 200 and the file, with this `Content-Encoding`, which it does not have.
+    Encoded(&'static str),
+    /// 200 and half of the file, with the right length of that.
+    Half,
+    /// 200 and the file with one bit of its middle flipped.
+    Flipped,
+    /// 200 and the file, with this text in it for that.
+    Edited(&'static str, &'static str),
+    /// The connection is closed without an answer.
+    Close,
     /// 200, half of the file, and the connection breaks. Of an upload, some of it is read before.
     Cut,
     /// 200, and what was sent is thrown away.
@@ -152,7 +166,7 @@ impl FakeCache {
         self.shared.faults.lock().unwrap().insert(name.to_owned(), (faults.into_iter().collect(), false));
     }
 
-    /// Every request for `name` goes like this; `*` is every request that no other rule is for.
+    /// Every request for `name` goes like this; `nar/*`, `*.narinfo` and `*` are for those that no rule names.
     pub fn always(&self, name: &str, fault: Fault) {
         self.shared.faults.lock().unwrap().insert(name.to_owned(), (vec![fault], true));
     }
@@ -198,6 +212,38 @@ impl FakeCache {
     }
 }
 
+/// A server on a thread of its own, for tests that wait for other processes.
+pub struct Background {
+    cache: FakeCache,
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Background {
+    /// Serves this directory; it may be filled later.
+    pub fn serve(root: &Path) -> Self {
+        let (started, cache) = std::sync::mpsc::channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let root = root.to_owned();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                started.send(FakeCache::serve(&root).await).unwrap();
+                // The sender is never used, only dropped.
+                let _ = stopped.await;
+            });
+        });
+        Self { cache: cache.recv().unwrap(), _stop: stop }
+    }
+}
+
+impl std::ops::Deref for Background {
+    type Target = FakeCache;
+
+    fn deref(&self) -> &FakeCache {
+        &self.cache
+    }
+}
+
 /// Counts down when a request ends, also when its client goes away.
 struct InFlight<'a>(&'a Shared);
 
@@ -239,6 +285,9 @@ async fn answer(
     }
     let fault = shared.fault(&name);
     let file = || std::fs::read(shared.root.join(&name)).ok();
+    // What is not there cannot be damaged.
+    let damages = |fault: &Fault| matches!(fault, Fault::Encoded(_) | Fault::Half | Fault::Flipped | Fault::Edited(..));
+    let fault = fault.filter(|fault| !damages(fault) || file().is_some());
     match fault {
         Some(Fault::Status(code)) => status(code),
         Some(Fault::With(code, header, value)) => {
@@ -248,6 +297,39 @@ async fn answer(
         }
         Some(Fault::Swallow | Fault::Half) => status(200),
         Some(Fault::Body(body)) => Response::new(Body::from(body)),
+        Some(Fault::Says(code, body)) => {
+            let mut response = status(code);
+            *response.body_mut() = Body::from(body);
+            response
+        }
+        Some(Fault::Redirect) => {
+            let mut response = status(302);
+            response.headers_mut().insert("location", uri.path().parse().unwrap());
+            response
+        }
+        Some(Fault::Encoded(encoding)) => {
+            let mut response = Response::new(Body::from(file().unwrap_or_default()));
+            response.headers_mut().insert("content-encoding", encoding.parse().unwrap());
+            response
+        }
+        Some(Fault::Half) => {
+            let body = file().unwrap_or_default();
+            Response::new(Body::from(body[..body.len() / 2].to_vec()))
+        }
+        Some(Fault::Flipped) => {
+            let mut body = file().unwrap_or_default();
+            let middle = body.len() / 2;
+            if let Some(byte) = body.get_mut(middle) {
+                *byte ^= 1;
+            }
+            Response::new(Body::from(body))
+        }
+        Some(Fault::Edited(from, to)) => {
+            let body = String::from_utf8_lossy(&file().unwrap_or_default()).replace(from, to);
+            Response::new(Body::from(body))
+        }
+        // The server drops the connection of a handler that panics; this way it says nothing about it.
+        Some(Fault::Close) => std::panic::resume_unwind(Box::new("closed")),
         Some(Fault::Hang) => {
             std::future::pending::<()>().await;
             status(500)
@@ -331,14 +413,18 @@ impl Shared {
 
     fn fault(&self, name: &str) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
-        let key = if faults.contains_key(name) { name } else { "*" };
-        let (queue, stays) = faults.get_mut(key)?;
+        let kind = match name.rsplit_once('/') {
+            Some((folder, _)) => format!("{folder}/*"),
+            None => format!("*.{}", name.rsplit('.').next().unwrap_or_default()),
+        };
+        let key = [name, &kind, "*"].into_iter().find(|key| faults.contains_key(*key))?.to_owned();
+        let (queue, stays) = faults.get_mut(&key)?;
         let fault = queue.first().cloned();
         if !*stays && !queue.is_empty() {
             queue.remove(0);
         }
         if queue.is_empty() {
-            faults.remove(key);
+            faults.remove(&key);
         }
         fault
     }

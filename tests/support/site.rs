@@ -101,9 +101,7 @@ impl Site {
 
     /// Starts drover in the background.
     pub fn start(&self, args: &[&str]) -> Running {
-        let mut command = self.command(args);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        Running { child, what: format!("{args:?}") }
+        start(self.command(args), args)
     }
 
     /// Where records are.
@@ -237,6 +235,12 @@ pub fn finish(mut command: Command, args: &[&str]) -> Ran {
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         what: format!("{args:?}"),
     }
+}
+
+/// Starts a command in the background.
+pub fn start(mut command: Command, args: &[&str]) -> Running {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    Running { child, what: format!("{args:?}") }
 }
 
 /// A drover at work; killed when dropped.

@@ -1,7 +1,7 @@
 //! Giving out decisions: which items an attr needs that nobody got before, inputs first. Owns the order; what must
 //! be built has been found out before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Decision, Given, Load, Planner, Root, Standing};
@@ -85,14 +85,34 @@ impl Planner {
                 let mut inputs: Vec<Step> = needed.map(|(input, names)| Step::Enter(input, names.to_vec())).collect();
                 inputs.reverse();
                 stack.append(&mut inputs);
-            } else if self.fetch_more(drv, &names) && grown.insert(drv) {
-                stack.push(Step::Leave(drv));
+            } else if self.fetch_more(drv, &names) {
+                if grown.insert(drv) {
+                    stack.push(Step::Leave(drv));
+                }
                 let patches = self.needed_patches(drv);
                 stack.extend(patches.into_iter().map(|(maker, names)| Step::Enter(maker, names)));
             }
         }
-        for drv in order {
-            out.push(self.item(graph, drv, attr));
+        self.emit(graph, attr, order, out);
+    }
+
+    /// Gives out the items of these drvs. What more came to be fetched of a drv after it was left may have brought
+    /// patches that come later in `order`; they go first all the same.
+    fn emit(&self, graph: &Graph, attr: Option<AttrId>, order: Vec<DrvId>, out: &mut Vec<Decision>) {
+        let item = |drv: DrvId| (drv, self.item(graph, drv, attr));
+        let mut items: BTreeMap<DrvId, Decision> = order.iter().copied().map(item).collect();
+        let mut stack: Vec<(DrvId, bool)> = order.into_iter().rev().map(|drv| (drv, false)).collect();
+        while let Some((drv, inputs_given)) = stack.pop() {
+            let open = match items.get(&drv) {
+                Some(Decision::Item { work: Work::Fetch, inputs, .. }) if !inputs_given => inputs.clone(),
+                _ => Vec::new(),
+            };
+            if open.iter().any(|input| items.contains_key(input)) {
+                stack.push((drv, true));
+                stack.extend(open.into_iter().rev().map(|input| (input, false)));
+            } else {
+                out.extend(items.remove(&drv));
+            }
         }
     }
 

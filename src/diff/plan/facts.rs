@@ -42,6 +42,8 @@ struct Fact {
     caches: bool,
     /// Asked: not yet, the store alone, the caches too.
     asked: Asked,
+    /// The store has said that it is not valid there.
+    not_valid: bool,
     /// Of a present path: what it refers to, but for itself.
     references: Box<[PathId]>,
     /// Present paths of interest that refer to it.
@@ -113,6 +115,7 @@ impl Facts {
             of_interest: false,
             caches: false,
             asked: Asked::No,
+            not_valid: false,
             references: Box::default(),
             referrers: Vec::new(),
             open: 0,
@@ -146,6 +149,11 @@ impl Facts {
             Some(Presence::Present(_)) => Known::Whole,
             Some(Presence::Untrusted | Presence::Absent | Presence::NoAnswer) => Known::Missing,
         }
+    }
+
+    /// Whether the store does not have it, whatever caches say or will say.
+    pub(super) fn is_not_valid(&self, id: PathId) -> bool {
+        self.fact(id).not_valid
     }
 
     /// The path and its cache, if a cache is where it is.
@@ -273,6 +281,7 @@ impl Facts {
         if asked != Asked::No {
             self.open = self.open.saturating_sub(1);
         }
+        self.fact_mut(id).not_valid = found.presence != Presence::Valid;
         if asked == Asked::Store && caches && found.presence == Presence::Absent {
             // Meanwhile somebody came who lets caches answer.
             self.ask(id);

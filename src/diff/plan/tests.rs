@@ -354,7 +354,8 @@ fn what_nobody_below_makes_is_not_waited_for() {
 fn records_in_a_ring_are_as_good_as_none() {
     let mut story = tower(&[]).refers(&[(1, &[2])]);
     story.want(0, 3, &["out"]);
-    let expected = ["fetch d0 (d0-out)", "build d1 [d0]", "build d2 [d1]", "build d3 [d2]", "attr 0 ToBuild 3"];
+    let expected =
+        ["fetch d0 (d0-out)", "build d1 [d0]", "build d2 [d1]", "fetch d3 (d3-out) after d2", "attr 0 ToBuild 2"];
     assert_eq!(story.run(), expected);
 }
 

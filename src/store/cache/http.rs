@@ -1,7 +1,7 @@
 //! A cache on a server (`http://`, `https://`): many small requests in flight, tried again with patience.
 //!
 //! Statuses: 404 and 410 are "absent"; a 403 that looks like a bucket which may not be listed too, as in Nix; any
-//! other 401, 403 and 407 is a refused login; 408, 429 and 5xx are tried again.
+//! other 401, 403 and 407 is a refused login; 408, 429, 5xx and what S3 calls passing are tried again.
 
 use std::io;
 use std::sync::Arc;
@@ -335,6 +335,13 @@ impl HttpCache {
             Err(error) => return broken(error),
         };
         let status = response.status();
+        if may_be_s3(status)
+            && let Some(code) = s3_code(&mut response).await.filter(|code| S3_AGAIN.contains(&&**code))
+        {
+            let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
+            let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
+            return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+        }
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => return Outcome::Missing,
             StatusCode::FORBIDDEN if is_unlisted_bucket(response.headers()) => return Outcome::Missing,
@@ -390,6 +397,31 @@ fn same_host(base: &Url, name: &str) -> bool {
 /// A bucket that may be read but not listed says 403 for what is not there.
 fn is_unlisted_bucket(headers: &HeaderMap) -> bool {
     headers.contains_key("x-amz-request-id")
+}
+
+/// Errors of S3 that pass, whatever the status.
+const S3_AGAIN: [&str; 6] =
+    ["SlowDown", "InternalError", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException"];
+
+/// Most bytes of an error's body that are read.
+const ERROR_SIZE: usize = 8 << 10;
+
+fn may_be_s3(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 403 | 500 | 503)
+}
+
+/// The code of an error of S3: `<Error>…<Code>SlowDown</Code>…`. `None` where the body is something else.
+async fn s3_code(response: &mut reqwest::Response) -> Option<String> {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk[..chunk.len().min(ERROR_SIZE - body.len())]);
+        if body.len() == ERROR_SIZE {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&body);
+    let error = text.split_once("<Error>")?.1;
+    Some(error.split_once("<Code>")?.1.split_once("</Code>")?.0.trim().to_owned())
 }
 
 fn garbage(why: &str) -> Outcome {

@@ -50,20 +50,27 @@ impl Facts {
     }
 
     /// Once nothing is open any more: records that refer to each other in a ring, which no Nix writes, are as good as
-    /// none, and so is what refers to them. Gives the drvs for which something has changed.
+    /// none. Gives the drvs for which something has changed.
     pub(in crate::diff::plan) fn break_rings(&mut self) -> Vec<DrvId> {
-        let mut users = Vec::new();
         if self.open > 0 || self.unresolved == 0 {
-            return users;
+            return Vec::new();
         }
+        let mut graph = petgraph::graphmap::DiGraphMap::<PathId, ()>::new();
         #[expect(clippy::cast_possible_truncation, reason = "as in intern")]
         let ids = (0..self.facts.len()).map(|at| PathId(at as u32));
-        let ring: Vec<PathId> = ids.filter(|id| self.fact(*id).open > 0).collect();
-        for id in ring {
-            self.deny(id);
-            users.extend(&self.fact(id).users);
+        for id in ids.filter(|id| self.fact(*id).open > 0) {
+            let open = self.fact(id).references.iter().filter(|reference| self.known(**reference) == Known::Nothing);
+            graph.extend(open.map(|reference| (id, *reference)));
         }
-        self.unresolved = 0;
+        let mut users = Vec::new();
+        for ring in petgraph::algo::tarjan_scc(&graph).into_iter().filter(|ring| ring.len() > 1) {
+            for id in &ring {
+                self.deny(*id);
+            }
+            for id in ring {
+                users.extend(self.resolved(id));
+            }
+        }
         users
     }
 
