@@ -29,7 +29,7 @@ pub enum Fault {
     Redirect,
     /// 200 and the file, with this `Content-Encoding`, which it does not have.
     Encoded(&'static str),
-    /// 200 and half of the file, with the right length of that.
+    /// 200 and half of the file, with the right length of that. Of an upload, half is stored.
     Half,
     /// 200 and the file with one bit of its middle flipped.
     Flipped,
@@ -41,8 +41,6 @@ pub enum Fault {
     Cut,
     /// 200, and what was sent is thrown away.
     Swallow,
-    /// 200, and half of what was sent is stored.
-    Half,
     /// No answer within the life of the test.
     Hang,
 }
@@ -295,7 +293,7 @@ async fn answer(
             response.headers_mut().insert(header, value.parse().unwrap());
             response
         }
-        Some(Fault::Swallow | Fault::Half) => status(200),
+        Some(Fault::Swallow) => status(200),
         Some(Fault::Body(body)) => Response::new(Body::from(body)),
         Some(Fault::Says(code, body)) => {
             let mut response = status(code);
@@ -397,6 +395,10 @@ impl Shared {
             Some(Fault::Swallow) => status(200),
             Some(Fault::Body(body)) => Response::new(Body::from(body)),
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Close) => std::panic::resume_unwind(Box::new("closed")),
+            Some(Fault::Says(..) | Fault::Redirect | Fault::Encoded(_) | Fault::Flipped | Fault::Edited(..)) => {
+                unreachable!("{fault:?} is no fault of an upload")
+            }
             Some(Fault::Half | Fault::Cut) | None => {
                 if fault.is_some() {
                     bytes.truncate(bytes.len() / 2);

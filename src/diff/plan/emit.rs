@@ -104,7 +104,7 @@ impl Planner {
         let mut stack: Vec<(DrvId, bool)> = order.into_iter().rev().map(|drv| (drv, false)).collect();
         while let Some((drv, inputs_given)) = stack.pop() {
             let open = match items.get(&drv) {
-                Some(Decision::Item { work: Work::Fetch, inputs, .. }) if !inputs_given => inputs.clone(),
+                Some(Decision::Item { inputs, .. }) if !inputs_given => inputs.clone(),
                 _ => Vec::new(),
             };
             if open.iter().any(|input| items.contains_key(input)) {
