@@ -87,9 +87,6 @@ pub(super) struct Place {
     /// Work on this store instead of Nix's own
     #[arg(long, value_name = "URL", global = true)]
     pub(super) store: Option<String>,
-    /// Evaluate into this store; what builds need of it is copied
-    #[arg(long, value_name = "URL", global = true)]
-    pub(super) eval_store: Option<String>,
 }
 
 /// `drover run`.
@@ -189,6 +186,9 @@ pub(super) struct FlakeArgs {
     /// Evaluate again what is on record for the same commit
     #[arg(long)]
     pub(super) refresh: bool,
+    /// Evaluate into this store; what builds need of it is copied
+    #[arg(long, value_name = "URL")]
+    pub(super) eval_store: Option<String>,
 }
 
 /// How drvs are built.
@@ -369,7 +369,7 @@ fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, outpu
         no_push: push.no_push,
         offline: push.offline,
         store: place.store.clone(),
-        eval_store: place.eval_store.clone(),
+        eval_store: flake.eval_store,
         state_dir: place.state_dir.clone(),
         events: output.events,
         result_file: output.result_file,
