@@ -244,6 +244,9 @@ fn nix_takes_what_was_pushed() {
             copy_from(nix, &dir, &absolute, &key.public_text()).unwrap();
             let refused = copy_from(nix, &dir, &absolute, "").unwrap_err();
             assert!(refused.contains("signature"), "{refused}");
+            let spool = dir.join(".drover-spool");
+            // Empty, so it can be removed.
+            std::fs::remove_dir(&spool).unwrap();
             for file in std::fs::read_dir(dir.join("nar")).unwrap().chain(std::fs::read_dir(&dir).unwrap()) {
                 use std::os::unix::fs::PermissionsExt as _;
                 let file = file.unwrap();

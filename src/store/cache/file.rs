@@ -6,6 +6,7 @@ use std::fs::{self, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use rayon::prelude::*;
 use tempfile::NamedTempFile;
@@ -47,6 +48,9 @@ impl FileCache {
             Err(source) => return Err(CacheError::Io { act: "read", path: at, source }),
         };
         let info = CacheInfo::parse(&text).map_err(|why| CacheError::Url { url: shown.to_owned(), why })?;
+        if create {
+            cache.sweep();
+        }
         Ok((cache, info))
     }
 
@@ -104,13 +108,25 @@ impl FileCache {
 
     /// A temporary file on the same file system, removed when dropped; readable by all once it is placed.
     pub(super) fn spool(&self) -> io::Result<NamedTempFile> {
-        let dir = self.root.join("nar");
+        let dir = self.root.join(SPOOL);
         match spool_in(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(&dir)?;
+                fs::create_dir_all(self.root.join("nar"))?;
                 spool_in(&dir)
             }
             other => other,
+        }
+    }
+
+    /// Removes what pushes left behind that were killed: files to which nobody has written for a day. What cannot be
+    /// removed costs room and nothing else.
+    fn sweep(&self) {
+        let left = |entry: &fs::DirEntry| entry.metadata()?.modified()?.elapsed().map_err(io::Error::other);
+        for entry in fs::read_dir(self.root.join(SPOOL)).into_iter().flatten().flatten() {
+            if left(&entry).is_ok_and(|age| age > LEFT_BEHIND) {
+                let _ = fs::remove_file(entry.path());
+            }
         }
     }
 
@@ -139,6 +155,12 @@ impl FileCache {
 
 /// How names of temporary files begin.
 const TEMPORARY: &str = ".drover-";
+
+/// Where NARs are written before they get their names.
+const SPOOL: &str = ".drover-spool";
+
+/// Nobody writes so slowly.
+const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn spool_in(dir: &Path) -> io::Result<NamedTempFile> {
     // The umask takes away what others must not do; a temporary file's usual 0600 would stay with the cache.
@@ -175,6 +197,17 @@ fn read_bounded(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_push_left_is_swept_after_a_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || FileCache::open(dir.path(), "file:///c", &StoreDir::new("/nix/store").unwrap(), true).unwrap().0;
+        let cache = open();
+        let (new, old) = (cache.spool().unwrap().keep().unwrap(), cache.spool().unwrap().keep().unwrap());
+        old.0.set_modified(std::time::SystemTime::now() - 2 * LEFT_BEHIND).unwrap();
+        open();
+        assert!(new.1.exists() && !old.1.exists());
+    }
 
     #[test]
     fn a_cache_that_another_run_has_begun_to_make_is_made() {
