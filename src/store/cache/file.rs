@@ -204,7 +204,8 @@ mod tests {
         let open = || FileCache::open(dir.path(), "file:///c", &StoreDir::new("/nix/store").unwrap(), true).unwrap().0;
         let cache = open();
         let (new, old) = (cache.spool().unwrap().keep().unwrap(), cache.spool().unwrap().keep().unwrap());
-        old.0.set_modified(std::time::SystemTime::now() - 2 * LEFT_BEHIND).unwrap();
+        let now = old.0.metadata().unwrap().modified().unwrap();
+        old.0.set_modified(now - 2 * LEFT_BEHIND).unwrap();
         open();
         assert!(new.1.exists() && !old.1.exists());
     }
