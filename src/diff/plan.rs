@@ -18,135 +18,24 @@
 
 mod emit;
 mod facts;
+mod fetch;
 mod patch;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::event::{Failure, Status};
-use crate::graph::{Graph, Work};
-use crate::id::{AttrId, CacheId, DrvId, StorePath};
+use crate::event::Failure;
+use crate::graph::Graph;
+use crate::id::{AttrId, DrvId};
 
 pub use facts::Brought;
+pub use words::{Decision, Found, PlanPolicy, Presence, Question, Questions, Totals};
 
 use facts::{Facts, Known, PathId};
 use patch::Patch;
-
-/// What a store and the caches say about one path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Presence {
-    /// In a store where it counts.
-    Valid,
-    /// In this cache, and the store may take it.
-    Present(CacheId),
-    /// In a cache, signed by no key that the store trusts: to be built.
-    Untrusted,
-    /// Nowhere.
-    Absent,
-    /// Not in the store, and a cache did not answer: to be built, with a warning by whoever asked.
-    NoAnswer,
-}
-
-/// An answer about one path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Which path.
-    pub path: StorePath,
-    /// What was said.
-    pub presence: Presence,
-    /// Of a present path: what it refers to.
-    pub references: Vec<StorePath>,
-    /// Of a present path: bytes of its NAR.
-    pub nar_size: u64,
-    /// Of a present path: bytes to download; 0 if the cache does not say.
-    pub file_size: u64,
-}
-
-impl Found {
-    /// Of something that refers to nothing.
-    #[must_use]
-    pub fn new(path: StorePath, presence: Presence) -> Self {
-        Self { path, presence, references: Vec::new(), nar_size: 0, file_size: 0 }
-    }
-}
-
-/// A path to ask about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Question {
-    /// Which path.
-    pub path: StorePath,
-    /// Whether caches may answer; otherwise only the store (`allowSubstitutes = false`).
-    pub caches: bool,
-}
-
-/// What the planner has to know next; each drv and each path is named once in a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Questions {
-    /// Drvs whose .drv has to be read into the graph: answered by [`Planner::loaded`] or [`Planner::load_failed`].
-    pub load: Vec<DrvId>,
-    /// Paths: answered by [`Planner::answered`].
-    pub ask: Vec<Question>,
-}
-
-/// What the planner has found out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// A drv is needed. Comes after all items that it names. A drv comes twice only if more became wanted of it than
-    /// a fetch was to bring, or its fetch failed: the later item replaces the earlier, and only a fetch is replaced.
-    Item {
-        /// Which drv.
-        drv: DrvId,
-        /// Build it, or fetch what [`Planner::fetches`] says.
-        work: Work,
-        /// The needed drvs of which it uses an output that is not valid yet; for a fetch, its patches.
-        inputs: Vec<DrvId>,
-        /// For which attr it was needed first; `None` for what a failed fetch brought up.
-        attr: Option<AttrId>,
-    },
-    /// A needed drv whose .drv could not be read. Comes in the place of its item, once.
-    Unreadable {
-        /// Which drv.
-        drv: DrvId,
-        /// As given to [`Planner::load_failed`].
-        failure: Failure,
-        /// For which attr it was needed first.
-        attr: Option<AttrId>,
-    },
-    /// All that this attr needs has been given out.
-    Attr {
-        /// Which attr.
-        attr: AttrId,
-        /// `Valid`: all its wanted outputs are; `ToFetch`: a cache has those that are not; `Failed`: its own .drv
-        /// cannot be read; else `ToBuild`.
-        status: Status,
-        /// Its drv, unless it is `Valid`.
-        drv: Option<DrvId>,
-        /// How many drvs would have to be built if this attr alone were asked for, its own included.
-        builds: u32,
-    },
-}
-
-/// Counts of wanted paths by what is known of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "one count for each kind of answer")]
-pub struct Totals {
-    /// Wanted paths, answered or not.
-    pub paths: u32,
-    pub valid: u32,
-    pub present: u32,
-    pub absent: u32,
-    pub untrusted: u32,
-    pub no_answer: u32,
-}
-
-/// What the run wants of a plan.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PlanPolicy {
-    /// Fetch outputs of attrs that are present (`--download`, `--out-link`); otherwise they stay in the cache.
-    pub fetch_roots: bool,
-}
 
 /// How far the .drv of a node has been read.
 #[derive(Debug, Default)]
@@ -313,36 +202,6 @@ impl Planner {
         self.run(graph);
     }
 
-    /// What a given fetch item was to bring could not be had, because these paths could not. They count as absent from
-    /// now on, and the drv comes again: as a fetch, after what builds them, or as an item to build. Without any news in
-    /// `culprits` it is built.
-    pub fn fetch_failed(&mut self, graph: &Graph, drv: DrvId, culprits: &[StorePath]) {
-        let culprits: Vec<PathId> = culprits.iter().map(|path| self.facts.intern(path)).collect();
-        for path in culprits {
-            let users = self.facts.disprove(path);
-            self.touch_all(users);
-        }
-        let node = self.node(drv);
-        let (given_at, fetched) = (node.given_at, node.outputs.iter().filter(|output| output.fetch));
-        let (names, paths): (Vec<Arc<str>>, Vec<Option<PathId>>) =
-            fetched.map(|output| (Arc::clone(&output.name), output.path)).unzip();
-        if self.facts.generation() == given_at {
-            // Nothing has come to light since it was given out, so it would fail again.
-            for path in paths.into_iter().flatten() {
-                let users = self.facts.disprove(path);
-                self.touch_all(users);
-            }
-            // Even if it was not asked for anything that was present: somebody waits for an item.
-            self.build(graph, drv);
-        }
-        let node = self.node(drv);
-        node.given = Given::Nothing;
-        node.outputs.iter_mut().for_each(|output| output.fetch = false);
-        self.refetched.insert(drv, names);
-        self.touch(drv);
-        self.run(graph);
-    }
-
     /// What has to be known next. Each drv and each path comes once.
     pub fn questions(&mut self) -> Questions {
         Questions { load: std::mem::take(&mut self.load), ask: self.facts.questions() }
@@ -364,50 +223,6 @@ impl Planner {
     /// ([`Graph::cycle`]).
     pub fn undecided(&self) -> impl Iterator<Item = AttrId> {
         self.roots.keys().copied()
-    }
-
-    /// The paths that a given fetch item has to bring, and the cache that has each.
-    pub fn fetches(&self, drv: DrvId) -> impl Iterator<Item = (&StorePath, CacheId)> {
-        let outputs = self.nodes.get(drv.index()).map_or(&[][..], |node| &node.outputs);
-        outputs.iter().filter(|output| output.fetch).filter_map(|output| self.facts.present(output.path?))
-    }
-
-    /// Whether a given fetch item can no longer be what it was given as: some path below it has been disproved since.
-    /// It is to be handed to [`Planner::fetch_failed`] without being tried.
-    #[must_use]
-    pub fn is_stale(&self, drv: DrvId) -> bool {
-        let Some(node) = self.nodes.get(drv.index()) else { return false };
-        let whole = |path: PathId| self.facts.known(path) == Known::Whole;
-        let broken = |output: &Output| output.fetch && !output.path.is_some_and(whole);
-        node.given_at != self.facts.generation() && node.outputs.iter().any(broken)
-    }
-
-    /// All that a given fetch item has to bring with it, references before referrers: each path, the cache that has it,
-    /// and what it refers to.
-    #[must_use]
-    pub fn fetch_closure(&self, drv: DrvId) -> Vec<(StorePath, CacheId, Vec<StorePath>)> {
-        let outputs = self.nodes.get(drv.index()).map_or(&[][..], |node| &node.outputs);
-        let roots: Vec<PathId> =
-            outputs.iter().filter(|output| output.fetch).filter_map(|output| output.path).collect();
-        let with = |id: PathId| {
-            let (path, cache) = self.facts.present(id)?;
-            Some((path.clone(), cache, self.facts.references(id).cloned().collect()))
-        };
-        self.facts.closure(&roots).into_iter().filter_map(with).collect()
-    }
-
-    /// All that the given fetch items bring, each path once; exact once everything is decided.
-    #[must_use]
-    pub fn brought(&self) -> Vec<Brought> {
-        let fetched = self.nodes.iter().filter(|node| node.given == Given::Fetch).flat_map(|node| &node.outputs);
-        let roots: Vec<PathId> = fetched.filter(|output| output.fetch).filter_map(|output| output.path).collect();
-        self.facts.closure(&roots).into_iter().filter_map(|id| self.facts.brought(id)).collect()
-    }
-
-    /// The cache that has a path, as far as is known.
-    #[must_use]
-    pub fn cache_of(&self, path: &StorePath) -> Option<CacheId> {
-        Some(self.facts.present(self.facts.get(path)?)?.1)
     }
 
     fn node(&mut self, drv: DrvId) -> &mut Node {

@@ -74,7 +74,7 @@ fn not_trusted(facts: &Facts, untrusted: &Untrusted, sheet: &mut Sheet) {
     let trust = facts.conf("extra-trusted-users", &untrusted.user);
     for cache in &untrusted.caches {
         let message = format!("the daemon ignores the cache {cache}: it does not trust {}", untrusted.user);
-        let why = "it does not fetch from there; what only that cache has may be built again";
+        let why = "drover downloads itself what a key of the daemon has signed there, and the rest is built again";
         sheet.warning("store", message, why, facts.conf("extra-trusted-substituters", cache));
     }
     for key in &untrusted.keys {
