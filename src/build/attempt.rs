@@ -16,8 +16,8 @@ use crate::nix_compat::daemon::{
 };
 use crate::nix_compat::error_class;
 
-use super::Pool;
 use super::import::import;
+use super::{Caches, Pool};
 use crate::store::session::Session;
 
 /// What is to be built.
@@ -70,7 +70,9 @@ pub async fn run(
     stop: &CancellationToken,
     mut news: impl FnMut(News) + Send,
 ) -> AttemptEnd {
-    let mut session = match pool.take().await {
+    // An opaque drv brings with it what only the daemon knows that it needs.
+    let caches = if attempt.opaque { Caches::On } else { Caches::Off };
+    let mut session = match pool.take(caches).await {
         Ok(session) => session,
         Err(error) => return failed(Class::BuilderLost, crate::error::chain(&error)),
     };

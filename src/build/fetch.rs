@@ -13,7 +13,7 @@ use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::narinfo::{CAHash, NarInfo, NixHash, NixSignature};
 use crate::store::cache::{Answer, Cache};
 
-use super::Pool;
+use super::{Caches, Pool};
 
 /// Paths that are fetched at once, one by one.
 const AT_ONCE: usize = 8;
@@ -33,7 +33,7 @@ pub struct FetchError {
 /// Has the daemon substitute these paths with their closures. Only for caches that the daemon applies itself.
 pub async fn fetch(pool: &Pool, paths: &[StorePath]) -> Result<(), FetchError> {
     let error = |failure| FetchError { failure, culprits: None };
-    let mut connection = pool.take().await.map_err(|lost| error(failure(Class::BuilderLost, &lost)))?;
+    let mut connection = pool.take(Caches::On).await.map_err(|lost| error(failure(Class::BuilderLost, &lost)))?;
     for path in paths {
         if let Err(refused) = connection.ensure_path(path, &mut |_| {}).await {
             let class = if refused.remote().is_some() { Class::Cache } else { Class::BuilderLost };
@@ -137,7 +137,7 @@ impl<'a> Open<'a> {
 
 /// Brings one path whose references are valid.
 async fn bring(pool: &Pool, caches: &[Arc<Cache>], path: &StorePath, by_daemon: bool) -> Result<(), Failure> {
-    let mut connection = pool.take().await.map_err(|error| failure(Class::BuilderLost, &error))?;
+    let mut connection = pool.take(Caches::On).await.map_err(|error| failure(Class::BuilderLost, &error))?;
     let mut last = None;
     if by_daemon {
         match connection.ensure_path(path, &mut |_| {}).await {

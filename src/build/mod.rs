@@ -10,4 +10,4 @@ mod pool;
 
 pub use attempt::{Attempt, Limits, News, run};
 pub use fetch::{FetchError, Piece, fetch, fetch_each};
-pub use pool::Pool;
+pub use pool::{Caches, Lent, Pool};

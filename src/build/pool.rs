@@ -1,6 +1,7 @@
 //! Warm connections to one store. One operation at a time runs on each, so there are as many as things at once.
 
-use std::sync::{Mutex, PoisonError};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::store::error::StoreError;
 use crate::store::local::{LocalStore, Wishes};
@@ -9,6 +10,46 @@ use crate::store::session::Session;
 /// More connections than this are only opened when they are needed.
 const MOST_WARM: u32 = 16;
 
+/// Whether the daemon may look in caches on a connection.
+///
+/// What is built has all its inputs, and no cache has it, or none that the store believes: a daemon that looks again
+/// loses a round trip for each derivation, and some seconds where the cache is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caches {
+    /// It may not.
+    Off,
+    /// It may.
+    On,
+}
+
+/// A connection in use. To be given back, or closed.
+#[derive(Debug)]
+pub struct Lent {
+    session: Session,
+    caches: Caches,
+}
+
+impl Lent {
+    /// See [`Session::close`].
+    pub async fn close(self) {
+        self.session.close().await;
+    }
+}
+
+impl Deref for Lent {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+}
+
 /// Connections of which nobody makes use at the moment.
 #[derive(Debug)]
 pub struct Pool {
@@ -16,7 +57,7 @@ pub struct Pool {
     /// Where evaluators leave derivations, if that is another store.
     origin: Option<LocalStore>,
     wishes: Wishes,
-    idle: Mutex<Vec<Session>>,
+    idle: Mutex<Vec<Lent>>,
 }
 
 impl Pool {
@@ -44,21 +85,40 @@ impl Pool {
         &self.store
     }
 
+    fn idle(&self) -> MutexGuard<'_, Vec<Lent>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A warm connection, or a new one.
-    pub async fn take(&self) -> Result<Session, StoreError> {
-        let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    pub async fn take(&self, caches: Caches) -> Result<Lent, StoreError> {
+        let warm = {
+            let mut idle = self.idle();
+            let at = idle.iter().rposition(|lent| lent.caches == caches);
+            at.map(|at| idle.swap_remove(at))
+        };
         match warm {
-            Some(connection) => Ok(connection),
-            None => self.store.connect_with(&self.wishes).await,
+            Some(lent) => Ok(lent),
+            None => self.open(caches).await,
         }
     }
 
-    /// Opens connections ahead of need, one after the other, until there are so many. If one cannot be opened, whoever
-    /// needs it says so.
+    async fn open(&self, caches: Caches) -> Result<Lent, StoreError> {
+        let session = match caches {
+            Caches::On => self.store.connect_with(&self.wishes).await?,
+            Caches::Off => {
+                let wishes = Wishes { substitute: Some(false), ..self.wishes.clone() };
+                self.store.connect_with(&wishes).await?
+            }
+        };
+        Ok(Lent { session, caches })
+    }
+
+    /// Opens connections for building ahead of need, one after the other, until there are so many. If one cannot be
+    /// opened, whoever needs it says so.
     pub async fn warm_up(&self, count: u32) {
         for _ in 0..count.min(MOST_WARM) {
-            match self.store.connect_with(&self.wishes).await {
-                Ok(session) => self.give_back(session),
+            match self.open(Caches::Off).await {
+                Ok(lent) => self.give_back(lent),
                 Err(_) => return,
             }
         }
@@ -66,9 +126,9 @@ impl Pool {
 
     /// Gives a connection back. One on which anything went wrong in mid-message is closed: a stale word in it would
     /// be taken for the answer to the next request.
-    pub fn give_back(&self, connection: Session) {
-        if connection.is_usable() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    pub fn give_back(&self, lent: Lent) {
+        if lent.is_usable() {
+            self.idle().push(lent);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::build::Pool;
+use crate::build::{Caches, Pool};
 use crate::error::{Error, Fault, Result};
 use crate::id::StorePath;
 
@@ -30,7 +30,7 @@ pub(super) async fn make(pool: &Pool, links: Vec<(PathBuf, StorePath)>) -> Resul
         Error::new(Fault::Unreachable, format!("cannot link {}: {error}", link.display()))
             .hint("drover run --out-link OTHER-PATH")
     };
-    let mut session = pool.take().await.map_err(Error::from)?;
+    let mut session = pool.take(Caches::Off).await.map_err(Error::from)?;
     let dir = pool.store().store_dir().clone();
     let mut made = Vec::new();
     for (link, path) in links {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
-use crate::build::Pool;
+use crate::build::{Caches, Lent, Pool};
 use crate::diff::presence::{self, Fact as CacheFact, Order};
 use crate::event::{Class, Fact, Failure, Pushed, Stage};
 use crate::id::{CacheId, StorePath};
@@ -14,7 +14,6 @@ use crate::push::queue::{Action, End, Input as QueueInput, Item, Limits};
 use crate::push::{Closure, Nar, PathInfo, Queue, Source, Upload, Verified};
 use crate::store::cache::{Cache, Sink};
 use crate::store::error::StoreError;
-use crate::store::session::Session;
 
 use super::context::{Context, store_failure};
 use super::input::Input;
@@ -205,7 +204,7 @@ impl Target {
         let (known, upstream, cache) = (self.known.clone(), self.upstream.clone(), self.cache.clone());
         self.start(ctx, async move {
             let walk = async {
-                let mut walk = Walk { session: pool.take().await?, known, upstream };
+                let mut walk = Walk { session: pool.take(Caches::Off).await?, known, upstream };
                 let closure = crate::push::closure(roots, &mut walk).await;
                 pool.give_back(walk.session);
                 closure
@@ -439,7 +438,7 @@ async fn in_cache_only(cache: &Cache, mut closure: Closure) -> Closure {
 
 /// Whom a walk asks: the store over one connection, and the caches that are read from.
 struct Walk {
-    session: Session,
+    session: Lent,
     known: Arc<Mutex<Known>>,
     upstream: Vec<Arc<Cache>>,
 }
@@ -468,7 +467,7 @@ impl Source for Walk {
 
 /// Streams one NAR from the store to the cache.
 async fn upload(pool: &Pool, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
-    let mut session = pool.take().await.map_err(|error| store_failure(&error))?;
+    let mut session = pool.take(Caches::Off).await.map_err(|error| store_failure(&error))?;
     let mut upload = Upload::start(sink, info);
     let sent = session.nar_from_path(&info.path, info.nar_size, &mut upload).await;
     let sent = sent.map_err(|error| std::io::Error::other(session.explain(error)));
