@@ -79,7 +79,9 @@ pub async fn run(
     let signs = Arc::new(Signs::default());
     let ended = {
         let mut listen = |message: Message| listen(&message, &signs, attempt.limits, &mut news);
+        // What the daemon has said already is heard before anybody is called silent, however busy this machine is.
         tokio::select! {
+            biased;
             ended = ask(pool, &mut session, attempt, &mut listen) => Ok(ended),
             class = watch(&signs, attempt.limits) => Err(failed(class, overdue(class, attempt.limits))),
             () = stop.cancelled() => Err(failed(Class::Cancelled, "stopped")),
@@ -147,6 +149,7 @@ async fn watch(signs: &Signs, limits: Limits) -> Class {
         loop {
             let Some(limit) = limits.silent else { return std::future::pending().await };
             tokio::select! {
+                biased;
                 () = signs.spoke.notified() => {}
                 () = sleep(limit) => return,
             }

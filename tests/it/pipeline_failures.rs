@@ -210,7 +210,7 @@ fn builds_without_end_are_ended() {
         };
         let (silent, talks) = ("legacyPackages.x86_64-linux.is-silent", "legacyPackages.x86_64-linux.talks-forever");
         assert_eq!(run(&["--timeout", "1", silent]), [format!("{silent} timeout")]);
-        let both = ["--timeout", "2", "--max-silent-time", "1", silent, talks];
+        let both = ["--timeout", "5", "--max-silent-time", "2", silent, talks];
         assert_eq!(run(&both), [format!("{silent} silent"), format!("{talks} timeout")]);
         site.expect_no_process(std::time::Duration::from_secs(1));
     });
