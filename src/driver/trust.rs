@@ -26,7 +26,9 @@ pub(super) fn overrides(store: &LocalStore, settings: &Settings) -> Vec<(String,
             if same { Vec::new() } else { vec![("substituters".to_owned(), allowed.join(" "))] }
         }
         Trust::Trusted => {
-            let ours: Vec<&CacheSettings> = settings.caches.iter().filter(|cache| cache.name.is_some()).collect();
+            // Not those that ask for a token, which no daemon sends.
+            let told = |cache: &&CacheSettings| cache.name.is_some() && cache.token_file.is_none();
+            let ours: Vec<&CacheSettings> = settings.caches.iter().filter(told).collect();
             let joined = |own: &[String], more: Vec<&str>| -> String {
                 own.iter().map(String::as_str).chain(more).collect::<Vec<_>>().join(" ")
             };

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::support::fake_cache::{FakeCache, Fault};
 use crate::support::nix::{Lab, Nix, Who, each_nix, everybody};
 use crate::support::site::{Key, Ran, Site, base, narinfos};
 
@@ -124,6 +125,32 @@ fn drover_downloads_what_a_daemon_takes_and_does_not_fetch() {
                 stands(&site, &ran);
             }
         }
+    });
+}
+
+#[test]
+fn drover_downloads_from_a_server_whose_token_no_daemon_sends() {
+    each_nix(|nix| {
+        let (site, key) = tower(nix, Who::Root);
+        let server = FakeCache::start(&site.cache());
+        server.token("t0ken");
+        let token = site.lab.write("token", "t0ken\n");
+        let table = format!(
+            "[cache.tower]\nurl = \"{}\"\npublic-keys = [\"{}\"]\ntoken-file = \"{}\"\n",
+            server.url,
+            key.public,
+            token.display()
+        );
+        site.edit("drover.toml", &table);
+        let ran = site.exits(0, &["run", "top", "--json"]);
+        assert_eq!(done(&site), (set(&["top"]), set(&["c"])), "{}", ran.stderr);
+        stands(&site, &ran);
+        // A NAR that does not arrive whole is not believed.
+        server.always("nar/*", Fault::Flipped);
+        let other = Site { lab: Lab::chroot(nix), ..site };
+        let ran = other.exits(0, &["run", "top", "--json"]);
+        assert_eq!(done(&other).0, set(&["a", "b", "c", "top"]), "{}", ran.stderr);
+        stands(&other, &ran);
     });
 }
 
