@@ -2,17 +2,12 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::event::{Class, Failure};
 use crate::graph::{DrvInfo, OutputInfo};
 use crate::id::StorePath;
 use crate::nix_compat::drv::{self, Derivation};
 use crate::store::error::StoreError;
 use crate::store::local::LocalStore;
-
-/// Below so many files threads cost more than they bring.
-const FEW: usize = 8;
 
 /// Why a drv cannot be taken into the graph.
 #[derive(Debug, thiserror::Error)]
@@ -45,28 +40,7 @@ pub async fn load(store: &LocalStore, paths: Vec<StorePath>) -> Vec<Result<DrvIn
         info.substitutes |= always;
         Ok(info)
     };
-    if store.physical_dir().is_none() {
-        let drvs = store.read_drvs(paths.clone()).await;
-        return paths.iter().zip(drvs).map(|(path, drv)| found(path, drv)).collect();
-    }
-    let reader = store.drv_reader();
-    let asked = paths.clone();
-    let read = move || match paths.len() {
-        0..FEW => paths.iter().map(|path| found(path, reader.read(path))).collect(),
-        _ => paths.par_iter().map(|path| found(path, reader.read(path))).collect(),
-    };
-    let mut drvs: Vec<Result<DrvInfo, LoadError>> = match tokio::task::spawn_blocking(read).await {
-        Ok(drvs) => drvs,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    };
-    // A daemon may keep its files where nobody has told us; it knows.
-    let elsewhere = |drv: &Result<DrvInfo, LoadError>| matches!(drv, Err(LoadError::Read(StoreError::NoDrv(_))));
-    for (drv, path) in drvs.iter_mut().zip(&asked).filter(|(drv, _)| elsewhere(drv)) {
-        if let Some(read) = store.read_drvs_remotely(std::slice::from_ref(path)).await.pop() {
-            *drv = found(path, read);
-        }
-    }
-    drvs
+    store.read_drvs_as(paths, found).await
 }
 
 /// What the graph keeps of a derivation.

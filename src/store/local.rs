@@ -24,6 +24,9 @@ use crate::process::Cmd;
 /// Where the daemon of nearly every Nix listens. Only a guess that saves time; Nix itself is asked.
 const DEFAULT_SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
 
+/// Below so many files threads cost more than they bring.
+const FEW: usize = 8;
+
 /// What decides which Nix and which store.
 #[derive(Debug, Clone, Default)]
 pub struct StoreOptions {
@@ -216,35 +219,48 @@ impl LocalStore {
         &self.0.options
     }
 
-    /// Reads derivations, as far as they are files of this machine, on all processors. Blocks for some 20 µs a
-    /// derivation, so it belongs into `spawn_blocking` when there are many.
+    /// Reads derivations, as far as they are files of this machine. Blocks for some 20 µs a derivation.
     #[must_use]
     pub fn drv_reader(&self) -> DrvReader {
         DrvReader { physical: self.0.place.physical.clone(), dir: self.0.place.store_dir.clone() }
     }
 
-    /// Reads derivations: from disk where that is possible, else through the store. Each has its own result, in order.
+    /// Reads derivations; each has its own result, in order.
     pub async fn read_drvs(&self, paths: Vec<StorePath>) -> Vec<Result<Derivation, StoreError>> {
-        let reader = self.drv_reader();
-        if reader.physical.is_none() {
-            return self.read_drvs_remotely(&paths).await;
-        }
-        let asked = paths.clone();
-        let mut drvs = match tokio::task::spawn_blocking(move || reader.read_all(&asked)).await {
-            Ok(drvs) => drvs,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
-        // A daemon may keep its files where nobody has told us; it knows.
-        for (drv, path) in drvs.iter_mut().zip(&paths) {
-            if matches!(drv, Err(StoreError::NoDrv(_))) {
-                *drv = self.read_drvs_remotely(std::slice::from_ref(path)).await.swap_remove(0);
-            }
-        }
-        drvs
+        self.read_drvs_as(paths, |_, drv| drv).await
     }
 
-    /// The same through the store, for those that are no files of this machine.
-    pub async fn read_drvs_remotely(&self, paths: &[StorePath]) -> Vec<Result<Derivation, StoreError>> {
+    /// The same, and keeps of each what `of` makes of it. They are read from disk on all processors; those that are not
+    /// there through the store, since a daemon may keep its files where nobody has told us.
+    pub async fn read_drvs_as<T: Send + 'static>(
+        &self,
+        paths: Vec<StorePath>,
+        of: impl Fn(&StorePath, Result<Derivation, StoreError>) -> T + Clone + Send + Sync + 'static,
+    ) -> Vec<T> {
+        let (reader, asked, convert) = (self.drv_reader(), paths.clone(), of.clone());
+        let read = move || {
+            let one = |path: &StorePath| match reader.read(path) {
+                Err(StoreError::NoDrv(_)) => None,
+                read => Some(convert(path, read)),
+            };
+            match asked.len() {
+                0..FEW => asked.iter().map(one).collect(),
+                _ => asked.par_iter().map(one).collect::<Vec<Option<T>>>(),
+            }
+        };
+        let found = match tokio::task::spawn_blocking(read).await {
+            Ok(found) => found,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        let elsewhere = paths.iter().zip(&found).filter(|(_, found)| found.is_none());
+        let elsewhere: Vec<StorePath> = elsewhere.map(|(path, _)| path.clone()).collect();
+        let mut remote = self.read_drvs_remotely(&elsewhere).await.into_iter();
+        let mut next = |path: &StorePath| remote.next().unwrap_or_else(|| Err(StoreError::NoDrv(path.clone())));
+        paths.iter().zip(found).map(|(path, found)| found.unwrap_or_else(|| of(path, next(path)))).collect()
+    }
+
+    /// Through one connection, for those that are no files of this machine.
+    async fn read_drvs_remotely(&self, paths: &[StorePath]) -> Vec<Result<Derivation, StoreError>> {
         let mut drvs = Vec::new();
         let mut session = None;
         for path in paths {
@@ -371,12 +387,6 @@ impl DrvReader {
             _ => StoreError::ReadDrv { file, source },
         })?;
         Ok(drv::parse(&bytes, path, &self.dir)?)
-    }
-
-    /// Reads many, on all processors; in order.
-    #[must_use]
-    pub fn read_all(&self, paths: &[StorePath]) -> Vec<Result<Derivation, StoreError>> {
-        paths.par_iter().with_min_len(16).map(|path| self.read(path)).collect()
     }
 }
 
