@@ -34,7 +34,7 @@ pub(super) async fn import(from: &LocalStore, to: &mut Session, paths: &[StorePa
         let new: Vec<StorePath> = below.into_iter().filter(|path| !infos.contains_key(path)).collect();
         level = self::missing(to, &new).await?;
     }
-    for info in references_first(infos) {
+    for info in PathInfo::references_first(infos.into_values().collect()) {
         copy(&mut source, to, &info).await?;
     }
     Ok(())
@@ -44,24 +44,6 @@ pub(super) async fn import(from: &LocalStore, to: &mut Session, paths: &[StorePa
 async fn missing(to: &mut Session, paths: &[StorePath]) -> Result<Vec<StorePath>, StoreError> {
     let valid = to.hold_valid(paths).await.map_err(|error| to.explain(error))?;
     Ok(paths.iter().zip(valid).filter(|(_, valid)| !valid).map(|(path, _)| path.clone()).collect())
-}
-
-fn references_first(mut infos: BTreeMap<StorePath, PathInfo>) -> Vec<PathInfo> {
-    let mut sorted = Vec::with_capacity(infos.len());
-    let mut work: Vec<(StorePath, bool)> = infos.keys().map(|path| (path.clone(), false)).collect();
-    let mut seen = BTreeSet::new();
-    while let Some((path, leave)) = work.pop() {
-        if leave {
-            sorted.extend(infos.remove(&path));
-        } else if let Some(info) = infos.get(&path)
-            && seen.insert(path.clone())
-        {
-            let below: Vec<_> = info.others().map(|path| (path.clone(), false)).collect();
-            work.push((path, true));
-            work.extend(below);
-        }
-    }
-    sorted
 }
 
 /// One path, whose references are valid there.

@@ -67,39 +67,8 @@ pub async fn closure<S: Source>(
             }
         }
     }
-    closure.push = references_first(found);
+    closure.push = PathInfo::references_first(found);
     Ok(closure)
-}
-
-/// Sorts so that each path comes after all that it refers to. What is on a cycle, which a store cannot hold, comes last.
-fn references_first(infos: Vec<PathInfo>) -> Vec<PathInfo> {
-    use std::collections::{BTreeMap, VecDeque};
-    let place: BTreeMap<StorePath, usize> =
-        infos.iter().enumerate().map(|(at, info)| (info.path.clone(), at)).collect();
-    let mut waits = vec![0usize; infos.len()];
-    let mut users = vec![Vec::new(); infos.len()];
-    for (at, info) in infos.iter().enumerate() {
-        for reference in info.others().filter_map(|path| place.get(path)) {
-            waits[at] += 1;
-            users[*reference].push(at);
-        }
-    }
-    let mut ready: VecDeque<usize> = (0..infos.len()).filter(|&at| waits[at] == 0).collect();
-    let mut rank = vec![usize::MAX; infos.len()];
-    let mut next = 0;
-    while let Some(at) = ready.pop_front() {
-        rank[at] = next;
-        next += 1;
-        for &user in &users[at] {
-            waits[user] -= 1;
-            if waits[user] == 0 {
-                ready.push_back(user);
-            }
-        }
-    }
-    let mut ranked: Vec<_> = rank.into_iter().zip(infos).collect();
-    ranked.sort_by_key(|(rank, _)| *rank);
-    ranked.into_iter().map(|(_, info)| info).collect()
 }
 
 #[cfg(test)]
@@ -174,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_cycle_loses_nothing() {
-        let sorted = references_first(vec![info(1, &[2]), info(2, &[1]), info(3, &[1])]);
+        let sorted = PathInfo::references_first(vec![info(1, &[2]), info(2, &[1]), info(3, &[1])]);
         assert_eq!(sorted.len(), 3);
     }
 }

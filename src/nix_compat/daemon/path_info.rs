@@ -1,6 +1,6 @@
 //! What a store knows of a valid path.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio::io::AsyncRead;
 
@@ -37,6 +37,38 @@ impl PathInfo {
     /// What it refers to besides itself.
     pub fn others(&self) -> impl Iterator<Item = &StorePath> {
         self.references.iter().filter(|reference| **reference != self.path)
+    }
+
+    /// Sorts so that each path comes after all that it refers to. What is on a cycle, which a store cannot hold, comes
+    /// last.
+    #[must_use]
+    pub fn references_first(infos: Vec<Self>) -> Vec<Self> {
+        let place: BTreeMap<StorePath, usize> =
+            infos.iter().enumerate().map(|(at, info)| (info.path.clone(), at)).collect();
+        let mut waits = vec![0usize; infos.len()];
+        let mut users = vec![Vec::new(); infos.len()];
+        for (at, info) in infos.iter().enumerate() {
+            for reference in info.others().filter_map(|path| place.get(path)) {
+                waits[at] += 1;
+                users[*reference].push(at);
+            }
+        }
+        let mut ready: VecDeque<usize> = (0..infos.len()).filter(|&at| waits[at] == 0).collect();
+        let mut rank = vec![usize::MAX; infos.len()];
+        let mut next = 0;
+        while let Some(at) = ready.pop_front() {
+            rank[at] = next;
+            next += 1;
+            for &user in &users[at] {
+                waits[user] -= 1;
+                if waits[user] == 0 {
+                    ready.push_back(user);
+                }
+            }
+        }
+        let mut ranked: Vec<_> = rank.into_iter().zip(infos).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().map(|(_, info)| info).collect()
     }
 
     /// Adds the path and its metadata.
