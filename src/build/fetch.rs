@@ -91,7 +91,6 @@ struct Open<'a> {
     users: BTreeMap<&'a StorePath, Vec<&'a StorePath>>,
     caches: BTreeMap<&'a StorePath, &'a CacheId>,
     ready: Vec<&'a StorePath>,
-    whole: BTreeSet<&'a StorePath>,
 }
 
 impl<'a> Open<'a> {
@@ -110,14 +109,13 @@ impl<'a> Open<'a> {
         }
         let ready: Vec<&StorePath> =
             closure.iter().map(|(path, ..)| path).filter(|p| waiting[p].0 == 0).rev().collect();
-        let whole = ready.iter().copied().collect();
-        Self { waiting, users, caches, ready, whole }
+        Self { waiting, users, caches, ready }
     }
 
     /// The next path, its cache, and whether all that it refers to has been had.
     fn next(&mut self) -> Option<(&'a StorePath, &'a CacheId, bool)> {
         let path = self.ready.pop()?;
-        Some((path, self.caches[path], self.whole.contains(path)))
+        Some((path, self.caches[path], self.waiting[path].1))
     }
 
     fn done(&mut self, path: &StorePath, had: bool) {
@@ -126,9 +124,6 @@ impl<'a> Open<'a> {
             *count -= 1;
             *whole &= had;
             if *count == 0 {
-                if *whole {
-                    self.whole.insert(user);
-                }
                 self.ready.push(user);
             }
         }
