@@ -21,7 +21,8 @@ use crate::store::settings::NixSettings;
 use super::nix::{Asked, Open};
 use super::progress::Progress;
 use super::scene::Scene;
-use super::{PATIENCE, place, plain, trouble};
+use super::{PATIENCE, place, trouble};
+use crate::error::without_numbers;
 
 /// Paths of the store that a server is asked for.
 const SAMPLE: usize = 32;
@@ -163,14 +164,7 @@ fn silent(config: CacheConfig, settings: Option<&CacheSettings>, url: &str) -> C
 async fn one(scene: &Scene<'_>, config: CacheConfig, settings: Option<&CacheSettings>, common: &Common) -> Cache {
     let began = scene.clock.now();
     let context = &common.context;
-    let look = look::look(
-        &config.url,
-        config.token_file.as_deref(),
-        &context.store_dir,
-        context.netrc.as_deref(),
-        context.patience.answer,
-    )
-    .await;
+    let look = look::look(&config, context).await;
     let ended = scene.clock.now();
     let look = match look {
         Ok(look) => look,
@@ -235,8 +229,8 @@ fn reach(look: &Look, config: &CacheConfig, store_dir: &StoreDir) -> Reach {
         Err(T::NoSuchHost) => down(Down::NoSuchHost),
         Err(T::Refused) => down(Down::Refused),
         Err(T::TimedOut) => down(Down::TimedOut(PATIENCE.saturating_sub(2))),
-        Err(T::Tls(why)) => down(Down::Tls(plain(why))),
-        Err(T::Broken(why) | T::Garbage(why)) => down(Down::Other(plain(why))),
+        Err(T::Tls(why)) => down(Down::Tls(without_numbers(why))),
+        Err(T::Broken(why) | T::Garbage(why)) => down(Down::Other(without_numbers(why))),
     }
 }
 
@@ -307,7 +301,7 @@ fn key_file(file: &Path) -> KeyFile {
         Err(SecretKeyError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             KeyFileState::Missing
         }
-        Err(SecretKeyError::Read { source, .. }) => KeyFileState::Unreadable(plain(&source.to_string())),
+        Err(SecretKeyError::Read { source, .. }) => KeyFileState::Unreadable(without_numbers(&source.to_string())),
         Err(SecretKeyError::Format { source, .. }) => KeyFileState::Bad(source.to_string()),
     };
     KeyFile { file: file.to_owned(), world_readable: mode & 0o004 != 0, state }

@@ -104,7 +104,7 @@ impl HttpCache {
         write: bool,
     ) -> Result<(Self, CacheInfo), CacheError> {
         let cache = Self {
-            client: client(&base, shown, context, patience)?,
+            client: client(&base, shown, context, patience.connect)?,
             base,
             shown: shown.to_owned(),
             auth,
@@ -483,14 +483,14 @@ fn decode(encoding: Option<&HeaderValue>, body: Vec<u8>, limit: usize) -> Result
 }
 
 /// The client for one cache: rustls with ring, installed by hand for the whole process, once.
-fn client(base: &Url, shown: &str, context: &OpenContext, patience: Patience) -> Result<Client, CacheError> {
+pub(super) fn client(base: &Url, shown: &str, context: &OpenContext, connect: Duration) -> Result<Client, CacheError> {
     // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let tls = |why: String| CacheError::Tls { url: shown.to_owned(), why };
     let builder = || {
         Client::builder()
             .user_agent(concat!("drover/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(patience.connect)
+            .connect_timeout(connect)
             .tcp_nodelay(true)
             .http2_adaptive_window(true)
             .referer(false)

@@ -4,16 +4,17 @@
 //! the server's clock says.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, DATE, HeaderValue};
-use reqwest::{Client, Url};
 
 use super::error::CacheError;
 use super::file::FileCache;
+use super::http;
 use super::info::{self, CacheInfo};
 use super::location::{Location, Place};
 use super::login::{Auth, LoginSource};
+use super::{CacheConfig, OpenContext};
 use crate::error::chain;
 use crate::id::{StoreDir, StorePath};
 
@@ -64,15 +65,9 @@ pub enum Trouble {
     Garbage(String),
 }
 
-/// Looks once, at most `patience` long. An error is a URL or a token file that cannot be used.
-pub async fn look(
-    url: &str,
-    token_file: Option<&Path>,
-    store_dir: &StoreDir,
-    netrc: Option<&Path>,
-    patience: Duration,
-) -> Result<Look, CacheError> {
-    let location = Location::parse(url)?;
+/// Looks once, at most as long as an answer may take. An error is a URL or a token file that cannot be used.
+pub async fn look(config: &CacheConfig, context: &OpenContext) -> Result<Look, CacheError> {
+    let location = Location::parse(&config.url)?;
     let mut look = Look {
         shown: location.shown.clone(),
         host: None,
@@ -87,7 +82,7 @@ pub async fn look(
     match location.place {
         Place::File(dir) => {
             look.dir = Some(dir.clone());
-            let (shown, store_dir) = (look.shown.clone(), store_dir.clone());
+            let (shown, store_dir) = (look.shown.clone(), context.store_dir.clone());
             // A directory may be on another machine, and block.
             let read = tokio::task::spawn_blocking(move || read(&dir, &shown, &store_dir)).await;
             match read {
@@ -98,10 +93,18 @@ pub async fn look(
         Place::Http(base, login) => {
             let host = base.host_str().unwrap_or_default().to_owned();
             // That a netrc file cannot be read is told by who looks at that.
-            let auth = Auth::find(token_file, login.as_ref(), netrc, &host, &look.shown, &mut Vec::new())?;
+            let auth = Auth::find(
+                config.token_file.as_deref(),
+                login.as_ref(),
+                context.netrc.as_deref(),
+                &host,
+                &look.shown,
+                &mut Vec::new(),
+            )?;
             look.login = Some(auth.source);
             look.host = Some(host);
-            let asked = tokio::time::timeout(patience, ask(&base, auth.header, patience));
+            let asked = ask(&base, &look.shown, auth.header, context);
+            let asked = tokio::time::timeout(context.patience.answer, asked);
             (look.info, look.date) = asked.await.unwrap_or((Err(Trouble::TimedOut), None));
         }
     }
@@ -109,9 +112,15 @@ pub async fn look(
 }
 
 /// The body of `nix-cache-info` and the server's clock.
-async fn ask(base: &Url, login: Option<HeaderValue>, patience: Duration) -> (Result<CacheInfo, Trouble>, Option<i64>) {
-    let client = match client(base, patience) {
+async fn ask(
+    base: &Url,
+    shown: &str,
+    login: Option<HeaderValue>,
+    context: &OpenContext,
+) -> (Result<CacheInfo, Trouble>, Option<i64>) {
+    let client = match http::client(base, shown, context, context.patience.answer) {
         Ok(client) => client,
+        Err(CacheError::Tls { why, .. }) => return (Err(Trouble::Tls(why)), None),
         Err(error) => return (Err(Trouble::Tls(chain(&error))), None),
     };
     let Ok(url) = base.join(info::NAME) else { return (Err(Trouble::NotACache), None) };
@@ -141,20 +150,6 @@ async fn ask(base: &Url, login: Option<HeaderValue>, patience: Duration) -> (Res
             Ok(None) => return (CacheInfo::parse(&body).map_err(Trouble::Garbage), date),
             Err(error) => return (Err(broken(error)), date),
         }
-    }
-}
-
-fn client(base: &Url, patience: Duration) -> reqwest::Result<Client> {
-    // An error means that a provider is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = || {
-        let agent = concat!("drover/", env!("CARGO_PKG_VERSION"));
-        Client::builder().user_agent(agent).connect_timeout(patience).referer(false)
-    };
-    match builder().build() {
-        // A machine without certificates can still use a cache that needs none.
-        Err(_) if base.scheme() == "http" => builder().tls_certs_only([]).build(),
-        other => other,
     }
 }
 
