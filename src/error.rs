@@ -128,6 +128,19 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Without the numbers of the system's errors, whose text stands before them.
+#[must_use]
+pub fn without_numbers(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(at) = rest.find(" (os error ") {
+        let end = rest[at..].find(')').map_or(rest.len(), |end| at + end + 1);
+        out.push_str(&rest[..at]);
+        rest = &rest[end..];
+    }
+    out + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ mod progress;
 mod scene;
 mod show;
 
-use crate::error::{Error, Fault, Result, exit_code};
+use crate::error::{Error, Fault, Result, exit_code, without_numbers};
 use crate::report::doctor::{Checked, Facts, Trouble, examine, screen};
 use crate::report::text;
 
@@ -90,19 +90,7 @@ async fn gather(scene: &Scene<'_>, progress: &Progress) -> Facts {
 /// An error of the edge as a fact.
 fn trouble(error: impl Into<Error>) -> Trouble {
     let error = error.into();
-    Trouble { message: plain(&error.message), fix: error.hint.unwrap_or_default() }
-}
-
-/// Without the numbers of the system's errors, whose text stands before them.
-fn plain(message: &str) -> String {
-    let mut out = String::new();
-    let mut rest = message;
-    while let Some(at) = rest.find(" (os error ") {
-        let end = rest[at..].find(')').map_or(rest.len(), |end| at + end + 1);
-        out.push_str(&rest[..at]);
-        rest = &rest[end..];
-    }
-    out + rest
+    Trouble { message: without_numbers(&error.message), fix: error.hint.unwrap_or_default() }
 }
 
 /// A result that came in time, or did not.

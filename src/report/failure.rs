@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::error::without_numbers;
 use crate::event::{Class, DrvOutcome, Failure, Text};
 use crate::id::{AttrId, DrvId, Kind};
 
@@ -59,18 +60,6 @@ pub fn fatal(message: &str, hint: Option<&str>, width: usize) -> Vec<Line> {
     lines.extend(hint.next().map(|first| Line::new().text("  ").paint(Paint::Dim, "hint:").text(format!(" {first}"))));
     lines.extend(hint.map(|more| Line::from(format!("        {more}"))));
     lines
-}
-
-/// Without the numbers of the system's errors, whose text stands before them.
-fn without_numbers(message: &str) -> String {
-    let mut out = String::with_capacity(message.len());
-    let mut rest = message;
-    while let Some(at) = rest.find(" (os error ") {
-        let end = rest[at..].find(')').map_or(rest.len(), |end| at + end + 1);
-        out.push_str(&rest[..at]);
-        rest = &rest[end..];
-    }
-    out + rest
 }
 
 /// `FAILED  4 hosts: web1 web2 web3 lb1`.

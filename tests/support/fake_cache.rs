@@ -288,11 +288,7 @@ async fn answer(
     let fault = fault.filter(|fault| !damages(fault) || file().is_some());
     match fault {
         Some(Fault::Status(code)) => status(code),
-        Some(Fault::With(code, header, value)) => {
-            let mut response = status(code);
-            response.headers_mut().insert(header, value.parse().unwrap());
-            response
-        }
+        Some(Fault::With(code, header, value)) => with(code, header, &value),
         Some(Fault::Swallow) => status(200),
         Some(Fault::Body(body)) => Response::new(Body::from(body)),
         Some(Fault::Says(code, body)) => {
@@ -300,11 +296,7 @@ async fn answer(
             *response.body_mut() = Body::from(body);
             response
         }
-        Some(Fault::Redirect) => {
-            let mut response = status(302);
-            response.headers_mut().insert("location", uri.path().parse().unwrap());
-            response
-        }
+        Some(Fault::Redirect) => with(302, "location", uri.path()),
         Some(Fault::Encoded(encoding)) => {
             let mut response = Response::new(Body::from(file().unwrap_or_default()));
             response.headers_mut().insert("content-encoding", encoding.parse().unwrap());
@@ -351,6 +343,12 @@ fn cut(body: &[u8]) -> Response<Body> {
     Response::builder().header("content-length", body.len()).body(Body::from_stream(stream)).unwrap()
 }
 
+fn with(code: u16, header: &'static str, value: &str) -> Response<Body> {
+    let mut response = status(code);
+    response.headers_mut().insert(header, value.parse().unwrap());
+    response
+}
+
 fn status(code: u16) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::from_u16(code).unwrap();
@@ -387,11 +385,7 @@ impl Shared {
         }
         match fault {
             Some(Fault::Status(code)) => status(code),
-            Some(Fault::With(code, header, value)) => {
-                let mut response = status(code);
-                response.headers_mut().insert(header, value.parse().unwrap());
-                response
-            }
+            Some(Fault::With(code, header, value)) => with(code, header, &value),
             Some(Fault::Swallow) => status(200),
             Some(Fault::Body(body)) => Response::new(Body::from(body)),
             Some(Fault::Hang) => std::future::pending().await,

@@ -13,7 +13,8 @@ use crate::store::settings::{Installation, NixSettings, Sandbox};
 
 use super::progress::Progress;
 use super::scene::Scene;
-use super::{checked, plain, trouble};
+use super::{checked, trouble};
+use crate::error::without_numbers;
 
 /// What Nix said.
 pub(super) struct Asked {
@@ -94,7 +95,7 @@ impl Asked {
         let state = match std::fs::File::open(&file).and_then(|file| file.metadata()) {
             Ok(meta) => NetrcFile::Found { world_readable: meta.permissions().mode() & 0o004 != 0 },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => NetrcFile::Missing,
-            Err(error) => NetrcFile::Unreadable(plain(&error.to_string())),
+            Err(error) => NetrcFile::Unreadable(without_numbers(&error.to_string())),
         };
         let asked_for = file != scene.nix_conf.with_file_name("netrc") && !file.as_os_str().is_empty();
         Netrc { file, asked_for, state }

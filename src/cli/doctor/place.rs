@@ -13,7 +13,8 @@ use crate::report::doctor::{Checked, Disk, Flake, Git, StateDir, Trouble};
 use super::nix::{Asked, Open};
 use super::progress::Progress;
 use super::scene::Scene;
-use super::{PATIENCE, checked, plain};
+use super::{PATIENCE, checked};
+use crate::error::without_numbers;
 
 /// The names of a flake's inputs: what it says, and what its outputs want.
 const INPUTS: &str = "let flake = import (builtins.getEnv \"DROVER_FLAKE\"); in builtins.attrNames \
@@ -107,7 +108,7 @@ fn refused(error: &ProcessError, dir: &Path) -> Trouble {
             message: format!("git: {}", stderr.lines().next().unwrap_or_default().trim_start_matches("fatal: ")),
             fix: format!("git -C {dir} status"),
         },
-        other => Trouble { message: plain(&crate::error::chain(other)), fix: format!("git -C {dir} status") },
+        other => Trouble { message: without_numbers(&crate::error::chain(other)), fix: format!("git -C {dir} status") },
     }
 }
 
@@ -157,10 +158,10 @@ pub(super) fn writable(dir: &Path) -> Result<(), (PathBuf, String)> {
         _ if !at.is_dir() => Err("it is no directory".to_owned()),
         Ok(dir) if dir == at => {
             let made = tempfile::Builder::new().prefix(".drover-").tempfile_in(&at);
-            made.map(drop).map_err(|error| plain(&error.to_string()))
+            made.map(drop).map_err(|error| without_numbers(&error.to_string()))
         }
         _ => access(&at, Access::WRITE_OK | Access::EXEC_OK)
-            .map_err(|error| plain(&std::io::Error::from(error).to_string())),
+            .map_err(|error| without_numbers(&std::io::Error::from(error).to_string())),
     };
     tried.map_err(|why| {
         let why = why.split(" at path ").next().unwrap_or_default().to_owned();

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Env, File, FileError, Settings, Words};
 use crate::driver::clock::Clock;
-use crate::error::Error;
+use crate::error::{Error, without_numbers};
 use crate::eval::git;
 use crate::process::quote;
 use crate::report::doctor::{Config, Trouble};
 use crate::store::local::StoreOptions;
 
 use super::super::Session;
-use super::{plain, trouble};
+use super::trouble;
 
 /// See the module's page.
 pub(super) struct Scene<'a> {
@@ -104,5 +104,5 @@ fn of_file(error: FileError) -> Trouble {
     let error = Error::from(error);
     let hint = error.hint.unwrap_or_default();
     let fix = line.map_or_else(|| hint.clone(), |line| format!("${{EDITOR:-vi}} {line}    {hint}"));
-    Trouble { message: plain(&error.message), fix }
+    Trouble { message: without_numbers(&error.message), fix }
 }
