@@ -1,6 +1,7 @@
 //! Giving out decisions: which items an attr needs that nobody got before, inputs first. Owns the order; what must
 //! be built has been found out before.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,9 +10,12 @@ use crate::event::Status;
 use crate::graph::{Graph, Work};
 use crate::id::{AttrId, DrvId};
 
+/// Names of outputs: an edge of the graph lends them, a patch has its own.
+type Names<'a> = Cow<'a, [Arc<str>]>;
+
 /// A step of the walk: an edge to follow, or a drv whose inputs have all been walked.
-enum Step {
-    Enter(DrvId, Vec<Arc<str>>),
+enum Step<'a> {
+    Enter(DrvId, Names<'a>),
     Leave(DrvId),
 }
 
@@ -22,7 +26,7 @@ impl Planner {
         let mut out = Vec::new();
         for (drv, names) in std::mem::take(&mut self.refetched) {
             if self.nodes[drv.index()].settled {
-                self.give_items(graph, None, vec![Step::Enter(drv, names)], &mut out);
+                self.give_items(graph, None, vec![Step::Enter(drv, names.into())], &mut out);
             } else {
                 self.refetched.insert(drv, names);
             }
@@ -54,7 +58,7 @@ impl Planner {
         if matches!(standing, Standing::Missing | Standing::Lacking)
             || standing == Standing::Present && self.policy.fetch_roots
         {
-            self.give_items(graph, Some(attr), vec![Step::Enter(root.drv, root.outputs.clone())], out);
+            self.give_items(graph, Some(attr), vec![Step::Enter(root.drv, (&root.outputs).into())], out);
         }
         let builds = if status == Status::ToBuild { self.count_builds(graph, attr, root) } else { 0 };
         let drv = (status != Status::Valid).then_some(root.drv);
@@ -63,7 +67,7 @@ impl Planner {
 
     /// Gives out what is needed from here on downward and was not given before. Every drv that must be built and
     /// whose item was given has had all below it given as well, so the walk stops there.
-    fn give_items(&mut self, graph: &Graph, attr: Option<AttrId>, walk: Vec<Step>, out: &mut Vec<Decision>) {
+    fn give_items<'a>(&mut self, graph: &'a Graph, attr: Option<AttrId>, walk: Vec<Step<'a>>, out: &mut Vec<Decision>) {
         let mut stack = walk;
         let mut order = Vec::new();
         let mut grown = BTreeSet::new();
@@ -82,7 +86,7 @@ impl Planner {
                 self.nodes[drv.index()].given = Given::Build;
                 stack.push(Step::Leave(drv));
                 let needed = graph.inputs(drv).filter(|(input, names)| self.needs(*input, names));
-                let mut inputs: Vec<Step> = needed.map(|(input, names)| Step::Enter(input, names.to_vec())).collect();
+                let mut inputs: Vec<Step<'a>> = needed.map(|(input, names)| Step::Enter(input, names.into())).collect();
                 inputs.reverse();
                 stack.append(&mut inputs);
             } else if self.fetch_more(drv, &names) {
@@ -90,7 +94,7 @@ impl Planner {
                     stack.push(Step::Leave(drv));
                 }
                 let patches = self.needed_patches(drv);
-                stack.extend(patches.into_iter().map(|(maker, names)| Step::Enter(maker, names)));
+                stack.extend(patches.into_iter().map(|(maker, names)| Step::Enter(maker, names.into())));
             }
         }
         self.emit(graph, attr, order, out);
@@ -168,7 +172,7 @@ impl Planner {
     fn count_builds(&mut self, graph: &Graph, attr: AttrId, root: &Root) -> u32 {
         self.visits.resize(self.nodes.len(), None);
         let mut builds = 0;
-        let mut stack: Vec<(DrvId, Vec<Arc<str>>)> = vec![(root.drv, root.outputs.clone())];
+        let mut stack: Vec<(DrvId, Names<'_>)> = vec![(root.drv, (&root.outputs).into())];
         while let Some((drv, names)) = stack.pop() {
             let standing = self.standing_of(drv, &names);
             if standing == Standing::Lacking {
@@ -182,7 +186,7 @@ impl Planner {
             self.visits[drv.index()] = Some(attr);
             if matches!(self.nodes[drv.index()].load, Load::Done) {
                 builds += 1;
-                stack.extend(graph.inputs(drv).map(|(input, names)| (input, names.to_vec())));
+                stack.extend(graph.inputs(drv).map(|(input, names)| (input, names.into())));
             }
         }
         builds
