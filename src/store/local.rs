@@ -136,7 +136,11 @@ impl LocalStore {
         let nursery = Nursery::default();
         let spare = match (early, &place.reach) {
             (Some(child), Reach::Spawn { store }) if *store == options.store => {
-                Session::over_child(child, place.store_dir.clone(), place.uri.clone(), &nursery).await?
+                match Session::over_child(child, place.store_dir.clone(), place.uri.clone(), &nursery).await {
+                    // As in `connect`, which is patient with a store that somebody else is making.
+                    Err(error) if error.is_being_made() => connect(&options, &place, &nursery).await?,
+                    session => session?,
+                }
             }
             _ => connect(&options, &place, &nursery).await?,
         };
