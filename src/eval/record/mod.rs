@@ -1,10 +1,10 @@
 //! What is remembered of an evaluation, so that the same source is not evaluated twice, here or elsewhere. Does not know
 //! whether the derivations still exist: the caller asks the store and drops what is gone ([`Record::keep`]).
 //!
-//! A record belongs to one pure, locked source under one Nix with one set of settings: its [`fingerprint`] says which.
+//! A record belongs to one pure, locked source under one Nix with one set of settings: its [`mod@fingerprint`] says which.
 //! It is kept in the folder `share/` of the state directory ([`shelf`]), which may be carried to other machines, and
 //! is therefore signed ([`seal`]). Beside it, for this machine alone, lies what git says about a clean work tree
-//! ([`commit`]), so that not even Nix has to be started.
+//! ([`mod@commit`]), so that not even Nix has to be started.
 
 pub mod commit;
 pub mod fingerprint;
