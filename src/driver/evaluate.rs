@@ -29,10 +29,27 @@ pub(super) enum EvalInput {
     Message(EvalMsg),
 }
 
+/// Where the answers of a run come from.
+pub(super) enum Source {
+    /// A flake that is locked and evaluated here.
+    Flake(Box<Wanted>),
+    #[expect(dead_code, reason = "plan files and lines of other evaluators come this way")]
+    /// Anything else that answers attrs. Nothing of it is recorded; a lock, if there was one, is told by whoever made it.
+    Stream {
+        /// What answers.
+        evaluator: Evaluator,
+        /// The attrs were asked for by name, so that nothing is left out for its system.
+        by_name: bool,
+    },
+}
+
 /// The evaluation of this run.
 pub(super) struct Evaluation {
-    options: EvalOptions,
-    memory: Arc<Memory>,
+    /// How the flake is evaluated; `None` if the answers come from elsewhere.
+    options: Option<EvalOptions>,
+    by_name: bool,
+    /// Where what it says is remembered, if it is.
+    memory: Option<Arc<Memory>>,
     evaluator: Option<Evaluator>,
     locked: Option<Locked>,
     keys: Keys,
@@ -69,8 +86,25 @@ pub(super) enum Outcome {
 }
 
 impl Evaluation {
-    /// Reads the words; starts to look for the flake.
-    pub(super) fn begin(ctx: &mut Context, wanted: Wanted) -> Self {
+    /// Begins to evaluate.
+    pub(super) fn begin(ctx: &mut Context, source: Source) -> Self {
+        ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
+        match source {
+            Source::Flake(wanted) => Self::of_flake(ctx, *wanted),
+            Source::Stream { evaluator, by_name } => Self {
+                options: None,
+                by_name,
+                memory: None,
+                evaluator: Some(evaluator),
+                locked: None,
+                keys: Keys::default(),
+                over: false,
+            },
+        }
+    }
+
+    /// Starts to look for the flake.
+    fn of_flake(ctx: &mut Context, wanted: Wanted) -> Self {
         let settings = &ctx.settings;
         let context = recall::record_context(&ctx.store, settings);
         let quick = wanted.commit.map(|commit| commit.key(&context));
@@ -83,7 +117,6 @@ impl Evaluation {
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
             budget: settings.eval.memory.unwrap_or_else(most_memory),
         };
-        ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
         let shelf = Shelf::new(&settings.output.state_dir, Keyring::default());
         let memory = Arc::new(Memory { shelf, context, closed: settings.eval.refresh });
         let (roots, known, asked) = (ctx.eval_roots.clone(), memory.clone(), options.clone());
@@ -91,7 +124,9 @@ impl Evaluation {
             let located = known.locate(&asked.nix, &asked.flake, &asked.selection, quick, &roots).await;
             Input::Eval(EvalInput::Located(located.map(Box::new)))
         });
-        Self { options, memory, evaluator: None, locked: None, keys: Keys::default(), over: false }
+        let by_name = !options.selection.names.is_empty();
+        let (options, memory) = (Some(options), Some(memory));
+        Self { options, by_name, memory, evaluator: None, locked: None, keys: Keys::default(), over: false }
     }
 
     /// Nothing more comes.
@@ -101,7 +136,7 @@ impl Evaluation {
 
     /// The attrs were asked for by name, so that nothing is left out for its system.
     pub(super) fn by_name(&self) -> bool {
-        !self.options.selection.names.is_empty()
+        self.by_name
     }
 
     /// Stops evaluating.
@@ -130,9 +165,7 @@ impl Evaluation {
 
     /// The source is fixed: starts the evaluators.
     pub(super) fn located(&mut self, ctx: &mut Context, located: Located) {
-        if self.over {
-            return;
-        }
+        let Some(options) = self.options.clone().filter(|_| !self.over) else { return };
         let Located { locked, record, recorded, keys, warnings } = located;
         ctx.bus.emit(Fact::FlakeLocked {
             original: locked.original.as_str().into(),
@@ -146,7 +179,7 @@ impl Evaluation {
                 ctx.bus.warn(warning.as_str(), None);
             }
         }
-        self.evaluator = Some(Evaluator::start(self.options.clone(), locked.clone(), record));
+        self.evaluator = Some(Evaluator::start(options, locked.clone(), record));
         self.locked = Some(locked);
         self.keys = keys;
     }
@@ -208,7 +241,8 @@ impl Evaluation {
     /// Stores what may be remembered. That it cannot be stored costs time later, and nothing now.
     fn remember(&mut self, ctx: &Context, record: Option<Box<Record>>) {
         let (Some(record), Some(fingerprint), Some(locked)) = (record, &self.keys.full, &self.locked) else { return };
-        let stored = if self.keys.complete { Ok(()) } else { self.memory.shelf.save(fingerprint, &record).map(drop) };
+        let Some(memory) = &self.memory else { return };
+        let stored = if self.keys.complete { Ok(()) } else { memory.shelf.save(fingerprint, &record).map(drop) };
         if let Err(error) = stored {
             tracing::warn!(error = %crate::error::chain(&error), "cannot remember the evaluation");
             return;
