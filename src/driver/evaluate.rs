@@ -55,9 +55,25 @@ struct Keys {
     save_quick: bool,
 }
 
+/// Where the answers of a run come from.
+pub(super) enum Source {
+    /// A flake that is locked and evaluated here.
+    Flake(Box<Wanted>),
+    #[expect(dead_code, reason = "plan files and lines of other evaluators come this way")]
+    /// Anything else that answers attrs. Nothing of it is recorded; a lock, if there was one, is told by whoever made it.
+    Stream {
+        /// What answers.
+        evaluator: Evaluator,
+        /// The attrs were asked for by name, so that nothing is left out for its system.
+        by_name: bool,
+    },
+}
+
 /// The evaluation of this run.
 pub(super) struct Evaluation {
-    options: EvalOptions,
+    /// How the flake is evaluated; `None` if the answers come from elsewhere.
+    options: Option<EvalOptions>,
+    by_name: bool,
     evaluator: Option<Evaluator>,
     locked: Option<Locked>,
     keys: Keys,
@@ -94,8 +110,24 @@ pub(super) enum Outcome {
 }
 
 impl Evaluation {
-    /// Reads the words; starts to look for the flake.
-    pub(super) fn begin(ctx: &mut Context, wanted: Wanted) -> Self {
+    /// Begins to evaluate.
+    pub(super) fn begin(ctx: &mut Context, source: Source) -> Self {
+        ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
+        match source {
+            Source::Flake(wanted) => Self::of_flake(ctx, *wanted),
+            Source::Stream { evaluator, by_name } => Self {
+                options: None,
+                by_name,
+                evaluator: Some(evaluator),
+                locked: None,
+                keys: Keys::default(),
+                over: false,
+            },
+        }
+    }
+
+    /// Starts to look for the flake.
+    fn of_flake(ctx: &mut Context, wanted: Wanted) -> Self {
         let settings = &ctx.settings;
         let context = record_context(&ctx.store, settings);
         let quick = wanted.commit.map(|commit| commit.key(&context));
@@ -108,12 +140,13 @@ impl Evaluation {
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
             budget: settings.eval.memory.unwrap_or_else(most_memory),
         };
-        ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
         let shelf =
             Shelf { state_dir: settings.output.state_dir.clone(), context, quick, closed: settings.eval.refresh };
         let effect = locate(options.nix.clone(), options.flake.clone(), shelf, ctx.eval_roots.clone());
         ctx.tasks.start(async move { Input::Eval(EvalInput::Located(effect.await.map(Box::new))) });
-        Self { options, evaluator: None, locked: None, keys: Keys::default(), over: false }
+        let by_name = !options.selection.names.is_empty();
+        let options = Some(options);
+        Self { options, by_name, evaluator: None, locked: None, keys: Keys::default(), over: false }
     }
 
     /// Nothing more comes.
@@ -123,7 +156,7 @@ impl Evaluation {
 
     /// The attrs were asked for by name, so that nothing is left out for its system.
     pub(super) fn by_name(&self) -> bool {
-        !self.options.selection.names.is_empty()
+        self.by_name
     }
 
     /// Stops evaluating.
@@ -152,9 +185,7 @@ impl Evaluation {
 
     /// The source is fixed: starts the evaluators.
     pub(super) fn located(&mut self, ctx: &mut Context, located: Located) {
-        if self.over {
-            return;
-        }
+        let Some(options) = self.options.clone().filter(|_| !self.over) else { return };
         let Located { locked, record, recorded, keys, warnings } = located;
         ctx.bus.emit(Fact::FlakeLocked {
             original: locked.original.as_str().into(),
@@ -168,7 +199,7 @@ impl Evaluation {
                 ctx.bus.warn(warning.as_str(), None);
             }
         }
-        self.evaluator = Some(Evaluator::start(self.options.clone(), locked.clone(), record));
+        self.evaluator = Some(Evaluator::start(options, locked.clone(), record));
         self.locked = Some(locked);
         self.keys = keys;
     }

@@ -23,7 +23,7 @@ use super::bus::Bus;
 use super::caches::{self, CacheList, Pushable};
 use super::clock::Clock;
 use super::context::Context;
-use super::evaluate::{self, Evaluation};
+use super::evaluate::{self, Evaluation, Source};
 use super::planning::Planning;
 use super::pushing::Pushing;
 use super::signals::Signals;
@@ -172,7 +172,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         begin(Beginning { settings, origin, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
     let building = Building::new(&mut ctx, History::load(&settings.output.state_dir));
-    let evaluation = Evaluation::begin(&mut ctx, wanted);
+    let evaluation = Evaluation::begin(&mut ctx, Source::Flake(Box::new(wanted)));
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {

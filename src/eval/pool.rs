@@ -185,7 +185,7 @@ pub enum EvalMsg {
     Fatal(Error),
 }
 
-/// A running evaluation. Dropping it kills its processes.
+/// A running evaluation, whatever its messages are made of. Dropping it kills its processes.
 #[derive(Debug)]
 pub struct Evaluator {
     messages: mpsc::Receiver<EvalMsg>,
@@ -197,9 +197,19 @@ impl Evaluator {
     /// Starts evaluating. What `record` knows is not asked again; the caller has made sure that its derivations exist.
     #[must_use]
     pub fn start(options: EvalOptions, locked: Locked, record: Option<Record>) -> Self {
+        Self::of(|sender| run(options, locked, record, sender))
+    }
+
+    /// The messages that this effect sends: `Listed` once and first, an `Ended` for each attr, `Finished` or `Fatal`
+    /// last. An effect that cannot send any more has nobody left to tell, and should end.
+    #[must_use]
+    pub fn of<F>(effect: impl FnOnce(mpsc::Sender<EvalMsg>) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let (sender, messages) = mpsc::channel(CHANNEL);
         let mut task = JoinSet::new();
-        task.spawn(run(options, locked, record, sender));
+        task.spawn(effect(sender));
         Self { messages, _task: task, over: false }
     }
 
