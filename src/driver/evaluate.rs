@@ -1,6 +1,7 @@
 //! From the words of the command line to evaluated attrs: finds a recorded evaluation or locks the flake, starts the
 //! evaluators, and turns their messages into facts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,15 +10,16 @@ use crate::error::{Error, Result};
 use crate::eval::flake::{FlakeOptions, Locked};
 use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
+use crate::eval::memory;
 use crate::eval::record::{self, Commit, Record};
-use crate::eval::{Ack, Answer, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
+use crate::eval::{Ack, Answer, Budget, Cost, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
 use crate::event::{Fact, Stage};
 use crate::id::{AttrId, System};
 use crate::store::local::StoreOptions;
 
 use super::context::Context;
 use super::input::Input;
-use super::recall::{Keys, Located, Memory};
+use super::recall::{Keys, Located, Recall};
 
 /// What effects of this part answer.
 pub(super) enum EvalInput {
@@ -34,7 +36,7 @@ pub(super) enum EvalInput {
 /// Where the answers of a run come from.
 pub(super) enum Source {
     /// A flake that is locked and evaluated here.
-    Flake(Box<Wanted>, Arc<Memory>),
+    Flake(Box<Wanted>, Arc<Recall>),
     #[expect(dead_code, reason = "plan files and lines of other evaluators come this way")]
     /// Anything else that answers attrs. Nothing of it is recorded; a lock, if there was one, is told by whoever made it.
     Stream {
@@ -51,25 +53,12 @@ pub(super) struct Evaluation {
     options: Option<EvalOptions>,
     by_name: bool,
     /// Where what it says is remembered, if it is.
-    memory: Option<Arc<Memory>>,
+    recall: Option<Arc<Recall>>,
     sharing: bool,
     evaluator: Option<Evaluator>,
     locked: Option<Locked>,
     keys: Keys,
     over: bool,
-}
-
-/// Bytes that the evaluation may take if nobody says: three quarters of what this machine, or the container that it is
-/// in, has. 0, no limit, where the system does not say.
-fn most_memory() -> u64 {
-    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let machine = file("/proc/meminfo").lines().find_map(|line| {
-        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?;
-        kib.trim().parse::<u64>().ok()?.checked_mul(1024)
-    });
-    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .map(|path| file(path).trim().parse::<u64>().ok());
-    container.into_iter().chain([machine]).flatten().min().map_or(0, |bytes| bytes / 4 * 3)
 }
 
 /// What the rest of the driver has to know of a message.
@@ -93,11 +82,11 @@ impl Evaluation {
     pub(super) fn begin(ctx: &mut Context, source: Source) -> Self {
         ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
         match source {
-            Source::Flake(wanted, memory) => Self::of_flake(ctx, *wanted, memory),
+            Source::Flake(wanted, recall) => Self::of_flake(ctx, *wanted, recall),
             Source::Stream { evaluator, by_name } => Self {
                 options: None,
                 by_name,
-                memory: None,
+                recall: None,
                 sharing: false,
                 evaluator: Some(evaluator),
                 locked: None,
@@ -108,9 +97,9 @@ impl Evaluation {
     }
 
     /// Starts to look for the flake.
-    fn of_flake(ctx: &mut Context, wanted: Wanted, memory: Arc<Memory>) -> Self {
+    fn of_flake(ctx: &mut Context, wanted: Wanted, recall: Arc<Recall>) -> Self {
         let settings = &ctx.settings;
-        let quick = wanted.commit.map(|commit| commit.key(memory.context()));
+        let quick = wanted.commit.map(|commit| commit.key(recall.context()));
         let options = EvalOptions {
             nix: wanted.nix,
             flake: wanted.flake,
@@ -118,19 +107,20 @@ impl Evaluation {
             workers: settings.eval.workers,
             cores: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
-            budget: settings.eval.memory.unwrap_or_else(most_memory),
+            budget: Budget::least(settings.eval.memory, memory::room()),
+            expected: wanted.expected,
         };
-        let (roots, known, asked) = (ctx.eval_roots.clone(), memory.clone(), options.clone());
+        let (roots, known, asked) = (ctx.eval_roots.clone(), recall.clone(), options.clone());
         ctx.tasks.start(async move {
             let located = known.locate(&asked.nix, &asked.flake, &asked.selection, quick, &roots).await;
             Input::Eval(EvalInput::Located(located.map(Box::new)))
         });
         let by_name = !options.selection.names.is_empty();
-        let (options, memory) = (Some(options), Some(memory));
+        let (options, recall) = (Some(options), Some(recall));
         Self {
             options,
             by_name,
-            memory,
+            recall,
             sharing: false,
             evaluator: None,
             locked: None,
@@ -214,7 +204,11 @@ impl Evaluation {
                 ctx.bus.emit(Fact::EvalStarted { attr, worker });
                 Outcome::None
             }
-            EvalMsg::Ended { attr, answer, recorded: _, ack } => self.answered(ctx, attr, answer, ack),
+            EvalMsg::Ended { attr, answer, recorded: _, cost, ack } => self.answered(ctx, attr, answer, cost, ack),
+            EvalMsg::Trace { attr, message } => {
+                ctx.bus.emit(Fact::EvalTrace { attr, message });
+                Outcome::None
+            }
             EvalMsg::Warning { message, .. } if is_about_store(&message) => Outcome::None,
             EvalMsg::Warning { attr, message } => {
                 ctx.bus.emit(Fact::EvalWarning { attr, message });
@@ -234,9 +228,10 @@ impl Evaluation {
     }
 
     /// An answer: its derivation gets a root before its evaluator may go.
-    fn answered(&mut self, ctx: &mut Context, attr: AttrId, answer: Answer, ack: Option<Ack>) -> Outcome {
+    fn answered(&mut self, ctx: &mut Context, attr: AttrId, answer: Answer, cost: Cost, ack: Option<Ack>) -> Outcome {
         let store_dir = ctx.store_dir().as_str().to_owned();
-        ctx.bus.emit(Fact::EvalEnded { attr, evaluated: answer.evaluated(&store_dir) });
+        let evaluated = answer.evaluated(&store_dir);
+        ctx.bus.emit(Fact::EvalEnded { attr, evaluated, peak: cost.peak, grown: cost.grown });
         if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
             let (roots, path) = (ctx.eval_roots.clone(), drv.drv.clone());
             ctx.tasks.start(async move {
@@ -250,11 +245,11 @@ impl Evaluation {
 
     /// Stores what may be remembered, and shares it. That it cannot be stored costs time later, and nothing now.
     fn remember(&mut self, ctx: &mut Context, record: Option<Box<Record>>) {
-        let (Some(record), Some(memory), Some(locked)) = (record, &self.memory, &self.locked) else { return };
-        let Some((name, sealed)) = memory.save(&self.keys, &record, locked) else { return };
-        let memory = memory.clone();
+        let (Some(record), Some(recall), Some(locked)) = (record, &self.recall, &self.locked) else { return };
+        let Some((name, sealed)) = recall.save(&self.keys, &record, locked) else { return };
+        let recall = recall.clone();
         self.sharing = true;
-        ctx.tasks.start(async move { Input::Eval(EvalInput::Shared(memory.share(&name, sealed).await)) });
+        ctx.tasks.start(async move { Input::Eval(EvalInput::Shared(recall.share(&name, sealed).await)) });
     }
 
     /// What was learned is on its way to others; a run waits for that.
@@ -278,6 +273,8 @@ pub(super) struct Wanted {
     nix: Nix,
     /// The clean work tree that it is, if it is one.
     commit: Option<Commit>,
+    /// Seconds that attrs took to evaluate before.
+    expected: Arc<BTreeMap<String, f64>>,
 }
 
 /// Takes WHAT apart: the flake and the selection, without a look at either.
@@ -301,13 +298,19 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
         only: attrs.only.clone(),
         exclude: attrs.exclude.clone(),
     };
-    Ok(Wanted { flake, selection, nix: nix(options, settings), commit: None })
+    Ok(Wanted { flake, selection, nix: nix(options, settings), commit: None, expected: Arc::default() })
 }
 
 impl Wanted {
     /// Looks at the work tree. Needs no Nix, so it can happen while the store is opened.
     pub(super) async fn look(&self) -> Option<Commit> {
         record::commit(&self.nix, &self.flake, Path::new(".")).await
+    }
+
+    /// With what history says about attrs.
+    pub(super) fn expecting(mut self, seconds: BTreeMap<String, f64>) -> Self {
+        self.expected = Arc::new(seconds);
+        self
     }
 
     /// With the answer of [`Wanted::look`], and with the systems that some builder can build, where no others were

@@ -68,7 +68,7 @@ pub(super) fn record_context(store: &LocalStore, settings: &Settings) -> RecordC
 }
 
 /// Where earlier runs, here and elsewhere, have stored what Nix said.
-pub(super) struct Memory {
+pub(super) struct Recall {
     shelf: Shelf,
     context: RecordContext,
     /// Where records are shared, if anywhere.
@@ -87,7 +87,7 @@ pub(super) struct Known {
     incomplete: bool,
 }
 
-impl Memory {
+impl Recall {
     /// Gathers the keys. `opened` are the caches that are pushed to: what signs paths signs records.
     ///
     /// # Errors

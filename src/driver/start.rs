@@ -26,7 +26,7 @@ use super::context::Context;
 use super::evaluate::{self, Evaluation, Source};
 use super::planning::Planning;
 use super::pushing::Pushing;
-use super::recall::Memory;
+use super::recall::Recall;
 use super::signals::Signals;
 use super::tasks::Tasks;
 use super::trust;
@@ -167,14 +167,16 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let list = CacheList::new(&store, &settings)?;
     let verb = if mode == Mode::Plan { Verb::Plan } else { Verb::Run };
     let pushable = list.open_pushed(verb).await?;
-    let memory = Arc::new(Memory::new(&store, &settings, &pushable.caches, list.context())?);
+    let recall = Arc::new(Recall::new(&store, &settings, &pushable.caches, list.context())?);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
     let Begun { mut ctx, news, signals, opened } =
         begin(Beginning { settings, origin, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
-    let building = Building::new(&mut ctx, History::load(&settings.output.state_dir));
-    let evaluation = Evaluation::begin(&mut ctx, Source::Flake(Box::new(wanted), memory));
+    let history = History::load(&settings.output.state_dir);
+    let wanted = wanted.expecting(history.eval_seconds());
+    let building = Building::new(&mut ctx, history);
+    let evaluation = Evaluation::begin(&mut ctx, Source::Flake(Box::new(wanted), recall));
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {

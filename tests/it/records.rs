@@ -52,10 +52,11 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::Cancelled { .. } => "cancelled",
         Fact::RunFailed { .. } => "run_failed",
         Fact::RunEnded { .. } => "run_ended",
+        Fact::EvalTrace { .. } => "eval_trace",
     }
 }
 
-const FACTS: usize = 34;
+const FACTS: usize = 35;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]
