@@ -1,5 +1,6 @@
-//! Attrs + caches → what must be built.
+//! Attrs + caches → what must be built; attrs + a base → what differs.
 
+pub mod compare;
 pub mod load;
 pub mod plan;
 pub mod presence;

@@ -2,6 +2,7 @@
 //! evaluators, and turns their messages into facts.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ use crate::event::{Fact, Stage};
 use crate::id::{AttrId, StorePath, System};
 use crate::store::local::{LocalStore, StoreOptions};
 
+use super::base::{Asked, Progress, Search};
 use super::context::{Context, SharedRoots};
 use super::input::Input;
 
@@ -75,6 +77,8 @@ pub(super) struct Evaluation {
     options: Option<EvalOptions>,
     by_name: bool,
     evaluator: Option<Evaluator>,
+    /// Where records are; `None` if nothing is recorded.
+    shelf: Option<Shelf>,
     locked: Option<Locked>,
     keys: Keys,
     over: bool,
@@ -119,6 +123,7 @@ impl Evaluation {
                 options: None,
                 by_name,
                 evaluator: Some(evaluator),
+                shelf: None,
                 locked: None,
                 keys: Keys::default(),
                 over: false,
@@ -142,11 +147,11 @@ impl Evaluation {
         };
         let shelf =
             Shelf { state_dir: settings.output.state_dir.clone(), context, quick, closed: settings.eval.refresh };
-        let effect = locate(options.nix.clone(), options.flake.clone(), shelf, ctx.eval_roots.clone());
+        let effect = locate(options.nix.clone(), options.flake.clone(), shelf.clone(), ctx.eval_roots.clone());
         ctx.tasks.start(async move { Input::Eval(EvalInput::Located(effect.await.map(Box::new))) });
         let by_name = !options.selection.names.is_empty();
         let options = Some(options);
-        Self { options, by_name, evaluator: None, locked: None, keys: Keys::default(), over: false }
+        Self { options, by_name, evaluator: None, shelf: Some(shelf), locked: None, keys: Keys::default(), over: false }
     }
 
     /// Nothing more comes.
@@ -183,22 +188,45 @@ impl Evaluation {
         }
     }
 
-    /// The source is fixed: starts the evaluators.
-    pub(super) fn located(&mut self, ctx: &mut Context, located: Located) {
-        let Some(options) = self.options.clone().filter(|_| !self.over) else { return };
-        let Located { locked, record, recorded, keys, warnings } = located;
+    /// The source is fixed.
+    pub(super) fn tell(&self, ctx: &mut Context, located: &Located) {
+        let Located { locked, recorded, warnings, .. } = located;
         ctx.bus.emit(Fact::FlakeLocked {
             original: locked.original.as_str().into(),
             locked: locked.locked_ref.as_str().into(),
             rev: locked.rev.as_deref().map(Into::into),
             dirty_files: locked.dirty,
-            recorded,
+            recorded: *recorded,
         });
         for warning in warnings.iter().chain(&locked.warnings) {
             if !is_about_store(warning) {
                 ctx.bus.warn(warning.as_str(), None);
             }
         }
+    }
+
+    /// How a base of this source is found; `None` if it is not evaluated here.
+    pub(super) fn search(
+        &self,
+        ctx: &Context,
+        located: &Located,
+        asked: Asked,
+        progress: Arc<Progress>,
+    ) -> Option<Search> {
+        Some(Search {
+            asked,
+            options: self.options.clone()?,
+            head: located.locked.clone(),
+            shelf: self.shelf.clone()?,
+            roots: ctx.eval_roots.clone(),
+            progress,
+        })
+    }
+
+    /// Starts the evaluators.
+    pub(super) fn located(&mut self, located: Located) {
+        let Some(options) = self.options.clone().filter(|_| !self.over) else { return };
+        let Located { locked, record, keys, .. } = located;
         self.evaluator = Some(Evaluator::start(options, locked.clone(), record));
         self.locked = Some(locked);
         self.keys = keys;
@@ -366,7 +394,8 @@ fn record_context(store: &LocalStore, settings: &Settings) -> record::Context {
 }
 
 /// Where earlier runs have stored what Nix said.
-struct Shelf {
+#[derive(Clone)]
+pub(super) struct Shelf {
     state_dir: PathBuf,
     context: record::Context,
     quick: Option<String>,
@@ -375,8 +404,27 @@ struct Shelf {
 }
 
 impl Shelf {
+    /// All that an evaluation depends on besides its source.
+    pub(super) fn context(&self) -> &record::Context {
+        &self.context
+    }
+
+    /// Stores the answers of a source. That they cannot be stored costs time later, and nothing now.
+    pub(super) fn save(&self, key: &str, mut record: Record) {
+        if let Err(error) = record.save(&self.state_dir, key) {
+            tracing::warn!(%error, "cannot remember the evaluation");
+        }
+    }
+
+    /// Stores a source under its quick key.
+    pub(super) fn save_quick(&self, quick: &str, locked: &Locked) {
+        if let Err(error) = record::save_quick(&self.state_dir, quick, locked) {
+            tracing::warn!(%error, "cannot remember the source");
+        }
+    }
+
     /// What is stored under a key; something unreadable is worth a warning and as good as nothing.
-    fn take<T>(
+    pub(super) fn take<T>(
         &self,
         key: Option<&str>,
         read: impl Fn(&Path, &str) -> std::result::Result<Option<T>, record::Corrupt>,

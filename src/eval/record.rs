@@ -116,6 +116,15 @@ impl Record {
         }
     }
 
+    /// Whether it answers all attrs of this selection.
+    #[must_use]
+    pub fn covers(&self, selection: &Selection) -> bool {
+        let list = self.lists.get(&selection_key(selection));
+        list.is_some_and(|list| {
+            list.entries.iter().all(|entry| entry.failure.is_some() || self.answer(entry).is_some())
+        })
+    }
+
     /// The answer to an attr.
     #[must_use]
     pub fn answer(&self, entry: &Entry) -> Option<&Recorded> {
@@ -263,6 +272,15 @@ pub async fn commit(nix: &Nix, options: &FlakeOptions, dir: &Path) -> Option<Com
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let flake = flake.as_deref().map(text).unwrap_or_default();
     Some(Commit { head, parts: [reference.to_owned(), text(&path), text(&root), flake, tree.branch] })
+}
+
+/// A commit of a repository of this machine that a reference names by its hash: whatever is in the work tree, Nix's
+/// answer follows from the reference alone. `None` where flags change the lock.
+#[must_use]
+pub fn pinned(options: &FlakeOptions, rev: &str) -> Option<Commit> {
+    let changed = options.impure || !options.overrides.is_empty() || options.reference_lock_file.is_some();
+    let parts = [options.reference.clone(), String::new(), String::new(), String::new(), String::new()];
+    (!changed).then(|| Commit { head: rev.to_owned(), parts })
 }
 
 /// What an earlier run locked under this key.
