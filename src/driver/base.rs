@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::{PullRequest, nearest};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
 use crate::eval::record::{self, Record};
 use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Nix, Selection, git};
 use crate::id::AttrPath;
 
 use super::context::SharedRoots;
-use super::evaluate::Shelf;
+use super::recall::Memory;
 
 /// Characters of a commit that people are shown.
 const SHORT: usize = 7;
@@ -31,17 +31,25 @@ pub(super) enum Asked {
     PullRequest(PullRequest),
 }
 
+/// What a base evaluates to.
+pub(super) type Answers = BTreeMap<AttrPath, Answer>;
+
 /// A base, and all that it evaluates to.
 #[derive(Debug, Clone)]
 pub(super) struct Base {
     /// What people call it: `main@a01b77e`.
     pub(super) label: String,
-    /// Its source.
-    pub(super) locked: Locked,
+    /// A flake reference that names its source; the locked one, if it had to be locked.
+    pub(super) reference: String,
+    /// Its commit, if it has one.
+    pub(super) rev: Option<String>,
+    /// Its source, if it had to be locked: a record is found without.
+    #[expect(dead_code, reason = "what tells a change of the revision from others has to know it")]
+    pub(super) locked: Option<Locked>,
     /// Its record answered all; nothing was evaluated.
     pub(super) recorded: bool,
     /// Attr → what came out of it.
-    pub(super) answers: BTreeMap<AttrPath, Answer>,
+    pub(super) answers: Answers,
 }
 
 /// What became of the search.
@@ -90,7 +98,7 @@ pub(super) struct Search {
     /// The head.
     pub(super) head: Locked,
     /// Where records are.
-    pub(super) shelf: Shelf,
+    pub(super) memory: Arc<Memory>,
     /// What holds derivations in the store of the evaluators.
     pub(super) roots: SharedRoots,
     pub(super) progress: Arc<Progress>,
@@ -99,8 +107,16 @@ pub(super) struct Search {
 /// Which source is the base.
 struct Which {
     reference: String,
+    /// Its commit, if it is one of the head's own repository.
     rev: Option<String>,
     label: String,
+}
+
+/// A base before it is evaluated.
+struct Source {
+    locked: Locked,
+    fingerprint: Option<String>,
+    record: Option<Record>,
 }
 
 /// The first characters of a commit.
@@ -118,25 +134,28 @@ impl Search {
                 Err(missing) => return Ok(Found::Missing(missing)),
             },
         };
-        let (locked, record) = match self.source(&which).await {
-            Ok(source) => source,
-            Err(_) if !evaluate => return Ok(Found::Missing(self.no_record(&which))),
-            Err(error) => return Err(of_base(&which.label, error)),
-        };
-        let label = match (&which.rev, &locked.rev) {
+        if let Some(answers) = self.recorded(&which) {
+            let Which { reference, rev, label } = which;
+            return Ok(Found::Base(Box::new(Base { label, reference, rev, locked: None, recorded: true, answers })));
+        }
+        if !evaluate {
+            return Ok(Found::Missing(self.no_record(&which)));
+        }
+        let source = self.lock(&which).await.map_err(|error| of_base(&which.label, error))?;
+        let rev = source.locked.rev.clone();
+        let label = match (&which.rev, &rev) {
             (None, Some(rev)) => format!("{}@{}", which.label, short(rev)),
             _ => which.label.clone(),
         };
-        let complete = record.as_ref().is_some_and(|record| record.covers(&self.options.selection));
-        if !evaluate && !complete {
-            return Ok(Found::Missing(self.no_record(&which)));
-        }
-        if !complete {
-            self.progress.begin(&label);
-        }
-        let (answers, recorded) =
-            self.evaluate(&which, &locked, record).await.map_err(|error| of_base(&label, error))?;
-        Ok(Found::Base(Box::new(Base { label, locked, recorded, answers })))
+        let selection = &self.options.selection;
+        let known = source.record.as_ref().and_then(|record| record.all(selection));
+        let recorded = known.is_some();
+        let answers = match known {
+            Some(answers) => answers,
+            None => self.evaluate(&which, &label, &source).await.map_err(|error| of_base(&label, error))?,
+        };
+        let reference = source.locked.locked_ref.clone();
+        Ok(Found::Base(Box::new(Base { label, reference, rev, locked: Some(source.locked), recorded, answers })))
     }
 
     fn nix(&self) -> &Nix {
@@ -218,77 +237,68 @@ impl Search {
         Which { reference: at_commit(&self.head.original, &rev, shallow), rev: Some(rev), label }
     }
 
-    /// Locks it, unless that was done before, and takes its record.
-    async fn source(&self, which: &Which) -> Result<(Locked, Option<Record>)> {
-        let options = self.flake(which);
-        let pinned = which.rev.as_ref().and_then(|rev| record::pinned(&options, rev));
-        let quick = pinned.map(|commit| commit.key(self.shelf.context()));
+    /// What the record of a commit of the head's own repository answers, if that is all. Nothing is locked for it, and
+    /// the commit need not be there.
+    fn recorded(&self, which: &Which) -> Option<Answers> {
+        let rev = which.rev.as_deref().filter(|_| !self.options.flake.changes_lock())?;
+        let counted = self.head.rev_count.is_some();
+        // How many ancestors a commit has is no difference that matters.
+        [counted, !counted].into_iter().find_map(|counted| {
+            let source = record::beside(&self.head, rev, counted)?;
+            let fingerprint = record::fingerprint(&source, &self.memory.context);
+            self.memory_of(&fingerprint)?.all(&self.options.selection)
+        })
+    }
+
+    fn memory_of(&self, fingerprint: &str) -> Option<Record> {
         let mut warnings = Vec::new();
-        let known = self.shelf.take(quick.as_deref(), record::load_quick, &mut warnings);
-        let locked = match known {
-            Some(locked) => locked,
-            None => {
-                let locked = flake::lock(self.nix(), &options).await.map_err(flake::LockError::into_error)?;
-                if let Some(quick) = quick.filter(|_| Record::may_hold(&locked, &options)) {
-                    self.shelf.save_quick(&quick, &locked);
-                }
-                locked
-            }
-        };
-        let key = self.key(&locked, &options);
-        let record = self.shelf.take(key.as_deref(), Record::load, &mut warnings);
+        let record = self.memory.record(fingerprint, &mut warnings);
         for warning in warnings {
-            tracing::warn!(warning, "the base");
+            tracing::warn!(warning, "the record of the base");
         }
-        Ok((locked, record))
+        record
+    }
+
+    /// Locks it, and takes what is recorded of it.
+    async fn lock(&self, which: &Which) -> Result<Source> {
+        let options = self.flake(which);
+        let locked = flake::lock(self.nix(), &options).await.map_err(flake::LockError::into_error)?;
+        let fingerprint = self.memory.fingerprint(&locked, &options);
+        let record = fingerprint.as_deref().and_then(|fingerprint| self.memory_of(fingerprint));
+        Ok(Source { locked, fingerprint, record })
     }
 
     fn flake(&self, which: &Which) -> FlakeOptions {
         FlakeOptions { reference: which.reference.clone(), ..self.options.flake.clone() }
     }
 
-    fn key(&self, locked: &Locked, options: &FlakeOptions) -> Option<String> {
-        Record::may_hold(locked, options).then(|| record::key(locked, self.shelf.context()))
-    }
-
-    /// All answers, and whether none had to be evaluated.
-    async fn evaluate(
-        &self,
-        which: &Which,
-        locked: &Locked,
-        record: Option<Record>,
-    ) -> Result<(BTreeMap<AttrPath, Answer>, bool)> {
+    /// Evaluates what its record does not answer.
+    async fn evaluate(&self, which: &Which, label: &str, source: &Source) -> Result<Answers> {
         let options = EvalOptions { flake: self.flake(which), ..self.options.clone() };
-        let key = self.key(locked, &options.flake);
+        self.progress.begin(label);
         let names = options.selection.names.clone();
-        match self.answers(options.clone(), locked, record.clone(), key.as_deref()).await {
+        match self.answers(options.clone(), source).await {
             // The base may not have all that is asked for by name: what it has is asked for one by one.
-            Err(error) if error.fault == crate::error::Fault::Usage && !names.is_empty() => {
+            Err(error) if error.fault == Fault::Usage && !names.is_empty() => {
                 let mut all = BTreeMap::new();
                 for name in names {
                     let selection = Selection { names: vec![name], ..options.selection.clone() };
                     let options = EvalOptions { selection, ..options.clone() };
-                    match self.answers(options, locked, record.clone(), None).await {
-                        Ok((answers, _)) => all.extend(answers),
-                        Err(error) if error.fault == crate::error::Fault::Usage => {}
+                    match self.answers(options, source).await {
+                        Ok(answers) => all.extend(answers),
+                        Err(error) if error.fault == Fault::Usage => {}
                         Err(error) => return Err(error),
                     }
                 }
-                Ok((all, false))
+                Ok(all)
             }
             done => done,
         }
     }
 
-    async fn answers(
-        &self,
-        options: EvalOptions,
-        locked: &Locked,
-        record: Option<Record>,
-        key: Option<&str>,
-    ) -> Result<(BTreeMap<AttrPath, Answer>, bool)> {
-        let mut evaluator = Evaluator::start(options, locked.clone(), record);
-        let (mut paths, mut answers, mut recorded) = (Vec::new(), BTreeMap::new(), true);
+    async fn answers(&self, options: EvalOptions, source: &Source) -> Result<Answers> {
+        let mut evaluator = Evaluator::start(options, source.locked.clone(), source.record.clone());
+        let (mut paths, mut answers) = (Vec::new(), BTreeMap::new());
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         while let Some(message) = evaluator.next().await {
             match message {
@@ -296,7 +306,6 @@ impl Search {
                     paths = listed.into_iter().map(|listed| listed.path).collect();
                     self.progress.total.store(count(paths.len()), Ordering::Relaxed);
                 }
-                EvalMsg::Started { .. } | EvalMsg::WorkerReady { .. } => recorded = false,
                 EvalMsg::Ended { attr, answer, ack, .. } => {
                     if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
                         // If the store cannot be reached, whoever needs the derivation says so.
@@ -309,15 +318,17 @@ impl Search {
                     self.progress.done.store(count(answers.len()), Ordering::Relaxed);
                 }
                 EvalMsg::Finished { record } => {
-                    if let (Some(record), Some(key), false) = (record, key, recorded) {
-                        self.shelf.save(key, *record);
+                    if let (Some(record), Some(fingerprint)) = (record, &source.fingerprint)
+                        && let Err(error) = self.memory.shelf.save(fingerprint, &record)
+                    {
+                        tracing::warn!(error = %crate::error::chain(&error), "cannot remember the base");
                     }
                 }
                 EvalMsg::Fatal(error) => return Err(error),
-                EvalMsg::LeftOut(_) | EvalMsg::Warning { .. } | EvalMsg::WorkerReplaced { .. } => {}
+                _ => {}
             }
         }
-        Ok((answers, recorded))
+        Ok(answers)
     }
 
     /// The line about a base that would have to be evaluated.

@@ -13,7 +13,7 @@ use crate::id::{AttrId, AttrPath, System};
 
 use super::base::{Asked, Base, Found, Progress};
 use super::context::Context;
-use super::evaluate::Located;
+use super::recall::Located;
 
 /// µs between two words about how far the base is.
 const PROGRESS: u64 = 1_000_000;
@@ -101,8 +101,8 @@ impl Comparing {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         ctx.bus.emit(Fact::BaseKnown {
             label: base.label.as_str().into(),
-            rev: base.locked.rev.as_deref().map(Into::into),
-            locked: base.locked.locked_ref.as_str().into(),
+            rev: base.rev.as_deref().map(Into::into),
+            locked: base.reference.as_str().into(),
             recorded: base.recorded,
             attrs: number(side.len() - self.left_out.len()),
             failed: number(side.values().filter(|known| **known == Known::Failed).count()),

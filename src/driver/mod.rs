@@ -35,6 +35,7 @@ mod links;
 mod planning;
 pub mod push;
 mod pushing;
+mod recall;
 mod signals;
 mod start;
 mod tasks;
@@ -65,10 +66,11 @@ use building::{Building, Ended};
 use clock::Clock;
 use comparing::Comparing;
 use context::Context;
-use evaluate::{EvalInput, Evaluation, Located, Outcome};
+use evaluate::{EvalInput, Evaluation, Outcome};
 use input::Input;
 use planning::Planning;
 use pushing::{Pushing, Why};
+use recall::Located;
 use signals::Signals;
 
 /// How often the screen is looked at.

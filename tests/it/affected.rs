@@ -107,6 +107,9 @@ fn affected_is_the_table_for_every_commit() {
                 "{}",
                 commit.subject
             );
+            // Every commit is evaluated once, as a head; then there is a record of it.
+            let from_record = base.rev != history.commits[0].rev;
+            assert_eq!(document["base"]["from_record"], from_record, "{}", commit.subject);
             assert_eq!(document["base"]["rev"], *base.rev);
             assert_eq!(document["head"]["rev"], *commit.rev);
             let ran = history.site.exits(exit, &["affected", "--base", &base.rev]);
