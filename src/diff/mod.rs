@@ -1,6 +1,7 @@
-//! Attrs + caches → what must be built; attrs + a base → what differs.
+//! Attrs + caches → what must be built; attrs + a base → what differs, and why.
 
 pub mod compare;
 pub mod load;
+pub mod lockstep;
 pub mod plan;
 pub mod presence;
