@@ -17,6 +17,7 @@ use crate::event::{Fact, Stage};
 use crate::id::{AttrId, System};
 use crate::store::local::StoreOptions;
 
+use super::base::{Asked, Progress, Search};
 use super::context::Context;
 use super::input::Input;
 use super::recall::{Keys, Located, Recall};
@@ -163,22 +164,45 @@ impl Evaluation {
         }
     }
 
-    /// The source is fixed: starts the evaluators.
-    pub(super) fn located(&mut self, ctx: &mut Context, located: Located) {
-        let Some(options) = self.options.clone().filter(|_| !self.over) else { return };
-        let Located { locked, record, recorded, keys, warnings } = located;
+    /// The source is fixed.
+    pub(super) fn tell(&self, ctx: &mut Context, located: &Located) {
+        let Located { locked, recorded, warnings, .. } = located;
         ctx.bus.emit(Fact::FlakeLocked {
             original: locked.original.as_str().into(),
             locked: locked.locked_ref.as_str().into(),
             rev: locked.rev.as_deref().map(Into::into),
             dirty_files: locked.dirty,
-            recorded,
+            recorded: *recorded,
         });
         for warning in warnings.iter().chain(&locked.warnings) {
             if !is_about_store(warning) {
                 ctx.bus.warn(warning.as_str(), None);
             }
         }
+    }
+
+    /// How a base of this source is found; `None` if it is not evaluated here.
+    pub(super) fn search(
+        &self,
+        ctx: &Context,
+        located: &Located,
+        asked: Asked,
+        progress: Arc<Progress>,
+    ) -> Option<Search> {
+        Some(Search {
+            asked,
+            options: self.options.clone()?,
+            head: located.locked.clone(),
+            recall: self.recall.clone()?,
+            roots: ctx.eval_roots.clone(),
+            progress,
+        })
+    }
+
+    /// Starts the evaluators.
+    pub(super) fn located(&mut self, located: Located) {
+        let Some(options) = self.options.clone().filter(|_| !self.over) else { return };
+        let Located { locked, record, keys, .. } = located;
         self.evaluator = Some(Evaluator::start(options, locked.clone(), record));
         self.locked = Some(locked);
         self.keys = keys;
@@ -246,10 +270,14 @@ impl Evaluation {
     /// Stores what may be remembered, and shares it. That it cannot be stored costs time later, and nothing now.
     fn remember(&mut self, ctx: &mut Context, record: Option<Box<Record>>) {
         let (Some(record), Some(recall), Some(locked)) = (record, &self.recall, &self.locked) else { return };
-        let Some((name, sealed)) = recall.save(&self.keys, &record, locked) else { return };
-        let recall = recall.clone();
-        self.sharing = true;
-        ctx.tasks.start(async move { Input::Eval(EvalInput::Shared(recall.share(&name, sealed).await)) });
+        let Some(fingerprint) = self.keys.full.clone() else { return };
+        let sealed = if self.keys.complete { None } else { recall.store(&fingerprint, &record) };
+        recall.store_quick(&self.keys, locked);
+        if let Some(sealed) = sealed {
+            let recall = recall.clone();
+            self.sharing = true;
+            ctx.tasks.start(async move { Input::Eval(EvalInput::Shared(recall.share(&fingerprint, sealed).await)) });
+        }
     }
 
     /// What was learned is on its way to others; a run waits for that.
