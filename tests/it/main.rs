@@ -14,6 +14,7 @@ mod daemon_real;
 mod doctor;
 mod eval;
 mod eval_flake;
+mod eval_memory;
 mod eval_record;
 mod gc;
 mod killed;
