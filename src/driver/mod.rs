@@ -32,6 +32,7 @@ mod links;
 mod planning;
 pub mod push;
 mod pushing;
+mod recall;
 mod signals;
 mod start;
 mod tasks;

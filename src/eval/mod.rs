@@ -29,6 +29,6 @@ pub use budget::Budget;
 pub use flake::{FlakeOptions, LockError, Locked};
 pub use memory::Cost;
 pub use nix::Nix;
-pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Listed};
+pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Listed, Meta};
 pub use record::Record;
 pub use what::{Selection, What};

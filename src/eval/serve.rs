@@ -33,6 +33,8 @@ pub(super) struct Work {
     pub(super) record: Mutex<Record>,
     pub(super) sender: mpsc::Sender<EvalMsg>,
     pub(super) store_dir: String,
+    /// Where the flake's files may lie.
+    pub(super) roots: Vec<String>,
     pub(super) nar_hash: Text,
 }
 
@@ -223,7 +225,7 @@ impl Turn<'_> {
             send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: warning.as_str().into() }).await?;
         }
         let answer = match outcome.answer {
-            Ok(value) => pool::read_answer(entry, &value, &work.store_dir),
+            Ok(value) => pool::read_answer(entry, &value, work),
             Err(failure) => Answer::Failed(failure),
         };
         work.record.lock().unwrap_or_else(PoisonError::into_inner).remember(entry, &answer, outcome.warnings);
