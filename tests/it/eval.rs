@@ -423,7 +423,7 @@ fn kill_repl(store: &str) {
 }
 
 /// The living `nix repl` processes on this store, found by their environment.
-fn repls(store: &str) -> Vec<i32> {
+pub(crate) fn repls(store: &str) -> Vec<i32> {
     let wanted = format!("NIX_STORE_DIR={store}");
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {

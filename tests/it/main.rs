@@ -15,6 +15,8 @@ mod daemon_real;
 mod doctor;
 mod eval;
 mod eval_flake;
+mod eval_many;
+mod eval_memory;
 mod eval_record;
 mod gc;
 mod killed;
