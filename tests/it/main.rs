@@ -36,3 +36,4 @@ mod push_http;
 mod push_queue;
 mod records;
 mod screens;
+mod share;
