@@ -169,6 +169,9 @@ pub(super) struct BaseArgs {
     /// Compare with nothing, in a pull request neither
     #[arg(long, conflicts_with = "base")]
     pub(super) no_base: bool,
+    /// Do not count what differs only because it embeds the commit or the source tree
+    #[arg(long)]
+    pub(super) ignore_revision: bool,
 }
 
 /// Which attrs.
@@ -445,6 +448,7 @@ impl RunArgs {
             print_out_paths: build.print_out_paths,
             base: self.base.base,
             no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -471,6 +475,7 @@ impl PlanArgs {
             max_jobs: self.max_jobs,
             base: self.base.base,
             no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -484,6 +489,7 @@ impl AffectedArgs {
         Words {
             base: self.base.base,
             no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, PushArgs { offline: self.offline, ..PushArgs::default() }, output)
         }
     }

@@ -44,7 +44,6 @@ pub(super) struct Base {
     /// Its commit, if it has one.
     pub(super) rev: Option<String>,
     /// Its source, if it had to be locked: a record is found without.
-    #[expect(dead_code, reason = "what tells a change of the revision from others has to know it")]
     pub(super) locked: Option<Locked>,
     /// Its record answered all; nothing was evaluated.
     pub(super) recorded: bool,
@@ -126,7 +125,7 @@ pub(super) fn short(commit: &str) -> &str {
 
 impl Search {
     /// Finds it, and evaluates it if it was asked for and has no record.
-    pub(super) async fn find(self) -> Result<Found> {
+    pub(super) async fn find(&self) -> Result<Found> {
         let (which, evaluate) = match &self.asked {
             Asked::Named(name) => (self.named(name).await?, true),
             Asked::PullRequest(request) => match self.of_request(request).await {
@@ -274,6 +273,28 @@ impl Search {
             None => None,
         };
         Ok(Source { locked, fingerprint, record })
+    }
+
+    /// The source of a base, which is locked now if it was not before; `None` if it is not there any more.
+    pub(super) async fn locked(&self, base: &Base) -> Option<Locked> {
+        if let Some(locked) = &base.locked {
+            return Some(locked.clone());
+        }
+        let options = FlakeOptions { reference: base.reference.clone(), ..self.options.flake.clone() };
+        let quick = base.rev.as_deref().and_then(|rev| record::pinned(&options, rev));
+        let quick = quick.map(|commit| commit.key(&self.memory.context));
+        let state_dir = self.memory.shelf.state_dir();
+        let known = quick.as_deref().and_then(|key| record::load_quick(state_dir, key).ok().flatten());
+        if known.is_some() {
+            return known;
+        }
+        let locked = flake::lock(self.nix(), &options).await.ok()?;
+        if let Some(key) = quick.filter(|_| Record::may_hold(&locked, &options))
+            && let Err(error) = record::save_quick(state_dir, &key, &locked)
+        {
+            tracing::warn!(%error, "cannot remember the source of the base");
+        }
+        Some(locked)
     }
 
     fn flake(&self, which: &Which) -> FlakeOptions {

@@ -6,7 +6,7 @@ use crate::diff::presence::Fact as CacheFact;
 use crate::error::Error;
 use crate::event::{AttemptEnd, Failure};
 use crate::graph::DrvInfo;
-use crate::id::{AttemptId, CacheId, DrvId, StorePath};
+use crate::id::{AttemptId, AttrId, CacheId, DrvId, StorePath};
 
 use super::base::Found;
 use super::caches::Opened;
@@ -19,6 +19,8 @@ pub(super) enum Input {
     Eval(EvalInput),
     /// The base is found and evaluated, or not.
     Base(Result<Found, Error>),
+    /// The attrs that differ from the base only by the revision.
+    OnlyRevision(Vec<AttrId>),
     /// .drv files were read.
     Loaded(Vec<(DrvId, Result<DrvInfo, LoadError>)>),
     /// The store said which paths are valid.

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `start` | opening the store, the record and the caches |
 //! | `evaluate` | flake → answered attrs |
-//! | `base`, `comparing` | what answered attrs are compared with, and how they differ |
+//! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
 //! | `building`, `fetching` | the scheduler's actions |
 //! | `pushing` | outputs → caches |
@@ -36,12 +36,14 @@ mod planning;
 pub mod push;
 mod pushing;
 mod recall;
+mod revision;
 mod signals;
 mod start;
 mod tasks;
 mod trust;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -51,7 +53,7 @@ use crate::config::Settings;
 use crate::diff::plan::Decision;
 use crate::error::{Error, Fault, Result, exit_code};
 use crate::eval::list::LeftOut;
-use crate::eval::{Answer, EvalMsg};
+use crate::eval::{Answer, DrvAnswer, EvalMsg};
 use crate::event::{DrvOutcome, Event, Fact, Moment, STOPPED, Stage, Status};
 use crate::id::{AttemptId, AttrId, DrvId, Kind, RunId, StorePath, System};
 use crate::record::RunDir;
@@ -64,7 +66,7 @@ use attrs::Attrs;
 use base::Found;
 use building::{Building, Ended};
 use clock::Clock;
-use comparing::Comparing;
+use comparing::{Comparing, Late, Verdict};
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
 use input::Input;
@@ -217,6 +219,7 @@ impl Driver {
             }
             Input::Eval(EvalInput::Located(Err(error))) | Input::Base(Err(error)) => self.fail(error),
             Input::Base(Ok(found)) => self.found(found),
+            Input::OnlyRevision(attrs) => self.only_revision(&attrs),
             Input::Eval(EvalInput::Held(ack)) => drop(ack),
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
             Input::Eval(EvalInput::Shared(shared)) => self.evaluation.shared(ctx, shared),
@@ -253,14 +256,13 @@ impl Driver {
 
     /// The head is located: it is evaluated, after the base if there is to be one, so that both keep to the memory.
     fn begin(&mut self, located: Box<Located>) {
-        match self.comparing.before(located) {
-            Err(located) => self.evaluation.located(*located),
-            Ok((asked, progress)) => {
-                let search =
-                    self.comparing.head().and_then(|head| self.evaluation.search(&self.ctx, head, asked, progress));
-                if let Some(search) = search {
-                    self.ctx.tasks.start(async move { Input::Base(search.find().await) });
-                }
+        let asked = self.comparing.take_asked();
+        let search = asked.and_then(|(asked, progress)| self.evaluation.search(&self.ctx, &located, asked, progress));
+        match search.map(Arc::new) {
+            None => self.evaluation.located(*located),
+            Some(search) => {
+                self.comparing.wait(located, search.clone());
+                self.ctx.tasks.start(async move { Input::Base(search.find().await) });
             }
         }
     }
@@ -303,15 +305,34 @@ impl Driver {
             }
         }
         let verdict = self.comparing.answered(&mut self.ctx, attr, &path, &answer);
-        match answer {
-            Answer::Failed(_) => self.end_attr(attr, Status::EvalFailed, None, None),
-            Answer::Drv(_) | Answer::Nothing(_) if verdict.as_ref().is_some_and(|verdict| verdict.unaffected) => {
-                self.end_attr(attr, Status::Unaffected, verdict.and_then(|verdict| verdict.reason), None);
-            }
-            Answer::Nothing(reason) => self.end_attr(attr, Status::Valid, Some(&reason), None),
+        match (answer, verdict) {
+            (Answer::Failed(_), _) => self.end_attr(attr, Status::EvalFailed, None, None),
+            (_, Verdict::Unaffected(reason)) => self.end_attr(attr, Status::Unaffected, reason, None),
+            (Answer::Nothing(reason), _) => self.end_attr(attr, Status::Valid, Some(&reason), None),
+            (Answer::Drv(_), Verdict::Later) => {}
+            (Answer::Drv(drv), Verdict::Affected) => self.want(attr, &drv),
+        }
+    }
+
+    /// An attr is to be there.
+    fn want(&mut self, attr: AttrId, drv: &DrvAnswer) {
+        match self.mode {
             // What would have to be done for it is not asked.
-            Answer::Drv(_) if self.mode == Mode::Affected => self.attrs.settle(attr),
-            Answer::Drv(drv) => self.planning.want(&mut self.ctx, attr, &drv),
+            Mode::Affected => self.attrs.settle(attr),
+            Mode::Run | Mode::Plan => self.planning.want(&mut self.ctx, attr, drv),
+        }
+    }
+
+    /// It is known which attrs differ only by the revision.
+    fn only_revision(&mut self, attrs: &[AttrId]) {
+        let Late { unaffected, affected } = self.comparing.only_revision(&mut self.ctx, attrs);
+        for attr in unaffected {
+            self.end_attr(attr, Status::Unaffected, Some("only the revision that it embeds differs"), None);
+        }
+        for attr in affected {
+            if let Some(drv) = self.attrs.get(attr).and_then(|entry| entry.answer.clone()) {
+                self.want(attr, &drv);
+            }
         }
     }
 
@@ -350,7 +371,7 @@ impl Driver {
 
     /// Ends each stage as soon as nothing more can come from the ones before.
     fn close_stages(&mut self) {
-        let planned = self.evaluation.is_over() && self.planning.is_idle();
+        let planned = self.evaluation.is_over() && self.comparing.is_over() && self.planning.is_idle();
         if let Some(cycle) = self.planning.cycle().filter(|_| planned && self.stopping == 0) {
             self.fail(Error::new(Fault::Unreachable, format!("derivations that need each other: {cycle}")));
         }
