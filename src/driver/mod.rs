@@ -16,6 +16,7 @@
 //! | `bus` | the event stream |
 //! | `tasks` | effects under way |
 //! | `exit` | the exit code |
+//! | `why` | a plan, and a closer look at what it found to be missing |
 //! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
 mod attrs;
@@ -36,6 +37,7 @@ mod signals;
 mod start;
 mod tasks;
 mod trust;
+pub mod why;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -82,6 +84,8 @@ pub enum Mode {
     Run,
     /// Only up to what would be done.
     Plan,
+    /// The same, to say why.
+    Why,
 }
 
 /// What a run is given.
@@ -350,7 +354,7 @@ impl Driver {
                 self.end_attr(attr, Status::Valid, None, None);
             }
             (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
-            (Mode::Plan, status, _) => self.end_attr(attr, status, None, None),
+            (Mode::Plan | Mode::Why, status, _) => self.end_attr(attr, status, None, None),
             (Mode::Run, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
                 Some(outcome) => self.end_with(attr, drv, &outcome),
                 None => self.attrs.wait_for(attr, drv),

@@ -58,6 +58,7 @@ pub(super) fn store_options(settings: &Settings, daemon_socket: Option<std::path
 pub(super) enum Verb {
     Run,
     Plan,
+    Why,
     Push,
 }
 
@@ -67,6 +68,7 @@ impl Verb {
         match self {
             Self::Run => "run",
             Self::Plan => "plan",
+            Self::Why => "why",
             Self::Push => "push",
         }
     }
@@ -164,7 +166,11 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
     let wanted = wanted.on(commit, &settings, store.settings().systems());
     let list = CacheList::new(&store, &settings)?;
-    let verb = if mode == Mode::Plan { Verb::Plan } else { Verb::Run };
+    let verb = match mode {
+        Mode::Run => Verb::Run,
+        Mode::Plan => Verb::Plan,
+        Mode::Why => Verb::Why,
+    };
     let pushable = list.open_pushed(verb).await?;
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
@@ -177,7 +183,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
         Mode::Run => Pushing::new(&mut ctx, &opened),
-        Mode::Plan => Pushing::default(),
+        Mode::Plan | Mode::Why => Pushing::default(),
     };
     Ok(Driver {
         ctx,

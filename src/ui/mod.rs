@@ -142,7 +142,10 @@ impl Ui {
         }
         let width = self.width();
         let summary = &self.model.summary;
-        let lines = if self.is_plan() && summary.cancelled.is_none() && summary.error.is_none() {
+        let lines = if self.is_question() && summary.cancelled.is_none() && summary.error.is_none() {
+            // The answer is on stdout.
+            Vec::new()
+        } else if self.is_plan() && summary.cancelled.is_none() && summary.error.is_none() {
             plan::screen(summary, width)
         } else {
             let options = closing::Options {
@@ -196,7 +199,15 @@ impl Ui {
     }
 
     fn is_plan(&self) -> bool {
-        self.model.summary.header.as_ref().is_some_and(|header| &*header.command == "plan")
+        self.is("plan")
+    }
+
+    fn is_question(&self) -> bool {
+        self.is("why")
+    }
+
+    fn is(&self, command: &str) -> bool {
+        self.model.summary.header.as_ref().is_some_and(|header| &*header.command == command)
     }
 
     fn width(&self) -> usize {

@@ -34,3 +34,4 @@ mod push_http;
 mod push_queue;
 mod records;
 mod screens;
+mod why;
