@@ -113,7 +113,7 @@ pub(super) fn tell(output: &crate::config::OutputSettings, finished: Finished) -
     Ok(exit)
 }
 
-/// Leaves in the folder of a run what lists say of it.
+/// Stores what lists say of a run.
 pub(super) fn keep_digest(dir: &RunDir, summary: &Summary) {
     let digest = Digest::of(summary).map_or(Ok(()), |digest| dir.save(list::FILE, &digest));
     if let Err(error) = digest {

@@ -22,6 +22,7 @@ use super::building::Building;
 use super::bus::Bus;
 use super::caches::{self, CacheList, Pushable};
 use super::clock::Clock;
+use super::comparing::Comparing;
 use super::context::Context;
 use super::evaluate::{self, Evaluation, Source};
 use super::planning::Planning;
@@ -59,6 +60,7 @@ pub(super) enum Verb {
     Run,
     Plan,
     Why,
+    Affected,
     Push,
 }
 
@@ -69,6 +71,7 @@ impl Verb {
             Self::Run => "run",
             Self::Plan => "plan",
             Self::Why => "why",
+            Self::Affected => "affected",
             Self::Push => "push",
         }
     }
@@ -159,6 +162,11 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
     let Request { settings, mode, run, clock, ui, daemon_socket } = request;
+    let comparing = Comparing::new(&settings.base, mode == Mode::Affected);
+    if comparing.is_impossible() {
+        return Err(Error::usage("there is nothing to compare with: neither --base nor a pull request says what")
+            .hint("drover affected --base main    a branch, a tag, a commit or a flake"));
+    }
     let options = store_options(&settings, daemon_socket);
     let wanted = evaluate::wanted(&settings, &options)?;
     let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
@@ -166,12 +174,13 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
     let wanted = wanted.on(commit, &settings, store.settings().systems());
     let list = CacheList::new(&store, &settings)?;
-    let verb = match mode {
-        Mode::Run => Verb::Run,
-        Mode::Plan => Verb::Plan,
-        Mode::Why => Verb::Why,
+    let (verb, pushable) = match mode {
+        Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
+        Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),
+        Mode::Why => (Verb::Why, list.open_pushed(Verb::Why).await?),
+        // No cache has anything to do with it.
+        Mode::Affected => (Verb::Affected, Pushable::default()),
     };
-    let pushable = list.open_pushed(verb).await?;
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
     let Begun { mut ctx, news, signals, opened } =
@@ -183,7 +192,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
         Mode::Run => Pushing::new(&mut ctx, &opened),
-        Mode::Plan | Mode::Why => Pushing::default(),
+        Mode::Plan | Mode::Why | Mode::Affected => Pushing::default(),
     };
     Ok(Driver {
         ctx,
@@ -191,6 +200,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         signals,
         news,
         evaluation,
+        comparing,
         planning: Planning::new(fetch_roots, readable),
         building,
         pushing,

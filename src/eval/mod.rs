@@ -22,6 +22,6 @@ pub mod worker;
 
 pub use flake::{FlakeOptions, LockError, Locked};
 pub use nix::Nix;
-pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Listed};
+pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Listed, Meta};
 pub use record::Record;
 pub use what::{Selection, What};

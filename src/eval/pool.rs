@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::flake::{self, FlakeOptions, Locked};
 use super::list::{self, Catalogue, Entry, LeftOut};
+use super::message;
 use super::nix::Nix;
 use super::record::Record;
 use super::seat::{Seat, Shared};
@@ -86,6 +87,38 @@ pub struct DrvAnswer {
     /// Paths of all outputs, as far as evaluation knows them; an app's are not known here.
     #[serde(deserialize_with = "super::base::outputs")]
     pub outputs: BTreeMap<String, Option<StorePath>>,
+    /// What the derivation says about itself.
+    #[serde(default, skip_serializing_if = "Meta::is_empty")]
+    pub meta: Box<Meta>,
+}
+
+/// What a derivation says about itself, as far as it says it in the usual form.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Meta {
+    /// `file:line` where it is defined; relative to the flake, if it lies there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+    /// Identifiers of its licenses, SPDX where there is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub license: Vec<String>,
+    /// Its name without the version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pname: Option<String>,
+    /// Its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its name in the lists of known vulnerabilities (CPE 2.3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpe: Option<String>,
+}
+
+impl Meta {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What came out of an attr.
@@ -255,6 +288,8 @@ struct Work {
     sender: mpsc::Sender<EvalMsg>,
     store_dir: String,
     nar_hash: Text,
+    /// Where the flake's files may lie.
+    roots: Vec<String>,
 }
 
 async fn run(options: EvalOptions, locked: Locked, record: Option<Record>, sender: mpsc::Sender<EvalMsg>) {
@@ -307,6 +342,7 @@ async fn evaluate(
         sender,
         store_dir: locked.store_dir.clone(),
         nar_hash: locked.nar_hash.as_str().into(),
+        roots: locked.roots(),
         attrs,
     };
     let counted = serve_all(&options, &shared, first, &work, (!known).then_some(passed_over)).await?;
@@ -488,7 +524,7 @@ async fn serve(worker: u32, mut seat: Seat, work: &Work) -> Result<Served, Stop>
             send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: warning.as_str().into() }).await?;
         }
         let answer = match outcome.answer {
-            Ok(value) => read_answer(entry, &value, &work.store_dir),
+            Ok(value) => read_answer(entry, &value, work),
             Err(failure) => Answer::Failed(failure),
         };
         work.record.lock().unwrap_or_else(PoisonError::into_inner).remember(entry, &answer, outcome.warnings);
@@ -522,6 +558,8 @@ struct Raw {
     wanted: Vec<String>,
     nothing: Option<String>,
     missing: Option<Value>,
+    #[serde(default)]
+    meta: Option<Meta>,
 }
 
 #[derive(Deserialize)]
@@ -535,7 +573,8 @@ fn failed(class: Class, message: String) -> Answer {
 }
 
 /// From what an evaluator says to what it means.
-fn read_answer(entry: &Entry, value: &Value, store_dir: &str) -> Answer {
+fn read_answer(entry: &Entry, value: &Value, work: &Work) -> Answer {
+    let store_dir = work.store_dir.as_str();
     let raw = match Raw::deserialize(value) {
         Ok(raw) => raw,
         Err(error) => return failed(Class::Internal, format!("cannot read the evaluator's answer: {error}")),
@@ -566,5 +605,7 @@ fn read_answer(entry: &Entry, value: &Value, store_dir: &str) -> Answer {
     }
     let name = raw.name.unwrap_or_else(|| drv.name().trim_end_matches(".drv").to_owned());
     let system = raw.system.map(System).or_else(|| list::system_of(&entry.path)).unwrap_or_else(|| "".into());
-    Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs })
+    let mut meta = raw.meta.unwrap_or_default();
+    meta.position = meta.position.map(|position| message::relative(&position, &work.roots));
+    Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs, meta: Box::new(meta) })
 }

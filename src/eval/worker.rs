@@ -276,7 +276,7 @@ impl Worker {
         let mut reply = Reply { answer: Err(String::new()), warnings: Vec::new() };
         let mut errors: Vec<String> = Vec::new();
         let mut others: Vec<String> = Vec::new();
-        let mut answer = None;
+        let (mut answer, mut early) = (None, None);
 
         let Self { stdin, stdout, stderr, .. } = self;
         let mut write = std::pin::pin!(async {
@@ -300,6 +300,8 @@ impl Worker {
                     None => { err_over = true; dead = !out_over; }
                     Some(Some(Said::Trace(text))) => match expr::printed(&text) {
                         Some(Printed::End(of)) if of == id => err_over = true,
+                        // What is said of the derivation itself did not evaluate, or not yet.
+                        Some(Printed::Answer(of, json)) if of == id => early = Some(json.to_owned()),
                         _ => tracing::debug!(trace = %text, "traced"),
                     },
                     Some(Some(Said::Error(text))) if errors.len() < SAID_LIMIT => errors.push(text),
@@ -316,6 +318,13 @@ impl Worker {
                     match message::line(&line) {
                         Some(Said::Error(text)) => errors.push(text),
                         Some(Said::Other(text)) if others.len() < SAID_LIMIT => others.push(text),
+                        Some(Said::Trace(text)) => {
+                            if let Some(Printed::Answer(of, json)) = expr::printed(&text).filter(|_| early.is_none())
+                                && of == id
+                            {
+                                early = Some(json.to_owned());
+                            }
+                        }
                         _ => {}
                     }
                 }
@@ -323,11 +332,16 @@ impl Worker {
             let _ = tokio::time::timeout(LAST_WORDS, drain).await;
             let _ = self.child.start_kill();
             let status = self.child.wait().await.ok();
+            if let Some(Ok(value)) = early.as_deref().map(serde_json::from_str) {
+                // It had answered already; that the process is gone is found out by the next question.
+                reply.answer = Ok(value);
+                return Ok(reply);
+            }
             let complained = errors.iter().chain(&others).any(|line| is_out_of_memory(line));
             let words = errors.pop().or_else(|| others.pop()).unwrap_or_default();
             return Err(Died { status, words, complained });
         }
-        reply.answer = match answer.as_deref().map(serde_json::from_str) {
+        reply.answer = match answer.or(early).as_deref().map(serde_json::from_str) {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => Err(format!("error: cannot read the evaluator's answer: {error}")),
             None => Err(errors.pop().unwrap_or_else(|| "error: Nix gave neither an answer nor an error".to_owned())),

@@ -52,10 +52,16 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::Cancelled { .. } => "cancelled",
         Fact::RunFailed { .. } => "run_failed",
         Fact::RunEnded { .. } => "run_ended",
+        Fact::BaseProgress { .. } => "base_progress",
+        Fact::BaseKnown { .. } => "base_known",
+        Fact::BaseMissing { .. } => "base_missing",
+        Fact::AttrCompared { .. } => "attr_compared",
+        Fact::AttrRemoved { .. } => "attr_removed",
+        Fact::ChangesSkipped { .. } => "changes_skipped",
     }
 }
 
-const FACTS: usize = 34;
+const FACTS: usize = 40;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]
