@@ -1,6 +1,8 @@
 //! What `drover why` answers: what [`changed`] against a base, or why no cache has it ([`missing`]).
 
+pub mod changed;
 pub mod missing;
+mod textdiff;
 
 use super::number::name_version;
 
