@@ -1,6 +1,7 @@
 //! From the words of the command line to evaluated attrs: finds a recorded evaluation or locks the flake, starts the
 //! evaluators, and turns their messages into facts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,8 +10,9 @@ use crate::error::{Error, Result};
 use crate::eval::flake::{FlakeOptions, Locked};
 use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
+use crate::eval::memory;
 use crate::eval::record::{self, Commit, Keyring, Record, Shelf};
-use crate::eval::{Ack, Answer, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
+use crate::eval::{Ack, Answer, Budget, Cost, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
 use crate::event::{Fact, Stage};
 use crate::id::{AttrId, System};
 use crate::store::local::StoreOptions;
@@ -55,19 +57,6 @@ pub(super) struct Evaluation {
     locked: Option<Locked>,
     keys: Keys,
     over: bool,
-}
-
-/// Bytes that the evaluation may take if nobody says: three quarters of what this machine, or the container that it is
-/// in, has. 0, no limit, where the system does not say.
-fn most_memory() -> u64 {
-    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let machine = file("/proc/meminfo").lines().find_map(|line| {
-        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?;
-        kib.trim().parse::<u64>().ok()?.checked_mul(1024)
-    });
-    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .map(|path| file(path).trim().parse::<u64>().ok());
-    container.into_iter().chain([machine]).flatten().min().map_or(0, |bytes| bytes / 4 * 3)
 }
 
 /// What the rest of the driver has to know of a message.
@@ -116,7 +105,8 @@ impl Evaluation {
             workers: settings.eval.workers,
             cores: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
-            budget: settings.eval.memory.unwrap_or_else(most_memory),
+            budget: Budget::least(settings.eval.memory, memory::room()),
+            expected: wanted.expected,
         };
         let shelf = Shelf::new(&settings.output.state_dir, Keyring::default());
         let memory = Arc::new(Memory { shelf, context, closed: settings.eval.refresh });
@@ -228,7 +218,11 @@ impl Evaluation {
                 ctx.bus.emit(Fact::EvalStarted { attr, worker });
                 Outcome::None
             }
-            EvalMsg::Ended { attr, answer, recorded: _, ack } => self.answered(ctx, attr, answer, ack),
+            EvalMsg::Ended { attr, answer, recorded: _, cost, ack } => self.answered(ctx, attr, answer, cost, ack),
+            EvalMsg::Trace { attr, message } => {
+                ctx.bus.emit(Fact::EvalTrace { attr, message });
+                Outcome::None
+            }
             EvalMsg::Warning { message, .. } if is_about_store(&message) => Outcome::None,
             EvalMsg::Warning { attr, message } => {
                 ctx.bus.emit(Fact::EvalWarning { attr, message });
@@ -248,9 +242,10 @@ impl Evaluation {
     }
 
     /// An answer: its derivation gets a root before its evaluator may go.
-    fn answered(&mut self, ctx: &mut Context, attr: AttrId, answer: Answer, ack: Option<Ack>) -> Outcome {
+    fn answered(&mut self, ctx: &mut Context, attr: AttrId, answer: Answer, cost: Cost, ack: Option<Ack>) -> Outcome {
         let store_dir = ctx.store_dir().as_str().to_owned();
-        ctx.bus.emit(Fact::EvalEnded { attr, evaluated: answer.evaluated(&store_dir) });
+        let evaluated = answer.evaluated(&store_dir);
+        ctx.bus.emit(Fact::EvalEnded { attr, evaluated, peak: cost.peak, grown: cost.grown });
         if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
             let (roots, path) = (ctx.eval_roots.clone(), drv.drv.clone());
             ctx.tasks.start(async move {
@@ -286,6 +281,8 @@ pub(super) struct Wanted {
     nix: Nix,
     /// The clean work tree that it is, if it is one.
     commit: Option<Commit>,
+    /// Seconds that attrs took to evaluate before.
+    expected: Arc<BTreeMap<String, f64>>,
 }
 
 /// Takes WHAT apart: the flake and the selection, without a look at either.
@@ -309,13 +306,19 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
         only: attrs.only.clone(),
         exclude: attrs.exclude.clone(),
     };
-    Ok(Wanted { flake, selection, nix: nix(options, settings), commit: None })
+    Ok(Wanted { flake, selection, nix: nix(options, settings), commit: None, expected: Arc::default() })
 }
 
 impl Wanted {
     /// Looks at the work tree. Needs no Nix, so it can happen while the store is opened.
     pub(super) async fn look(&self) -> Option<Commit> {
         record::commit(&self.nix, &self.flake, Path::new(".")).await
+    }
+
+    /// With what history says about attrs.
+    pub(super) fn expecting(mut self, seconds: BTreeMap<String, f64>) -> Self {
+        self.expected = Arc::new(seconds);
+        self
     }
 
     /// With the answer of [`Wanted::look`], and with the systems that some builder can build, where no others were

@@ -536,17 +536,17 @@ impl Driver {
         close(self.ctx, exit, self.error.as_ref(), outputs).await
     }
 
-    /// Adds this run's build times to the history.
+    /// Adds this run's times to the history.
     fn remember_times(&mut self) {
         let summary = Summary::of(self.ctx.bus.events());
-        if summary.counts.built == 0 {
+        if summary.counts.built == 0 && summary.workers == 0 {
             return;
         }
         let state_dir = &self.ctx.settings.output.state_dir;
         let mut history = History::load(state_dir);
         history.fold(&summary);
         if let Err(error) = history.save(state_dir) {
-            tracing::warn!(%error, "cannot store build times");
+            tracing::warn!(%error, "cannot store how long things took");
         }
     }
 }

@@ -282,9 +282,11 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
             texts.map(|(i, text)| Line::from(if i == 0 { " left out" } else { "" }).pad(10).text(text)).collect()
         }
         Notice::Base => base(model, width),
-        Notice::Failed(..) | Notice::Warning(_) | Notice::EvalWarning(_) | Notice::Stopping { .. } => {
-            quiet(model, notice, settings, width)
-        }
+        Notice::Failed(..)
+        | Notice::Warning(_)
+        | Notice::EvalWarning(_)
+        | Notice::Trace(..)
+        | Notice::Stopping { .. } => quiet(model, notice, settings, width),
         Notice::Started
         | Notice::Locked
         | Notice::Caches(_)
@@ -317,6 +319,10 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
                     .fit(width),
             ]
         }),
+        Notice::Trace(attr, message) => {
+            let text = format!(" {}: {}", s.attr_name(*attr), first_line(message));
+            vec![Line::new().paint(Paint::Dim, " trace  ").text(text).fit(width)]
+        }
         Notice::Stopping { .. } => vec![stopping(notice, width)],
         Notice::Base if s.base.is_none() => base(model, width),
         _ => Vec::new(),

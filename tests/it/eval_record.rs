@@ -1,7 +1,7 @@
 //! The recorded evaluation on real Nixes: what is found again, and what must not be.
 
 use drover::eval::record::{self, Context, Keyring, Shelf, Source};
-use drover::eval::{Answer, EvalOptions, FlakeOptions, Locked, Meta};
+use drover::eval::{Answer, Budget, EvalOptions, FlakeOptions, Locked, Meta};
 
 use super::eval::{block_on, commit, evaluate, fixture, git, lock, options};
 use crate::support::nix::{Lab, each_nix, newest};
@@ -193,6 +193,8 @@ fn nothing_in_meta_fails_an_attr() {
         commit(&lab, &dir);
         let mut options = options(&lab, &dir.display().to_string());
         options.workers = Some(1);
+        // Enough to reach the end of the stack, which is what is looked at here.
+        options.budget = Budget::set(2 << 30);
         let said = evaluate(&options, lock(&options).unwrap(), None).unwrap();
         let meta = |name: &str| match &said.answers[&format!("packages.x86_64-linux.{name}")] {
             Answer::Drv(drv) => {

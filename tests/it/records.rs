@@ -52,6 +52,7 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::Cancelled { .. } => "cancelled",
         Fact::RunFailed { .. } => "run_failed",
         Fact::RunEnded { .. } => "run_ended",
+        Fact::EvalTrace { .. } => "eval_trace",
         Fact::BaseProgress { .. } => "base_progress",
         Fact::BaseKnown { .. } => "base_known",
         Fact::BaseMissing { .. } => "base_missing",
@@ -61,7 +62,7 @@ fn tag(fact: &Fact) -> &'static str {
     }
 }
 
-const FACTS: usize = 40;
+const FACTS: usize = 41;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

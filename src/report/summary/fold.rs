@@ -5,7 +5,7 @@ use crate::id::{AttemptId, CacheId, DrvId};
 
 use super::{
     Asked, Attempt, Attr, AttrEnd, Base, BaseProgress, Builder, Cache, Compared, Diff, Drv, Fetch, Flake, Header,
-    LeftOut, Planned, Push, Span, Summary, Verified, Warning,
+    LeftOut, Memory, Planned, Push, Span, Summary, Verified, Warning,
 };
 
 /// Takes one event in.
@@ -26,6 +26,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::EvalStarted { .. }
         | Fact::EvalEnded { .. }
         | Fact::EvalWarning { .. }
+        | Fact::EvalTrace { .. }
         | Fact::AttrPlanned { .. }
         | Fact::AttrEnded { .. } => attr_fact(s, at, &event.fact),
         Fact::DrvNeeded { .. } | Fact::FetchStarted { .. } | Fact::FetchEnded { .. } => drv_fact(s, at, &event.fact),
@@ -171,6 +172,7 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 listed: at,
                 eval_started: None,
                 evaluated: None,
+                memory: None,
                 compared: None,
                 planned: None,
                 ended: None,
@@ -189,13 +191,14 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 attr.eval_started = Some((at, *worker));
             }
         }
-        Fact::EvalEnded { attr, evaluated } => {
+        Fact::EvalEnded { attr, evaluated, peak, grown } => {
             let Some(attr) = s.attrs.get_mut(attr) else { return };
             if attr.evaluated.is_none() {
                 s.counts.evaluated += 1;
                 s.counts.eval_failed += usize::from(matches!(evaluated, Evaluated::Failed(_)));
             }
             attr.evaluated = Some((at, evaluated.clone()));
+            attr.memory = peak.map(|peak| Memory { peak, grown: grown.unwrap_or(0) });
         }
         Fact::AttrPlanned { attr, status, drv, builds } => {
             if let Some(attr) = s.attrs.get_mut(attr) {
