@@ -46,6 +46,11 @@ pub(super) enum Command {
     /// Show what would be built, fetched and pushed, and for how long
     #[command(after_help = "Example:\n  drover plan .#web1 --json")]
     Plan(Box<PlanArgs>),
+    /// Say why something has to be built: why no cache has it
+    #[command(
+        after_help = "Examples:\n  drover why web1                why no cache has it, and what is built for it first"
+    )]
+    Why(Box<WhyArgs>),
     /// Print the attrs that differ from a base, one a line
     #[command(after_help = "Examples:\n  drover affected --base main             what this branch changes\n  \
         drover affected --base HEAD             what is not committed yet\n  \
@@ -130,6 +135,20 @@ pub(super) struct PlanArgs {
     /// Assume so many slots on the local store, for the estimate [default: Nix's max-jobs]
     #[arg(short = 'j', long, value_name = "N|auto", help_heading = "Building")]
     pub(super) max_jobs: Option<String>,
+}
+
+/// `drover why`.
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    /// Ask no cache
+    #[arg(long, help_heading = "Caches")]
+    pub(super) offline: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }
 
 /// `drover affected`.
@@ -492,6 +511,15 @@ impl AffectedArgs {
             ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, PushArgs { offline: self.offline, ..PushArgs::default() }, output)
         }
+    }
+}
+
+impl WhyArgs {
+    /// As settings' words.
+    pub(super) fn words(self, place: &Place) -> Words {
+        // A question needs no credential.
+        let push = PushArgs { no_push: true, offline: self.offline, ..PushArgs::default() };
+        shared(place, self.select, self.flake, push, self.output)
     }
 }
 

@@ -282,8 +282,8 @@ impl Search {
         }
         let options = FlakeOptions { reference: base.reference.clone(), ..self.options.flake.clone() };
         let quick = base.rev.as_deref().and_then(|rev| record::pinned(&options, rev));
-        let quick = quick.map(|commit| commit.key(&self.memory.context));
-        let state_dir = self.memory.shelf.state_dir();
+        let quick = quick.map(|commit| commit.key(self.recall.context()));
+        let state_dir = self.recall.state_dir();
         let known = quick.as_deref().and_then(|key| record::load_quick(state_dir, key).ok().flatten());
         if known.is_some() {
             return known;

@@ -2,7 +2,7 @@
 //! machine or where records are shared; and storing there what was learned.
 
 use std::collections::HashSet;
-
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Settings;
@@ -109,6 +109,11 @@ impl Recall {
             read_only: config.read_only,
             closed: settings.eval.refresh,
         })
+    }
+
+    /// Where all of this is kept on this machine.
+    pub(super) fn state_dir(&self) -> &Path {
+        self.shelf.state_dir()
     }
 
     /// What an evaluation depends on besides its source.

@@ -60,6 +60,7 @@ pub(super) fn store_options(settings: &Settings, daemon_socket: Option<std::path
 pub(super) enum Verb {
     Run,
     Plan,
+    Why,
     Affected,
     Push,
 }
@@ -70,6 +71,7 @@ impl Verb {
         match self {
             Self::Run => "run",
             Self::Plan => "plan",
+            Self::Why => "why",
             Self::Affected => "affected",
             Self::Push => "push",
         }
@@ -176,6 +178,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let (verb, pushable) = match mode {
         Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
         Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),
+        Mode::Why => (Verb::Why, list.open_pushed(Verb::Why).await?),
         // No cache has anything to do with it.
         Mode::Affected => (Verb::Affected, Pushable::default()),
     };
@@ -193,7 +196,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
         Mode::Run => Pushing::new(&mut ctx, &opened),
-        Mode::Plan | Mode::Affected => Pushing::default(),
+        Mode::Plan | Mode::Why | Mode::Affected => Pushing::default(),
     };
     Ok(Driver {
         ctx,

@@ -37,3 +37,4 @@ mod push_queue;
 mod records;
 mod screens;
 mod share;
+mod why;
