@@ -250,7 +250,8 @@ pub(super) struct FlakeArgs {
     /// Replace an evaluator that holds more than so many MiB
     #[arg(long, value_name = "MIB")]
     pub(super) eval_max_memory_size: Option<u64>,
-    /// Let the evaluation take so much memory, `4GiB`; an attr that needs more fails [default: 3/4 of what there is]
+    /// Let all evaluators together take so much memory, `4GiB`, if the machine has it; an attr that needs more by itself
+    /// fails [default: 3/4 of what is free]
     #[arg(long, value_name = "SIZE")]
     pub(super) eval_memory: Option<String>,
     /// Evaluate again what is on record for the same commit
