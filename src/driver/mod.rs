@@ -222,6 +222,7 @@ impl Driver {
             Input::OnlyRevision(attrs) => self.only_revision(&attrs),
             Input::Eval(EvalInput::Held(ack)) => drop(ack),
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
+            Input::Eval(EvalInput::Shared(shared)) => self.evaluation.shared(ctx, shared),
             Input::Loaded(read) => self.planning.loaded(read),
             Input::Valid(Ok(answers)) => self.planning.valid(ctx, answers),
             Input::Valid(Err(failure)) => self.fail(Error::new(Fault::Unreachable, &*failure.message)),
@@ -397,7 +398,8 @@ impl Driver {
 
     fn is_over(&self) -> bool {
         let links = self.links == Links::Done;
-        self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (links || self.stopping > 0))
+        let rest = links && !self.evaluation.is_sharing();
+        self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (rest || self.stopping > 0))
     }
 
     fn decided(&mut self, decision: &Decision) {

@@ -130,7 +130,8 @@ impl Service<'_> {
                         self.stops[worker] = None;
                         match came {
                             Came::Answered(cost) => {
-                                crew.answered(worker, self.gauges[worker].now(), cost.grown.unwrap_or(0));
+                                let held = place.seat.pid().map(|_| self.gauges[worker].now());
+                                crew.answered(worker, held, cost.grown.unwrap_or(0));
                             }
                             Came::Stopped => crew.stopped(worker),
                             Came::Ended(left_out) => {

@@ -105,11 +105,17 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Attr → base name of its drv.
+    /// Attr → base name of its drv, or what else came out; without what was held by then, which is never the same twice.
     pub(crate) fn drvs(&self) -> BTreeMap<String, String> {
         let drv = |answer: &Answer| match answer {
             Answer::Drv(drv) => drv.drv.to_basename(),
-            other => format!("{other:?}"),
+            other => {
+                let text = format!("{other:?}");
+                match text.split_once(", when it held ") {
+                    Some((before, _)) => before.to_owned(),
+                    None => text,
+                }
+            }
         };
         self.answers.iter().map(|(attr, answer)| (attr.clone(), drv(answer))).collect()
     }
@@ -417,7 +423,7 @@ fn kill_repl(store: &str) {
 }
 
 /// The living `nix repl` processes on this store, found by their environment.
-fn repls(store: &str) -> Vec<i32> {
+pub(crate) fn repls(store: &str) -> Vec<i32> {
     let wanted = format!("NIX_STORE_DIR={store}");
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
