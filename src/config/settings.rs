@@ -54,6 +54,7 @@ pub struct Words {
     pub eval_max_memory_size: Option<u64>,
     pub eval_memory: Option<String>,
     pub refresh: bool,
+    pub no_ifd: bool,
     pub max_jobs: Option<String>,
     pub retries: Option<u32>,
     pub fail_fast: bool,
@@ -118,6 +119,8 @@ pub struct EvalSettings {
     pub memory: Option<u64>,
     /// Do not read a recorded evaluation.
     pub refresh: bool,
+    /// An attr that imports from a derivation has failed.
+    pub no_ifd: bool,
 }
 
 /// How drvs are built.
@@ -269,6 +272,7 @@ impl Settings {
                 max_memory_mib: words.eval_max_memory_size,
                 memory: eval_memory(words.eval_memory.as_deref(), file.eval.max_memory.as_deref())?,
                 refresh: words.refresh,
+                no_ifd: words.no_ifd,
             },
             build: BuildSettings {
                 max_jobs: max_jobs(words.max_jobs.as_deref(), env)?,

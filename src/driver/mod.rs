@@ -9,6 +9,7 @@
 //! | `start` | opening the store, the record and the caches |
 //! | `evaluate` | flake → answered attrs |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
+//! | `importing` | what attrs import from derivations |
 //! | `building`, `fetching` | the scheduler's actions |
 //! | `pushing` | outputs → caches |
 //! | `caches`, `trust` | which caches there are, and who fetches from which |
@@ -27,6 +28,7 @@ mod context;
 mod evaluate;
 mod exit;
 mod fetching;
+mod importing;
 mod input;
 mod links;
 mod planning;
@@ -61,6 +63,7 @@ use building::{Building, Ended};
 use clock::Clock;
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
+use importing::Importing;
 use input::Input;
 use planning::Planning;
 use pushing::{Pushing, Why};
@@ -152,6 +155,7 @@ pub(super) struct Driver {
     evaluation: Evaluation,
     planning: Planning,
     building: Building,
+    importing: Importing,
     pushing: Pushing,
     attrs: Attrs,
     outcomes: BTreeMap<DrvId, DrvOutcome>,
@@ -219,6 +223,7 @@ impl Driver {
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::AttemptEnded(attempt, end, tail) => self.building.ended(ctx, attempt, end, tail),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
+            Input::Imported(number, result) => self.importing.copied(ctx, number, result),
             Input::Push(cache, input) => self.pushing.handle(ctx, cache, input),
             Input::Linked(made) => {
                 self.links = Links::Done;
@@ -244,7 +249,10 @@ impl Driver {
             Outcome::Answered(attr, Answer::Nothing(reason)) => {
                 self.end_attr(attr, Status::Valid, Some(&reason), None);
             }
-            Outcome::Answered(attr, Answer::Failed(_)) => self.end_attr(attr, Status::EvalFailed, None, None),
+            Outcome::Answered(attr, Answer::Failed(_)) => {
+                self.end_attr(attr, Status::EvalFailed, None, self.importing.root_of(attr));
+            }
+            Outcome::Import(import) => self.importing.begin(&mut self.ctx, &mut self.planning, import),
             Outcome::LeftOut(left_out) => self.passed_over.push(left_out),
             Outcome::Over => self.tell_left_out(),
             Outcome::Fatal(error) => self.fail(error),
@@ -287,8 +295,13 @@ impl Driver {
             if decisions.is_empty() && ended.is_empty() {
                 break;
             }
-            decisions.into_iter().for_each(|decision| self.decided(&decision));
+            decisions.into_iter().for_each(|decision| self.decided(decision));
             ended.into_iter().for_each(|ended| self.drv_ended(ended));
+        }
+        if self.importing.is_undecided()
+            && let Some(cycle) = self.planning.cycle()
+        {
+            self.importing.give_up(&mut self.ctx, &format!("derivations that need each other: {cycle}"));
         }
         self.close_stages();
     }
@@ -325,17 +338,27 @@ impl Driver {
         self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (links || self.stopping > 0))
     }
 
-    fn decided(&mut self, decision: &Decision) {
+    fn decided(&mut self, decision: Decision) {
         let run = self.mode == Mode::Run;
+        let decision = self.importing.named(decision);
         match decision {
-            Decision::Item { .. } => self.building.need(&mut self.ctx, &self.planning, decision, run),
+            Decision::Item { drv, .. } => {
+                // An item that comes again gets its word again.
+                self.outcomes.remove(&drv);
+                self.building.need(&mut self.ctx, &self.planning, &decision, run);
+            }
             Decision::Unreadable { drv, failure, attr } => {
-                let failure = failure.clone();
-                self.building.unreadable(&mut self.ctx, &self.planning.graph, *drv, failure, *attr);
+                self.building.unreadable(&mut self.ctx, &self.planning.graph, drv, failure, attr);
+            }
+            Decision::Attr { attr, status, .. } if self.importing.is_import(attr) => {
+                let (planning, outcomes) = (&mut self.planning, &self.outcomes);
+                if let Some(drv) = self.importing.planned(&mut self.ctx, planning, attr, status, outcomes) {
+                    self.building.release(&self.ctx, drv);
+                }
             }
             Decision::Attr { attr, status, drv, builds } => {
-                self.ctx.bus.emit(Fact::AttrPlanned { attr: *attr, status: *status, drv: *drv, builds: *builds });
-                self.planned(*attr, *status, *drv);
+                self.ctx.bus.emit(Fact::AttrPlanned { attr, status, drv, builds });
+                self.planned(attr, status, drv);
             }
         }
     }
@@ -369,8 +392,9 @@ impl Driver {
                 let _ = roots.lock().await.hold(&hold).await;
                 Input::Idle
             });
-            self.push(outputs, if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
+            self.push(outputs.clone(), if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
         }
+        self.importing.drv_ended(&mut self.ctx, &self.planning, drv, &outcome, &outputs, &self.outcomes);
         for attr in self.attrs.ended_with(drv) {
             self.end_with(attr, drv, &outcome);
         }

@@ -24,6 +24,7 @@ use super::caches::{self, CacheList, Pushable};
 use super::clock::Clock;
 use super::context::Context;
 use super::evaluate::{self, Evaluation, Source};
+use super::importing::Importing;
 use super::planning::Planning;
 use super::pushing::Pushing;
 use super::signals::Signals;
@@ -187,6 +188,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         evaluation,
         planning: Planning::new(fetch_roots, readable),
         building,
+        importing: Importing::default(),
         pushing,
         attrs: Attrs::default(),
         outcomes: std::collections::BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! Flake → stream of attrs.
 //!
 //! Owns locking ([`flake`]), what the words of a command line ask for ([`what`], [`glob`]), the evaluator processes
-//! ([`pool`], [`worker`]) and what is remembered of an evaluation ([`record`]). It does not decide what happens to a
+//! ([`pool`], [`worker`]), what attrs import from derivations ([`imports`]) and what is remembered of an evaluation ([`record`]). It does not decide what happens to a
 //! derivation: answers go to the driver as [`EvalMsg`]s.
 //!
 //! Attrs are evaluated by `nix repl` processes ([`worker`]); what they are asked is Nix code in `nix/eval` ([`expr`]).
@@ -11,6 +11,7 @@ pub mod expr;
 pub mod flake;
 pub mod git;
 pub mod glob;
+pub mod imports;
 pub mod list;
 pub mod message;
 pub mod nix;
@@ -21,7 +22,8 @@ pub mod what;
 pub mod worker;
 
 pub use flake::{FlakeOptions, LockError, Locked};
+pub use imports::Imports;
 pub use nix::Nix;
-pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Listed};
+pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Import, Imported, Listed};
 pub use record::Record;
 pub use what::{Selection, What};

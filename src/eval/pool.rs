@@ -16,7 +16,9 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::expr::Question;
 use super::flake::{self, FlakeOptions, Locked};
+use super::imports::{Asking, Imports, Mode, Rules, Step};
 use super::list::{self, Catalogue, Entry, LeftOut};
 use super::nix::Nix;
 use super::record::Record;
@@ -56,6 +58,8 @@ pub struct EvalOptions {
     /// `--eval-memory`: bytes that the evaluation may take. One evaluator may take them all in the middle of an attr,
     /// and is replaced after it; 0 is no limit.
     pub budget: u64,
+    /// Who builds what attrs import from derivations.
+    pub imports: Imports,
 }
 
 /// One attr of the list.
@@ -130,6 +134,22 @@ pub struct Ack {
     _held: oneshot::Sender<()>,
 }
 
+/// An attr that imports from a derivation which is not built: it waits for the answer.
+#[derive(Debug)]
+pub struct Import {
+    /// Which attr; `None` where the attrs cannot be listed without it.
+    pub attr: Option<AttrId>,
+    /// The derivation, which is in the store that evaluates.
+    pub drv: StorePath,
+    /// Its outputs that are imported; none where Nix does not say which: then all.
+    pub outputs: Vec<String>,
+    /// Where the answer goes. If it is dropped, the attr has failed.
+    pub reply: oneshot::Sender<Imported>,
+}
+
+/// The imported outputs, which are in the store that evaluates now; or why they cannot be.
+pub type Imported = Result<Vec<StorePath>, Failure>;
+
 /// One message of an evaluation.
 #[derive(Debug)]
 pub enum EvalMsg {
@@ -158,6 +178,8 @@ pub enum EvalMsg {
         /// Which evaluator.
         worker: u32,
     },
+    /// An attr cannot be evaluated any further without the output of a derivation.
+    Import(Import),
     /// An attr is answered.
     Ended {
         /// Which attr.
@@ -282,13 +304,14 @@ async fn evaluate(
         heap: options.budget,
         roots: locked.roots(),
         locked: locked.clone(),
+        rules: Rules::new(options.imports.clone(), &locked.store_dir),
     });
 
     let mut first = Seat::new(Arc::clone(&shared));
     let selection = &options.selection;
     let (catalogue, left_out) = match record.list(selection) {
         Some((entries, left_out)) => (Catalogue { entries, ..Catalogue::default() }, Some(left_out)),
-        None => (list::catalogue(&mut first, selection).await?, None),
+        None => (list::catalogue(&mut first, selection, &sender).await?, None),
     };
     let Catalogue { entries: attrs, passed_over, warnings } = catalogue;
     send(&sender, EvalMsg::Listed(names(&attrs))).await?;
@@ -465,41 +488,57 @@ struct Served {
     acks: Acks,
 }
 
+/// An attr that an evaluator goes on with, or begins.
+struct Turn {
+    index: usize,
+    asking: Asking,
+    /// What Nix has warned of so far.
+    warnings: Vec<String>,
+}
+
+/// What came of a turn.
+enum Ended {
+    /// The attr is answered; `import`: it may not be remembered.
+    Answered { turn: Turn, answer: Answer, import: bool },
+    /// It is to be asked again.
+    Again(Turn),
+    /// It waits for an import.
+    Waits(Turn, oneshot::Receiver<Imported>),
+}
+
 async fn serve(worker: u32, mut seat: Seat, work: &Work) -> Result<Served, Stop> {
     let mut acks: Acks = Vec::new();
     if seat.pid().is_some() {
         send(&work.sender, EvalMsg::WorkerReady { worker, nar_hash: work.nar_hash.clone() }).await?;
     }
+    // Attrs that wait for an import, and those that no longer do.
+    let mut waiting = FuturesUnordered::new();
+    let mut back: VecDeque<Turn> = VecDeque::new();
     loop {
-        let next = work.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some(index) = next else { break };
-        let Some(entry) = work.attrs.get(index) else { break };
-        let attr = attr_id(index);
-        send(&work.sender, EvalMsg::Started { attr, worker }).await?;
-        let outcome = seat.ask(&entry.question()).await?;
-        for reason in &outcome.deaths {
-            let reason = format!("an evaluator {reason}").into();
-            send(&work.sender, EvalMsg::WorkerReplaced { worker, reason }).await?;
-        }
-        if outcome.started {
-            send(&work.sender, EvalMsg::WorkerReady { worker, nar_hash: work.nar_hash.clone() }).await?;
-        }
-        for warning in &outcome.warnings {
-            send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: warning.as_str().into() }).await?;
-        }
-        let answer = match outcome.answer {
-            Ok(value) => read_answer(entry, &value, &work.store_dir),
-            Err(failure) => Answer::Failed(failure),
+        let fresh = work.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let turn = if let Some(index) = fresh {
+            send(&work.sender, EvalMsg::Started { attr: attr_id(index), worker }).await?;
+            Turn { index, asking: Asking::new(Mode::Forbidden), warnings: Vec::new() }
+        } else if let Some(turn) = back.pop_front() {
+            turn
+        } else if let Some((turn, result)) = waiting.next().await {
+            match imported(turn, result, seat.rules()) {
+                Ended::Answered { turn, answer, import } => answered(turn, answer, import, work, &mut acks).await?,
+                Ended::Again(turn) | Ended::Waits(turn, _) => back.push_back(turn),
+            }
+            continue;
+        } else {
+            break;
         };
-        work.record.lock().unwrap_or_else(PoisonError::into_inner).remember(entry, &answer, outcome.warnings);
-        let mut ack = None;
-        if matches!(answer, Answer::Drv(_)) {
-            let (held, released) = oneshot::channel();
-            ack = Some(Ack { _held: held });
-            acks.push(released);
+        if seat.is_other(turn.asking.mode()) {
+            // What its process has instantiated is held by it alone until its answers are acknowledged.
+            wait_for(std::mem::take(&mut acks)).await;
         }
-        send(&work.sender, EvalMsg::Ended { attr, answer, recorded: false, ack }).await?;
-        acks.retain_mut(|ack| matches!(ack.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        match ask(worker, &mut seat, turn, work).await? {
+            Ended::Answered { turn, answer, import } => answered(turn, answer, import, work, &mut acks).await?,
+            Ended::Again(turn) => back.push_front(turn),
+            Ended::Waits(turn, reply) => waiting.push(async move { (turn, reply.await.ok()) }),
+        }
         if let Some(bytes) = seat.outgrown() {
             wait_for(std::mem::take(&mut acks)).await;
             seat.clear();
@@ -508,6 +547,103 @@ async fn serve(worker: u32, mut seat: Seat, work: &Work) -> Result<Served, Stop>
         }
     }
     Ok(Served { seat, acks })
+}
+
+/// Asks for an attr, once.
+async fn ask(worker: u32, seat: &mut Seat, mut turn: Turn, work: &Work) -> Result<Ended, Stop> {
+    let (entry, attr) = (&work.attrs[turn.index], attr_id(turn.index));
+    let outcome = seat.ask_in(&entry.question(), turn.asking.mode()).await?;
+    for reason in &outcome.deaths {
+        let reason = format!("an evaluator {reason}").into();
+        send(&work.sender, EvalMsg::WorkerReplaced { worker, reason }).await?;
+    }
+    if outcome.started {
+        send(&work.sender, EvalMsg::WorkerReady { worker, nar_hash: work.nar_hash.clone() }).await?;
+    }
+    for warning in outcome.warnings {
+        // Each process that evaluates it warns anew.
+        if !turn.warnings.contains(&warning) {
+            send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: warning.as_str().into() }).await?;
+            turn.warnings.push(warning);
+        }
+    }
+    Ok(match turn.asking.tried(outcome.answer, outcome.need.as_ref(), seat.rules()) {
+        Step::Over { answer: Ok(value), import } => {
+            let answer = read_answer(entry, &value, &work.store_dir);
+            Ended::Answered { turn, answer, import }
+        }
+        Step::Over { answer: Err(failure), import } => {
+            Ended::Answered { turn, answer: Answer::Failed(failure), import }
+        }
+        Step::Again => Ended::Again(turn),
+        Step::Import(drv, outputs) => Ended::Waits(turn, import(&work.sender, Some(attr), drv, outputs).await?),
+    })
+}
+
+/// Asks whoever reads the messages to have a derivation built.
+async fn import(
+    sender: &mpsc::Sender<EvalMsg>,
+    attr: Option<AttrId>,
+    drv: StorePath,
+    outputs: Vec<String>,
+) -> Result<oneshot::Receiver<Imported>, Gone> {
+    let (reply, answer) = oneshot::channel();
+    send(sender, EvalMsg::Import(Import { attr, drv, outputs, reply })).await?;
+    Ok(answer)
+}
+
+/// What an attr waited for is there, or cannot be had.
+fn imported(mut turn: Turn, result: Option<Imported>, rules: &Rules) -> Ended {
+    match turn.asking.imported(result, rules) {
+        Ok(()) => Ended::Again(turn),
+        Err(failure) => Ended::Answered { turn, answer: Answer::Failed(failure), import: true },
+    }
+}
+
+/// Asks something that is about no attr, with all that has to be imported for it. `Err` where nobody listens any more is
+/// a failure to nobody.
+pub(super) async fn ask_with_imports(
+    seat: &mut Seat,
+    question: &Question,
+    sender: &mpsc::Sender<EvalMsg>,
+    warnings: &mut Vec<String>,
+) -> Result<Result<Value, Failure>, Error> {
+    // What is imported by now need not be looked for again.
+    let mut asking = Asking::new(seat.mode());
+    loop {
+        let outcome = seat.ask_in(question, asking.mode()).await?;
+        warnings.extend(outcome.warnings);
+        match asking.tried(outcome.answer, outcome.need.as_ref(), seat.rules()) {
+            Step::Over { answer, .. } => return Ok(answer),
+            Step::Again => {}
+            Step::Import(drv, outputs) => {
+                let result = match import(sender, None, drv, outputs).await {
+                    Ok(reply) => reply.await.ok(),
+                    Err(Gone) => None,
+                };
+                if let Err(failure) = asking.imported(result, seat.rules()) {
+                    return Ok(Err(failure));
+                }
+            }
+        }
+    }
+}
+
+/// Tells the answer to an attr.
+async fn answered(turn: Turn, answer: Answer, import: bool, work: &Work, acks: &mut Acks) -> Result<(), Gone> {
+    if !import {
+        let mut known = work.record.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remember(&work.attrs[turn.index], &answer, turn.warnings);
+    }
+    let mut ack = None;
+    if matches!(answer, Answer::Drv(_)) {
+        let (held, released) = oneshot::channel();
+        ack = Some(Ack { _held: held });
+        acks.push(released);
+    }
+    send(&work.sender, EvalMsg::Ended { attr: attr_id(turn.index), answer, recorded: false, ack }).await?;
+    acks.retain_mut(|ack| matches!(ack.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+    Ok(())
 }
 
 /// The shape of an answer about a derivation; see `nix/eval/eval.nix`.

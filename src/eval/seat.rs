@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::expr::{self, Question};
 use super::flake::Locked;
+use super::imports::{Mode, Need, Rules};
 use super::message;
 use super::nix::Nix;
 use super::worker::{Died, Worker};
@@ -32,6 +33,8 @@ pub struct Shared {
     pub heap: u64,
     /// Where error positions may lie.
     pub roots: Vec<String>,
+    /// What attrs may import from derivations.
+    pub rules: Rules,
 }
 
 /// A place for one evaluator.
@@ -51,6 +54,8 @@ pub struct Outcome {
     pub deaths: Vec<String>,
     /// A fresh process was started for it.
     pub started: bool,
+    /// It stopped at an import from a derivation.
+    pub(super) need: Option<Need>,
 }
 
 impl Seat {
@@ -60,14 +65,38 @@ impl Seat {
         Self { shared, worker: None }
     }
 
-    /// Asks, with a second try after a death. `Err` if no evaluator can be started.
+    /// What may be imported.
+    pub(super) fn rules(&self) -> &Rules {
+        &self.shared.rules
+    }
+
+    /// Whether there is a process that was not started in this mode: it has to go before anything is asked.
+    pub(super) fn is_other(&self, mode: Mode) -> bool {
+        self.worker.as_ref().is_some_and(|worker| worker.mode() != mode)
+    }
+
+    /// Asks the process that is there, in whatever mode; see [`Seat::ask_in`].
     pub async fn ask(&mut self, question: &Question) -> Result<Outcome, Error> {
+        self.ask_in(question, self.mode()).await
+    }
+
+    /// The mode of its process, or of the next one.
+    pub(super) fn mode(&self) -> Mode {
+        self.worker.as_ref().map_or(Mode::Forbidden, Worker::mode)
+    }
+
+    /// Asks, with a second try after a death. `Err` if no evaluator can be started.
+    pub(super) async fn ask_in(&mut self, question: &Question, mode: Mode) -> Result<Outcome, Error> {
         let mut outcome = Outcome {
             answer: Err(failure(Class::Internal, String::new())),
             warnings: Vec::new(),
             deaths: Vec::new(),
             started: false,
+            need: None,
         };
+        if self.is_other(mode) {
+            self.clear();
+        }
         loop {
             let fresh = self.worker.is_none();
             let mut worker = match self.worker.take() {
@@ -75,13 +104,16 @@ impl Seat {
                 None => {
                     outcome.started = true;
                     let Shared { nix, locked, impure, heap, .. } = &*self.shared;
-                    Worker::start(nix, locked, *impure, *heap).await.map_err(super::worker::StartError::into_error)?
+                    Worker::start(nix, locked, *impure, *heap, mode)
+                        .await
+                        .map_err(super::worker::StartError::into_error)?
                 }
             };
             match worker.ask(question).await {
                 Ok(reply) => {
                     self.worker = Some(worker);
                     outcome.warnings = reply.warnings;
+                    outcome.need = reply.answer.as_ref().err().and_then(|error| Need::of(error, mode, &reply.goals));
                     outcome.answer = reply.answer.map_err(|error| self.explain(&error));
                     return Ok(outcome);
                 }

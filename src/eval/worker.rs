@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 
 use super::expr::{self, Printed, Question};
 use super::flake::{LockError, Locked};
+use super::imports::{Goals, Mode};
 use super::message::{self, Said};
 use super::nix::Nix;
 use crate::error::{Error, Fault};
@@ -68,6 +69,7 @@ pub struct Worker {
     stderr: Lines<ChildStderr>,
     command: String,
     asked: u64,
+    mode: Mode,
 }
 
 /// What came of a question.
@@ -77,6 +79,8 @@ pub struct Reply {
     pub answer: Result<Value, String>,
     /// Warnings meanwhile.
     pub warnings: Vec<String>,
+    /// What it was building last, if it says so.
+    pub(super) goals: Goals,
 }
 
 /// The process ended in the middle of a question.
@@ -197,11 +201,18 @@ impl StartError {
 impl Worker {
     /// Starts a process, loads the flake and the code into it, and makes sure that it is the locked tree that it has
     /// loaded. Its heap may grow to `heap` bytes; 0 is no limit.
-    pub async fn start(nix: &Nix, locked: &Locked, impure: bool, heap: u64) -> Result<Self, StartError> {
+    pub(super) async fn start(
+        nix: &Nix,
+        locked: &Locked,
+        impure: bool,
+        heap: u64,
+        mode: Mode,
+    ) -> Result<Self, StartError> {
         let purity = if impure { "--impure" } else { "--pure-eval" };
         let cmd = nix
             // Without the whole trace the positions that matter may be left out of it.
             .cmd(&["repl", purity, "--no-write-lock-file", "--show-trace"])
+            .args(mode.args())
             .args(locked.args())
             // Else readline draws the line that it reads.
             .env("TERM", "dumb")
@@ -214,7 +225,7 @@ impl Worker {
         };
         let command = cmd.to_string();
         let mut worker =
-            Self { child, stdin, stdout: Lines::new(stdout), stderr: Lines::new(stderr), command, asked: 0 };
+            Self { child, stdin, stdout: Lines::new(stdout), stderr: Lines::new(stderr), command, asked: 0, mode };
         worker.load(locked, impure).await?;
         Ok(worker)
     }
@@ -273,12 +284,13 @@ impl Worker {
         self.asked += 1;
         let id = self.asked;
         let text = format!("{before}{}", expr::ask(id, question));
-        let mut reply = Reply { answer: Err(String::new()), warnings: Vec::new() };
+        let mut reply = Reply { answer: Err(String::new()), warnings: Vec::new(), goals: Goals::default() };
         let mut errors: Vec<String> = Vec::new();
         let mut others: Vec<String> = Vec::new();
         let mut answer = None;
 
-        let Self { stdin, stdout, stderr, .. } = self;
+        let Self { stdin, stdout, stderr, mode, .. } = self;
+        let loud = *mode == Mode::There { loud: true };
         let mut write = std::pin::pin!(async {
             // If the process is gone, its silence says so.
             if stdin.write_all(text.as_bytes()).await.is_ok() {
@@ -296,12 +308,19 @@ impl Worker {
                     Some(Some(Printed::End(of))) if of == id => out_over = true,
                     Some(_) => {}
                 },
-                line = stderr.next(), if !err_over => match line.as_deref().map(message::line) {
+                line = stderr.next(), if !err_over => match line.as_deref().map(|line| {
+                    if loud {
+                        reply.goals.hear(line);
+                    }
+                    message::line(line)
+                }) {
                     None => { err_over = true; dead = !out_over; }
                     Some(Some(Said::Trace(text))) => match expr::printed(&text) {
                         Some(Printed::End(of)) if of == id => err_over = true,
                         _ => tracing::debug!(trace = %text, "traced"),
                     },
+                    // A daemon's debug messages arrive as errors.
+                    Some(Some(Said::Error(text))) if loud && !text.starts_with("error:") => {}
                     Some(Some(Said::Error(text))) if errors.len() < SAID_LIMIT => errors.push(text),
                     Some(Some(Said::Warning(text))) if reply.warnings.len() < SAID_LIMIT => reply.warnings.push(text),
                     Some(Some(Said::Other(text))) if others.len() < SAID_LIMIT => others.push(text),
@@ -333,6 +352,11 @@ impl Worker {
             None => Err(errors.pop().unwrap_or_else(|| "error: Nix gave neither an answer nor an error".to_owned())),
         };
         Ok(reply)
+    }
+
+    /// What it may do about imports from derivations.
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// The process id; `None` once it has ended.

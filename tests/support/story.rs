@@ -587,5 +587,9 @@ pub fn every_fact() -> Vec<Event> {
         Fact::FetchesPlanned { paths: vec![fetched("source"), FetchedPath { file_size: 0, ..fetched("leaf") }] },
     );
     story.at(7.0, Fact::PushAsked { paths: vec![store_path("leaf").into()] });
+    let path: drover::event::Text = format!("{}.drv", store_path("gen-nix")).into();
+    story.at(7.0, Fact::ImportStarted { attr: Some(attrs[0]), path: path.clone(), name: "gen-nix".into() });
+    let why = Some(failure(Class::NoBuilder, "no builder for aarch64-linux"));
+    story.at(7.0, Fact::ImportEnded { attr: None, path, failure: why });
     story.events()
 }
