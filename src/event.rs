@@ -348,6 +348,12 @@ pub enum Fact {
         attr: AttrId,
         /// What came out.
         evaluated: Evaluated,
+        /// The most that the evaluator held meanwhile, in bytes; `None` if nothing was evaluated or nobody knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peak: Option<u64>,
+        /// How much of that came with this attr, in bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grown: Option<u64>,
     },
     /// Nix warned while evaluating.
     EvalWarning {
@@ -562,6 +568,13 @@ pub enum Fact {
     RunEnded {
         /// The exit code.
         exit: u8,
+    },
+    /// The flake said something while an attr was evaluated (`builtins.trace`).
+    EvalTrace {
+        /// Which attr.
+        attr: AttrId,
+        /// The text, without `trace:`.
+        message: Text,
     },
     /// Evaluation cannot go on before a drv is built: an attr imports from it.
     ImportStarted {

@@ -1,5 +1,6 @@
-//! Attrs + caches → what must be built.
+//! Attrs + caches → what must be built; two evaluations → what changed.
 
 pub mod load;
+pub mod lockstep;
 pub mod plan;
 pub mod presence;

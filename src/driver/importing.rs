@@ -15,6 +15,7 @@ use crate::eval::{Import, Imported};
 use crate::event::{Class, DrvOutcome, Fact, Failure, Status};
 use crate::id::{AttrId, DrvId, StorePath};
 
+use super::building::Ended;
 use super::context::{Context, store_failure};
 use super::input::Input;
 use super::planning::Planning;
@@ -123,24 +124,25 @@ impl Importing {
             return None;
         }
         match outcomes.get(&drv) {
-            Some(outcome) => self.end(ctx, planning, number, outcome, &[], outcomes),
+            Some(outcome) => {
+                let ended = Ended { drv, outcome: outcome.clone(), outputs: Vec::new() };
+                self.end(ctx, planning, number, &ended, outcomes);
+            }
             None => self.waiting.entry(drv).or_default().push(number),
         }
         Some(drv)
     }
 
-    /// A drv has its final word. `outputs` are those that it has now.
+    /// A drv has its final word.
     pub(super) fn drv_ended(
         &mut self,
         ctx: &mut Context,
         planning: &Planning,
-        drv: DrvId,
-        outcome: &DrvOutcome,
-        outputs: &[StorePath],
+        ended: &Ended,
         outcomes: &BTreeMap<DrvId, DrvOutcome>,
     ) {
-        for number in self.waiting.remove(&drv).unwrap_or_default() {
-            self.end(ctx, planning, number, outcome, outputs, outcomes);
+        for number in self.waiting.remove(&ended.drv).unwrap_or_default() {
+            self.end(ctx, planning, number, ended, outcomes);
         }
     }
 
@@ -149,14 +151,13 @@ impl Importing {
         ctx: &mut Context,
         planning: &Planning,
         number: AttrId,
-        outcome: &DrvOutcome,
-        outputs: &[StorePath],
+        ended: &Ended,
         outcomes: &BTreeMap<DrvId, DrvOutcome>,
     ) {
-        let Some(drv) = self.open.get(&number).map(|open| open.drv) else { return };
-        match outcome {
+        let drv = ended.drv;
+        match &ended.outcome {
             DrvOutcome::Built | DrvOutcome::Fetched | DrvOutcome::Valid => {
-                self.there(ctx, planning, number, outputs);
+                self.there(ctx, planning, number, &ended.outputs);
             }
             DrvOutcome::Failed(failure) => self.fail(ctx, number, drv, failure.clone()),
             DrvOutcome::DependencyFailed { root } => {

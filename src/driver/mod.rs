@@ -34,6 +34,7 @@ mod links;
 mod planning;
 pub mod push;
 mod pushing;
+mod recall;
 mod signals;
 mod start;
 mod tasks;
@@ -384,6 +385,7 @@ impl Driver {
 
     /// A drv has its final word: its outputs are held and pushed, its attrs end.
     fn drv_ended(&mut self, ended: Ended) {
+        self.importing.drv_ended(&mut self.ctx, &self.planning, &ended, &self.outcomes);
         let Ended { drv, outcome, outputs } = ended;
         if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) {
             let (roots, hold) = (self.ctx.roots.clone(), outputs.clone());
@@ -392,9 +394,8 @@ impl Driver {
                 let _ = roots.lock().await.hold(&hold).await;
                 Input::Idle
             });
-            self.push(outputs.clone(), if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
+            self.push(outputs, if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
         }
-        self.importing.drv_ended(&mut self.ctx, &self.planning, drv, &outcome, &outputs, &self.outcomes);
         for attr in self.attrs.ended_with(drv) {
             self.end_with(attr, drv, &outcome);
         }
@@ -502,17 +503,17 @@ impl Driver {
         close(self.ctx, exit, self.error.as_ref(), outputs).await
     }
 
-    /// Adds this run's build times to the history.
+    /// Adds this run's times to the history.
     fn remember_times(&mut self) {
         let summary = Summary::of(self.ctx.bus.events());
-        if summary.counts.built == 0 {
+        if summary.counts.built == 0 && summary.workers == 0 {
             return;
         }
         let state_dir = &self.ctx.settings.output.state_dir;
         let mut history = History::load(state_dir);
         history.fold(&summary);
         if let Err(error) = history.save(state_dir) {
-            tracing::warn!(%error, "cannot store build times");
+            tracing::warn!(%error, "cannot store how long things took");
         }
     }
 }

@@ -172,7 +172,9 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let Begun { mut ctx, news, signals, opened } =
         begin(Beginning { settings, origin, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
-    let building = Building::new(&mut ctx, History::load(&settings.output.state_dir));
+    let history = History::load(&settings.output.state_dir);
+    let wanted = wanted.expecting(history.eval_seconds());
+    let building = Building::new(&mut ctx, history);
     let evaluation = Evaluation::begin(&mut ctx, Source::Flake(Box::new(wanted)));
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();

@@ -112,7 +112,7 @@ pub(super) struct Wanted {
 
 /// An evaluation stopped at an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Need {
+pub struct Need {
     /// What it may be that is wanted, the likeliest first; none if Nix does not say.
     pub(super) wanted: Vec<Wanted>,
     /// Nix's error with its trace.

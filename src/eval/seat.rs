@@ -1,5 +1,5 @@
-//! A place for one evaluator process at a time: starts it when there is something to ask, replaces it when it dies or
-//! outgrows its share of memory, and says whose fault a death is.
+//! A place for one evaluator process at a time: starts it when there is something to ask, replaces it when it dies, and
+//! says whose fault a death is. Does not decide when a process has to go: see `crew`.
 //!
 //! A death by stack overflow is the attr's own failure at once: it would come again. So is running out of memory where
 //! nothing else was evaluated in the process before. After any other death the same
@@ -7,14 +7,18 @@
 //! memory or was killed with signal 9 (which is what the kernel does for want of memory), else `eval`. Attrs that the
 //! dead process had answered before keep their answers.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
+use super::budget::Budget;
 use super::expr::{self, Question};
 use super::flake::Locked;
 use super::imports::{Mode, Need, Rules};
+use super::memory::{Cost, Gauge};
 use super::message;
 use super::nix::Nix;
-use super::worker::{Died, Worker};
+use super::worker::{Died, StartError, Worker};
 use crate::error::Error;
 use crate::event::{Class, Failure};
 
@@ -27,10 +31,8 @@ pub struct Shared {
     pub locked: Locked,
     /// Without `--pure-eval`.
     pub impure: bool,
-    /// Memory that one process may hold between two attrs, in bytes.
-    pub memory: u64,
-    /// Memory that its heap may take in the middle of an attr, in bytes; 0 is no limit.
-    pub heap: u64,
+    /// Memory that all processes may hold; the heap of each may take it all.
+    pub budget: Budget,
     /// Where error positions may lie.
     pub roots: Vec<String>,
     /// What attrs may import from derivations.
@@ -39,8 +41,9 @@ pub struct Shared {
 
 /// A place for one evaluator.
 pub struct Seat {
-    shared: std::sync::Arc<Shared>,
+    shared: Arc<Shared>,
     worker: Option<Worker>,
+    gauge: Arc<Gauge>,
 }
 
 /// What came of a question, whoever answered it.
@@ -50,10 +53,14 @@ pub struct Outcome {
     pub answer: Result<Value, Failure>,
     /// Warnings meanwhile.
     pub warnings: Vec<String>,
+    /// What `builtins.trace` said meanwhile.
+    pub traces: Vec<String>,
     /// How processes died over it.
     pub deaths: Vec<String>,
     /// A fresh process was started for it.
     pub started: bool,
+    /// The memory that it took.
+    pub cost: Cost,
     /// It stopped at an import from a derivation.
     pub(super) need: Option<Need>,
 }
@@ -61,13 +68,24 @@ pub struct Outcome {
 impl Seat {
     /// A seat that is still empty.
     #[must_use]
-    pub fn new(shared: std::sync::Arc<Shared>) -> Self {
-        Self { shared, worker: None }
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, worker: None, gauge: Arc::default() }
+    }
+
+    /// What its processes hold.
+    #[must_use]
+    pub fn gauge(&self) -> &Arc<Gauge> {
+        &self.gauge
     }
 
     /// What may be imported.
     pub(super) fn rules(&self) -> &Rules {
         &self.shared.rules
+    }
+
+    /// The mode of its process, or of the next one.
+    pub(super) fn mode(&self) -> Mode {
+        self.worker.as_ref().map_or(Mode::Forbidden, Worker::mode)
     }
 
     /// Whether there is a process that was not started in this mode: it has to go before anything is asked.
@@ -80,44 +98,47 @@ impl Seat {
         self.ask_in(question, self.mode()).await
     }
 
-    /// The mode of its process, or of the next one.
-    pub(super) fn mode(&self) -> Mode {
-        self.worker.as_ref().map_or(Mode::Forbidden, Worker::mode)
-    }
-
-    /// Asks, with a second try after a death. `Err` if no evaluator can be started.
+    /// Asks, with a second try after a death. `Err` if no evaluator can be started. If this is dropped before it ends,
+    /// the seat has to be cleared before it is asked again.
     pub(super) async fn ask_in(&mut self, question: &Question, mode: Mode) -> Result<Outcome, Error> {
         let mut outcome = Outcome {
             answer: Err(failure(Class::Internal, String::new())),
             warnings: Vec::new(),
+            traces: Vec::new(),
             deaths: Vec::new(),
             started: false,
+            cost: Cost::default(),
             need: None,
         };
         if self.is_other(mode) {
             self.clear();
         }
+        self.gauge.forget();
         loop {
             let fresh = self.worker.is_none();
-            let mut worker = match self.worker.take() {
-                Some(worker) => worker,
-                None => {
-                    outcome.started = true;
-                    let Shared { nix, locked, impure, heap, .. } = &*self.shared;
-                    Worker::start(nix, locked, *impure, *heap, mode)
-                        .await
-                        .map_err(super::worker::StartError::into_error)?
+            outcome.started |= fresh;
+            let worker = match self.worker(mode).await {
+                Ok(worker) => worker,
+                Err(StartError::Import { error, need }) => {
+                    outcome.answer = Err(self.explain(&error));
+                    outcome.need = Some(*need);
+                    return Ok(outcome);
                 }
+                Err(error) => return Err(error.into_error()),
             };
-            match worker.ask(question).await {
+            let asked = worker.ask(question).await;
+            let error = asked.as_ref().ok().and_then(|reply| reply.answer.as_ref().err());
+            outcome.need = error.and_then(|error| worker.need(error));
+            outcome.cost = self.gauge.cost();
+            match asked {
                 Ok(reply) => {
-                    self.worker = Some(worker);
                     outcome.warnings = reply.warnings;
-                    outcome.need = reply.answer.as_ref().err().and_then(|error| Need::of(error, mode, &reply.goals));
+                    outcome.traces = reply.traces;
                     outcome.answer = reply.answer.map_err(|error| self.explain(&error));
                     return Ok(outcome);
                 }
                 Err(died) => {
+                    self.clear();
                     let own = died.is_stack_overflow() || (fresh && died.ran_out());
                     let again = outcome.deaths.is_empty() && !own;
                     outcome.deaths.push(died.describe());
@@ -128,6 +149,27 @@ impl Seat {
                 }
             }
         }
+    }
+
+    /// The process, started if there is none, about to be asked.
+    async fn worker(&mut self, mode: Mode) -> Result<&mut Worker, StartError> {
+        let worker = match self.worker.take() {
+            Some(worker) => worker,
+            None => self.start(mode).await?,
+        };
+        self.gauge.begin();
+        Ok(self.worker.insert(worker))
+    }
+
+    async fn start(&self, mode: Mode) -> Result<Worker, StartError> {
+        let Shared { nix, locked, impure, budget, .. } = &*self.shared;
+        let mut worker = Worker::spawn(nix, locked, *impure, budget.bytes, mode)?;
+        self.gauge.watch(worker.pid());
+        if let Err(error) = worker.load(locked, *impure).await {
+            self.gauge.watch(None);
+            return Err(error);
+        }
+        Ok(worker)
     }
 
     fn explain(&self, error: &str) -> Failure {
@@ -154,23 +196,32 @@ impl Seat {
             return failure(Class::Eval, "stack overflow (possible infinite recursion)".to_owned());
         }
         if died.ran_out() {
-            let limit = self.shared.heap >> 20;
-            let limit = if limit == 0 { String::new() } else { format!(", which was {limit} MiB (--eval-memory)") };
-            return failure(Class::Oom, format!("the evaluator ran out of memory{limit}"));
+            return self.exhausted();
         }
         let class = if died.is_memory() { Class::Oom } else { Class::Eval };
         failure(class, format!("the evaluator died over this attr, twice: it {}", died.describe()))
     }
 
-    /// Bytes that the process holds, if they are more than its share.
+    /// Why there is no answer where the attr took more than there is.
     #[must_use]
-    pub fn outgrown(&self) -> Option<u64> {
-        self.worker.as_ref()?.resident().filter(|&bytes| bytes > self.shared.memory)
+    pub fn exhausted(&self) -> Failure {
+        let held = self.gauge.cost().peak.map(|bytes| format!(", when it held {} MiB", bytes >> 20));
+        let (limit, held) = (self.shared.budget.which_was(), held.unwrap_or_default());
+        failure(Class::Oom, format!("the evaluator ran out of memory{limit}{held}"))
     }
 
     /// Ends the process; the next question starts another.
     pub fn clear(&mut self) {
+        self.gauge.watch(None);
         self.worker = None;
+    }
+
+    /// Ends the process and waits until its memory is free again.
+    pub async fn end(&mut self) {
+        self.gauge.watch(None);
+        if let Some(worker) = self.worker.take() {
+            worker.end().await;
+        }
     }
 
     /// The process id, if there is a process.

@@ -161,6 +161,8 @@ pub struct Attr {
     pub eval_started: Option<(Moment, u32)>,
     /// What came out, and when.
     pub evaluated: Option<(Moment, Evaluated)>,
+    /// What its evaluation took, where that is known.
+    pub memory: Option<Memory>,
     /// What has to be done for it, and when that was known.
     pub planned: Option<Planned>,
     /// The final word.
@@ -178,6 +180,15 @@ pub struct Import {
     pub span: Span,
     /// Why it could not be had.
     pub failure: Option<Failure>,
+}
+
+/// The memory that the evaluation of an attr took, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The most that its evaluator held meanwhile.
+    pub peak: u64,
+    /// How much of that came with it.
+    pub grown: u64,
 }
 
 /// What has to be done for an attr.
@@ -348,6 +359,14 @@ pub struct Counts {
     pub push_failed: usize,
     /// Bytes that went to caches.
     pub pushed_bytes: u64,
+}
+
+impl Attr {
+    /// Seconds that its evaluation took; `None` if nothing was evaluated.
+    #[must_use]
+    pub fn eval_seconds(&self) -> Option<f64> {
+        Some(self.evaluated.as_ref()?.0.since(self.eval_started?.0))
+    }
 }
 
 impl Summary {

@@ -277,9 +277,11 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
             let texts = left_out::lines(parts, width.saturating_sub(10)).into_iter().enumerate();
             texts.map(|(i, text)| Line::from(if i == 0 { " left out" } else { "" }).pad(10).text(text)).collect()
         }
-        Notice::Failed(..) | Notice::Warning(_) | Notice::EvalWarning(_) | Notice::Stopping { .. } => {
-            quiet(model, notice, settings, width)
-        }
+        Notice::Failed(..)
+        | Notice::Warning(_)
+        | Notice::EvalWarning(_)
+        | Notice::Trace(..)
+        | Notice::Stopping { .. } => quiet(model, notice, settings, width),
         Notice::Started
         | Notice::Locked
         | Notice::Caches(_)
@@ -312,6 +314,10 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
                     .fit(width),
             ]
         }),
+        Notice::Trace(attr, message) => {
+            let text = format!(" {}: {}", s.attr_name(*attr), first_line(message));
+            vec![Line::new().paint(Paint::Dim, " trace  ").text(text).fit(width)]
+        }
         Notice::Stopping { .. } => vec![stopping(notice, width)],
         _ => Vec::new(),
     }

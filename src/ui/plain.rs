@@ -71,6 +71,12 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
         Notice::EvalWarning(index) => s.eval_warnings.get(*index).map_or_else(Vec::new, |(message, _)| {
             vec![head(at, Paint::Warn, "warning").text(format!("evaluating: {}", first_line(message)))]
         }),
+        Notice::Trace(attr, message) => {
+            let mut texts = message.lines();
+            let first = format!("{}: {}", s.attr_name(*attr), texts.next().unwrap_or_default());
+            let more = texts.map(|line| Line::new().pad(INDENT).text(line));
+            std::iter::once(head(at, Paint::Plain, "trace").text(first)).chain(more).collect()
+        }
         Notice::Stopping { .. } => {
             vec![Line::from(format!("{:>5} ", clock(at.seconds()))).then(stopping(notice, usize::MAX))]
         }

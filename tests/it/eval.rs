@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use drover::error::Error;
 use drover::eval::what::Name;
 use drover::eval::{
-    Answer, EvalMsg, EvalOptions, Evaluator, FlakeOptions, Import, Imported, Imports, LockError, Locked, Nix, Record,
-    Selection, flake, list,
+    Answer, Budget, EvalMsg, EvalOptions, Evaluator, FlakeOptions, Import, Imported, Imports, LockError, Locked, Nix,
+    Record, Selection, flake, list,
 };
 use drover::event::{Class, Failure};
 use drover::id::{Kind, StorePath, System};
@@ -80,7 +81,8 @@ pub(crate) fn options(lab: &Lab, reference: &str) -> EvalOptions {
         workers: None,
         cores: 2,
         memory_mib: 0,
-        budget: 512 << 20,
+        budget: Budget::set(512 << 20),
+        expected: Arc::default(),
         imports: Imports::Built,
     }
 }
@@ -98,6 +100,7 @@ pub(crate) struct Said {
     pub(crate) left_out: Vec<list::LeftOut>,
     pub(crate) imports: Vec<String>,
     pub(crate) warnings: Vec<(Option<String>, String)>,
+    pub(crate) traces: Vec<(String, String)>,
     pub(crate) replaced: Vec<String>,
     pub(crate) ready: u32,
     pub(crate) record: Option<Record>,
@@ -156,6 +159,9 @@ pub(crate) fn evaluate_with(
                 EvalMsg::Warning { attr, message } => {
                     said.warnings.push((attr.map(|attr| paths[attr.index()].clone()), message.to_string()));
                 }
+                EvalMsg::Trace { attr, message } => {
+                    said.traces.push((paths[attr.index()].clone(), message.to_string()));
+                }
                 EvalMsg::Finished { record } => said.record = record.map(|record| *record),
                 EvalMsg::Fatal(error) => return Err(error),
             }
@@ -176,8 +182,9 @@ fn realise(nix: &Nix, store_dir: &str, import: &Import) -> Imported {
         .output()
         .unwrap();
     if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).trim().into();
-        return Err(Failure { class: Class::Build, message, position: None });
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("failed with exit code"), "{said}");
+        return Err(Failure { class: Class::Build, message: "it fails".into(), position: None });
     }
     let paths = String::from_utf8(output.stdout).unwrap();
     Ok(paths.lines().map(|path| StorePath::from_basename(base(path).as_bytes()).unwrap()).collect())
@@ -323,8 +330,13 @@ fn every_failure_is_its_own() {
             .iter()
             .filter_map(|(attr, answer)| match answer {
                 Answer::Failed(failure) => {
-                    let oom = attr.ends_with("out-of-memory");
-                    assert_eq!(failure.class, if oom { Class::Oom } else { Class::Eval }, "{attr}");
+                    let class = match attr.as_str() {
+                        "nixosConfigurations.out-of-memory" => Class::Oom,
+                        // As of the drv.
+                        "nixosConfigurations.import-from-failing-derivation" => Class::Build,
+                        _ => Class::Eval,
+                    };
+                    assert_eq!(failure.class, class, "{attr}");
                     let position = failure.position.as_deref().unwrap_or("");
                     Some((attr.strip_prefix("nixosConfigurations.")?, (&*failure.message, position)))
                 }
@@ -500,7 +512,7 @@ fn an_attr_that_fits_alone_does_not_fail_for_those_before_it() {
         commit(&lab, &dir);
         let mut options = options(&lab, &dir.display().to_string());
         options.workers = Some(1);
-        options.budget = 128 << 20;
+        options.budget = Budget::set(128 << 20);
         let replaced = |options: &EvalOptions| {
             let said = evaluate(options, lock(options).unwrap(), None).unwrap();
             assert!(said.answers.values().all(|answer| matches!(answer, Answer::Drv(_))), "{:?}", said.answers);

@@ -52,12 +52,13 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::Cancelled { .. } => "cancelled",
         Fact::RunFailed { .. } => "run_failed",
         Fact::RunEnded { .. } => "run_ended",
+        Fact::EvalTrace { .. } => "eval_trace",
         Fact::ImportStarted { .. } => "import_started",
         Fact::ImportEnded { .. } => "import_ended",
     }
 }
 
-const FACTS: usize = 36;
+const FACTS: usize = 37;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

@@ -145,14 +145,15 @@ impl Story {
             name: name.into(),
             system: "x86_64-linux".into(),
         };
-        self.at(end, Fact::EvalEnded { attr, evaluated });
+        self.at(end, Fact::EvalEnded { attr, evaluated, peak: None, grown: None });
     }
 
     pub fn eval_failed(&mut self, attr: AttrId, worker: u32, start: f64, end: f64, error: (&str, Option<&str>)) {
         self.at(start, Fact::EvalStarted { attr, worker });
         let position = error.1.map(Into::into);
         let failure = Failure { class: Class::Eval, message: error.0.into(), position };
-        self.at(end, Fact::EvalEnded { attr, evaluated: Evaluated::Failed(failure) });
+        let evaluated = Evaluated::Failed(failure);
+        self.at(end, Fact::EvalEnded { attr, evaluated, peak: None, grown: None });
         self.at(end, Fact::AttrEnded { attr, status: Status::EvalFailed, reason: None, root: None });
     }
 
@@ -541,7 +542,7 @@ pub fn every_fact() -> Vec<Event> {
     story.eval_failed(attrs[3], 1, 0.5, 1.0, ("error: attribute 'hostKey' missing", Some("hosts/old1.nix:12:9")));
     story.at(1.0, Fact::EvalStarted { attr: attrs[4], worker: 1 });
     let evaluated = Evaluated::Nothing { reason: "its program is a plain source file".into() };
-    story.at(1.25, Fact::EvalEnded { attr: attrs[4], evaluated });
+    story.at(1.25, Fact::EvalEnded { attr: attrs[4], evaluated, peak: None, grown: None });
     story.at(1.25, Fact::EvalWarning { attr: Some(attrs[0]), message: "'system' has been renamed".into() });
     story.at(1.25, Fact::StageEnded { stage: Stage::Eval });
     story.at(1.25, Fact::DiffProgress { paths: 9, valid: 2, present: 3, absent: 2, untrusted: 1, no_answer: 1 });
@@ -587,6 +588,7 @@ pub fn every_fact() -> Vec<Event> {
         Fact::FetchesPlanned { paths: vec![fetched("source"), FetchedPath { file_size: 0, ..fetched("leaf") }] },
     );
     story.at(7.0, Fact::PushAsked { paths: vec![store_path("leaf").into()] });
+    story.at(7.0, Fact::EvalTrace { attr: attrs[0], message: "web1 has 3 disks".into() });
     let path: drover::event::Text = format!("{}.drv", store_path("gen-nix")).into();
     story.at(7.0, Fact::ImportStarted { attr: Some(attrs[0]), path: path.clone(), name: "gen-nix".into() });
     let why = Some(failure(Class::NoBuilder, "no builder for aarch64-linux"));

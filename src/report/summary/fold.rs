@@ -4,8 +4,8 @@ use crate::event::{AttemptEnd, DrvOutcome, Evaluated, Event, Fact, Moment, Pushe
 use crate::id::{AttemptId, AttrId, CacheId, DrvId};
 
 use super::{
-    Asked, Attempt, Attr, AttrEnd, Builder, Cache, Diff, Drv, Fetch, Flake, Header, Import, LeftOut, Planned, Push,
-    Span, Summary, Verified, Warning,
+    Asked, Attempt, Attr, AttrEnd, Builder, Cache, Diff, Drv, Fetch, Flake, Header, Import, LeftOut, Memory, Planned,
+    Push, Span, Summary, Verified, Warning,
 };
 
 /// Takes one event in.
@@ -28,6 +28,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::ImportStarted { .. }
         | Fact::ImportEnded { .. }
         | Fact::EvalWarning { .. }
+        | Fact::EvalTrace { .. }
         | Fact::AttrPlanned { .. }
         | Fact::AttrEnded { .. } => attr_fact(s, at, &event.fact),
         Fact::DrvNeeded { .. } | Fact::FetchStarted { .. } | Fact::FetchEnded { .. } => drv_fact(s, at, &event.fact),
@@ -131,6 +132,7 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 imports: Vec::new(),
                 eval_started: None,
                 evaluated: None,
+                memory: None,
                 planned: None,
                 ended: None,
             });
@@ -148,13 +150,14 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 attr.eval_started = Some((at, *worker));
             }
         }
-        Fact::EvalEnded { attr, evaluated } => {
+        Fact::EvalEnded { attr, evaluated, peak, grown } => {
             let Some(attr) = s.attrs.get_mut(attr) else { return };
             if attr.evaluated.is_none() {
                 s.counts.evaluated += 1;
                 s.counts.eval_failed += usize::from(matches!(evaluated, Evaluated::Failed(_)));
             }
             attr.evaluated = Some((at, evaluated.clone()));
+            attr.memory = peak.map(|peak| Memory { peak, grown: grown.unwrap_or(0) });
         }
         Fact::ImportStarted { attr, path, name } => {
             if let Some(imports) = imports(s, *attr) {
