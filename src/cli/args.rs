@@ -46,6 +46,11 @@ pub(super) enum Command {
     /// Show what would be built, fetched and pushed, and for how long
     #[command(after_help = "Example:\n  drover plan .#web1 --json")]
     Plan(Box<PlanArgs>),
+    /// Print the attrs that differ from a base, one a line
+    #[command(after_help = "Examples:\n  drover affected --base main             what this branch changes\n  \
+        drover affected --base HEAD             what is not committed yet\n  \
+        drover affected --base main --hosts     for colmena or deploy-rs: short names of hosts")]
+    Affected(Box<AffectedArgs>),
     /// Make caches complete, without evaluating or building anything
     #[command(after_help = "Examples:\n  drover push                     what the last run built or found\n  \
         drover push --run 01KAJX3M      the same of an earlier one\n  \
@@ -95,6 +100,8 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) select: Select,
     #[command(flatten)]
+    pub(super) base: BaseArgs,
+    #[command(flatten)]
     pub(super) flake: FlakeArgs,
     #[command(flatten)]
     pub(super) build: BuildArgs,
@@ -113,6 +120,8 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     pub(super) select: Select,
     #[command(flatten)]
+    pub(super) base: BaseArgs,
+    #[command(flatten)]
     pub(super) flake: FlakeArgs,
     #[command(flatten)]
     pub(super) push: PushArgs,
@@ -121,6 +130,48 @@ pub(super) struct PlanArgs {
     /// Assume so many slots on the local store, for the estimate [default: Nix's max-jobs]
     #[arg(short = 'j', long, value_name = "N|auto", help_heading = "Building")]
     pub(super) max_jobs: Option<String>,
+}
+
+/// `drover affected`.
+#[derive(Debug, Args)]
+pub(super) struct AffectedArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) base: BaseArgs,
+    /// Print only NixOS hosts, by their short names
+    #[arg(long, help_heading = "Output")]
+    pub(super) hosts: bool,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    /// Ask no cache
+    #[arg(long, hide = true)]
+    pub(super) offline: bool,
+    /// Print one JSON document on stdout
+    #[arg(long, help_heading = "Output")]
+    pub(super) json: bool,
+    /// Write every event as a JSON line to this file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) events: Option<PathBuf>,
+    /// Say more
+    #[arg(short = 'v', long, action = clap::ArgAction::Count, help_heading = "Output")]
+    pub(super) verbose: u8,
+}
+
+/// What attrs are compared with.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Comparison")]
+pub(super) struct BaseArgs {
+    /// Take only what differs from this branch, tag, commit or flake, which is evaluated if it has no record
+    /// [default: in a pull request, where it parted from its target, if that has a record]
+    #[arg(long, value_name = "REF")]
+    pub(super) base: Option<String>,
+    /// Compare with nothing, in a pull request neither
+    #[arg(long, conflicts_with = "base")]
+    pub(super) no_base: bool,
+    /// Do not count what differs only because it embeds the commit or the source tree
+    #[arg(long)]
+    pub(super) ignore_revision: bool,
 }
 
 /// Which attrs.
@@ -399,6 +450,9 @@ impl RunArgs {
             out_link: build.out_link,
             download: build.download,
             print_out_paths: build.print_out_paths,
+            base: self.base.base,
+            no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -421,7 +475,27 @@ impl PushCommand {
 impl PlanArgs {
     /// As settings' words.
     pub(super) fn words(self, place: &Place) -> Words {
-        Words { max_jobs: self.max_jobs, ..shared(place, self.select, self.flake, self.push, self.output) }
+        Words {
+            max_jobs: self.max_jobs,
+            base: self.base.base,
+            no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
+            ..shared(place, self.select, self.flake, self.push, self.output)
+        }
+    }
+}
+
+impl AffectedArgs {
+    /// As settings' words.
+    pub(super) fn words(self, place: &Place) -> Words {
+        let output =
+            OutputArgs { json: self.json, events: self.events, verbose: self.verbose, ..OutputArgs::default() };
+        Words {
+            base: self.base.base,
+            no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
+            ..shared(place, self.select, self.flake, PushArgs { offline: self.offline, ..PushArgs::default() }, output)
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::event::{AttemptEnd, Failure};
 use crate::graph::DrvInfo;
 use crate::id::{AttemptId, AttrId, CacheId, DrvId, StorePath};
 
+use super::base::Found;
 use super::caches::Opened;
 use super::evaluate::EvalInput;
 use super::pushing::PushInput;
@@ -17,6 +18,10 @@ use super::pushing::PushInput;
 pub(super) enum Input {
     /// Locking, listing, evaluating.
     Eval(EvalInput),
+    /// The base is found and evaluated, or not.
+    Base(Result<Found, Error>),
+    /// The attrs that differ from the base only by the revision.
+    OnlyRevision(Vec<AttrId>),
     /// .drv files were read.
     Loaded(Vec<(DrvId, Result<DrvInfo, LoadError>)>),
     /// The store said which paths are valid.

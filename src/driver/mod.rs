@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `start` | opening the store, the record and the caches |
 //! | `evaluate` | flake → answered attrs |
+//! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
 //! | `importing` | what attrs import from derivations |
 //! | `building`, `fetching` | the scheduler's actions |
@@ -20,10 +21,12 @@
 //! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
 mod attrs;
+mod base;
 mod building;
 mod bus;
 mod caches;
 pub mod clock;
+mod comparing;
 mod context;
 mod evaluate;
 mod exit;
@@ -35,12 +38,14 @@ mod planning;
 pub mod push;
 mod pushing;
 mod recall;
+mod revision;
 mod signals;
 mod start;
 mod tasks;
 mod trust;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -60,14 +65,17 @@ use crate::sched::Input as SchedInput;
 use crate::ui::Ui;
 
 use attrs::Attrs;
+use base::Found;
 use building::{Building, Ended};
 use clock::Clock;
+use comparing::{Comparing, Late, Verdict};
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
 use importing::Importing;
 use input::Input;
 use planning::Planning;
 use pushing::{Pushing, Why};
+use recall::Located;
 use signals::Signals;
 
 /// How often the screen is looked at.
@@ -86,6 +94,8 @@ pub enum Mode {
     Run,
     /// Only up to what would be done.
     Plan,
+    /// Only up to what differs from the base.
+    Affected,
 }
 
 /// What a run is given.
@@ -154,6 +164,7 @@ pub(super) struct Driver {
     signals: Signals,
     news: mpsc::UnboundedReceiver<(AttemptId, News)>,
     evaluation: Evaluation,
+    comparing: Comparing,
     planning: Planning,
     building: Building,
     importing: Importing,
@@ -207,11 +218,15 @@ impl Driver {
                 if self.mode == Mode::Run && !located.is_recorded() {
                     self.building.warm_up(ctx);
                 }
-                self.evaluation.located(ctx, *located);
+                self.evaluation.tell(ctx, &located);
+                self.begin(located);
             }
-            Input::Eval(EvalInput::Located(Err(error))) => self.fail(error),
+            Input::Eval(EvalInput::Located(Err(error))) | Input::Base(Err(error)) => self.fail(error),
+            Input::Base(Ok(found)) => self.found(found),
+            Input::OnlyRevision(attrs) => self.only_revision(&attrs),
             Input::Eval(EvalInput::Held(ack)) => drop(ack),
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
+            Input::Eval(EvalInput::Shared(shared)) => self.evaluation.shared(ctx, shared),
             Input::Loaded(read) => self.planning.loaded(read),
             Input::Valid(Ok(answers)) => self.planning.valid(ctx, answers),
             Input::Valid(Err(failure)) => self.fail(Error::new(Fault::Unreachable, &*failure.message)),
@@ -232,7 +247,10 @@ impl Driver {
             }
             Input::Idle => {}
             Input::Stop(level) => self.stop(level),
-            Input::Tick => self.building.tell(ctx, SchedInput::Tick),
+            Input::Tick => {
+                self.comparing.tick(ctx);
+                self.building.tell(ctx, SchedInput::Tick);
+            }
             Input::Broken(what) => {
                 // Whatever waits for that part would wait for ever.
                 self.fail(Error::new(Fault::Bug, format!("a part of drover broke: {what}")));
@@ -241,40 +259,95 @@ impl Driver {
         }
     }
 
+    /// The head is located: it is evaluated, after the base if there is to be one, so that both keep to the memory.
+    fn begin(&mut self, located: Box<Located>) {
+        let asked = self.comparing.take_asked();
+        let search = asked.and_then(|(asked, progress)| self.evaluation.search(&self.ctx, &located, asked, progress));
+        match search.map(Arc::new) {
+            None => self.evaluation.located(*located),
+            Some(search) => {
+                self.comparing.wait(located, search.clone());
+                self.ctx.tasks.start(async move { Input::Base(search.find().await) });
+            }
+        }
+    }
+
+    /// The base is known, or will not be.
+    fn found(&mut self, found: Found) {
+        let left_out = self.left_out_systems();
+        match self.comparing.found(&mut self.ctx, found, left_out) {
+            Ok(head) => head.into_iter().for_each(|head| self.evaluation.located(*head)),
+            Err(error) => self.fail(error),
+        }
+    }
+
     /// A message of the evaluators.
     fn heard(&mut self, message: EvalMsg) {
         match self.evaluation.heard(&mut self.ctx, message) {
             Outcome::None => {}
             Outcome::Listed(listed) => listed.iter().for_each(|listed| self.attrs.add(listed)),
-            Outcome::Answered(attr, Answer::Drv(answer)) => self.evaluated(attr, answer),
-            Outcome::Answered(attr, Answer::Nothing(reason)) => {
-                self.end_attr(attr, Status::Valid, Some(&reason), None);
-            }
-            Outcome::Answered(attr, Answer::Failed(_)) => {
-                self.end_attr(attr, Status::EvalFailed, None, self.importing.root_of(attr));
-            }
+            Outcome::Answered(attr, answer) => self.answered(attr, answer),
             Outcome::Import(import) => self.importing.begin(&mut self.ctx, &mut self.planning, import),
             Outcome::LeftOut(left_out) => self.passed_over.push(left_out),
-            Outcome::Over => self.tell_left_out(),
+            Outcome::Over => {
+                self.comparing.end(&mut self.ctx);
+                self.tell_left_out();
+            }
             Outcome::Fatal(error) => self.fail(error),
         }
     }
 
-    /// An attr has a drv. Hosts say only now for which system they are.
-    fn evaluated(&mut self, attr: AttrId, answer: DrvAnswer) {
+    /// An attr is answered. Hosts say only now for which system they are.
+    fn answered(&mut self, attr: AttrId, answer: Answer) {
+        let is_left_out = self.left_out_systems();
         let Some(entry) = self.attrs.get_mut(attr) else { return };
+        let (kind, path) = (entry.kind, entry.path.clone());
+        if let Answer::Drv(drv) = &answer {
+            entry.answer = Some(drv.clone());
+            if is_left_out(&drv.system) {
+                *self.left_out.entry((kind, drv.system.clone())).or_default() += 1;
+                let reason = format!("for {}, which no builder here can build", drv.system);
+                return self.end_attr(attr, Status::Skipped, Some(&reason), None);
+            }
+        }
+        let verdict = self.comparing.answered(&mut self.ctx, attr, &path, &answer);
+        match (answer, verdict) {
+            (Answer::Failed(_), _) => self.end_attr(attr, Status::EvalFailed, None, self.importing.root_of(attr)),
+            (_, Verdict::Unaffected(reason)) => self.end_attr(attr, Status::Unaffected, reason, None),
+            (Answer::Nothing(reason), _) => self.end_attr(attr, Status::Valid, Some(&reason), None),
+            (Answer::Drv(_), Verdict::Later) => {}
+            (Answer::Drv(drv), Verdict::Affected) => self.want(attr, &drv),
+        }
+    }
+
+    /// An attr is to be there.
+    fn want(&mut self, attr: AttrId, drv: &DrvAnswer) {
+        match self.mode {
+            // What would have to be done for it is not asked.
+            Mode::Affected => self.attrs.settle(attr),
+            Mode::Run | Mode::Plan => self.planning.want(&mut self.ctx, attr, drv),
+        }
+    }
+
+    /// It is known which attrs differ only by the revision.
+    fn only_revision(&mut self, attrs: &[AttrId]) {
+        let Late { unaffected, affected } = self.comparing.only_revision(&mut self.ctx, attrs);
+        for attr in unaffected {
+            self.end_attr(attr, Status::Unaffected, Some("only the revision that it embeds differs"), None);
+        }
+        for attr in affected {
+            if let Some(drv) = self.attrs.get(attr).and_then(|entry| entry.answer.clone()) {
+                self.want(attr, &drv);
+            }
+        }
+    }
+
+    /// Whether attrs of a system are left out by default.
+    fn left_out_systems(&self) -> impl Fn(&System) -> bool + use<> {
         let wanted = &self.ctx.settings.attrs;
         let by_default = !self.evaluation.by_name() && !wanted.all_systems;
         let systems = wanted.systems.clone().unwrap_or_else(|| self.ctx.store.settings().systems());
-        entry.answer = Some(answer.clone());
-        let kind = entry.kind;
-        if by_default && !systems.contains(&answer.system) && answer.system.0 != "builtin" {
-            *self.left_out.entry((kind, answer.system.clone())).or_default() += 1;
-            let reason = format!("for {}, which no builder here can build", answer.system);
-            self.end_attr(attr, Status::Skipped, Some(&reason), None);
-        } else {
-            self.planning.want(&mut self.ctx, attr, &answer);
-        }
+        move |system| by_default && !systems.contains(system) && system.0 != "builtin"
     }
 
     /// All at once, so that it can be one line.
@@ -309,7 +382,7 @@ impl Driver {
 
     /// Ends each stage as soon as nothing more can come from the ones before.
     fn close_stages(&mut self) {
-        let planned = self.evaluation.is_over() && self.planning.is_idle();
+        let planned = self.evaluation.is_over() && self.comparing.is_over() && self.planning.is_idle();
         if let Some(cycle) = self.planning.cycle().filter(|_| planned && self.stopping == 0) {
             self.fail(Error::new(Fault::Unreachable, format!("derivations that need each other: {cycle}")));
         }
@@ -336,7 +409,8 @@ impl Driver {
 
     fn is_over(&self) -> bool {
         let links = self.links == Links::Done;
-        self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (links || self.stopping > 0))
+        let rest = links && !self.evaluation.is_sharing();
+        self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (rest || self.stopping > 0))
     }
 
     fn decided(&mut self, decision: Decision) {
@@ -374,7 +448,7 @@ impl Driver {
                 self.end_attr(attr, Status::Valid, None, None);
             }
             (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
-            (Mode::Plan, status, _) => self.end_attr(attr, status, None, None),
+            (Mode::Plan | Mode::Affected, status, _) => self.end_attr(attr, status, None, None),
             (Mode::Run, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
                 Some(outcome) => self.end_with(attr, drv, &outcome),
                 None => self.attrs.wait_for(attr, drv),

@@ -196,18 +196,18 @@ impl Crew {
         self.recent.push_back(grown);
     }
 
-    /// An attr is answered; its evaluator holds so much now, 0 if its process is gone.
-    pub(super) fn answered(&mut self, worker: usize, held: u64, grown: u64) {
+    /// An attr is answered; its evaluator holds so much now, `None` if its process is gone.
+    pub(super) fn answered(&mut self, worker: usize, held: Option<u64>, grown: u64) {
         self.learn(grown);
         if let Some(member) = self.members.get_mut(worker) {
-            *member = Member { state: State::Idle, alive: held > 0, held };
+            *member = Member { state: State::Idle, alive: held.is_some(), held: held.unwrap_or(0) };
         }
     }
 
-    /// Its attr waits for something that is built; its evaluator holds so much now, 0 if its process is gone.
-    pub(super) fn waits(&mut self, worker: usize, held: u64) {
+    /// Its attr waits for something that is built; its evaluator holds so much now, if there is a process.
+    pub(super) fn waits(&mut self, worker: usize, held: Option<u64>) {
         if let Some(member) = self.members.get_mut(worker) {
-            *member = Member { state: State::Idle, alive: held > 0, held };
+            *member = Member { state: State::Idle, alive: held.is_some(), held: held.unwrap_or(0) };
             self.waiting += 1;
         }
     }
@@ -259,18 +259,18 @@ impl Crew {
             let held = self.members.iter().filter(|member| which(member)).map(|member| member.held);
             held.fold(0, u64::saturating_add)
         };
-        let busy = sum(&stays);
+        let mut busy = sum(&stays);
         let idle = sum(&|member| member.state == State::Idle);
-        if busy > self.budget {
+        while busy > self.budget {
             let members = self.members.iter_mut().enumerate();
             let largest = members.filter(|(_, member)| stays(member)).max_by_key(|(_, member)| match member.state {
                 State::Busy { grown, .. } => (member.held, grown),
                 State::Idle | State::Ending => (0, 0),
             });
-            if let Some((worker, Member { state: State::Busy { stopping, .. }, .. })) = largest {
-                *stopping = true;
-                self.urgent.push(Do::Stop { worker });
-            }
+            let Some((worker, Member { state: State::Busy { stopping, .. }, held, .. })) = largest else { break };
+            *stopping = true;
+            busy = busy.saturating_sub(*held);
+            self.urgent.push(Do::Stop { worker });
         }
         let mut over = busy.saturating_add(idle).saturating_sub(self.budget);
         while over > 0 {
@@ -288,3 +288,6 @@ impl Crew {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,7 +153,7 @@ impl Service<'_> {
                 Some(came) = self.effects.next() => {
                     let (worker, place, came) = came?;
                     self.stops[worker] = None;
-                    let held = self.gauges[worker].now();
+                    let held = place.seat.pid().map(|_| self.gauges[worker].now());
                     match came {
                         Came::Answered(cost) => crew.answered(worker, held, cost.grown.unwrap_or(0)),
                         Came::Waits(attr, turn, reply) => {

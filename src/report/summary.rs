@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::Event;
 use crate::event::{
-    AttemptEnd, Class, DrvOutcome, Evaluated, Failure, FetchedPath, Moment, OutputPath, Pushed, STOPPED, Stage, Status,
-    Text,
+    AttemptEnd, Class, Difference, DrvOutcome, Evaluated, Failure, FetchedPath, Moment, OutputPath, Pushed, STOPPED,
+    SkippedPath, Stage, Status, Text,
 };
 use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
 
@@ -30,6 +30,16 @@ pub struct Summary {
     pub caches: BTreeMap<CacheId, Cache>,
     /// When each stage began and ended.
     pub stages: BTreeMap<Stage, Span>,
+    /// What attrs are compared with, if it is known.
+    pub base: Option<Base>,
+    /// How far its evaluation is, or was.
+    pub base_progress: Option<BaseProgress>,
+    /// Why there is no base where there should be one.
+    pub base_missing: Option<Warning>,
+    /// Attrs that only the base has, with their drvs there.
+    pub removed: Vec<(AttrPath, Option<Text>)>,
+    /// Changed paths for which nothing was evaluated.
+    pub skipped: Vec<SkippedPath>,
     /// Attrs left out by default.
     pub left_out: Vec<LeftOut>,
     /// What had to be imported from derivations before attrs could be listed.
@@ -90,6 +100,39 @@ pub struct Flake {
     pub rev: Option<Text>,
     pub dirty_files: Option<u32>,
     pub recorded: bool,
+}
+
+/// What attrs are compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::BaseKnown")]
+pub struct Base {
+    pub at: Moment,
+    pub label: Text,
+    pub rev: Option<Text>,
+    pub locked: Text,
+    pub recorded: bool,
+    pub attrs: u32,
+    pub failed: u32,
+}
+
+/// How far the evaluation of a base is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::BaseProgress")]
+pub struct BaseProgress {
+    pub since: Moment,
+    pub label: Text,
+    pub done: u32,
+    pub total: u32,
+}
+
+/// How an attr compares with the base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::AttrCompared")]
+pub struct Compared {
+    pub difference: Difference,
+    pub revision_only: bool,
+    pub same_outputs: bool,
+    pub base_drv: Option<Text>,
 }
 
 /// A builder.
@@ -163,6 +206,8 @@ pub struct Attr {
     pub evaluated: Option<(Moment, Evaluated)>,
     /// What its evaluation took, where that is known.
     pub memory: Option<Memory>,
+    /// How it compares with the base, if there is one.
+    pub compared: Option<Compared>,
     /// What has to be done for it, and when that was known.
     pub planned: Option<Planned>,
     /// The final word.

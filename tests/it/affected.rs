@@ -1,6 +1,6 @@
 //! What differs between two commits: the table of a repository with a past, told by Nix itself and by drover.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -59,6 +59,53 @@ fn the_table_is_what_nix_itself_says() {
                 .map(|(name, Change { status, outputs_differ, .. })| (name.clone(), (*status, *outputs_differ)))
                 .collect();
             assert_eq!(compared(&pair[0], &pair[1]), expected, "{}", commit.subject);
+        }
+    });
+}
+
+/// Status, revision_only and whether outputs differ, of all that a document does not call unchanged.
+fn told(document: &Value) -> BTreeMap<String, Change> {
+    const STATUSES: [&str; 6] = ["added", "removed", "changed", "newly_broken", "still_broken", "fixed"];
+    let attrs = document["attrs"].as_array().unwrap().iter();
+    let differ = attrs.filter(|attr| attr["status"] != "unchanged");
+    differ
+        .map(|attr| {
+            let status = attr["status"].as_str().unwrap();
+            let change = Change {
+                status: STATUSES.into_iter().find(|known| *known == status).unwrap(),
+                revision_only: attr["revision_only"].as_bool().unwrap(),
+                outputs_differ: attr["outputs_differ"].as_bool().unwrap(),
+            };
+            (attr["attr"].as_str().unwrap().to_owned(), change)
+        })
+        .collect()
+}
+
+/// The attrs that `drover affected` prints where these changes are told.
+fn printed(changes: &BTreeMap<String, Change>) -> BTreeSet<String> {
+    let of_head = |change: &Change| !matches!(change.status, "removed" | "still_broken");
+    changes.iter().filter(|(_, change)| of_head(change)).map(|(name, _)| name.clone()).collect()
+}
+
+#[test]
+fn affected_is_the_table_for_every_commit() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        for pair in history.commits.windows(2) {
+            let (base, commit) = (&pair[0], &pair[1]);
+            history.checkout(commit);
+            let broken = commit.changes.values().any(|change| change.status.ends_with("_broken"));
+            let exit = if broken { 3 } else { 0 };
+            let document = history.site.exits(exit, &["affected", "--base", &base.rev, "--json"]).json();
+            assert_eq!(told(&document), commit.changes, "{}", commit.subject);
+            // Every commit is evaluated once, as a head; then there is a record of it.
+            let from_record = base.rev != history.commits[0].rev;
+            assert_eq!(document["base"]["from_record"], from_record, "{}", commit.subject);
+            assert_eq!(document["base"]["rev"], *base.rev);
+            assert_eq!(document["head"]["rev"], *commit.rev);
+            let ran = history.site.exits(exit, &["affected", "--base", &base.rev]);
+            let lines: BTreeSet<String> = ran.out().lines().map(str::to_owned).collect();
+            assert_eq!(lines, printed(&commit.changes), "{}", commit.subject);
         }
     });
 }

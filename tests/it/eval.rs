@@ -107,11 +107,17 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Attr → base name of its drv.
+    /// Attr → base name of its drv, or what else came out; without what was held by then, which is never the same twice.
     pub(crate) fn drvs(&self) -> BTreeMap<String, String> {
         let drv = |answer: &Answer| match answer {
             Answer::Drv(drv) => drv.drv.to_basename(),
-            other => format!("{other:?}"),
+            other => {
+                let text = format!("{other:?}");
+                match text.split_once(", when it held ") {
+                    Some((before, _)) => before.to_owned(),
+                    None => text,
+                }
+            }
         };
         self.answers.iter().map(|(attr, answer)| (attr.clone(), drv(answer))).collect()
     }
@@ -172,6 +178,7 @@ pub(crate) fn evaluate_with(
 }
 
 /// Builds what an attr imports, as the driver would have it built.
+#[expect(clippy::disallowed_methods, reason = "test code has to spawn nix")]
 fn realise(nix: &Nix, store_dir: &str, import: &Import) -> Imported {
     let what = format!("{store_dir}/{}^*", import.drv.to_basename());
     let output = std::process::Command::new(&nix.program)
@@ -451,7 +458,7 @@ fn kill_repl(store: &str) {
 }
 
 /// The living `nix repl` processes on this store, found by their environment.
-fn repls(store: &str) -> Vec<i32> {
+pub(crate) fn repls(store: &str) -> Vec<i32> {
     let wanted = format!("NIX_STORE_DIR={store}");
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {

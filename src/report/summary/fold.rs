@@ -4,8 +4,8 @@ use crate::event::{AttemptEnd, DrvOutcome, Evaluated, Event, Fact, Moment, Pushe
 use crate::id::{AttemptId, AttrId, CacheId, DrvId};
 
 use super::{
-    Asked, Attempt, Attr, AttrEnd, Builder, Cache, Diff, Drv, Fetch, Flake, Header, Import, LeftOut, Memory, Planned,
-    Push, Span, Summary, Verified, Warning,
+    Asked, Attempt, Attr, AttrEnd, Base, BaseProgress, Builder, Cache, Compared, Diff, Drv, Fetch, Flake, Header,
+    Import, LeftOut, Memory, Planned, Push, Span, Summary, Verified, Warning,
 };
 
 /// Takes one event in.
@@ -54,6 +54,49 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
             s.error = Some(Warning { at, message: message.clone(), hint: hint.clone() });
         }
         Fact::RunEnded { exit } => s.exit = Some(*exit),
+        Fact::BaseProgress { .. }
+        | Fact::BaseKnown { .. }
+        | Fact::BaseMissing { .. }
+        | Fact::AttrCompared { .. }
+        | Fact::AttrRemoved { .. }
+        | Fact::ChangesSkipped { .. } => base_fact(s, at, &event.fact),
+    }
+}
+
+/// What is known of the base.
+fn base_fact(s: &mut Summary, at: Moment, fact: &Fact) {
+    match fact {
+        Fact::BaseProgress { label, done, total } => {
+            let since = s.base_progress.as_ref().map_or(at, |known| known.since);
+            s.base_progress = Some(BaseProgress { since, label: label.clone(), done: *done, total: *total });
+        }
+        Fact::BaseKnown { label, rev, locked, recorded, attrs, failed } => {
+            s.base = Some(Base {
+                at,
+                label: label.clone(),
+                rev: rev.clone(),
+                locked: locked.clone(),
+                recorded: *recorded,
+                attrs: *attrs,
+                failed: *failed,
+            });
+        }
+        Fact::BaseMissing { message, hint } => {
+            s.base_missing = Some(Warning { at, message: message.clone(), hint: hint.clone() });
+        }
+        Fact::AttrCompared { attr, difference, revision_only, same_outputs, base_drv } => {
+            if let Some(known) = s.attrs.get_mut(attr) {
+                known.compared = Some(Compared {
+                    difference: *difference,
+                    revision_only: *revision_only,
+                    same_outputs: *same_outputs,
+                    base_drv: base_drv.clone(),
+                });
+            }
+        }
+        Fact::AttrRemoved { path, base_drv } => s.removed.push((path.clone(), base_drv.clone())),
+        Fact::ChangesSkipped { paths } => s.skipped.clone_from(paths),
+        _ => {}
     }
 }
 
@@ -133,6 +176,7 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 eval_started: None,
                 evaluated: None,
                 memory: None,
+                compared: None,
                 planned: None,
                 ended: None,
             });
