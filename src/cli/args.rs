@@ -257,6 +257,9 @@ pub(super) struct FlakeArgs {
     /// Evaluate again what is on record for the same commit
     #[arg(long)]
     pub(super) refresh: bool,
+    /// Fail attrs that import from derivations, instead of building these
+    #[arg(long)]
+    pub(super) no_ifd: bool,
     /// Evaluate into this store; what builds need of it is copied
     #[arg(long, value_name = "URL")]
     pub(super) eval_store: Option<String>,
@@ -436,6 +439,7 @@ fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, outpu
         eval_max_memory_size: flake.eval_max_memory_size,
         eval_memory: flake.eval_memory,
         refresh: flake.refresh,
+        no_ifd: flake.no_ifd,
         push_to: push.push_to,
         no_push: push.no_push,
         offline: push.offline,

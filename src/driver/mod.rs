@@ -10,6 +10,7 @@
 //! | `evaluate` | flake → answered attrs |
 //! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
+//! | `importing` | what attrs import from derivations |
 //! | `building`, `fetching` | the scheduler's actions |
 //! | `pushing` | outputs → caches |
 //! | `caches`, `trust` | which caches there are, and who fetches from which |
@@ -31,6 +32,7 @@ mod context;
 mod evaluate;
 mod exit;
 mod fetching;
+mod importing;
 mod input;
 mod links;
 mod planning;
@@ -71,6 +73,7 @@ use clock::Clock;
 use comparing::{Comparing, Late, Verdict};
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
+use importing::Importing;
 use input::Input;
 use planning::Planning;
 use pushing::{Pushing, Why};
@@ -168,6 +171,7 @@ pub(super) struct Driver {
     comparing: Comparing,
     planning: Planning,
     building: Building,
+    importing: Importing,
     pushing: Pushing,
     attrs: Attrs,
     outcomes: BTreeMap<DrvId, DrvOutcome>,
@@ -239,6 +243,7 @@ impl Driver {
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::AttemptEnded(attempt, end, tail) => self.building.ended(ctx, attempt, end, tail),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
+            Input::Imported(number, result) => self.importing.copied(ctx, number, result),
             Input::Push(cache, input) => self.pushing.handle(ctx, cache, input),
             Input::Linked(made) => {
                 self.links = Links::Done;
@@ -286,6 +291,7 @@ impl Driver {
             Outcome::None => {}
             Outcome::Listed(listed) => listed.iter().for_each(|listed| self.attrs.add(listed)),
             Outcome::Answered(attr, answer) => self.answered(attr, answer),
+            Outcome::Import(import) => self.importing.begin(&mut self.ctx, &mut self.planning, import),
             Outcome::LeftOut(left_out) => self.passed_over.push(left_out),
             Outcome::Over => {
                 self.comparing.end(&mut self.ctx);
@@ -310,7 +316,7 @@ impl Driver {
         }
         let verdict = self.comparing.answered(&mut self.ctx, attr, &path, &answer);
         match (answer, verdict) {
-            (Answer::Failed(_), _) => self.end_attr(attr, Status::EvalFailed, None, None),
+            (Answer::Failed(_), _) => self.end_attr(attr, Status::EvalFailed, None, self.importing.root_of(attr)),
             (_, Verdict::Unaffected(reason)) => self.end_attr(attr, Status::Unaffected, reason, None),
             (Answer::Nothing(reason), _) => self.end_attr(attr, Status::Valid, Some(&reason), None),
             (Answer::Drv(_), Verdict::Later) => {}
@@ -367,8 +373,13 @@ impl Driver {
             if decisions.is_empty() && ended.is_empty() {
                 break;
             }
-            decisions.into_iter().for_each(|decision| self.decided(&decision));
+            decisions.into_iter().for_each(|decision| self.decided(decision));
             ended.into_iter().for_each(|ended| self.drv_ended(ended));
+        }
+        if self.importing.is_undecided()
+            && let Some(cycle) = self.planning.cycle()
+        {
+            self.importing.give_up(&mut self.ctx, &format!("derivations that need each other: {cycle}"));
         }
         self.close_stages();
     }
@@ -406,17 +417,27 @@ impl Driver {
         self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (rest || self.stopping > 0))
     }
 
-    fn decided(&mut self, decision: &Decision) {
+    fn decided(&mut self, decision: Decision) {
         let run = self.mode == Mode::Run;
+        let decision = self.importing.named(decision);
         match decision {
-            Decision::Item { .. } => self.building.need(&mut self.ctx, &self.planning, decision, run),
+            Decision::Item { drv, .. } => {
+                // An item that comes again gets its word again.
+                self.outcomes.remove(&drv);
+                self.building.need(&mut self.ctx, &self.planning, &decision, run);
+            }
             Decision::Unreadable { drv, failure, attr } => {
-                let failure = failure.clone();
-                self.building.unreadable(&mut self.ctx, &self.planning.graph, *drv, failure, *attr);
+                self.building.unreadable(&mut self.ctx, &self.planning.graph, drv, failure, attr);
+            }
+            Decision::Attr { attr, status, .. } if self.importing.is_import(attr) => {
+                let (planning, outcomes) = (&mut self.planning, &self.outcomes);
+                if let Some(drv) = self.importing.planned(&mut self.ctx, planning, attr, status, outcomes) {
+                    self.building.release(&self.ctx, drv);
+                }
             }
             Decision::Attr { attr, status, drv, builds } => {
-                self.ctx.bus.emit(Fact::AttrPlanned { attr: *attr, status: *status, drv: *drv, builds: *builds });
-                self.planned(*attr, *status, *drv);
+                self.ctx.bus.emit(Fact::AttrPlanned { attr, status, drv, builds });
+                self.planned(attr, status, drv);
             }
         }
     }
@@ -442,6 +463,7 @@ impl Driver {
 
     /// A drv has its final word: its outputs are held and pushed, its attrs end.
     fn drv_ended(&mut self, ended: Ended) {
+        self.importing.drv_ended(&mut self.ctx, &self.planning, &ended, &self.outcomes);
         let Ended { drv, outcome, outputs } = ended;
         if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) {
             let (roots, hold) = (self.ctx.roots.clone(), outputs.clone());

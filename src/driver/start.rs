@@ -25,6 +25,7 @@ use super::clock::Clock;
 use super::comparing::Comparing;
 use super::context::Context;
 use super::evaluate::{self, Evaluation, Source};
+use super::importing::Importing;
 use super::planning::Planning;
 use super::pushing::Pushing;
 use super::recall::Recall;
@@ -207,6 +208,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         comparing,
         planning: Planning::new(fetch_roots, readable),
         building,
+        importing: Importing::default(),
         pushing,
         attrs: Attrs::default(),
         outcomes: std::collections::BTreeMap::new(),
