@@ -18,6 +18,7 @@
 //! | `tasks` | effects under way |
 //! | `exit` | the exit code |
 //! | `why` | a plan, and a closer look at what it found to be missing |
+//! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
 mod attrs;
@@ -25,6 +26,7 @@ mod base;
 mod building;
 mod bus;
 mod caches;
+mod changed;
 pub mod clock;
 mod comparing;
 mod context;
@@ -38,6 +40,7 @@ pub mod push;
 mod pushing;
 mod recall;
 mod signals;
+mod sources;
 mod start;
 mod tasks;
 mod trust;
@@ -313,7 +316,9 @@ impl Driver {
             }
             Answer::Nothing(reason) => self.end_attr(attr, Status::Valid, Some(&reason), None),
             // What would have to be done for it is not asked.
-            Answer::Drv(_) if self.mode == Mode::Affected => self.attrs.settle(attr),
+            Answer::Drv(_) if self.mode == Mode::Affected || (self.mode == Mode::Why && verdict.is_some()) => {
+                self.attrs.settle(attr);
+            }
             Answer::Drv(drv) => self.planning.want(&mut self.ctx, attr, &drv),
         }
     }

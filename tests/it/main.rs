@@ -35,3 +35,4 @@ mod push_queue;
 mod records;
 mod screens;
 mod why;
+mod why_base;

@@ -102,7 +102,6 @@ pub struct Detail {
 
 /// A file of a source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names are the documented contract")]
 pub struct FileChange {
     /// Below the source; empty if that is the file.
     pub path: String,
@@ -179,15 +178,20 @@ fn all_attrs(answer: &Answer, width: usize) -> Vec<Line> {
         let same = sizes.len() == group.attrs.len() && sizes.iter().all(|size| Some(size) == sizes.first());
         let size = sizes.first().filter(|_| same).map(|size| Line::new().text("    ").paint(Paint::Dim, size));
         lines.push(size.into_iter().fold(line, |line, size| line.then_if_fits(size, width)));
-        if at < WHOLE && let Some(cause) = group.causes.first() {
+        if at < WHOLE
+            && let Some(cause) = group.causes.first()
+        {
             lines.extend(details(cause, 4));
         }
     }
     if !rev.is_empty() {
-        let text = format!("{} only in the revision that they embed", if rev.len() == 1 { "differs" } else { "differ" });
+        let text =
+            format!("{} only in the revision that they embed", if rev.len() == 1 { "differs" } else { "differ" });
         lines.push(Line::new().paint(Paint::Bold, joined(&rev, width / 2)).pad(column.max(2)).text(text));
     }
-    for difference in [Difference::Added, Difference::Removed, Difference::NewlyBroken, Difference::StillBroken, Difference::Fixed] {
+    for difference in
+        [Difference::Added, Difference::Removed, Difference::NewlyBroken, Difference::StillBroken, Difference::Fixed]
+    {
         let attrs: Vec<&Attr> = answer.attrs.iter().filter(|attr| attr.difference == difference).collect();
         if let Some(first) = attrs.first() {
             let line = Line::new().paint(Paint::Bold, joined(&attrs, width / 2)).pad(column.max(2));
@@ -343,7 +347,11 @@ fn details(cause: &Cause, indent: usize) -> Vec<Line> {
 fn label(cause: &Cause, detail: &Detail) -> String {
     let only = cause.details.iter().filter(|other| !other.revision).count() <= 1;
     let named = only || matches!(detail.kind, CauseKind::Args | CauseKind::Builder | CauseKind::System);
-    if named && cause.kind == detail.kind && detail.kind != CauseKind::Revision { String::new() } else { detail.name.clone() }
+    if named && cause.kind == detail.kind && detail.kind != CauseKind::Revision {
+        String::new()
+    } else {
+        detail.name.clone()
+    }
 }
 
 /// Whether the line above says it all.

@@ -15,8 +15,7 @@ const SHORT: usize = 60;
 const MOST: usize = 1500;
 
 /// Lines of a diff: `old → new`, or `− old` and `+ new`.
-#[must_use]
-pub fn lines(base: Option<&str>, head: Option<&str>) -> Vec<String> {
+pub(super) fn lines(base: Option<&str>, head: Option<&str>) -> Vec<String> {
     match (base, head) {
         (None, None) => Vec::new(),
         (None, Some(head)) => one_sided('+', head),
@@ -25,15 +24,15 @@ pub fn lines(base: Option<&str>, head: Option<&str>) -> Vec<String> {
         (Some(base), Some(head)) => {
             let both = format!("{} → {}", quoted(&readable(base)), quoted(&readable(head)));
             let (b, h): (Vec<&str>, Vec<&str>) = (base.split(' ').collect(), head.split(' ').collect());
-            let is_list = b.len() + h.len() > 2 && [&b, &h].iter().any(|words| words.iter().any(|w| w.starts_with('/')));
+            let is_list =
+                b.len() + h.len() > 2 && [&b, &h].iter().any(|words| words.iter().any(|w| w.starts_with('/')));
             if is_list || both.chars().count() > 2 * SHORT { by_word(&b, &h) } else { vec![both] }
         }
     }
 }
 
 /// All lines that differ, whole: for files. With `most` lines at most; how many more there are.
-#[must_use]
-pub fn unified(base: &str, head: &str, most: usize) -> (Vec<String>, usize) {
+pub(super) fn unified(base: &str, head: &str, most: usize) -> (Vec<String>, usize) {
     let (base, head): (Vec<&str>, Vec<&str>) = (base.lines().collect(), head.lines().collect());
     let changed: Vec<String> = changes(&base, &head).into_iter().map(|(sign, text)| format!("{sign} {text}")).collect();
     let more = changed.len().saturating_sub(most);
@@ -42,7 +41,8 @@ pub fn unified(base: &str, head: &str, most: usize) -> (Vec<String>, usize) {
 
 fn one_sided(sign: char, text: &str) -> Vec<String> {
     let all: Vec<&str> = text.lines().collect();
-    let mut lines: Vec<String> = all.iter().take(LINES).map(|line| format!("{sign} {}", cut(&readable(line)))).collect();
+    let mut lines: Vec<String> =
+        all.iter().take(LINES).map(|line| format!("{sign} {}", cut(&readable(line)))).collect();
     if all.is_empty() {
         lines.push(format!("{sign} \"\""));
     }
@@ -78,7 +78,10 @@ fn more(count: usize, what: &str) -> Option<String> {
 
 /// Store paths as their names.
 fn readable(text: &str) -> String {
-    text.split(' ').map(|word| if is_store_path(word) { name_version(word) } else { word }).collect::<Vec<_>>().join(" ")
+    text.split(' ')
+        .map(|word| if is_store_path(word) { name_version(word) } else { word })
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Whether a word is a store path, and not something below one.
