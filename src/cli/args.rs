@@ -46,10 +46,10 @@ pub(super) enum Command {
     /// Show what would be built, fetched and pushed, and for how long
     #[command(after_help = "Example:\n  drover plan .#web1 --json")]
     Plan(Box<PlanArgs>),
-    /// Say why something has to be built: why no cache has it
-    #[command(
-        after_help = "Examples:\n  drover why web1                why no cache has it, and what is built for it first"
-    )]
+    /// Say why something has to be built: what changed against a base, or why no cache has it
+    #[command(after_help = "Examples:\n  drover why web1 --base main    what makes it differ from main\n  \
+        drover why --base main         the same of all that differs, by cause\n  \
+        drover why web1                why no cache has it, and what is built for it first")]
     Why(Box<WhyArgs>),
     /// Print the attrs that differ from a base, one a line
     #[command(after_help = "Examples:\n  drover affected --base main             what this branch changes\n  \
@@ -142,6 +142,13 @@ pub(super) struct PlanArgs {
 pub(super) struct WhyArgs {
     #[command(flatten)]
     pub(super) select: Select,
+    /// Say what differs from this branch, tag, commit or flake, which is evaluated if it has no record
+    /// [default: in a pull request, where it parted from its target, if that has a record]
+    #[arg(long, value_name = "REF", help_heading = "Comparison")]
+    pub(super) base: Option<String>,
+    /// Say why no cache has it, in a pull request too
+    #[arg(long, conflicts_with = "base", help_heading = "Comparison")]
+    pub(super) no_base: bool,
     #[command(flatten)]
     pub(super) flake: FlakeArgs,
     /// Ask no cache
@@ -524,7 +531,8 @@ impl WhyArgs {
     pub(super) fn words(self, place: &Place) -> Words {
         // A question needs no credential.
         let push = PushArgs { no_push: true, offline: self.offline, ..PushArgs::default() };
-        shared(place, self.select, self.flake, push, self.output)
+        let (base, no_base) = (self.base, self.no_base);
+        Words { base, no_base, ..shared(place, self.select, self.flake, push, self.output) }
     }
 }
 

@@ -3,29 +3,31 @@
 use std::path::PathBuf;
 
 use crate::config::{File, OutputSettings, Settings};
-use crate::driver::why::{self, Explained, Explanation, Looked};
+use crate::driver::why::{self, Answer, Explained, Explanation, Looked};
 use crate::driver::{Finished, Mode, Request};
 use crate::error::{Error, Result};
-use crate::event::Text;
+use crate::event::{Difference, Text};
 use crate::record::{self, Run};
 use crate::report::past::{self, Past};
 use crate::report::summary::Summary;
 use crate::report::text::render;
-use crate::report::why::missing;
+use crate::report::why::{changed, missing};
 
 use super::args::{Place, WhyArgs};
 use super::run::{block_on, check, config_dir, keep_digest, new_run, screen};
 use super::{Session, print, print_json};
 
-/// Says why no cache has it.
+/// Says what changed against a base, or why no cache has it.
 pub(super) fn why(session: &Session, args: WhyArgs, place: &Place) -> Result<u8> {
     check(&args.select)?;
-    if args.select.what.is_empty() && args.select.flake_alias.is_none() {
-        return Err(Error::usage("why what?").hint("drover why web1    or any other attr"));
-    }
     let words = args.words(place);
+    let named = !words.what.is_empty();
     let file = File::in_dir(&config_dir(&words.what))?;
     let settings = Settings::resolve(words, &session.env, file)?;
+    if !named && settings.base.asked.is_none() && settings.base.pull_request.is_none() {
+        let hint = "drover why web1    or, for all that differs from a branch: drover why --base main";
+        return Err(Error::usage("why what?").hint(hint));
+    }
     let output = settings.output.clone();
     let run = new_run(session);
     let request = Request {
@@ -36,15 +38,36 @@ pub(super) fn why(session: &Session, args: WhyArgs, place: &Place) -> Result<u8>
         clock: session.clock,
         daemon_socket: session.env.get("NIX_DAEMON_SOCKET_PATH").map(PathBuf::from),
     };
-    let Explained { finished, attrs } = block_on(why::explain(request))?;
-    tell(session, &output, finished, attrs)
-}
-
-fn tell(session: &Session, output: &OutputSettings, finished: Finished, attrs: Vec<Explanation>) -> Result<u8> {
+    let Explained { finished, answer } = block_on(why::explain(request))?;
     let summary = Summary::of(&finished.events);
     keep_digest(&finished.dir, &summary);
+    match answer {
+        Answer::Changed(mut answer) => {
+            if !named {
+                answer.attrs.retain(|attr| attr.difference != Difference::Unchanged);
+            }
+            if output.json {
+                print_json(&changed::document(&answer, finished.exit))?;
+            } else {
+                let screen = changed::screen(&answer, named, session.width());
+                print(render(&screen, session.stdout_style()).as_bytes())?;
+            }
+            Ok(finished.exit)
+        }
+        Answer::Missing(attrs) => tell(session, &output, &finished, &summary, attrs),
+    }
+}
+
+/// Why no cache has it.
+fn tell(
+    session: &Session,
+    output: &OutputSettings,
+    finished: &Finished,
+    summary: &Summary,
+    attrs: Vec<Explanation>,
+) -> Result<u8> {
     let paths = attrs.iter().flat_map(|one| std::iter::once(&one.own).chain(&one.first)).flat_map(|one| &one.outputs);
-    let earlier = earlier(output, &finished, &paths.cloned().collect::<Vec<_>>())?;
+    let earlier = earlier(output, finished, &paths.cloned().collect::<Vec<_>>())?;
     let looked = |looked: Looked| {
         let past = |path: &Text| {
             let of_path = earlier.iter().filter(|(known, _)| known == path);

@@ -19,6 +19,7 @@
 //! | `tasks` | effects under way |
 //! | `exit` | the exit code |
 //! | `why` | a plan, and a closer look at what it found to be missing |
+//! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
 mod attrs;
@@ -26,6 +27,7 @@ mod base;
 mod building;
 mod bus;
 mod caches;
+mod changed;
 pub mod clock;
 mod comparing;
 mod context;
@@ -41,6 +43,7 @@ mod pushing;
 mod recall;
 mod revision;
 mod signals;
+mod sources;
 mod start;
 mod tasks;
 mod trust;
@@ -329,6 +332,7 @@ impl Driver {
         match self.mode {
             // What would have to be done for it is not asked.
             Mode::Affected => self.attrs.settle(attr),
+            Mode::Why if self.comparing.has_base() => self.attrs.settle(attr),
             Mode::Run | Mode::Plan | Mode::Why => self.planning.want(&mut self.ctx, attr, drv),
         }
     }

@@ -11,7 +11,8 @@ use crate::event::{Status, Text};
 use crate::id::{AttrId, DrvId, StorePath};
 use crate::report::missing::{Disabled, Evidence, Said};
 use crate::report::summary::Summary;
-use crate::store::cache::{Answer, Cache};
+use crate::report::why::changed::Answer as Changed;
+use crate::store::cache::{Answer as CacheAnswer, Cache};
 
 use super::start::start;
 use super::{Driver, Finished, Request};
@@ -23,8 +24,16 @@ const MOST: usize = 10;
 pub struct Explained {
     /// The run that found it.
     pub finished: Finished,
-    /// One for each attr that has a derivation.
-    pub attrs: Vec<Explanation>,
+    /// Why.
+    pub answer: Answer,
+}
+
+/// What there is to say.
+pub enum Answer {
+    /// What differs from a base.
+    Changed(Box<Changed>),
+    /// Why no cache has it: one for each attr that has a derivation.
+    Missing(Vec<Explanation>),
 }
 
 /// An attr and what is missing for it.
@@ -62,8 +71,11 @@ pub struct Looked {
 pub async fn explain(request: Request) -> Result<Explained> {
     let mut driver = start(request).await?;
     driver.run().await;
-    let attrs = driver.look().await;
-    Ok(Explained { finished: driver.finish().await, attrs })
+    let answer = match driver.changed().await {
+        Some(changed) => Answer::Changed(Box::new(changed)),
+        None => Answer::Missing(driver.look().await),
+    };
+    Ok(Explained { finished: driver.finish().await, answer })
 }
 
 impl Driver {
@@ -155,16 +167,16 @@ impl Driver {
 }
 
 /// What a cache says of several outputs at once: it has them only if it has all.
-fn worst(answers: Vec<Answer>) -> Said {
+fn worst(answers: Vec<CacheAnswer>) -> Said {
     let mut said = Said::Present { nar_size: 0 };
     for answer in answers {
         let next = match answer {
-            Answer::Present(info) => Said::Present { nar_size: info.nar_size() },
-            Answer::Untrusted(info) => {
+            CacheAnswer::Present(info) => Said::Present { nar_size: info.nar_size() },
+            CacheAnswer::Untrusted(info) => {
                 Said::Untrusted { keys: info.signatures().iter().map(|signature| signature.key_name.clone()).collect() }
             }
-            Answer::NoAnswer(failure) => Said::NoAnswer { message: failure.message.to_string() },
-            Answer::Absent => Said::Absent,
+            CacheAnswer::NoAnswer(failure) => Said::NoAnswer { message: failure.message.to_string() },
+            CacheAnswer::Absent => Said::Absent,
         };
         said = match (said, next) {
             (Said::Present { nar_size: one }, Said::Present { nar_size: other }) => {

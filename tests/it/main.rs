@@ -38,3 +38,4 @@ mod records;
 mod screens;
 mod share;
 mod why;
+mod why_base;

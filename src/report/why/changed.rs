@@ -102,7 +102,6 @@ pub struct Detail {
 
 /// A file of a source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names are the documented contract")]
 pub struct FileChange {
     /// Below the source; empty if that is the file.
     pub path: String,

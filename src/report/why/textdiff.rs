@@ -15,8 +15,7 @@ const SHORT: usize = 60;
 const MOST: usize = 1500;
 
 /// Lines of a diff: `old → new`, or `− old` and `+ new`.
-#[must_use]
-pub fn lines(base: Option<&str>, head: Option<&str>) -> Vec<String> {
+pub(super) fn lines(base: Option<&str>, head: Option<&str>) -> Vec<String> {
     match (base, head) {
         (None, None) => Vec::new(),
         (None, Some(head)) => one_sided('+', head),
@@ -33,8 +32,7 @@ pub fn lines(base: Option<&str>, head: Option<&str>) -> Vec<String> {
 }
 
 /// All lines that differ, whole: for files. With `most` lines at most; how many more there are.
-#[must_use]
-pub fn unified(base: &str, head: &str, most: usize) -> (Vec<String>, usize) {
+pub(super) fn unified(base: &str, head: &str, most: usize) -> (Vec<String>, usize) {
     let (base, head): (Vec<&str>, Vec<&str>) = (base.lines().collect(), head.lines().collect());
     let changed: Vec<String> = changes(&base, &head).into_iter().map(|(sign, text)| format!("{sign} {text}")).collect();
     let more = changed.len().saturating_sub(most);
