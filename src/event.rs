@@ -118,6 +118,26 @@ pub enum Status {
     ToFetch,
 }
 
+/// How an attr compares with the base: by its drv.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Difference {
+    /// The base has no such attr.
+    Added,
+    /// Only the base has it.
+    Removed,
+    /// Another drv.
+    Changed,
+    /// The same drv.
+    Unchanged,
+    /// It does not evaluate, and did on the base or was not there.
+    NewlyBroken,
+    /// It does not evaluate, and did not on the base.
+    StillBroken,
+    /// It evaluates, and did not on the base.
+    Fixed,
+}
+
 /// Why something did not work, as far as a person can act on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -234,6 +254,36 @@ pub enum Pushed {
     Present,
     /// Given up.
     Failed(Failure),
+}
+
+/// What sort of thing makes two derivations differ. A closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CauseKind {
+    /// Another version of a package, or another package in its place.
+    Dependency,
+    /// A patch: what is named in `patches`.
+    Patch,
+    /// A source file or directory.
+    Source,
+    /// The program that builds it.
+    Builder,
+    /// A variable of its environment, or a key of its structured attrs.
+    Variable,
+    /// The arguments of the builder.
+    Args,
+    /// Its outputs: their names, or the hash of a fixed output.
+    Output,
+    /// The platform.
+    System,
+    /// It needs something that it did not need before.
+    AddedInput,
+    /// It does not need something any more.
+    RemovedInput,
+    /// Nothing but the revision or the source tree that is written into it.
+    Revision,
+    /// A .drv of either side cannot be read.
+    Unreadable,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -576,4 +626,90 @@ pub enum Fact {
         /// The text, without `trace:`.
         message: Text,
     },
+    /// Evaluation cannot go on before a drv is built: an attr imports from it.
+    ImportStarted {
+        /// Which attr; `None` where the attrs could not be listed without it.
+        attr: Option<AttrId>,
+        /// Absolute path of the .drv.
+        path: Text,
+        /// The derivation's name: `gen-nix`.
+        name: Text,
+    },
+    /// What an attr imports from is in the store that evaluates, or cannot be had; the attr is evaluated again, or fails.
+    ImportEnded {
+        /// Which attr.
+        attr: Option<AttrId>,
+        /// Absolute path of the .drv.
+        path: Text,
+        /// Why it cannot be had.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
+    /// The base is being evaluated, which has no record.
+    BaseProgress {
+        /// `main@a01b77e`.
+        label: Text,
+        /// Attrs that are answered.
+        done: u32,
+        /// All attrs, as far as they are listed.
+        total: u32,
+    },
+    /// The base that attrs are compared with is evaluated, or was before.
+    BaseKnown {
+        /// What people call it: `main@a01b77e`.
+        label: Text,
+        /// Its revision.
+        rev: Option<Text>,
+        /// Its locked reference.
+        locked: Text,
+        /// Its record answers; nothing was evaluated.
+        recorded: bool,
+        /// Attrs that it has.
+        attrs: u32,
+        /// Those of them that do not evaluate.
+        failed: u32,
+    },
+    /// There should be a base, and what is known of it is not enough; nothing is compared.
+    BaseMissing {
+        /// One line: why.
+        message: Text,
+        /// What to type.
+        hint: Option<Text>,
+    },
+    /// An attr is compared with the base.
+    AttrCompared {
+        /// Which attr.
+        attr: AttrId,
+        /// How it differs.
+        difference: Difference,
+        /// It differs only because it embeds the revision or the source tree.
+        #[serde(default, skip_serializing_if = "is_false")]
+        revision_only: bool,
+        /// The drvs differ and what they give does not: only how a fixed output is had has changed.
+        #[serde(default, skip_serializing_if = "is_false")]
+        same_outputs: bool,
+        /// Its drv on the base.
+        base_drv: Option<Text>,
+    },
+    /// The base has an attr that is gone.
+    AttrRemoved {
+        /// Its full path.
+        path: AttrPath,
+        /// Its drv on the base, if it evaluated there.
+        base_drv: Option<Text>,
+    },
+    /// Attrs are taken as unaffected without being evaluated: since the base only paths have changed that `[skip]` names.
+    ChangesSkipped {
+        /// The paths, each with the glob that it matches.
+        paths: Vec<SkippedPath>,
+    },
+}
+
+/// A changed path that `[skip]` names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedPath {
+    /// Relative to the repository.
+    pub path: Text,
+    /// The glob.
+    pub glob: Text,
 }

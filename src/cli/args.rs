@@ -46,6 +46,16 @@ pub(super) enum Command {
     /// Show what would be built, fetched and pushed, and for how long
     #[command(after_help = "Example:\n  drover plan .#web1 --json")]
     Plan(Box<PlanArgs>),
+    /// Say why something has to be built: what changed against a base, or why no cache has it
+    #[command(after_help = "Examples:\n  drover why web1 --base main    what makes it differ from main\n  \
+        drover why --base main         the same of all that differs, by cause\n  \
+        drover why web1                why no cache has it, and what is built for it first")]
+    Why(Box<WhyArgs>),
+    /// Print the attrs that differ from a base, one a line
+    #[command(after_help = "Examples:\n  drover affected --base main             what this branch changes\n  \
+        drover affected --base HEAD             what is not committed yet\n  \
+        drover affected --base main --hosts     for colmena or deploy-rs: short names of hosts")]
+    Affected(Box<AffectedArgs>),
     /// Make caches complete, without evaluating or building anything
     #[command(after_help = "Examples:\n  drover push                     what the last run built or found\n  \
         drover push --run 01KAJX3M      the same of an earlier one\n  \
@@ -95,6 +105,8 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) select: Select,
     #[command(flatten)]
+    pub(super) base: BaseArgs,
+    #[command(flatten)]
     pub(super) flake: FlakeArgs,
     #[command(flatten)]
     pub(super) build: BuildArgs,
@@ -113,6 +125,8 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     pub(super) select: Select,
     #[command(flatten)]
+    pub(super) base: BaseArgs,
+    #[command(flatten)]
     pub(super) flake: FlakeArgs,
     #[command(flatten)]
     pub(super) push: PushArgs,
@@ -121,6 +135,69 @@ pub(super) struct PlanArgs {
     /// Assume so many slots on the local store, for the estimate [default: Nix's max-jobs]
     #[arg(short = 'j', long, value_name = "N|auto", help_heading = "Building")]
     pub(super) max_jobs: Option<String>,
+}
+
+/// `drover why`.
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    /// Say what differs from this branch, tag, commit or flake, which is evaluated if it has no record
+    /// [default: in a pull request, where it parted from its target, if that has a record]
+    #[arg(long, value_name = "REF", help_heading = "Comparison")]
+    pub(super) base: Option<String>,
+    /// Say why no cache has it, in a pull request too
+    #[arg(long, conflicts_with = "base", help_heading = "Comparison")]
+    pub(super) no_base: bool,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    /// Ask no cache
+    #[arg(long, help_heading = "Caches")]
+    pub(super) offline: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// `drover affected`.
+#[derive(Debug, Args)]
+pub(super) struct AffectedArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) base: BaseArgs,
+    /// Print only NixOS hosts, by their short names
+    #[arg(long, help_heading = "Output")]
+    pub(super) hosts: bool,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    /// Ask no cache
+    #[arg(long, hide = true)]
+    pub(super) offline: bool,
+    /// Print one JSON document on stdout
+    #[arg(long, help_heading = "Output")]
+    pub(super) json: bool,
+    /// Write every event as a JSON line to this file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) events: Option<PathBuf>,
+    /// Say more
+    #[arg(short = 'v', long, action = clap::ArgAction::Count, help_heading = "Output")]
+    pub(super) verbose: u8,
+}
+
+/// What attrs are compared with.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Comparison")]
+pub(super) struct BaseArgs {
+    /// Take only what differs from this branch, tag, commit or flake, which is evaluated if it has no record
+    /// [default: in a pull request, where it parted from its target, if that has a record]
+    #[arg(long, value_name = "REF")]
+    pub(super) base: Option<String>,
+    /// Compare with nothing, in a pull request neither
+    #[arg(long, conflicts_with = "base")]
+    pub(super) no_base: bool,
+    /// Do not count what differs only because it embeds the commit or the source tree
+    #[arg(long)]
+    pub(super) ignore_revision: bool,
 }
 
 /// Which attrs.
@@ -187,6 +264,9 @@ pub(super) struct FlakeArgs {
     /// Evaluate again what is on record for the same commit
     #[arg(long)]
     pub(super) refresh: bool,
+    /// Fail attrs that import from derivations, instead of building these
+    #[arg(long)]
+    pub(super) no_ifd: bool,
     /// Evaluate into this store; what builds need of it is copied
     #[arg(long, value_name = "URL")]
     pub(super) eval_store: Option<String>,
@@ -366,6 +446,7 @@ fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, outpu
         eval_max_memory_size: flake.eval_max_memory_size,
         eval_memory: flake.eval_memory,
         refresh: flake.refresh,
+        no_ifd: flake.no_ifd,
         push_to: push.push_to,
         no_push: push.no_push,
         offline: push.offline,
@@ -396,6 +477,9 @@ impl RunArgs {
             out_link: build.out_link,
             download: build.download,
             print_out_paths: build.print_out_paths,
+            base: self.base.base,
+            no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -418,7 +502,37 @@ impl PushCommand {
 impl PlanArgs {
     /// As settings' words.
     pub(super) fn words(self, place: &Place) -> Words {
-        Words { max_jobs: self.max_jobs, ..shared(place, self.select, self.flake, self.push, self.output) }
+        Words {
+            max_jobs: self.max_jobs,
+            base: self.base.base,
+            no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
+            ..shared(place, self.select, self.flake, self.push, self.output)
+        }
+    }
+}
+
+impl AffectedArgs {
+    /// As settings' words.
+    pub(super) fn words(self, place: &Place) -> Words {
+        let output =
+            OutputArgs { json: self.json, events: self.events, verbose: self.verbose, ..OutputArgs::default() };
+        Words {
+            base: self.base.base,
+            no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
+            ..shared(place, self.select, self.flake, PushArgs { offline: self.offline, ..PushArgs::default() }, output)
+        }
+    }
+}
+
+impl WhyArgs {
+    /// As settings' words.
+    pub(super) fn words(self, place: &Place) -> Words {
+        // A question needs no credential.
+        let push = PushArgs { no_push: true, offline: self.offline, ..PushArgs::default() };
+        let (base, no_base) = (self.base, self.no_base);
+        Words { base, no_base, ..shared(place, self.select, self.flake, push, self.output) }
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn plan(session: &Session, args: PlanArgs, place: &Place) -> Result<u
 }
 
 /// Flags that mean something else elsewhere are refused, not guessed.
-fn check(select: &Select) -> Result<()> {
+pub(super) fn check(select: &Select) -> Result<()> {
     match &select.select {
         None => Ok(()),
         Some(_) => Err(Error::usage("--select takes a Nix function elsewhere; drover has no such flag")
@@ -101,10 +101,7 @@ pub(super) fn screen(session: &Session, settings: &Settings, planned: bool, run:
 pub(super) fn tell(output: &crate::config::OutputSettings, finished: Finished) -> Result<u8> {
     let Finished { events, exit, dir, outputs } = finished;
     let summary = Summary::of(&events);
-    let digest = Digest::of(&summary).map_or(Ok(()), |digest| dir.save(list::FILE, &digest));
-    if let Err(error) = digest {
-        tracing::warn!(%error, "cannot store the digest of the run");
-    }
+    keep_digest(&dir, &summary);
     if let Some(file) = &output.result_file {
         super::write_json(&json::document(&summary), file)?;
     }
@@ -114,6 +111,14 @@ pub(super) fn tell(output: &crate::config::OutputSettings, finished: Finished) -
         print(outputs.iter().map(|path| format!("{path}\n")).collect::<String>().as_bytes())?;
     }
     Ok(exit)
+}
+
+/// Stores what lists say of a run.
+pub(super) fn keep_digest(dir: &RunDir, summary: &Summary) {
+    let digest = Digest::of(summary).map_or(Ok(()), |digest| dir.save(list::FILE, &digest));
+    if let Err(error) = digest {
+        tracing::warn!(%error, "cannot store the digest of the run");
+    }
 }
 
 /// Where `drover.toml` is: beside the flake that is asked for, if that is a directory here, else where Nix would look

@@ -20,6 +20,23 @@ pub(super) const DROVER_EVAL_WORKERS: &str = "DROVER_EVAL_WORKERS";
 /// A filter for developers' logs on stderr (`drover=debug`).
 pub const DROVER_LOG: &str = "DROVER_LOG";
 
+/// Bytes of a forge's event that are read at most.
+const MAX_EVENT: u64 = 8 << 20;
+
+/// The pull request (at GitLab: merge request) that a CI system says it runs for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PullRequest {
+    /// The branch that it is to be merged into.
+    pub target: String,
+    /// The commit that it is compared with, where the forge says so.
+    pub base: Option<String>,
+    /// The merge commit that the forge made of both sides, where that is what gets checked out: its first parent is
+    /// the base.
+    pub merge: Option<String>,
+    /// How the history can be had that the base is in, at this forge; something to type, or to write.
+    pub whole: &'static str,
+}
+
 impl Env {
     /// What the process was started with. Values that are not UTF-8 are left out: no variable that drover reads may
     /// hold one.
@@ -53,9 +70,123 @@ impl Env {
         self.get("HOME").map(|home| PathBuf::from(home).join(".local/state/drover"))
     }
 
+    /// The pull request that this runs for, by the variables of GitHub, Forgejo, Gitea (`GITHUB_*`, which the others
+    /// set as well) and GitLab (`CI_MERGE_REQUEST_*`).
+    #[must_use]
+    pub fn pull_request(&self) -> Option<PullRequest> {
+        if let Some(target) = self.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME") {
+            // Only a pipeline for the merged result has the first one; there it is a parent of what is checked out.
+            let base =
+                self.get("CI_MERGE_REQUEST_TARGET_BRANCH_SHA").or_else(|| self.get("CI_MERGE_REQUEST_DIFF_BASE_SHA"));
+            return Some(PullRequest {
+                target: target.to_owned(),
+                base: base.map(str::to_owned),
+                merge: None,
+                whole: "GIT_DEPTH: 0    in the variables of the job",
+            });
+        }
+        let target =
+            ["GITHUB_BASE_REF", "FORGEJO_BASE_REF", "GITEA_BASE_REF"].into_iter().find_map(|name| self.get(name))?;
+        let merged =
+            self.get("GITHUB_REF").is_some_and(|name| name.starts_with("refs/pull/") && name.ends_with("/merge"));
+        Some(PullRequest {
+            target: target.to_owned(),
+            base: None,
+            merge: self.get("GITHUB_SHA").filter(|_| merged).map(str::to_owned),
+            whole: "fetch-depth: 0    for actions/checkout",
+        })
+    }
+
+    /// Whether a CI system runs this for a pull request from another repository, whose author may not be one who may
+    /// write to this one. In doubt it is.
+    #[must_use]
+    pub fn is_foreign_pull_request(&self) -> bool {
+        let is = |name: &str, value: &str| self.get(name).is_some_and(|said| said.eq_ignore_ascii_case(value));
+        let differ = |one: &str, other: &str| self.get(one).is_some_and(|one| self.get(other) != Some(one));
+        // GitHub, Forgejo and Gitea. A `pull_request_target` runs with the rights of the repository, on whatever commit.
+        let github = self.get("GITHUB_EVENT_NAME").is_some_and(|event| event.starts_with("pull_request"));
+        if github && !self.event_is_of(self.get("GITHUB_REPOSITORY").unwrap_or_default()) {
+            return true;
+        }
+        // GitLab, Azure Pipelines, Woodpecker, Buildkite, CircleCI.
+        differ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "CI_MERGE_REQUEST_PROJECT_ID")
+            || is("SYSTEM_PULLREQUEST_ISFORK", "true")
+            || is("CI_COMMIT_PULL_REQUEST_FROM_FORK", "true")
+            || (self.get("BUILDKITE_PULL_REQUEST").is_some_and(|number| number != "false")
+                && differ("BUILDKITE_PULL_REQUEST_REPO", "BUILDKITE_REPO"))
+            || self.get("CIRCLE_PR_NUMBER").is_some()
+    }
+
+    /// Whether the event that GitHub tells of is a pull request from this repository itself.
+    fn event_is_of(&self, repository: &str) -> bool {
+        let read = || -> Option<serde_json::Value> {
+            let path = self.get("GITHUB_EVENT_PATH")?;
+            let file = std::fs::File::open(path).ok()?;
+            serde_json::from_reader(std::io::Read::take(file, MAX_EVENT)).ok()
+        };
+        let head = read().and_then(|event| event.pointer("/pull_request/head/repo/full_name").cloned());
+        head.as_ref().and_then(serde_json::Value::as_str) == Some(repository)
+    }
+
     /// Whether this runs in a CI system: every forge sets `CI`.
     #[must_use]
     pub fn is_ci(&self) -> bool {
         self.get("CI").is_some_and(|value| value != "false" && value != "0")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_forge_says_what_a_pull_request_is_compared_with() {
+        let of = |vars: &[(&'static str, &'static str)]| Env::of(vars.iter().copied()).pull_request();
+        assert_eq!(of(&[("CI", "true"), ("GITHUB_REF", "refs/heads/main"), ("GITHUB_BASE_REF", "")]), None);
+        let github =
+            of(&[("GITHUB_BASE_REF", "main"), ("GITHUB_REF", "refs/pull/8/merge"), ("GITHUB_SHA", "abc")]).unwrap();
+        assert_eq!((&*github.target, github.merge.as_deref(), github.base), ("main", Some("abc"), None));
+        // Forgejo checks out the branch itself.
+        let forgejo =
+            of(&[("GITHUB_BASE_REF", "main"), ("GITHUB_REF", "refs/pull/8/head"), ("GITHUB_SHA", "abc")]).unwrap();
+        assert_eq!((&*forgejo.target, forgejo.merge), ("main", None));
+        let gitlab = [("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "main"), ("CI_MERGE_REQUEST_DIFF_BASE_SHA", "abc")];
+        assert_eq!(of(&gitlab).unwrap().base.as_deref(), Some("abc"));
+        let merged = of(&[gitlab[0], gitlab[1], ("CI_MERGE_REQUEST_TARGET_BRANCH_SHA", "def")]).unwrap();
+        assert_eq!(merged.base.as_deref(), Some("def"));
+    }
+
+    #[test]
+    fn pull_requests_of_forks_are_told_from_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let event = |repository: &str| {
+            let path = dir.path().join(repository.replace('/', "-"));
+            let text = format!("{{\"pull_request\":{{\"head\":{{\"repo\":{{\"full_name\":\"{repository}\"}}}}}}}}");
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (own, fork) = (event("me/infra"), event("you/infra"));
+        let github = |name: &str, path: &str| {
+            let vars = [("GITHUB_EVENT_NAME", name), ("GITHUB_REPOSITORY", "me/infra"), ("GITHUB_EVENT_PATH", path)];
+            Env::of(vars).is_foreign_pull_request()
+        };
+        assert!(!github("push", "/nonexistent"));
+        assert!(!github("pull_request", &own));
+        assert!(github("pull_request", &fork));
+        assert!(github("pull_request_target", &fork));
+        assert!(github("pull_request", "/nonexistent"), "in doubt it is one");
+        for (vars, foreign) in [
+            (&[][..], false),
+            (&[("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "1"), ("CI_MERGE_REQUEST_PROJECT_ID", "1")], false),
+            (&[("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "2"), ("CI_MERGE_REQUEST_PROJECT_ID", "1")], true),
+            (&[("SYSTEM_PULLREQUEST_ISFORK", "False")], false),
+            (&[("SYSTEM_PULLREQUEST_ISFORK", "True")], true),
+            (&[("CI_COMMIT_PULL_REQUEST_FROM_FORK", "true")], true),
+            (&[("BUILDKITE_PULL_REQUEST", "false"), ("BUILDKITE_PULL_REQUEST_REPO", "x")], false),
+            (&[("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", "x"), ("BUILDKITE_REPO", "y")], true),
+            (&[("CIRCLE_PR_NUMBER", "7")], true),
+        ] {
+            assert_eq!(Env::of(vars.iter().copied()).is_foreign_pull_request(), foreign, "{vars:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! Attrs + caches → what must be built; two evaluations → what changed.
+//! Attrs + caches → what must be built; attrs + a base → what differs, and why.
 
+pub mod compare;
 pub mod load;
 pub mod lockstep;
 pub mod plan;

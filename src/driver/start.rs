@@ -22,10 +22,13 @@ use super::building::Building;
 use super::bus::Bus;
 use super::caches::{self, CacheList, Pushable};
 use super::clock::Clock;
+use super::comparing::Comparing;
 use super::context::Context;
 use super::evaluate::{self, Evaluation, Source};
+use super::importing::Importing;
 use super::planning::Planning;
 use super::pushing::Pushing;
+use super::recall::Recall;
 use super::signals::Signals;
 use super::tasks::Tasks;
 use super::trust;
@@ -58,6 +61,8 @@ pub(super) fn store_options(settings: &Settings, daemon_socket: Option<std::path
 pub(super) enum Verb {
     Run,
     Plan,
+    Why,
+    Affected,
     Push,
 }
 
@@ -67,6 +72,8 @@ impl Verb {
         match self {
             Self::Run => "run",
             Self::Plan => "plan",
+            Self::Why => "why",
+            Self::Affected => "affected",
             Self::Push => "push",
         }
     }
@@ -157,6 +164,11 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
     let Request { settings, mode, run, clock, ui, daemon_socket } = request;
+    let comparing = Comparing::new(&settings.base, mode == Mode::Affected);
+    if comparing.is_impossible() {
+        return Err(Error::usage("there is nothing to compare with: neither --base nor a pull request says what")
+            .hint("drover affected --base main    a branch, a tag, a commit or a flake"));
+    }
     let options = store_options(&settings, daemon_socket);
     let wanted = evaluate::wanted(&settings, &options)?;
     let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
@@ -164,8 +176,14 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
     let wanted = wanted.on(commit, &settings, store.settings().systems());
     let list = CacheList::new(&store, &settings)?;
-    let verb = if mode == Mode::Plan { Verb::Plan } else { Verb::Run };
-    let pushable = list.open_pushed(verb).await?;
+    let (verb, pushable) = match mode {
+        Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
+        Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),
+        Mode::Why => (Verb::Why, list.open_pushed(Verb::Why).await?),
+        // No cache has anything to do with it.
+        Mode::Affected => (Verb::Affected, Pushable::default()),
+    };
+    let recall = Arc::new(Recall::new(&store, &settings, &pushable.caches, list.context())?);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
     let Begun { mut ctx, news, signals, opened } =
@@ -174,12 +192,12 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let history = History::load(&settings.output.state_dir);
     let wanted = wanted.expecting(history.eval_seconds());
     let building = Building::new(&mut ctx, history);
-    let evaluation = Evaluation::begin(&mut ctx, Source::Flake(Box::new(wanted)));
+    let evaluation = Evaluation::begin(&mut ctx, Source::Flake(Box::new(wanted), recall));
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
         Mode::Run => Pushing::new(&mut ctx, &opened),
-        Mode::Plan => Pushing::default(),
+        Mode::Plan | Mode::Why | Mode::Affected => Pushing::default(),
     };
     Ok(Driver {
         ctx,
@@ -187,8 +205,10 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         signals,
         news,
         evaluation,
+        comparing,
         planning: Planning::new(fetch_roots, readable),
         building,
+        importing: Importing::default(),
         pushing,
         attrs: Attrs::default(),
         outcomes: std::collections::BTreeMap::new(),

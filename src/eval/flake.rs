@@ -33,6 +33,14 @@ pub struct FlakeOptions {
     pub impure: bool,
 }
 
+impl FlakeOptions {
+    /// Whether flags change what is evaluated, so that the commit does not say it all.
+    #[must_use]
+    pub fn changes_lock(&self) -> bool {
+        self.impure || !self.overrides.is_empty() || self.reference_lock_file.is_some()
+    }
+}
+
 /// A flake's source, fixed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Locked {

@@ -256,7 +256,8 @@ fn error(s: &Summary, attr: &Attr) -> Option<Error> {
             class: Some(failure.class),
             message: failure.message.to_string(),
             position: failure.position.as_ref().map(ToString::to_string),
-            root_drv: None,
+            // It imports from a drv that failed.
+            root_drv: attr.ended.as_ref().and_then(|end| s.drvs.get(&end.root?)).map(|root| root.path.to_string()),
         });
     }
     if s.status(attr) != Some(Status::Failed) {

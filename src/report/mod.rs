@@ -5,6 +5,7 @@
 //! all else is a pure function of it, but for the screens that are about no run: [`home`], [`doctor`], [`settings`].
 
 pub mod account;
+pub mod affected;
 pub mod closing;
 pub mod doctor;
 pub mod estimate;
@@ -14,10 +15,13 @@ pub mod home;
 pub mod json;
 pub mod left_out;
 pub mod list;
+pub mod missing;
 pub mod number;
+pub mod past;
 pub mod plan;
 pub mod pushed;
 pub mod settings;
 pub mod summary;
 pub mod text;
 pub mod time;
+pub mod why;

@@ -6,12 +6,12 @@
 mod fold;
 mod groups;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::Event;
 use crate::event::{
-    AttemptEnd, Class, DrvOutcome, Evaluated, Failure, FetchedPath, Moment, OutputPath, Pushed, STOPPED, Stage, Status,
-    Text,
+    AttemptEnd, Class, Difference, DrvOutcome, Evaluated, Failure, FetchedPath, Moment, OutputPath, Pushed, STOPPED,
+    SkippedPath, Stage, Status, Text,
 };
 use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
 
@@ -30,8 +30,20 @@ pub struct Summary {
     pub caches: BTreeMap<CacheId, Cache>,
     /// When each stage began and ended.
     pub stages: BTreeMap<Stage, Span>,
+    /// What attrs are compared with, if it is known.
+    pub base: Option<Base>,
+    /// How far its evaluation is, or was.
+    pub base_progress: Option<BaseProgress>,
+    /// Why there is no base where there should be one.
+    pub base_missing: Option<Warning>,
+    /// Attrs that only the base has, with their drvs there.
+    pub removed: Vec<(AttrPath, Option<Text>)>,
+    /// Changed paths for which nothing was evaluated.
+    pub skipped: Vec<SkippedPath>,
     /// Attrs left out by default.
     pub left_out: Vec<LeftOut>,
+    /// What had to be imported from derivations before attrs could be listed.
+    pub listing_imports: Vec<Import>,
     /// The attrs.
     pub attrs: BTreeMap<AttrId, Attr>,
     /// The drvs that had to be built or fetched.
@@ -88,6 +100,39 @@ pub struct Flake {
     pub rev: Option<Text>,
     pub dirty_files: Option<u32>,
     pub recorded: bool,
+}
+
+/// What attrs are compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::BaseKnown")]
+pub struct Base {
+    pub at: Moment,
+    pub label: Text,
+    pub rev: Option<Text>,
+    pub locked: Text,
+    pub recorded: bool,
+    pub attrs: u32,
+    pub failed: u32,
+}
+
+/// How far the evaluation of a base is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::BaseProgress")]
+pub struct BaseProgress {
+    pub since: Moment,
+    pub label: Text,
+    pub done: u32,
+    pub total: u32,
+}
+
+/// How an attr compares with the base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::AttrCompared")]
+pub struct Compared {
+    pub difference: Difference,
+    pub revision_only: bool,
+    pub same_outputs: bool,
+    pub base_drv: Option<Text>,
 }
 
 /// A builder.
@@ -153,16 +198,33 @@ pub struct Attr {
     pub name: Text,
     /// When it became known.
     pub listed: Moment,
+    /// What it imports from derivations, in order.
+    pub imports: Vec<Import>,
     /// When an evaluator took it up, and which.
     pub eval_started: Option<(Moment, u32)>,
     /// What came out, and when.
     pub evaluated: Option<(Moment, Evaluated)>,
     /// What its evaluation took, where that is known.
     pub memory: Option<Memory>,
+    /// How it compares with the base, if there is one.
+    pub compared: Option<Compared>,
     /// What has to be done for it, and when that was known.
     pub planned: Option<Planned>,
     /// The final word.
     pub ended: Option<AttrEnd>,
+}
+
+/// What an attr imports from a derivation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Import {
+    /// Absolute path of the .drv.
+    pub path: Text,
+    /// The derivation's name.
+    pub name: Text,
+    /// From the moment when the evaluation came to it until it was there; `None` while it is waited for.
+    pub span: Span,
+    /// Why it could not be had.
+    pub failure: Option<Failure>,
 }
 
 /// The memory that the evaluation of an attr took, in bytes.
@@ -435,6 +497,17 @@ impl Summary {
     #[must_use]
     pub fn drv_name(&self, drv: DrvId) -> String {
         self.drvs.get(&drv).map_or_else(|| format!("drv {}", drv.0), |d| d.name.to_string())
+    }
+
+    /// Names of all that attrs imported from derivations, in the order in which they came up, each drv once.
+    #[must_use]
+    pub fn imports(&self) -> Vec<&Text> {
+        let mut all: Vec<&Import> =
+            self.attrs.values().flat_map(|attr| &attr.imports).chain(&self.listing_imports).collect();
+        all.sort_by_key(|import| import.span.start);
+        let mut seen = BTreeSet::new();
+        all.retain(|import| seen.insert(&import.path));
+        all.into_iter().map(|import| &import.name).collect()
     }
 
     /// All slots of all builders.

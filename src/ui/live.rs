@@ -4,9 +4,9 @@
 use crate::event::{DrvOutcome, Moment, Stage};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId};
 use crate::report::number::{about, count, duration, plural, size};
-use crate::report::summary::{Attempt, Builder};
+use crate::report::summary::{Attempt, Builder, Header};
 use crate::report::text::{Line, Paint, listed, wrapped};
-use crate::report::{failure, left_out};
+use crate::report::{affected, failure, left_out};
 
 use super::Settings;
 use super::model::{Model, Notice, Reason, holds_slot};
@@ -35,7 +35,8 @@ pub fn region(model: &Model, now: Moment, width: usize) -> Vec<Line> {
 
 /// Whether nothing will be built.
 fn is_plan(model: &Model) -> bool {
-    model.summary.header.as_ref().is_some_and(|header| &*header.command == "plan")
+    let is_plan = |header: &Header| matches!(&*header.command, "plan" | "affected");
+    model.summary.header.as_ref().is_some_and(is_plan)
 }
 
 /// Whether nothing will be evaluated and built: what is there is pushed.
@@ -85,6 +86,9 @@ fn eval(model: &Model, now: Moment, width: usize) -> String {
     let Some(flake) = &s.flake else {
         return format!("locking the flake {}", duration(now.seconds()));
     };
+    if let Some((text, since)) = affected::progress(s) {
+        return format!("eval   {text} {}", duration(now.since(since)));
+    }
     let failed =
         if s.counts.eval_failed > 0 { format!(", {} failed", count(s.counts.eval_failed)) } else { String::new() };
     if model.is_evaluated() {
@@ -277,6 +281,7 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
             let texts = left_out::lines(parts, width.saturating_sub(10)).into_iter().enumerate();
             texts.map(|(i, text)| Line::from(if i == 0 { " left out" } else { "" }).pad(10).text(text)).collect()
         }
+        Notice::Base => base(model, width),
         Notice::Failed(..)
         | Notice::Warning(_)
         | Notice::EvalWarning(_)
@@ -319,8 +324,17 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
             vec![Line::new().paint(Paint::Dim, " trace  ").text(text).fit(width)]
         }
         Notice::Stopping { .. } => vec![stopping(notice, width)],
+        Notice::Base if s.base.is_none() => base(model, width),
         _ => Vec::new(),
     }
+}
+
+/// ` base   main@a01b77e from record`.
+fn base(model: &Model, width: usize) -> Vec<Line> {
+    let text = affected::base_line(&model.summary).unwrap_or_default();
+    let mut texts = wrapped(&text, width.saturating_sub(8), WARNING).into_iter();
+    let first = Line::new().paint(Paint::Bold, " base").text(format!("   {}", texts.next().unwrap_or_default()));
+    std::iter::once(first).chain(texts.map(|more| Line::from(format!("        {more}")))).collect()
 }
 
 /// ` built  db1           2m04s  14 drvs`.

@@ -44,6 +44,8 @@ pub enum Notice {
     Started,
     /// The flake is locked.
     Locked,
+    /// There is a base, or none where there should be one.
+    Base,
     /// Caches answered.
     Caches(Vec<CacheId>),
     /// Builders can be used.
@@ -179,6 +181,7 @@ impl Model {
         Some(match fact {
             Fact::RunStarted { .. } => Notice::Started,
             Fact::FlakeLocked { .. } => Notice::Locked,
+            Fact::BaseKnown { .. } | Fact::BaseMissing { .. } => Notice::Base,
             Fact::CacheReady { cache, .. } => Notice::Caches(vec![*cache]),
             Fact::BuilderReady { builder, .. } => Notice::Builders(vec![*builder]),
             Fact::AttrsLeftOut { .. } => Notice::LeftOut(vec![s.left_out.len() - 1]),

@@ -36,3 +36,6 @@ mod push_http;
 mod push_queue;
 mod records;
 mod screens;
+mod share;
+mod why;
+mod why_base;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use drover::event::{
-    AttemptEnd, Class, DrvOutcome, Evaluated, Event, FORMAT, Fact, Failure, FetchedPath, Moment, OutputPath, Pushed,
-    Stage, Status,
+    AttemptEnd, Class, Difference, DrvOutcome, Evaluated, Event, FORMAT, Fact, Failure, FetchedPath, Moment,
+    OutputPath, Pushed, SkippedPath, Stage, Status,
 };
 use drover::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId, Kind};
 
@@ -87,6 +87,20 @@ impl Story {
         let locked = "git+file:///home/me/infra?rev=4f2c1d9a0b3e5d7c8f1a2b3c4d5e6f7081920a1b".into();
         let rev = Some("4f2c1d9a0b3e5d7c8f1a2b3c4d5e6f7081920a1b".into());
         self.at(at, Fact::FlakeLocked { original, locked, rev, dirty_files: Some(dirty), recorded });
+    }
+
+    /// A base of so many attrs.
+    pub fn base(&mut self, at: f64, recorded: bool, attrs: u32) {
+        let rev = "a01b77e3c5f0d2b4968717a6b5c4d3e2f1a0b9c8";
+        let locked = format!("git+file:///home/me/infra?rev={rev}").into();
+        let label = "main@a01b77e".into();
+        self.at(at, Fact::BaseKnown { label, rev: Some(rev.into()), locked, recorded, attrs, failed: 0 });
+    }
+
+    /// How an attr differs from the base, which has no drv of it that anybody could look at.
+    pub fn compared(&mut self, at: f64, attr: AttrId, difference: Difference) {
+        let base_drv = None;
+        self.at(at, Fact::AttrCompared { attr, difference, revision_only: false, same_outputs: false, base_drv });
     }
 
     /// A builder that runs at a speed of 1.
@@ -589,5 +603,22 @@ pub fn every_fact() -> Vec<Event> {
     );
     story.at(7.0, Fact::PushAsked { paths: vec![store_path("leaf").into()] });
     story.at(7.0, Fact::EvalTrace { attr: attrs[0], message: "web1 has 3 disks".into() });
+    story.at(7.0, Fact::BaseProgress { label: "main@a01b77e".into(), done: 3, total: 9 });
+    story.base(7.0, true, 9);
+    story.at(
+        7.0,
+        Fact::BaseMissing { message: "no record".into(), hint: Some("drover affected --base a01b77e".into()) },
+    );
+    story.compared(7.0, attrs[0], Difference::Changed);
+    let (attr, base_drv) = (attrs[1], Some(store_path("leaf.drv").into()));
+    let difference = Difference::Changed;
+    story.at(7.0, Fact::AttrCompared { attr, difference, revision_only: true, same_outputs: true, base_drv });
+    story.at(7.0, Fact::AttrRemoved { path: "nixosConfigurations.web9".parse().unwrap(), base_drv: None });
+    let paths = vec![SkippedPath { path: "docs/a.md".into(), glob: "docs/**".into() }];
+    story.at(7.0, Fact::ChangesSkipped { paths });
+    let path: drover::event::Text = format!("{}.drv", store_path("gen-nix")).into();
+    story.at(7.0, Fact::ImportStarted { attr: Some(attrs[0]), path: path.clone(), name: "gen-nix".into() });
+    let why = Some(failure(Class::NoBuilder, "no builder for aarch64-linux"));
+    story.at(7.0, Fact::ImportEnded { attr: None, path, failure: why });
     story.events()
 }

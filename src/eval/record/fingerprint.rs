@@ -114,6 +114,18 @@ impl Source {
     }
 }
 
+/// A commit of the git repository that a locked source comes from, evaluated in the same way; `None` if it comes from
+/// none. That needs neither Nix nor the commit itself.
+#[must_use]
+pub fn beside(locked: &Locked, rev: &str, counted: bool) -> Option<Source> {
+    if locked.kind != "git" {
+        return None;
+    }
+    let mut source = Source::commit(rev, &locked.dir, counted);
+    source.parts.extend(locked.parameters.iter().map(|parameter| format!("parameter {parameter}")));
+    Some(source)
+}
+
 /// The fingerprint of an evaluation: 64 hex digits.
 #[must_use]
 pub fn fingerprint(source: &Source, context: &Context) -> String {

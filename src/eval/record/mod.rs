@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub use commit::{Commit, commit, load_quick, save_quick};
-pub use fingerprint::{Context, Source, fingerprint};
+pub use commit::{Commit, commit, load_quick, pinned, save_quick};
+pub use fingerprint::{Context, Source, beside, fingerprint};
 pub use own::is_sources_own;
 pub use seal::Keyring;
 pub use shelf::Shelf;
@@ -147,6 +147,19 @@ impl Record {
             let (path, outputs) = read_answer_key(key)?;
             Some((path, outputs, recorded))
         })
+    }
+
+    /// What it answers to all attrs of this selection; `None` if it does not know all of them.
+    #[must_use]
+    pub fn all(&self, selection: &Selection) -> Option<BTreeMap<AttrPath, Answer>> {
+        let answer = |entry: &Entry| {
+            let answer = match &entry.failure {
+                Some(failure) => Answer::Failed(failure.clone()),
+                None => self.answer(entry)?.answer(),
+            };
+            Some((entry.path.clone(), answer))
+        };
+        self.lists.get(&selection_key(selection))?.entries.iter().map(answer).collect()
     }
 
     /// Whether nothing has to be asked for this selection.
