@@ -626,6 +626,25 @@ pub enum Fact {
         /// The text, without `trace:`.
         message: Text,
     },
+    /// Evaluation cannot go on before a drv is built: an attr imports from it.
+    ImportStarted {
+        /// Which attr; `None` where the attrs could not be listed without it.
+        attr: Option<AttrId>,
+        /// Absolute path of the .drv.
+        path: Text,
+        /// The derivation's name: `gen-nix`.
+        name: Text,
+    },
+    /// What an attr imports from is in the store that evaluates, or cannot be had; the attr is evaluated again, or fails.
+    ImportEnded {
+        /// Which attr.
+        attr: Option<AttrId>,
+        /// Absolute path of the .drv.
+        path: Text,
+        /// Why it cannot be had.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
     /// The base is being evaluated, which has no record.
     BaseProgress {
         /// `main@a01b77e`.

@@ -195,6 +195,9 @@ pub(super) struct BaseArgs {
     /// Compare with nothing, in a pull request neither
     #[arg(long, conflicts_with = "base")]
     pub(super) no_base: bool,
+    /// Do not count what differs only because it embeds the commit or the source tree
+    #[arg(long)]
+    pub(super) ignore_revision: bool,
 }
 
 /// Which attrs.
@@ -254,12 +257,16 @@ pub(super) struct FlakeArgs {
     /// Replace an evaluator that holds more than so many MiB
     #[arg(long, value_name = "MIB")]
     pub(super) eval_max_memory_size: Option<u64>,
-    /// Let the evaluation take so much memory, `4GiB`; an attr that needs more fails [default: 3/4 of what there is]
+    /// Let all evaluators together take so much memory, `4GiB`, if the machine has it; an attr that needs more by itself
+    /// fails [default: 3/4 of what is free]
     #[arg(long, value_name = "SIZE")]
     pub(super) eval_memory: Option<String>,
     /// Evaluate again what is on record for the same commit
     #[arg(long)]
     pub(super) refresh: bool,
+    /// Fail attrs that import from derivations, instead of building these
+    #[arg(long)]
+    pub(super) no_ifd: bool,
     /// Evaluate into this store; what builds need of it is copied
     #[arg(long, value_name = "URL")]
     pub(super) eval_store: Option<String>,
@@ -439,6 +446,7 @@ fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, outpu
         eval_max_memory_size: flake.eval_max_memory_size,
         eval_memory: flake.eval_memory,
         refresh: flake.refresh,
+        no_ifd: flake.no_ifd,
         push_to: push.push_to,
         no_push: push.no_push,
         offline: push.offline,
@@ -471,6 +479,7 @@ impl RunArgs {
             print_out_paths: build.print_out_paths,
             base: self.base.base,
             no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -497,6 +506,7 @@ impl PlanArgs {
             max_jobs: self.max_jobs,
             base: self.base.base,
             no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -510,6 +520,7 @@ impl AffectedArgs {
         Words {
             base: self.base.base,
             no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, PushArgs { offline: self.offline, ..PushArgs::default() }, output)
         }
     }

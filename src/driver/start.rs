@@ -25,8 +25,10 @@ use super::clock::Clock;
 use super::comparing::Comparing;
 use super::context::Context;
 use super::evaluate::{self, Evaluation, Source};
+use super::importing::Importing;
 use super::planning::Planning;
 use super::pushing::Pushing;
+use super::recall::Recall;
 use super::signals::Signals;
 use super::tasks::Tasks;
 use super::trust;
@@ -181,6 +183,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         // No cache has anything to do with it.
         Mode::Affected => (Verb::Affected, Pushable::default()),
     };
+    let recall = Arc::new(Recall::new(&store, &settings, &pushable.caches, list.context())?);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
     let Begun { mut ctx, news, signals, opened } =
@@ -189,7 +192,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let history = History::load(&settings.output.state_dir);
     let wanted = wanted.expecting(history.eval_seconds());
     let building = Building::new(&mut ctx, history);
-    let evaluation = Evaluation::begin(&mut ctx, Source::Flake(Box::new(wanted)));
+    let evaluation = Evaluation::begin(&mut ctx, Source::Flake(Box::new(wanted), recall));
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
@@ -205,6 +208,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         comparing,
         planning: Planning::new(fetch_roots, readable),
         building,
+        importing: Importing::default(),
         pushing,
         attrs: Attrs::default(),
         outcomes: std::collections::BTreeMap::new(),
