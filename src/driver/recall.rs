@@ -176,6 +176,24 @@ impl Recall {
         }
     }
 
+    /// The key of what a reference that names a commit is locked to, on this machine.
+    pub(super) fn pinned(&self, options: &FlakeOptions, rev: &str) -> Option<String> {
+        record::pinned(options, rev).map(|commit| commit.key(&self.context))
+    }
+
+    /// What was locked under such a key before.
+    pub(super) fn locked(&self, key: &str) -> Option<Locked> {
+        // One that cannot be read is locked again.
+        record::load_quick(self.shelf.state_dir(), key).ok().flatten()
+    }
+
+    /// Stores what was locked under such a key.
+    pub(super) fn keep_locked(&self, key: &str, locked: &Locked) {
+        if let Err(error) = record::save_quick(self.shelf.state_dir(), key, locked) {
+            tracing::warn!(%error, "cannot remember the source");
+        }
+    }
+
     /// Finds the source and what is remembered of it.
     pub(super) async fn locate(
         &self,
