@@ -10,6 +10,7 @@
 //! | `evaluate` | flake → answered attrs |
 //! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
+//! | `importing` | what attrs import from derivations |
 //! | `building`, `fetching` | the scheduler's actions |
 //! | `pushing` | outputs → caches |
 //! | `caches`, `trust` | which caches there are, and who fetches from which |
@@ -17,6 +18,8 @@
 //! | `bus` | the event stream |
 //! | `tasks` | effects under way |
 //! | `exit` | the exit code |
+//! | `why` | a plan, and a closer look at what it found to be missing |
+//! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
 mod attrs;
@@ -24,12 +27,14 @@ mod base;
 mod building;
 mod bus;
 mod caches;
+mod changed;
 pub mod clock;
 mod comparing;
 mod context;
 mod evaluate;
 mod exit;
 mod fetching;
+mod importing;
 mod input;
 mod links;
 mod planning;
@@ -38,9 +43,11 @@ mod pushing;
 mod recall;
 mod revision;
 mod signals;
+mod sources;
 mod start;
 mod tasks;
 mod trust;
+pub mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +76,7 @@ use clock::Clock;
 use comparing::{Comparing, Late, Verdict};
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
+use importing::Importing;
 use input::Input;
 use planning::Planning;
 use pushing::{Pushing, Why};
@@ -91,6 +99,8 @@ pub enum Mode {
     Run,
     /// Only up to what would be done.
     Plan,
+    /// The same, to say why.
+    Why,
     /// Only up to what differs from the base.
     Affected,
 }
@@ -164,6 +174,7 @@ pub(super) struct Driver {
     comparing: Comparing,
     planning: Planning,
     building: Building,
+    importing: Importing,
     pushing: Pushing,
     attrs: Attrs,
     outcomes: BTreeMap<DrvId, DrvOutcome>,
@@ -235,6 +246,7 @@ impl Driver {
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::AttemptEnded(attempt, end, tail) => self.building.ended(ctx, attempt, end, tail),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
+            Input::Imported(number, result) => self.importing.copied(ctx, number, result),
             Input::Push(cache, input) => self.pushing.handle(ctx, cache, input),
             Input::Linked(made) => {
                 self.links = Links::Done;
@@ -282,6 +294,7 @@ impl Driver {
             Outcome::None => {}
             Outcome::Listed(listed) => listed.iter().for_each(|listed| self.attrs.add(listed)),
             Outcome::Answered(attr, answer) => self.answered(attr, answer),
+            Outcome::Import(import) => self.importing.begin(&mut self.ctx, &mut self.planning, import),
             Outcome::LeftOut(left_out) => self.passed_over.push(left_out),
             Outcome::Over => {
                 self.comparing.end(&mut self.ctx);
@@ -306,7 +319,7 @@ impl Driver {
         }
         let verdict = self.comparing.answered(&mut self.ctx, attr, &path, &answer);
         match (answer, verdict) {
-            (Answer::Failed(_), _) => self.end_attr(attr, Status::EvalFailed, None, None),
+            (Answer::Failed(_), _) => self.end_attr(attr, Status::EvalFailed, None, self.importing.root_of(attr)),
             (_, Verdict::Unaffected(reason)) => self.end_attr(attr, Status::Unaffected, reason, None),
             (Answer::Nothing(reason), _) => self.end_attr(attr, Status::Valid, Some(&reason), None),
             (Answer::Drv(_), Verdict::Later) => {}
@@ -319,7 +332,8 @@ impl Driver {
         match self.mode {
             // What would have to be done for it is not asked.
             Mode::Affected => self.attrs.settle(attr),
-            Mode::Run | Mode::Plan => self.planning.want(&mut self.ctx, attr, drv),
+            Mode::Why if self.comparing.has_base() => self.attrs.settle(attr),
+            Mode::Run | Mode::Plan | Mode::Why => self.planning.want(&mut self.ctx, attr, drv),
         }
     }
 
@@ -363,8 +377,13 @@ impl Driver {
             if decisions.is_empty() && ended.is_empty() {
                 break;
             }
-            decisions.into_iter().for_each(|decision| self.decided(&decision));
+            decisions.into_iter().for_each(|decision| self.decided(decision));
             ended.into_iter().for_each(|ended| self.drv_ended(ended));
+        }
+        if self.importing.is_undecided()
+            && let Some(cycle) = self.planning.cycle()
+        {
+            self.importing.give_up(&mut self.ctx, &format!("derivations that need each other: {cycle}"));
         }
         self.close_stages();
     }
@@ -402,17 +421,27 @@ impl Driver {
         self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (rest || self.stopping > 0))
     }
 
-    fn decided(&mut self, decision: &Decision) {
+    fn decided(&mut self, decision: Decision) {
         let run = self.mode == Mode::Run;
+        let decision = self.importing.named(decision);
         match decision {
-            Decision::Item { .. } => self.building.need(&mut self.ctx, &self.planning, decision, run),
+            Decision::Item { drv, .. } => {
+                // An item that comes again gets its word again.
+                self.outcomes.remove(&drv);
+                self.building.need(&mut self.ctx, &self.planning, &decision, run);
+            }
             Decision::Unreadable { drv, failure, attr } => {
-                let failure = failure.clone();
-                self.building.unreadable(&mut self.ctx, &self.planning.graph, *drv, failure, *attr);
+                self.building.unreadable(&mut self.ctx, &self.planning.graph, drv, failure, attr);
+            }
+            Decision::Attr { attr, status, .. } if self.importing.is_import(attr) => {
+                let (planning, outcomes) = (&mut self.planning, &self.outcomes);
+                if let Some(drv) = self.importing.planned(&mut self.ctx, planning, attr, status, outcomes) {
+                    self.building.release(&self.ctx, drv);
+                }
             }
             Decision::Attr { attr, status, drv, builds } => {
-                self.ctx.bus.emit(Fact::AttrPlanned { attr: *attr, status: *status, drv: *drv, builds: *builds });
-                self.planned(*attr, *status, *drv);
+                self.ctx.bus.emit(Fact::AttrPlanned { attr, status, drv, builds });
+                self.planned(attr, status, drv);
             }
         }
     }
@@ -427,7 +456,7 @@ impl Driver {
                 self.end_attr(attr, Status::Valid, None, None);
             }
             (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
-            (Mode::Plan | Mode::Affected, status, _) => self.end_attr(attr, status, None, None),
+            (Mode::Plan | Mode::Why | Mode::Affected, status, _) => self.end_attr(attr, status, None, None),
             (Mode::Run, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
                 Some(outcome) => self.end_with(attr, drv, &outcome),
                 None => self.attrs.wait_for(attr, drv),
@@ -438,6 +467,7 @@ impl Driver {
 
     /// A drv has its final word: its outputs are held and pushed, its attrs end.
     fn drv_ended(&mut self, ended: Ended) {
+        self.importing.drv_ended(&mut self.ctx, &self.planning, &ended, &self.outcomes);
         let Ended { drv, outcome, outputs } = ended;
         if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) {
             let (roots, hold) = (self.ctx.roots.clone(), outputs.clone());

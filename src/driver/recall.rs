@@ -2,7 +2,6 @@
 //! machine or where records are shared; and storing there what was learned.
 
 use std::collections::HashSet;
-
 use std::sync::Arc;
 
 use crate::config::Settings;

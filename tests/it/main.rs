@@ -37,3 +37,5 @@ mod push_queue;
 mod records;
 mod screens;
 mod share;
+mod why;
+mod why_base;

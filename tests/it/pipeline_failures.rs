@@ -36,7 +36,7 @@ const BROKEN: [(&str, &str, &str); 21] = [
     ("nixosConfigurations.stack-overflow", "eval", ""),
     ("nixosConfigurations.out-of-memory", "oom", ""),
     ("nixosConfigurations.syntax-error", "eval", ""),
-    ("nixosConfigurations.import-from-failing-derivation", "eval", ""),
+    ("nixosConfigurations.import-from-failing-derivation", "build", "shared-library-1.0"),
     ("nixosConfigurations.shares-failure-1", "build", "shared-library-1.0"),
     ("nixosConfigurations.shares-failure-2", "build", "shared-library-1.0"),
     ("packages.x86_64-linux.exits-2", "build", "exits-2-1.0"),
