@@ -23,10 +23,10 @@ pub struct File {
     pub build: BuildTable,
     /// `[cache.NAME]`.
     pub cache: BTreeMap<String, CacheTable>,
-    /// `[share]`.
-    pub share: ShareTable,
     /// `[skip]`.
     pub skip: SkipTable,
+    /// `[share]`.
+    pub share: ShareTable,
     /// The line of each key, from 1: `build.retries` → 7.
     #[serde(skip)]
     pub lines: BTreeMap<String, usize>,

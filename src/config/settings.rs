@@ -57,6 +57,7 @@ pub struct Words {
     pub base: Option<String>,
     pub no_base: bool,
     pub ignore_revision: bool,
+    pub no_ifd: bool,
     pub max_jobs: Option<String>,
     pub retries: Option<u32>,
     pub fail_fast: bool,
@@ -121,6 +122,8 @@ pub struct EvalSettings {
     pub memory: Option<u64>,
     /// Do not read a recorded evaluation.
     pub refresh: bool,
+    /// An attr that imports from a derivation has failed.
+    pub no_ifd: bool,
 }
 
 /// What attrs are compared with.
@@ -311,6 +314,7 @@ impl Settings {
                 max_memory_mib: words.eval_max_memory_size,
                 memory: eval_memory(words.eval_memory.as_deref(), file.eval.max_memory.as_deref())?,
                 refresh: words.refresh,
+                no_ifd: words.no_ifd,
             },
             base: BaseSettings {
                 asked: words.base,

@@ -44,7 +44,6 @@ pub(super) struct Base {
     /// Its commit, if it has one.
     pub(super) rev: Option<String>,
     /// Its source, if it had to be locked: a record is found without.
-    #[expect(dead_code, reason = "what tells a change of the revision from others has to know it")]
     pub(super) locked: Option<Locked>,
     /// Its record answered all; nothing was evaluated.
     pub(super) recorded: bool,
@@ -58,12 +57,6 @@ pub(super) enum Found {
     Base(Box<Base>),
     /// There is one, and nothing is known of it.
     Missing(Missing),
-}
-
-/// What came of the search, and what has to be said about it: records that are not believed.
-pub(super) struct Searched {
-    pub(super) found: Result<Found>,
-    pub(super) warnings: Vec<String>,
 }
 
 /// Why nothing is compared.
@@ -132,13 +125,7 @@ pub(super) fn short(commit: &str) -> &str {
 
 impl Search {
     /// Finds it, and evaluates it if it was asked for and has no record.
-    pub(super) async fn find(self) -> Searched {
-        let mut warnings = Vec::new();
-        let found = self.look(&mut warnings).await;
-        Searched { found, warnings }
-    }
-
-    async fn look(self, warnings: &mut Vec<String>) -> Result<Found> {
+    pub(super) async fn find(&self) -> Result<Found> {
         let (which, evaluate) = match &self.asked {
             Asked::Named(name) => (self.named(name).await?, true),
             Asked::PullRequest(request) => match self.of_request(request).await {
@@ -146,14 +133,14 @@ impl Search {
                 Err(missing) => return Ok(Found::Missing(missing)),
             },
         };
-        if let Some(answers) = self.recorded(&which, warnings).await {
+        if let Some(answers) = self.recorded(&which).await {
             let Which { reference, rev, label } = which;
             return Ok(Found::Base(Box::new(Base { label, reference, rev, locked: None, recorded: true, answers })));
         }
         if !evaluate {
             return Ok(Found::Missing(self.no_record(&which)));
         }
-        let source = self.lock(&which, warnings).await.map_err(|error| of_base(&which.label, error))?;
+        let source = self.lock(&which).await.map_err(|error| of_base(&which.label, error))?;
         let rev = source.locked.rev.clone();
         let label = match (&which.rev, &rev) {
             (None, Some(rev)) => format!("{}@{}", which.label, short(rev)),
@@ -164,7 +151,7 @@ impl Search {
         let recorded = known.is_some();
         let answers = match known {
             Some(answers) => answers,
-            None => self.evaluate(&which, &label, &source, warnings).await.map_err(|error| of_base(&label, error))?,
+            None => self.evaluate(&which, &label, &source).await.map_err(|error| of_base(&label, error))?,
         };
         let reference = source.locked.locked_ref.clone();
         Ok(Found::Base(Box::new(Base { label, reference, rev, locked: Some(source.locked), recorded, answers })))
@@ -251,35 +238,56 @@ impl Search {
 
     /// What the record of a commit of the head's own repository answers, if that is all. Nothing is locked for it, and
     /// the commit need not be there.
-    async fn recorded(&self, which: &Which, warnings: &mut Vec<String>) -> Option<Answers> {
+    async fn recorded(&self, which: &Which) -> Option<Answers> {
         let rev = which.rev.as_deref().filter(|_| !self.options.flake.changes_lock())?;
         let counted = self.head.rev_count.is_some();
         // How many ancestors a commit has is no difference that matters.
         for counted in [counted, !counted] {
             let source = record::beside(&self.head, rev, counted)?;
             let fingerprint = record::fingerprint(&source, self.recall.context());
-            let known = self.recall.find(&fingerprint, &self.options.selection, warnings).await;
-            if let Some(answers) = known.record.and_then(|record| record.all(&self.options.selection)) {
+            let record = self.record(&fingerprint).await;
+            if let Some(answers) = record.and_then(|record| record.all(&self.options.selection)) {
                 return Some(answers);
             }
         }
         None
     }
 
+    /// What is remembered under a fingerprint, here or where evaluations are shared.
+    async fn record(&self, fingerprint: &str) -> Option<Record> {
+        let mut warnings = Vec::new();
+        let known = self.recall.find(fingerprint, &self.options.selection, &mut warnings).await;
+        warnings.into_iter().for_each(|warning| self.recall.note(warning));
+        known.record
+    }
+
     /// Locks it, and takes what is recorded of it.
-    async fn lock(&self, which: &Which, warnings: &mut Vec<String>) -> Result<Source> {
+    async fn lock(&self, which: &Which) -> Result<Source> {
         let options = self.flake(which);
         let locked = flake::lock(self.nix(), &options).await.map_err(flake::LockError::into_error)?;
         let fingerprint = self.recall.fingerprint(&locked, &options);
         let record = match &fingerprint {
-            // Of a commit of the head's own repository all that there is has been looked at.
-            Some(fingerprint) if which.rev.is_none() => {
-                self.recall.find(fingerprint, &self.options.selection, warnings).await.record
-            }
-            Some(fingerprint) => self.recall.here(fingerprint),
+            Some(fingerprint) => self.record(fingerprint).await,
             None => None,
         };
         Ok(Source { locked, fingerprint, record })
+    }
+
+    /// The source of a base, which is locked now if it was not before; `None` if it is not there any more.
+    pub(super) async fn locked(&self, base: &Base) -> Option<Locked> {
+        if let Some(locked) = &base.locked {
+            return Some(locked.clone());
+        }
+        let options = FlakeOptions { reference: base.reference.clone(), ..self.options.flake.clone() };
+        let key = base.rev.as_deref().and_then(|rev| self.recall.pinned(&options, rev));
+        if let Some(known) = key.as_deref().and_then(|key| self.recall.locked(key)) {
+            return Some(known);
+        }
+        let locked = flake::lock(self.nix(), &options).await.ok()?;
+        if let Some(key) = key.filter(|_| Record::may_hold(&locked, &options)) {
+            self.recall.keep_locked(&key, &locked);
+        }
+        Some(locked)
     }
 
     fn flake(&self, which: &Which) -> FlakeOptions {
@@ -287,24 +295,18 @@ impl Search {
     }
 
     /// Evaluates what its record does not answer.
-    async fn evaluate(
-        &self,
-        which: &Which,
-        label: &str,
-        source: &Source,
-        warnings: &mut Vec<String>,
-    ) -> Result<Answers> {
+    async fn evaluate(&self, which: &Which, label: &str, source: &Source) -> Result<Answers> {
         let options = EvalOptions { flake: self.flake(which), ..self.options.clone() };
         self.progress.begin(label);
         let names = options.selection.names.clone();
-        match self.answers(options.clone(), source, warnings).await {
+        match self.answers(options.clone(), source).await {
             // The base may not have all that is asked for by name: what it has is asked for one by one.
             Err(error) if error.fault == Fault::Usage && !names.is_empty() => {
                 let mut all = BTreeMap::new();
                 for name in names {
                     let selection = Selection { names: vec![name], ..options.selection.clone() };
                     let options = EvalOptions { selection, ..options.clone() };
-                    match self.answers(options, source, warnings).await {
+                    match self.answers(options, source).await {
                         Ok(answers) => all.extend(answers),
                         Err(error) if error.fault == Fault::Usage => {}
                         Err(error) => return Err(error),
@@ -316,7 +318,7 @@ impl Search {
         }
     }
 
-    async fn answers(&self, options: EvalOptions, source: &Source, warnings: &mut Vec<String>) -> Result<Answers> {
+    async fn answers(&self, options: EvalOptions, source: &Source) -> Result<Answers> {
         let mut evaluator = Evaluator::start(options, source.locked.clone(), source.record.clone());
         let (mut paths, mut answers) = (Vec::new(), BTreeMap::new());
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -337,19 +339,22 @@ impl Search {
                     }
                     self.progress.done.store(count(answers.len()), Ordering::Relaxed);
                 }
-                EvalMsg::Finished { record } => {
-                    if let (Some(record), Some(fingerprint)) = (record, &source.fingerprint)
-                        && let Some(sealed) = self.recall.store(fingerprint, &record)
-                        && let Err(why) = self.recall.share(fingerprint, sealed).await
-                    {
-                        warnings.push(why);
-                    }
-                }
+                EvalMsg::Finished { record: Some(record) } => self.remember(source, &record).await,
                 EvalMsg::Fatal(error) => return Err(error),
                 _ => {}
             }
         }
         Ok(answers)
+    }
+
+    /// Stores what was learned, here and where evaluations are shared.
+    async fn remember(&self, source: &Source, record: &Record) {
+        if let Some(fingerprint) = &source.fingerprint
+            && let Some(sealed) = self.recall.store(fingerprint, record)
+            && let Err(warning) = self.recall.share(fingerprint, sealed).await
+        {
+            self.recall.note(warning);
+        }
     }
 
     /// The line about a base that would have to be evaluated.

@@ -12,10 +12,12 @@ use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
 use crate::eval::memory;
 use crate::eval::record::{self, Commit, Record};
-use crate::eval::{Ack, Answer, Budget, Cost, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
+use crate::eval::{
+    Ack, Answer, Budget, Cost, EvalMsg, EvalOptions, Evaluator, Import, Imports, Listed, Nix, Selection, What,
+};
 use crate::event::{Fact, Stage};
 use crate::id::{AttrId, System};
-use crate::store::local::StoreOptions;
+use crate::store::local::{LocalStore, StoreOptions};
 
 use super::base::{Asked, Progress, Search};
 use super::context::Context;
@@ -62,12 +64,35 @@ pub(super) struct Evaluation {
     over: bool,
 }
 
+/// Whether imports from derivations are built: not if somebody forbids them, here or in Nix's own settings.
+fn imports(store: &LocalStore, settings: &Settings) -> Imports {
+    let by = |by: &str| Imports::Refused { by: by.to_owned() };
+    const NAME: &str = "allow-import-from-derivation";
+    let said = settings.eval.options.iter().rev().find(|(name, _)| name == NAME).map(|(_, value)| value.as_str());
+    match said {
+        _ if settings.eval.no_ifd => by("--no-ifd"),
+        Some("false") => by("--option allow-import-from-derivation false"),
+        Some(_) => Imports::Built,
+        None if store.settings().all.get(NAME).is_some_and(is_false) => {
+            by("allow-import-from-derivation = false in nix.conf")
+        }
+        None => Imports::Built,
+    }
+}
+
+/// A setting that is off, as Nix shows it.
+fn is_false(value: &serde_json::Value) -> bool {
+    value.as_bool() == Some(false)
+}
+
 /// What the rest of the driver has to know of a message.
 pub(super) enum Outcome {
     /// Nothing.
     None,
     /// Attrs were listed.
     Listed(Vec<Listed>),
+    /// An attr imports from a derivation.
+    Import(Import),
     /// An attr is answered.
     Answered(AttrId, Answer),
     /// Attrs were left out.
@@ -108,6 +133,7 @@ impl Evaluation {
             workers: settings.eval.workers,
             cores: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
+            imports: imports(&ctx.store, settings),
             budget: Budget::least(settings.eval.memory, memory::room()),
             expected: wanted.expected,
         };
@@ -128,6 +154,11 @@ impl Evaluation {
             keys: Keys::default(),
             over: false,
         }
+    }
+
+    /// What is evaluated, and how; `None` if the answers come from elsewhere, or nothing is locked yet.
+    pub(super) fn source(&self) -> Option<(&EvalOptions, &Locked)> {
+        self.options.as_ref().zip(self.locked.as_ref())
     }
 
     /// Nothing more comes.
@@ -228,6 +259,7 @@ impl Evaluation {
                 ctx.bus.emit(Fact::EvalStarted { attr, worker });
                 Outcome::None
             }
+            EvalMsg::Import(import) => Outcome::Import(import),
             EvalMsg::Ended { attr, answer, recorded: _, cost, ack } => self.answered(ctx, attr, answer, cost, ack),
             EvalMsg::Trace { attr, message } => {
                 ctx.bus.emit(Fact::EvalTrace { attr, message });
@@ -278,6 +310,12 @@ impl Evaluation {
             self.sharing = true;
             ctx.tasks.start(async move { Input::Eval(EvalInput::Shared(recall.share(&fingerprint, sealed).await)) });
         }
+    }
+
+    /// Says what came up while a base was looked for.
+    pub(super) fn tell_notes(&self, ctx: &mut Context) {
+        let notes = self.recall.iter().flat_map(|recall| recall.take_notes());
+        notes.for_each(|note| ctx.bus.warn(note, None));
     }
 
     /// What was learned is on its way to others; a run waits for that.

@@ -4,11 +4,12 @@ use crate::build::{FetchError, News};
 use crate::diff::load::LoadError;
 use crate::diff::presence::Fact as CacheFact;
 use crate::error::Error;
+use crate::eval::Imported;
 use crate::event::{AttemptEnd, Failure};
 use crate::graph::DrvInfo;
-use crate::id::{AttemptId, CacheId, DrvId, StorePath};
+use crate::id::{AttemptId, AttrId, CacheId, DrvId, StorePath};
 
-use super::base::Searched;
+use super::base::Found;
 use super::caches::Opened;
 use super::evaluate::EvalInput;
 use super::pushing::PushInput;
@@ -18,7 +19,9 @@ pub(super) enum Input {
     /// Locking, listing, evaluating.
     Eval(EvalInput),
     /// The base is found and evaluated, or not.
-    Base(Searched),
+    Base(Result<Found, Error>),
+    /// The attrs that differ from the base only by the revision.
+    OnlyRevision(Vec<AttrId>),
     /// .drv files were read.
     Loaded(Vec<(DrvId, Result<DrvInfo, LoadError>)>),
     /// The store said which paths are valid.
@@ -35,6 +38,8 @@ pub(super) enum Input {
     Fetched(DrvId, Result<(), FetchError>),
     /// About pushing to one cache.
     Push(CacheId, PushInput),
+    /// What an attr imports from was brought into the store that evaluates.
+    Imported(AttrId, Imported),
     /// Links to results were made, or not.
     Linked(Result<(), Error>),
     /// Something is done of which nobody waits for the end.

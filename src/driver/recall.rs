@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -75,6 +76,8 @@ pub(super) struct Recall {
     share: Option<Share>,
     /// It has not answered, which was said, and is left alone from now on.
     down: AtomicBool,
+    /// Warnings, and whether they were said.
+    notes: Mutex<Vec<(String, bool)>>,
     /// What is learned here is not for others.
     read_only: bool,
     /// Nothing is taken from it (`--refresh`).
@@ -104,6 +107,7 @@ impl Recall {
             context: record_context(store, settings),
             share,
             down: AtomicBool::new(false),
+            notes: Mutex::default(),
             read_only: config.read_only,
             closed: settings.eval.refresh,
         })
@@ -174,6 +178,24 @@ impl Recall {
         }
     }
 
+    /// The key of what a reference that names a commit is locked to, on this machine.
+    pub(super) fn pinned(&self, options: &FlakeOptions, rev: &str) -> Option<String> {
+        record::pinned(options, rev).map(|commit| commit.key(&self.context))
+    }
+
+    /// What was locked under such a key before.
+    pub(super) fn locked(&self, key: &str) -> Option<Locked> {
+        // One that cannot be read is locked again.
+        record::load_quick(self.shelf.state_dir(), key).ok().flatten()
+    }
+
+    /// Stores what was locked under such a key.
+    pub(super) fn keep_locked(&self, key: &str, locked: &Locked) {
+        if let Err(error) = record::save_quick(self.shelf.state_dir(), key, locked) {
+            tracing::warn!(%error, "cannot remember the source");
+        }
+    }
+
     /// Finds the source and what is remembered of it.
     pub(super) async fn locate(
         &self,
@@ -209,9 +231,23 @@ impl Recall {
         Ok(Located { locked, record, recorded, keys: Keys { full, quick, save_quick, complete }, warnings })
     }
 
-    /// What is remembered on this machine under a fingerprint; what cannot be believed was told by [`Recall::find`].
-    pub(super) fn here(&self, fingerprint: &str) -> Option<Record> {
-        if self.closed { None } else { self.shelf.load(fingerprint).0 }
+    /// Keeps a warning, once, until somebody can say it.
+    pub(super) fn note(&self, warning: String) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !notes.iter().any(|(known, _)| *known == warning) {
+            notes.push((warning, false));
+        }
+    }
+
+    /// The warnings that nobody has said yet.
+    pub(super) fn take_notes(&self) -> Vec<String> {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = notes.iter_mut().filter(|(_, said)| !*said);
+        new.map(|(warning, said)| {
+            *said = true;
+            warning.clone()
+        })
+        .collect()
     }
 
     /// Stores what was learned. Gives what is to be shared, if that may be shared from here.
