@@ -4,6 +4,7 @@ mod args;
 mod doctor;
 mod home;
 mod log;
+mod matrix;
 mod push;
 mod report;
 mod run;
@@ -82,6 +83,7 @@ fn dispatch(session: &Session, cli: Cli) -> Result<u8> {
         None => home::home(session, &cli.place),
         Some(Command::Run(args)) => run::run(session, *args, &cli.place),
         Some(Command::Plan(args)) => run::plan(session, *args, &cli.place),
+        Some(Command::Matrix(args)) => matrix::matrix(session, *args, &cli.place),
         Some(Command::Push(args)) => push::push(session, &args, &cli.place),
         Some(Command::Log(args)) => log::log(session, &args, &cli.place),
         Some(Command::Doctor(args)) => doctor::doctor(session, args, &cli.place),

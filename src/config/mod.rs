@@ -13,7 +13,8 @@ pub use env::{DROVER_LOG, Env};
 pub use file::{File, FileError};
 pub(crate) use settings::nearest;
 pub use settings::{
-    AttrSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PushWhen, Settings, Words,
+    AttrSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PlanSettings, PushWhen, Settings,
+    Words,
 };
 pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

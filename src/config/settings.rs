@@ -61,6 +61,10 @@ pub struct Words {
     pub timeout: Option<u64>,
     pub max_silent_time: Option<u64>,
     pub out_link: Option<PathBuf>,
+    /// `--plan`.
+    pub plan: Option<PathBuf>,
+    /// `--output` of `plan` and `matrix`.
+    pub plan_output: Option<PathBuf>,
     pub download: bool,
     pub push_to: Vec<String>,
     pub no_push: bool,
@@ -201,6 +205,15 @@ pub struct OutputSettings {
     pub state_dir: PathBuf,
 }
 
+/// Plans in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlanSettings {
+    /// Read instead of a flake.
+    pub read: Option<PathBuf>,
+    /// Where the plan is written.
+    pub write: Option<PathBuf>,
+}
+
 /// All that a run is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -210,6 +223,8 @@ pub struct Settings {
     pub eval: EvalSettings,
     /// Building.
     pub build: BuildSettings,
+    /// Plans in files.
+    pub plan: PlanSettings,
     /// Caches beyond Nix's own.
     pub caches: Vec<CacheSettings>,
     /// No network: no cache is asked.
@@ -281,6 +296,7 @@ impl Settings {
                 out_link: words.out_link,
                 download: words.download,
             },
+            plan: PlanSettings { read: words.plan, write: words.plan_output },
             caches,
             offline: words.offline,
             store: words.store,

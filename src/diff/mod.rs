@@ -1,5 +1,7 @@
 //! Attrs + caches → what must be built.
 
 pub mod load;
+pub mod matrix;
 pub mod plan;
+pub mod plan_file;
 pub mod presence;

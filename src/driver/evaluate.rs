@@ -59,7 +59,6 @@ struct Keys {
 pub(super) enum Source {
     /// A flake that is locked and evaluated here.
     Flake(Box<Wanted>),
-    #[expect(dead_code, reason = "plan files and lines of other evaluators come this way")]
     /// Anything else that answers attrs. Nothing of it is recorded; a lock, if there was one, is told by whoever made it.
     Stream {
         /// What answers.

@@ -4,7 +4,7 @@ use crate::build::{FetchError, News};
 use crate::diff::load::LoadError;
 use crate::diff::presence::Fact as CacheFact;
 use crate::error::Error;
-use crate::event::{AttemptEnd, Failure};
+use crate::event::{AttemptEnd, Fact, Failure};
 use crate::graph::DrvInfo;
 use crate::id::{AttemptId, CacheId, DrvId, StorePath};
 
@@ -34,6 +34,8 @@ pub(super) enum Input {
     Push(CacheId, PushInput),
     /// Links to results were made, or not.
     Linked(Result<(), Error>),
+    /// A plan was written to a file, or not.
+    Written(Result<Fact, Error>),
     /// Something is done of which nobody waits for the end.
     Idle,
     /// Somebody wants to stop.

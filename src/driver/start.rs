@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
 
-use crate::build::{News, Pool};
+use crate::build::{News, Origin, Pool};
 use crate::config::Settings;
+use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
 use crate::event::{FORMAT, Fact, Text};
 use crate::id::{AttemptId, RunId};
@@ -24,6 +25,7 @@ use super::caches::{self, CacheList, Pushable};
 use super::clock::Clock;
 use super::context::Context;
 use super::evaluate::{self, Evaluation, Source};
+use super::plan_file;
 use super::planning::Planning;
 use super::pushing::Pushing;
 use super::signals::Signals;
@@ -58,6 +60,7 @@ pub(super) fn store_options(settings: &Settings, daemon_socket: Option<std::path
 pub(super) enum Verb {
     Run,
     Plan,
+    Matrix,
     Push,
 }
 
@@ -67,6 +70,7 @@ impl Verb {
         match self {
             Self::Run => "run",
             Self::Plan => "plan",
+            Self::Matrix => "matrix",
             Self::Push => "push",
         }
     }
@@ -77,6 +81,8 @@ pub(super) struct Beginning {
     pub(super) settings: Settings,
     /// Where evaluators leave derivations, if that is another store.
     pub(super) origin: Option<LocalStore>,
+    /// A plan that takes the place of evaluators.
+    pub(super) plan: Option<Arc<PlanFile>>,
     pub(super) verb: Verb,
     /// What was asked for, as typed.
     pub(super) what: Vec<Text>,
@@ -96,7 +102,7 @@ pub(super) struct Begun {
 
 /// Opens the record and says what there is.
 pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, open: Pushable) -> Result<Begun> {
-    let Beginning { settings, origin, verb, what, run, clock, ui } = beginning;
+    let Beginning { settings, origin, plan, verb, what, run, clock, ui } = beginning;
     let command = verb.word();
     let signals = Signals::listen()?;
     let dir = RunDir::new(&settings.output.state_dir, run);
@@ -131,7 +137,11 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
     let mut ctx = Context {
         bus,
         tasks: Tasks::default(),
-        pool: Arc::new(Pool::new(store.clone(), wishes).with_origin(origin.clone())),
+        pool: Arc::new(Pool::new(store.clone(), wishes).with_origin(match &plan {
+            Some(plan) => Some(Origin::Bundle(Arc::clone(&plan.bundle))),
+            None => origin.clone().map(Origin::Store),
+        })),
+        plan,
         eval_roots: match &origin {
             Some(origin) => Arc::new(Mutex::new(Roots::new(origin.clone()))),
             None => roots.clone(),
@@ -154,30 +164,51 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
     Ok(Begun { ctx, news, signals, opened: open.caches })
 }
 
+/// Opens the store, and finds out where the answers come from: a plan, or a flake whose work tree is looked at meanwhile.
+async fn source(settings: &Settings, options: StoreOptions) -> Result<(LocalStore, Option<Arc<PlanFile>>, Source)> {
+    if let Some(file) = &settings.plan.read {
+        let store = LocalStore::open(options).await?;
+        let plan = plan_file::open(file, &store).await?;
+        let attrs = plan_file::chosen(&plan, &settings.attrs)?;
+        let evaluator = plan_file::answers(attrs, store.store_dir());
+        let source = Source::Stream { evaluator, by_name: !settings.attrs.what.is_empty() };
+        return Ok((store, Some(Arc::new(plan)), source));
+    }
+    let wanted = evaluate::wanted(settings, &options)?;
+    let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
+    let store = store?;
+    let wanted = wanted.on(commit, settings, store.settings().systems());
+    Ok((store, None, Source::Flake(Box::new(wanted))))
+}
+
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
     let Request { settings, mode, run, clock, ui, daemon_socket } = request;
     let options = store_options(&settings, daemon_socket);
-    let wanted = evaluate::wanted(&settings, &options)?;
-    let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
-    let store = store?;
+    let (store, plan, source) = source(&settings, options).await?;
     let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
-    let wanted = wanted.on(commit, &settings, store.settings().systems());
     let list = CacheList::new(&store, &settings)?;
-    let verb = if mode == Mode::Plan { Verb::Plan } else { Verb::Run };
+    let verb = match mode {
+        Mode::Run => Verb::Run,
+        Mode::Plan => Verb::Plan,
+        Mode::Matrix => Verb::Matrix,
+    };
     let pushable = list.open_pushed(verb).await?;
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
     let Begun { mut ctx, news, signals, opened } =
-        begin(Beginning { settings, origin, verb, what, run, clock, ui }, store, list, pushable)?;
+        begin(Beginning { settings, origin, plan, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
     let building = Building::new(&mut ctx, History::load(&settings.output.state_dir));
-    let evaluation = Evaluation::begin(&mut ctx, Source::Flake(Box::new(wanted)));
+    let evaluation = Evaluation::begin(&mut ctx, source);
+    if let Some(plan) = ctx.plan.clone() {
+        plan_file::announce(&mut ctx, &plan);
+    }
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
         Mode::Run => Pushing::new(&mut ctx, &opened),
-        Mode::Plan => Pushing::default(),
+        Mode::Plan | Mode::Matrix => Pushing::default(),
     };
     Ok(Driver {
         ctx,

@@ -14,6 +14,7 @@ pub mod home;
 pub mod json;
 pub mod left_out;
 pub mod list;
+pub mod matrix;
 pub mod number;
 pub mod plan;
 pub mod pushed;

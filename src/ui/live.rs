@@ -35,7 +35,7 @@ pub fn region(model: &Model, now: Moment, width: usize) -> Vec<Line> {
 
 /// Whether nothing will be built.
 fn is_plan(model: &Model) -> bool {
-    model.summary.header.as_ref().is_some_and(|header| &*header.command == "plan")
+    model.summary.header.as_ref().is_some_and(|header| header.is_plan())
 }
 
 /// Whether nothing will be evaluated and built: what is there is pushed.

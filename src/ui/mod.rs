@@ -196,7 +196,7 @@ impl Ui {
     }
 
     fn is_plan(&self) -> bool {
-        self.model.summary.header.as_ref().is_some_and(|header| &*header.command == "plan")
+        self.model.summary.header.as_ref().is_some_and(|header| header.is_plan())
     }
 
     fn width(&self) -> usize {

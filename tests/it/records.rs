@@ -51,11 +51,12 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::Warning { .. } => "warning",
         Fact::Cancelled { .. } => "cancelled",
         Fact::RunFailed { .. } => "run_failed",
+        Fact::PlanWritten { .. } => "plan_written",
         Fact::RunEnded { .. } => "run_ended",
     }
 }
 
-const FACTS: usize = 34;
+const FACTS: usize = 35;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

@@ -195,6 +195,7 @@ impl Story {
                 inputs: inputs.to_vec(),
                 fetch,
                 opaque: false,
+                features: Vec::new(),
                 attr: Some(attr),
                 expected,
                 outputs: vec![out(name)],
@@ -587,5 +588,6 @@ pub fn every_fact() -> Vec<Event> {
         Fact::FetchesPlanned { paths: vec![fetched("source"), FetchedPath { file_size: 0, ..fetched("leaf") }] },
     );
     story.at(7.0, Fact::PushAsked { paths: vec![store_path("leaf").into()] });
+    story.at(7.0, Fact::PlanWritten { file: "plan.drover".into(), bytes: 1_258_291, drvs: 212, sources: 34 });
     story.events()
 }
