@@ -118,6 +118,26 @@ pub enum Status {
     ToFetch,
 }
 
+/// How an attr compares with the base: by its drv.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Difference {
+    /// The base has no such attr.
+    Added,
+    /// Only the base has it.
+    Removed,
+    /// Another drv.
+    Changed,
+    /// The same drv.
+    Unchanged,
+    /// It does not evaluate, and did on the base or was not there.
+    NewlyBroken,
+    /// It does not evaluate, and did not on the base.
+    StillBroken,
+    /// It evaluates, and did not on the base.
+    Fixed,
+}
+
 /// Why something did not work, as far as a person can act on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -348,6 +368,12 @@ pub enum Fact {
         attr: AttrId,
         /// What came out.
         evaluated: Evaluated,
+        /// The most that the evaluator held meanwhile, in bytes; `None` if nothing was evaluated or nobody knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peak: Option<u64>,
+        /// How much of that came with this attr, in bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grown: Option<u64>,
     },
     /// Nix warned while evaluating.
     EvalWarning {
@@ -577,4 +603,78 @@ pub enum Fact {
         /// The exit code.
         exit: u8,
     },
+    /// The flake said something while an attr was evaluated (`builtins.trace`).
+    EvalTrace {
+        /// Which attr.
+        attr: AttrId,
+        /// The text, without `trace:`.
+        message: Text,
+    },
+    /// The base is being evaluated, which has no record.
+    BaseProgress {
+        /// `main@a01b77e`.
+        label: Text,
+        /// Attrs that are answered.
+        done: u32,
+        /// All attrs, as far as they are listed.
+        total: u32,
+    },
+    /// The base that attrs are compared with is evaluated, or was before.
+    BaseKnown {
+        /// What people call it: `main@a01b77e`.
+        label: Text,
+        /// Its revision.
+        rev: Option<Text>,
+        /// Its locked reference.
+        locked: Text,
+        /// Its record answers; nothing was evaluated.
+        recorded: bool,
+        /// Attrs that it has.
+        attrs: u32,
+        /// Those of them that do not evaluate.
+        failed: u32,
+    },
+    /// There should be a base, and what is known of it is not enough; nothing is compared.
+    BaseMissing {
+        /// One line: why.
+        message: Text,
+        /// What to type.
+        hint: Option<Text>,
+    },
+    /// An attr is compared with the base.
+    AttrCompared {
+        /// Which attr.
+        attr: AttrId,
+        /// How it differs.
+        difference: Difference,
+        /// It differs only because it embeds the revision or the source tree.
+        #[serde(default, skip_serializing_if = "is_false")]
+        revision_only: bool,
+        /// The drvs differ and what they give does not: only how a fixed output is had has changed.
+        #[serde(default, skip_serializing_if = "is_false")]
+        same_outputs: bool,
+        /// Its drv on the base.
+        base_drv: Option<Text>,
+    },
+    /// The base has an attr that is gone.
+    AttrRemoved {
+        /// Its full path.
+        path: AttrPath,
+        /// Its drv on the base, if it evaluated there.
+        base_drv: Option<Text>,
+    },
+    /// Attrs are taken as unaffected without being evaluated: since the base only paths have changed that `[skip]` names.
+    ChangesSkipped {
+        /// The paths, each with the glob that it matches.
+        paths: Vec<SkippedPath>,
+    },
+}
+
+/// A changed path that `[skip]` names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedPath {
+    /// Relative to the repository.
+    pub path: Text,
+    /// The glob.
+    pub glob: Text,
 }

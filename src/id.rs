@@ -103,6 +103,16 @@ impl From<&str> for System {
     }
 }
 
+/// A derivation's name as package and version (`nginx`, `1.29.4`): cut at the first `-` that no letter follows, as Nix's
+/// `builtins.parseDrvName` does it. Without one, all of it is the package.
+#[must_use]
+pub fn split_name(name: &str) -> (&str, &str) {
+    let bytes = name.as_bytes();
+    let cut =
+        (0..bytes.len()).find(|&i| bytes[i] == b'-' && bytes.get(i + 1).is_some_and(|b| !b.is_ascii_alphabetic()));
+    cut.map_or((name, ""), |cut| (&name[..cut], &name[cut + 1..]))
+}
+
 /// What sort of flake output an attr is: decides where its derivation is found and how people call it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

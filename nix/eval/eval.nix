@@ -6,18 +6,23 @@
 let
   inherit (builtins)
     attrNames
+    elemAt
     filter
     foldl'
+    genList
     getContext
     head
     isAttrs
+    isList
     isString
     length
     map
+    removeAttrs
     stringLength
     substring
     toJSON
     trace
+    tryEval
     typeOf
     unsafeDiscardStringContext
     ;
@@ -88,6 +93,52 @@ let
     in
     if chosen == [ ] then [ "out" ] else chosen;
 
+  # What a derivation says about itself, as far as it says it in the usual form and in few words. `reply` sees to it that
+  # what does not evaluate in here costs only this.
+  about =
+    drv:
+    let
+      attempt =
+        value:
+        let
+          tried = tryEval value;
+        in
+        if tried.success then tried.value else null;
+      text =
+        value:
+        let
+          known = attempt value;
+        in
+        if isString known && stringLength known <= 200 then plain known else null;
+      meta = attempt (drv.meta or null);
+      license =
+        given:
+        let
+          known = attempt given;
+          named = filter (name: name != null) [
+            (text (known.spdxId or null))
+            (text (known.shortName or null))
+            (text (known.fullName or null))
+          ];
+        in
+        if isString known then
+          text known
+        else if named == [ ] then
+          null
+        else
+          head named;
+      given = attempt (meta.license or null);
+      licenses = if isList given then given else [ given ];
+      count = if length licenses < 16 then length licenses else 16;
+    in
+    {
+      position = text (meta.position or null);
+      license = filter (name: name != null) (genList (n: license (elemAt licenses n)) count);
+      pname = text (drv.pname or null);
+      version = text (drv.version or null);
+      cpe = text (meta.identifiers.cpe or null);
+    };
+
   describe =
     drv:
     let
@@ -106,6 +157,7 @@ let
         path = text (path name);
       }) outputs;
       wanted = wantedOutputs drv;
+      meta = about drv;
     };
 
   # The derivation that makes the program of an app: among those its text was made from, the one whose output the
@@ -156,8 +208,14 @@ in
 {
   inherit absent none;
 
-  # One answer as one line on standard output.
-  reply = id: value: marker "answer" id + " " + toJSON value;
+  # One answer as one line on standard output. One that has a `meta` is said without it before, on standard error: should
+  # `meta` not evaluate, or take the process along, that is the answer.
+  reply =
+    id: value:
+    let
+      line = value: marker "answer" id + " " + toJSON value;
+    in
+    if value ? meta then trace (line (removeAttrs value [ "meta" ])) (line value) else line value;
 
   # Says on standard output and on standard error that all of the answer has been printed.
   end = id: trace (marker "end" id) (marker "end" id);

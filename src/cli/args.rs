@@ -51,6 +51,11 @@ pub(super) enum Command {
         drover matrix --format gitlab -o plan.drover > child.yml\n  \
         drover run --plan plan.drover ATTR…      in each row, with its `args`")]
     Matrix(Box<MatrixArgs>),
+    /// Print the attrs that differ from a base, one a line
+    #[command(after_help = "Examples:\n  drover affected --base main             what this branch changes\n  \
+        drover affected --base HEAD             what is not committed yet\n  \
+        drover affected --base main --hosts     for colmena or deploy-rs: short names of hosts")]
+    Affected(Box<AffectedArgs>),
     /// Make caches complete, without evaluating or building anything
     #[command(after_help = "Examples:\n  drover push                     what the last run built or found\n  \
         drover push --run 01KAJX3M      the same of an earlier one\n  \
@@ -100,6 +105,8 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) select: Select,
     #[command(flatten)]
+    pub(super) base: BaseArgs,
+    #[command(flatten)]
     pub(super) flake: FlakeArgs,
     #[command(flatten)]
     pub(super) build: BuildArgs,
@@ -124,7 +131,7 @@ pub(super) struct FromPlan {
         help_heading = "Selection",
         conflicts_with_all = [
             "flake_alias", "override_input", "reference_lock_file", "no_update_lock_file", "impure",
-            "accept_flake_config", "eval_workers", "eval_max_memory_size", "eval_memory", "refresh", "eval_store",
+            "accept_flake_config", "base", "eval_workers", "eval_max_memory_size", "eval_memory", "refresh", "eval_store",
         ]
     )]
     pub(super) plan: Option<PathBuf>,
@@ -135,6 +142,8 @@ pub(super) struct FromPlan {
 pub(super) struct PlanArgs {
     #[command(flatten)]
     pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) base: BaseArgs,
     #[command(flatten)]
     pub(super) flake: FlakeArgs,
     #[command(flatten)]
@@ -156,6 +165,8 @@ pub(super) struct PlanArgs {
 pub(super) struct MatrixArgs {
     #[command(flatten)]
     pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) base: BaseArgs,
     #[command(flatten)]
     pub(super) flake: FlakeArgs,
     #[command(flatten)]
@@ -197,6 +208,45 @@ pub(super) enum Forge {
     Gitlab,
     Forgejo,
     Json,
+}
+
+/// `drover affected`.
+#[derive(Debug, Args)]
+pub(super) struct AffectedArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) base: BaseArgs,
+    /// Print only NixOS hosts, by their short names
+    #[arg(long, help_heading = "Output")]
+    pub(super) hosts: bool,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    /// Ask no cache
+    #[arg(long, hide = true)]
+    pub(super) offline: bool,
+    /// Print one JSON document on stdout
+    #[arg(long, help_heading = "Output")]
+    pub(super) json: bool,
+    /// Write every event as a JSON line to this file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) events: Option<PathBuf>,
+    /// Say more
+    #[arg(short = 'v', long, action = clap::ArgAction::Count, help_heading = "Output")]
+    pub(super) verbose: u8,
+}
+
+/// What attrs are compared with.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Comparison")]
+pub(super) struct BaseArgs {
+    /// Take only what differs from this branch, tag, commit or flake, which is evaluated if it has no record
+    /// [default: in a pull request, where it parted from its target, if that has a record]
+    #[arg(long, value_name = "REF")]
+    pub(super) base: Option<String>,
+    /// Compare with nothing, in a pull request neither
+    #[arg(long, conflicts_with = "base")]
+    pub(super) no_base: bool,
 }
 
 /// Which attrs.
@@ -472,6 +522,8 @@ impl RunArgs {
             download: build.download,
             print_out_paths: build.print_out_paths,
             plan: self.from.plan,
+            base: self.base.base,
+            no_base: self.base.no_base,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -498,6 +550,8 @@ impl PlanArgs {
             max_jobs: self.max_jobs,
             plan: self.from.plan,
             plan_output: self.output_file,
+            base: self.base.base,
+            no_base: self.base.no_base,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -509,7 +563,22 @@ impl MatrixArgs {
         Words {
             plan: self.from.plan,
             plan_output: self.output_file,
+            base: self.base.base,
+            no_base: self.base.no_base,
             ..shared(place, self.select, self.flake, self.push, self.output)
+        }
+    }
+}
+
+impl AffectedArgs {
+    /// As settings' words.
+    pub(super) fn words(self, place: &Place) -> Words {
+        let output =
+            OutputArgs { json: self.json, events: self.events, verbose: self.verbose, ..OutputArgs::default() };
+        Words {
+            base: self.base.base,
+            no_base: self.base.no_base,
+            ..shared(place, self.select, self.flake, PushArgs { offline: self.offline, ..PushArgs::default() }, output)
         }
     }
 }

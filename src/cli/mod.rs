@@ -1,5 +1,6 @@
 //! Words in, [`Settings`](crate::config::Settings) out: one file a command. Only here is anything printed on stdout.
 
+mod affected;
 mod args;
 mod doctor;
 mod home;
@@ -84,6 +85,7 @@ fn dispatch(session: &Session, cli: Cli) -> Result<u8> {
         Some(Command::Run(args)) => run::run(session, *args, &cli.place),
         Some(Command::Plan(args)) => run::plan(session, *args, &cli.place),
         Some(Command::Matrix(args)) => matrix::matrix(session, *args, &cli.place),
+        Some(Command::Affected(args)) => affected::affected(session, *args, &cli.place),
         Some(Command::Push(args)) => push::push(session, &args, &cli.place),
         Some(Command::Log(args)) => log::log(session, &args, &cli.place),
         Some(Command::Doctor(args)) => doctor::doctor(session, args, &cli.place),

@@ -117,14 +117,19 @@ pub(super) fn tell(output: &crate::config::OutputSettings, finished: Finished) -
 
 /// What every run leaves: its digest, and its document where a file was named for it. Gives the exit code.
 pub(super) fn keep(output: &crate::config::OutputSettings, finished: Finished, summary: &Summary) -> Result<u8> {
-    let digest = Digest::of(summary).map_or(Ok(()), |digest| finished.dir.save(list::FILE, &digest));
-    if let Err(error) = digest {
-        tracing::warn!(%error, "cannot store the digest of the run");
-    }
+    keep_digest(&finished.dir, summary);
     if let Some(file) = &output.result_file {
         super::write_json(&json::document(summary), file)?;
     }
     Ok(finished.exit)
+}
+
+/// Stores what lists say of a run.
+pub(super) fn keep_digest(dir: &RunDir, summary: &Summary) {
+    let digest = Digest::of(summary).map_or(Ok(()), |digest| dir.save(list::FILE, &digest));
+    if let Err(error) = digest {
+        tracing::warn!(%error, "cannot store the digest of the run");
+    }
 }
 
 /// Where `drover.toml` is: beside the flake that is asked for, if that is a directory here, else where Nix would look

@@ -23,6 +23,8 @@ pub struct File {
     pub build: BuildTable,
     /// `[cache.NAME]`.
     pub cache: BTreeMap<String, CacheTable>,
+    /// `[skip]`.
+    pub skip: SkipTable,
     /// The line of each key, from 1: `build.retries` → 7.
     #[serde(skip)]
     pub lines: BTreeMap<String, usize>,
@@ -50,6 +52,14 @@ pub struct EvalTable {
     pub workers: Option<u32>,
     /// What the evaluation may take, `"8GiB"`.
     pub max_memory: Option<String>,
+}
+
+/// `[skip]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct SkipTable {
+    /// Globs of paths in the repository: a change of nothing but these is taken to affect no attr.
+    pub paths: Vec<String>,
 }
 
 /// `[build]`.
@@ -219,7 +229,7 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// How every key is written.
-const EXAMPLES: [(&str, &str); 17] = [
+const EXAMPLES: [(&str, &str); 18] = [
     ("kinds", "[\"nixosConfigurations\", \"checks\"]"),
     ("only", "[\"web*\"]"),
     ("exclude", "[\"*.installer\"]"),
@@ -236,11 +246,12 @@ const EXAMPLES: [(&str, &str); 17] = [
     ("secret-key", "\"/path/of/key\""),
     ("token-file", "\"/path/of/token\""),
     ("priority", "40"),
+    ("paths", "[\"docs/**\", \"*.md\"]"),
     ("attrs", "{ exclude = [\"*.installer\"] }"),
 ];
 
 /// Tables of the design that this drover does not know.
-const LATER: [&str; 6] = ["builder", "share", "quarantine", "skip", "notify", "goals"];
+const LATER: [&str; 5] = ["builder", "share", "quarantine", "notify", "goals"];
 
 /// What the parser says of a line, in words of the file and not of the program, and what to write instead.
 fn explained(message: &str, line: &str) -> (String, String) {

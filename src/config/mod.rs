@@ -9,12 +9,12 @@ mod settings;
 mod shown;
 mod terminal;
 
-pub use env::{DROVER_LOG, Env};
+pub use env::{DROVER_LOG, Env, PullRequest};
 pub use file::{File, FileError};
 pub(crate) use settings::nearest;
 pub use settings::{
-    AttrSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PlanSettings, PushWhen, Settings,
-    Words,
+    AttrSettings, BaseSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PlanSettings,
+    PushWhen, Settings, Words,
 };
 pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::env::{DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO};
-use super::file::{CacheTable, PushTable};
-use super::{Env, File};
+use super::file::{CacheTable, PushTable, SkipTable};
+use super::{Env, File, PullRequest};
 use crate::error::{Error, Result};
 use crate::id::{Kind, System};
 
@@ -54,6 +54,9 @@ pub struct Words {
     pub eval_max_memory_size: Option<u64>,
     pub eval_memory: Option<String>,
     pub refresh: bool,
+    pub base: Option<String>,
+    pub no_base: bool,
+    pub ignore_revision: bool,
     pub max_jobs: Option<String>,
     pub retries: Option<u32>,
     pub fail_fast: bool,
@@ -122,6 +125,19 @@ pub struct EvalSettings {
     pub memory: Option<u64>,
     /// Do not read a recorded evaluation.
     pub refresh: bool,
+}
+
+/// What attrs are compared with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BaseSettings {
+    /// `--base REF`: it is evaluated if it has no record.
+    pub asked: Option<String>,
+    /// The pull request that this runs for: what it is compared with is used if there is a record of it.
+    pub pull_request: Option<PullRequest>,
+    /// `--ignore-revision`: both sides are evaluated with the same revision and time.
+    pub ignore_revision: bool,
+    /// `[skip]`: globs of paths whose changes affect nothing, as somebody declares.
+    pub skip: Vec<String>,
 }
 
 /// How drvs are built.
@@ -221,6 +237,8 @@ pub struct Settings {
     pub attrs: AttrSettings,
     /// Evaluation.
     pub eval: EvalSettings,
+    /// What attrs are compared with.
+    pub base: BaseSettings,
     /// Building.
     pub build: BuildSettings,
     /// Plans in files.
@@ -285,6 +303,13 @@ impl Settings {
                 memory: eval_memory(words.eval_memory.as_deref(), file.eval.max_memory.as_deref())?,
                 refresh: words.refresh,
             },
+            base: BaseSettings {
+                asked: words.base,
+                // A plan has been compared when it was made.
+                pull_request: env.pull_request().filter(|_| !words.no_base && words.plan.is_none()),
+                ignore_revision: words.ignore_revision,
+                skip: skip(file.skip)?,
+            },
             build: BuildSettings {
                 max_jobs: max_jobs(words.max_jobs.as_deref(), env)?,
                 retries: first(words.retries, None, file.build.retries).unwrap_or(2),
@@ -312,6 +337,17 @@ impl Settings {
             },
         })
     }
+}
+
+/// The globs of `[skip]`, which have to be globs.
+fn skip(table: SkipTable) -> Result<Vec<String>> {
+    for glob in &table.paths {
+        if let Err(error) = globset::Glob::new(glob) {
+            let message = format!("drover.toml: cannot read the glob '{glob}' of [skip]: {}", error.kind());
+            return Err(Error::usage(message).hint("paths = [\"docs/**\", \"*.md\"]"));
+        }
+    }
+    Ok(table.paths)
 }
 
 /// Less than this no Nix starts with.

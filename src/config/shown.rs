@@ -72,6 +72,7 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<
         let value = if secret(name) { "(not shown)".to_owned() } else { public_url(value) };
         book.row(&format!("option {name}"), [value], Sayers { flag: Some("--option"), ..plain() });
     }
+    book.row("skip.paths", settings.base.skip.clone(), plain());
     let build = &settings.build;
     let jobs = Sayers {
         flag: flag(words.max_jobs.is_some(), "--max-jobs"),

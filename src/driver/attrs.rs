@@ -1,14 +1,15 @@
 //! The attrs of a run: what each asks for and what it waits for. Pure bookkeeping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::eval::{DrvAnswer, Listed};
 use crate::event::Status;
-use crate::id::{AttrId, DrvId, Kind};
+use crate::id::{AttrId, AttrPath, DrvId, Kind};
 
 /// One attr.
 #[derive(Debug)]
 pub(super) struct Entry {
+    pub(super) path: AttrPath,
     pub(super) kind: Kind,
     /// Its derivation, once evaluated.
     pub(super) answer: Option<DrvAnswer>,
@@ -21,12 +22,14 @@ pub(super) struct Entry {
 pub(super) struct Attrs {
     entries: BTreeMap<AttrId, Entry>,
     waiting: BTreeMap<DrvId, Vec<AttrId>>,
+    settled: BTreeSet<AttrId>,
 }
 
 impl Attrs {
     /// Takes in a listed attr.
     pub(super) fn add(&mut self, listed: &Listed) {
-        self.entries.insert(listed.attr, Entry { kind: listed.kind, answer: None, status: None });
+        let entry = Entry { path: listed.path.clone(), kind: listed.kind, answer: None, status: None };
+        self.entries.insert(listed.attr, entry);
     }
 
     /// One attr.
@@ -44,6 +47,11 @@ impl Attrs {
         self.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
+    /// Nothing more is to be said of the attr, and nothing was done for it.
+    pub(super) fn settle(&mut self, attr: AttrId) {
+        self.settled.insert(attr);
+    }
+
     /// The attr ends when this drv does.
     pub(super) fn wait_for(&mut self, attr: AttrId, drv: DrvId) {
         self.waiting.entry(drv).or_default().push(attr);
@@ -56,6 +64,7 @@ impl Attrs {
 
     /// Those without a final word.
     pub(super) fn open(&self) -> Vec<AttrId> {
-        self.iter().filter(|(_, entry)| entry.status.is_none()).map(|(id, _)| id).collect()
+        let open = self.iter().filter(|(id, entry)| entry.status.is_none() && !self.settled.contains(id));
+        open.map(|(id, _)| id).collect()
     }
 }

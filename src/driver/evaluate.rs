@@ -1,21 +1,26 @@
 //! From the words of the command line to evaluated attrs: finds a recorded evaluation or locks the flake, starts the
 //! evaluators, and turns their messages into facts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::eval::flake::{self, FlakeOptions, Locked};
+use crate::eval::flake::{FlakeOptions, Locked};
 use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
-use crate::eval::record::{self, Commit, Record};
-use crate::eval::{Ack, Answer, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
+use crate::eval::memory;
+use crate::eval::record::{self, Commit, Keyring, Record, Shelf};
+use crate::eval::{Ack, Answer, Budget, Cost, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
 use crate::event::{Fact, Stage};
-use crate::id::{AttrId, StorePath, System};
-use crate::store::local::{LocalStore, StoreOptions};
+use crate::id::{AttrId, System};
+use crate::store::local::StoreOptions;
 
-use super::context::{Context, SharedRoots};
+use super::base::{Asked, Progress, Search};
+use super::context::Context;
 use super::input::Input;
+use super::recall::{self, Keys, Located, Memory};
 
 /// What effects of this part answer.
 pub(super) enum EvalInput {
@@ -25,34 +30,6 @@ pub(super) enum EvalInput {
     Held(Ack),
     /// The evaluators have something to say.
     Message(EvalMsg),
-}
-
-/// A source that is ready to be evaluated.
-pub(super) struct Located {
-    locked: Locked,
-    record: Option<Record>,
-    /// The record answers everything that was asked before.
-    recorded: bool,
-    keys: Keys,
-    warnings: Vec<String>,
-}
-
-impl Located {
-    /// What this commit evaluates to is known from an earlier run.
-    pub(super) fn is_recorded(&self) -> bool {
-        self.recorded
-    }
-}
-
-/// Where the evaluation may be remembered.
-#[derive(Debug, Clone, Default)]
-struct Keys {
-    /// Of the source.
-    full: Option<String>,
-    /// Of the work tree, found before locking.
-    quick: Option<String>,
-    /// The source is not stored under its quick key yet.
-    save_quick: bool,
 }
 
 /// Where the answers of a run come from.
@@ -73,23 +50,12 @@ pub(super) struct Evaluation {
     /// How the flake is evaluated; `None` if the answers come from elsewhere.
     options: Option<EvalOptions>,
     by_name: bool,
+    /// Where what it says is remembered, if it is.
+    memory: Option<Arc<Memory>>,
     evaluator: Option<Evaluator>,
     locked: Option<Locked>,
     keys: Keys,
     over: bool,
-}
-
-/// Bytes that the evaluation may take if nobody says: three quarters of what this machine, or the container that it is
-/// in, has. 0, no limit, where the system does not say.
-fn most_memory() -> u64 {
-    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let machine = file("/proc/meminfo").lines().find_map(|line| {
-        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?;
-        kib.trim().parse::<u64>().ok()?.checked_mul(1024)
-    });
-    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .map(|path| file(path).trim().parse::<u64>().ok());
-    container.into_iter().chain([machine]).flatten().min().map_or(0, |bytes| bytes / 4 * 3)
 }
 
 /// What the rest of the driver has to know of a message.
@@ -117,6 +83,7 @@ impl Evaluation {
             Source::Stream { evaluator, by_name } => Self {
                 options: None,
                 by_name,
+                memory: None,
                 evaluator: Some(evaluator),
                 locked: None,
                 keys: Keys::default(),
@@ -128,7 +95,7 @@ impl Evaluation {
     /// Starts to look for the flake.
     fn of_flake(ctx: &mut Context, wanted: Wanted) -> Self {
         let settings = &ctx.settings;
-        let context = record_context(&ctx.store, settings);
+        let context = recall::record_context(&ctx.store, settings);
         let quick = wanted.commit.map(|commit| commit.key(&context));
         let options = EvalOptions {
             nix: wanted.nix,
@@ -137,15 +104,19 @@ impl Evaluation {
             workers: settings.eval.workers,
             cores: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
-            budget: settings.eval.memory.unwrap_or_else(most_memory),
+            budget: Budget::least(settings.eval.memory, memory::room()),
+            expected: wanted.expected,
         };
-        let shelf =
-            Shelf { state_dir: settings.output.state_dir.clone(), context, quick, closed: settings.eval.refresh };
-        let effect = locate(options.nix.clone(), options.flake.clone(), shelf, ctx.eval_roots.clone());
-        ctx.tasks.start(async move { Input::Eval(EvalInput::Located(effect.await.map(Box::new))) });
+        let shelf = Shelf::new(&settings.output.state_dir, Keyring::default());
+        let memory = Arc::new(Memory { shelf, context, closed: settings.eval.refresh });
+        let (roots, known, asked) = (ctx.eval_roots.clone(), memory.clone(), options.clone());
+        ctx.tasks.start(async move {
+            let located = known.locate(&asked.nix, &asked.flake, &asked.selection, quick, &roots).await;
+            Input::Eval(EvalInput::Located(located.map(Box::new)))
+        });
         let by_name = !options.selection.names.is_empty();
-        let options = Some(options);
-        Self { options, by_name, evaluator: None, locked: None, keys: Keys::default(), over: false }
+        let (options, memory) = (Some(options), Some(memory));
+        Self { options, by_name, memory, evaluator: None, locked: None, keys: Keys::default(), over: false }
     }
 
     /// Nothing more comes.
@@ -182,22 +153,45 @@ impl Evaluation {
         }
     }
 
-    /// The source is fixed: starts the evaluators.
-    pub(super) fn located(&mut self, ctx: &mut Context, located: Located) {
-        let Some(options) = self.options.clone().filter(|_| !self.over) else { return };
-        let Located { locked, record, recorded, keys, warnings } = located;
+    /// The source is fixed.
+    pub(super) fn tell(&self, ctx: &mut Context, located: &Located) {
+        let Located { locked, recorded, warnings, .. } = located;
         ctx.bus.emit(Fact::FlakeLocked {
             original: locked.original.as_str().into(),
             locked: locked.locked_ref.as_str().into(),
             rev: locked.rev.as_deref().map(Into::into),
             dirty_files: locked.dirty,
-            recorded,
+            recorded: *recorded,
         });
         for warning in warnings.iter().chain(&locked.warnings) {
             if !is_about_store(warning) {
                 ctx.bus.warn(warning.as_str(), None);
             }
         }
+    }
+
+    /// How a base of this source is found; `None` if it is not evaluated here.
+    pub(super) fn search(
+        &self,
+        ctx: &Context,
+        located: &Located,
+        asked: Asked,
+        progress: Arc<Progress>,
+    ) -> Option<Search> {
+        Some(Search {
+            asked,
+            options: self.options.clone()?,
+            head: located.locked.clone(),
+            memory: self.memory.clone()?,
+            roots: ctx.eval_roots.clone(),
+            progress,
+        })
+    }
+
+    /// Starts the evaluators.
+    pub(super) fn located(&mut self, located: Located) {
+        let Some(options) = self.options.clone().filter(|_| !self.over) else { return };
+        let Located { locked, record, keys, .. } = located;
         self.evaluator = Some(Evaluator::start(options, locked.clone(), record));
         self.locked = Some(locked);
         self.keys = keys;
@@ -223,7 +217,11 @@ impl Evaluation {
                 ctx.bus.emit(Fact::EvalStarted { attr, worker });
                 Outcome::None
             }
-            EvalMsg::Ended { attr, answer, recorded: _, ack } => self.answered(ctx, attr, answer, ack),
+            EvalMsg::Ended { attr, answer, recorded: _, cost, ack } => self.answered(ctx, attr, answer, cost, ack),
+            EvalMsg::Trace { attr, message } => {
+                ctx.bus.emit(Fact::EvalTrace { attr, message });
+                Outcome::None
+            }
             EvalMsg::Warning { message, .. } if is_about_store(&message) => Outcome::None,
             EvalMsg::Warning { attr, message } => {
                 ctx.bus.emit(Fact::EvalWarning { attr, message });
@@ -243,9 +241,10 @@ impl Evaluation {
     }
 
     /// An answer: its derivation gets a root before its evaluator may go.
-    fn answered(&mut self, ctx: &mut Context, attr: AttrId, answer: Answer, ack: Option<Ack>) -> Outcome {
+    fn answered(&mut self, ctx: &mut Context, attr: AttrId, answer: Answer, cost: Cost, ack: Option<Ack>) -> Outcome {
         let store_dir = ctx.store_dir().as_str().to_owned();
-        ctx.bus.emit(Fact::EvalEnded { attr, evaluated: answer.evaluated(&store_dir) });
+        let evaluated = answer.evaluated(&store_dir);
+        ctx.bus.emit(Fact::EvalEnded { attr, evaluated, peak: cost.peak, grown: cost.grown });
         if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
             let (roots, path) = (ctx.eval_roots.clone(), drv.drv.clone());
             ctx.tasks.start(async move {
@@ -259,14 +258,17 @@ impl Evaluation {
 
     /// Stores what may be remembered. That it cannot be stored costs time later, and nothing now.
     fn remember(&mut self, ctx: &Context, record: Option<Box<Record>>) {
-        let (Some(mut record), Some(key), Some(locked)) = (record, &self.keys.full, &self.locked) else { return };
-        let state_dir = &ctx.settings.output.state_dir;
-        let mut stored = record.save(state_dir, key);
-        if let (Ok(()), Some(quick), true) = (&stored, &self.keys.quick, self.keys.save_quick) {
-            stored = record::save_quick(state_dir, quick, locked);
-        }
+        let (Some(record), Some(fingerprint), Some(locked)) = (record, &self.keys.full, &self.locked) else { return };
+        let Some(memory) = &self.memory else { return };
+        let stored = if self.keys.complete { Ok(()) } else { memory.shelf.save(fingerprint, &record).map(drop) };
         if let Err(error) = stored {
-            tracing::warn!(%error, "cannot remember the evaluation");
+            tracing::warn!(error = %crate::error::chain(&error), "cannot remember the evaluation");
+            return;
+        }
+        if let Some(quick) = self.keys.quick.as_deref().filter(|_| self.keys.save_quick)
+            && let Err(error) = record::save_quick(&ctx.settings.output.state_dir, quick, locked)
+        {
+            tracing::warn!(%error, "cannot remember the source");
         }
     }
 }
@@ -278,6 +280,8 @@ pub(super) struct Wanted {
     nix: Nix,
     /// The clean work tree that it is, if it is one.
     commit: Option<Commit>,
+    /// Seconds that attrs took to evaluate before.
+    expected: Arc<BTreeMap<String, f64>>,
 }
 
 /// Takes WHAT apart: the flake and the selection, without a look at either.
@@ -301,13 +305,19 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
         only: attrs.only.clone(),
         exclude: attrs.exclude.clone(),
     };
-    Ok(Wanted { flake, selection, nix: nix(options, settings), commit: None })
+    Ok(Wanted { flake, selection, nix: nix(options, settings), commit: None, expected: Arc::default() })
 }
 
 impl Wanted {
     /// Looks at the work tree. Needs no Nix, so it can happen while the store is opened.
     pub(super) async fn look(&self) -> Option<Commit> {
         record::commit(&self.nix, &self.flake, Path::new(".")).await
+    }
+
+    /// With what history says about attrs.
+    pub(super) fn expecting(mut self, seconds: BTreeMap<String, f64>) -> Self {
+        self.expected = Arc::new(seconds);
+        self
     }
 
     /// With the answer of [`Wanted::look`], and with the systems that some builder can build, where no others were
@@ -348,71 +358,4 @@ fn nix(options: &StoreOptions, settings: &Settings) -> Nix {
         args,
         dir: None,
     }
-}
-
-/// All that an evaluation depends on besides its source.
-fn record_context(store: &LocalStore, settings: &Settings) -> record::Context {
-    record::Context {
-        nix: store.version().text.clone(),
-        settings: format!(
-            "{:?}\n{}\n{:?}\n{:?}",
-            store.settings().all,
-            store.uri(),
-            settings.eval,
-            settings.eval_store
-        ),
-    }
-}
-
-/// Where earlier runs have stored what Nix said.
-struct Shelf {
-    state_dir: PathBuf,
-    context: record::Context,
-    quick: Option<String>,
-    /// Nothing is taken from it (`--refresh`).
-    closed: bool,
-}
-
-impl Shelf {
-    /// What is stored under a key; something unreadable is worth a warning and as good as nothing.
-    fn take<T>(
-        &self,
-        key: Option<&str>,
-        read: impl Fn(&Path, &str) -> std::result::Result<Option<T>, record::Corrupt>,
-        warnings: &mut Vec<String>,
-    ) -> Option<T> {
-        let key = key.filter(|_| !self.closed)?;
-        read(&self.state_dir, key).unwrap_or_else(|corrupt| {
-            warnings.push(corrupt.to_string());
-            None
-        })
-    }
-}
-
-/// Finds the source and what is remembered of it.
-async fn locate(nix: Nix, options: FlakeOptions, shelf: Shelf, roots: SharedRoots) -> Result<Located> {
-    let mut warnings = Vec::new();
-    let known = shelf.take(shelf.quick.as_deref(), record::load_quick, &mut warnings);
-    let save_quick = known.is_none();
-    let locked = match known {
-        Some(locked) => locked,
-        None => flake::lock(&nix, &options).await.map_err(flake::LockError::into_error)?,
-    };
-    let full = Record::may_hold(&locked, &options).then(|| record::key(&locked, &shelf.context));
-    let mut record = shelf.take(full.as_deref(), Record::load, &mut warnings);
-    if let Some(record) = &mut record {
-        keep_what_exists(record, &roots).await?;
-    }
-    let recorded = record.is_some();
-    Ok(Located { locked, record, recorded, keys: Keys { full, quick: shelf.quick, save_quick }, warnings })
-}
-
-/// Forgets answers whose derivations were collected. Those that exist are held from now on.
-async fn keep_what_exists(record: &mut Record, roots: &SharedRoots) -> Result<()> {
-    let drvs: Vec<StorePath> = record.drvs().cloned().collect();
-    let valid = roots.lock().await.valid(&drvs).await.map_err(Error::from)?;
-    let exists: std::collections::HashSet<&StorePath> =
-        drvs.iter().zip(valid).filter(|(_, valid)| *valid).map(|(drv, _)| drv).collect();
-    record.keep(|drv| exists.contains(drv));
-    Ok(())
 }

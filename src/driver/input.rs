@@ -8,6 +8,7 @@ use crate::event::{AttemptEnd, Fact, Failure};
 use crate::graph::DrvInfo;
 use crate::id::{AttemptId, CacheId, DrvId, StorePath};
 
+use super::base::Found;
 use super::caches::Opened;
 use super::evaluate::EvalInput;
 use super::pushing::PushInput;
@@ -16,6 +17,8 @@ use super::pushing::PushInput;
 pub(super) enum Input {
     /// Locking, listing, evaluating.
     Eval(EvalInput),
+    /// The base is found and evaluated, or not.
+    Base(Result<Found, Error>),
     /// .drv files were read.
     Loaded(Vec<(DrvId, Result<DrvInfo, LoadError>)>),
     /// The store said which paths are valid.

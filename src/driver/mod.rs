@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `start` | opening the store, the record and the caches |
 //! | `evaluate` | flake → answered attrs |
+//! | `base`, `comparing` | what answered attrs are compared with, and how they differ |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
 //! | `building`, `fetching` | the scheduler's actions |
 //! | `pushing` | outputs → caches |
@@ -20,10 +21,12 @@
 //! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
 mod attrs;
+mod base;
 mod building;
 mod bus;
 mod caches;
 pub mod clock;
+mod comparing;
 mod context;
 mod evaluate;
 mod exit;
@@ -34,6 +37,7 @@ mod plan_file;
 mod planning;
 pub mod push;
 mod pushing;
+mod recall;
 mod signals;
 mod start;
 mod tasks;
@@ -49,7 +53,7 @@ use crate::config::Settings;
 use crate::diff::plan::Decision;
 use crate::error::{Error, Fault, Result, exit_code};
 use crate::eval::list::LeftOut;
-use crate::eval::{Answer, DrvAnswer, EvalMsg};
+use crate::eval::{Answer, EvalMsg};
 use crate::event::{DrvOutcome, Event, Fact, Moment, STOPPED, Stage, Status};
 use crate::id::{AttemptId, AttrId, DrvId, Kind, RunId, StorePath, System};
 use crate::record::RunDir;
@@ -59,13 +63,16 @@ use crate::sched::Input as SchedInput;
 use crate::ui::Ui;
 
 use attrs::Attrs;
+use base::Found;
 use building::{Building, Ended};
 use clock::Clock;
+use comparing::Comparing;
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
 use input::Input;
 use planning::Planning;
 use pushing::{Pushing, Why};
+use recall::Located;
 use signals::Signals;
 
 /// How often the screen is looked at.
@@ -86,6 +93,8 @@ pub enum Mode {
     Plan,
     /// The same, for a CI matrix of it.
     Matrix,
+    /// Only up to what differs from the base.
+    Affected,
 }
 
 /// What a run is given.
@@ -154,6 +163,7 @@ pub(super) struct Driver {
     signals: Signals,
     news: mpsc::UnboundedReceiver<(AttemptId, News)>,
     evaluation: Evaluation,
+    comparing: Comparing,
     planning: Planning,
     building: Building,
     pushing: Pushing,
@@ -206,9 +216,11 @@ impl Driver {
                 if self.mode == Mode::Run && !located.is_recorded() {
                     self.building.warm_up(ctx);
                 }
-                self.evaluation.located(ctx, *located);
+                self.evaluation.tell(ctx, &located);
+                self.begin(located);
             }
-            Input::Eval(EvalInput::Located(Err(error))) => self.fail(error),
+            Input::Eval(EvalInput::Located(Err(error))) | Input::Base(Err(error)) => self.fail(error),
+            Input::Base(Ok(found)) => self.found(found),
             Input::Eval(EvalInput::Held(ack)) => drop(ack),
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
             Input::Loaded(read) => self.planning.loaded(read),
@@ -237,7 +249,10 @@ impl Driver {
             }
             Input::Idle => {}
             Input::Stop(level) => self.stop(level),
-            Input::Tick => self.building.tell(ctx, SchedInput::Tick),
+            Input::Tick => {
+                self.comparing.tick(ctx);
+                self.building.tell(ctx, SchedInput::Tick);
+            }
             Input::Broken(what) => {
                 // Whatever waits for that part would wait for ever.
                 self.fail(Error::new(Fault::Bug, format!("a part of drover broke: {what}")));
@@ -246,37 +261,76 @@ impl Driver {
         }
     }
 
+    /// The head is located: it is evaluated, after the base if there is to be one, so that both keep to the memory.
+    fn begin(&mut self, located: Box<Located>) {
+        match self.comparing.before(located) {
+            Err(located) => self.evaluation.located(*located),
+            Ok((asked, progress)) => {
+                let search =
+                    self.comparing.head().and_then(|head| self.evaluation.search(&self.ctx, head, asked, progress));
+                if let Some(search) = search {
+                    self.ctx.tasks.start(async move { Input::Base(search.find().await) });
+                }
+            }
+        }
+    }
+
+    /// The base is known, or will not be.
+    fn found(&mut self, found: Found) {
+        let left_out = self.left_out_systems();
+        match self.comparing.found(&mut self.ctx, found, left_out) {
+            Ok(head) => head.into_iter().for_each(|head| self.evaluation.located(*head)),
+            Err(error) => self.fail(error),
+        }
+    }
+
     /// A message of the evaluators.
     fn heard(&mut self, message: EvalMsg) {
         match self.evaluation.heard(&mut self.ctx, message) {
             Outcome::None => {}
             Outcome::Listed(listed) => listed.iter().for_each(|listed| self.attrs.add(listed)),
-            Outcome::Answered(attr, Answer::Drv(answer)) => self.evaluated(attr, answer),
-            Outcome::Answered(attr, Answer::Nothing(reason)) => {
-                self.end_attr(attr, Status::Valid, Some(&reason), None);
-            }
-            Outcome::Answered(attr, Answer::Failed(_)) => self.end_attr(attr, Status::EvalFailed, None, None),
+            Outcome::Answered(attr, answer) => self.answered(attr, answer),
             Outcome::LeftOut(left_out) => self.passed_over.push(left_out),
-            Outcome::Over => self.tell_left_out(),
+            Outcome::Over => {
+                self.comparing.end(&mut self.ctx);
+                self.tell_left_out();
+            }
             Outcome::Fatal(error) => self.fail(error),
         }
     }
 
-    /// An attr has a drv. Hosts say only now for which system they are.
-    fn evaluated(&mut self, attr: AttrId, answer: DrvAnswer) {
+    /// An attr is answered. Hosts say only now for which system they are.
+    fn answered(&mut self, attr: AttrId, answer: Answer) {
+        let is_left_out = self.left_out_systems();
         let Some(entry) = self.attrs.get_mut(attr) else { return };
+        let (kind, path) = (entry.kind, entry.path.clone());
+        if let Answer::Drv(drv) = &answer {
+            entry.answer = Some(drv.clone());
+            if is_left_out(&drv.system) {
+                *self.left_out.entry((kind, drv.system.clone())).or_default() += 1;
+                let reason = format!("for {}, which no builder here can build", drv.system);
+                return self.end_attr(attr, Status::Skipped, Some(&reason), None);
+            }
+        }
+        let verdict = self.comparing.answered(&mut self.ctx, attr, &path, &answer);
+        match answer {
+            Answer::Failed(_) => self.end_attr(attr, Status::EvalFailed, None, None),
+            Answer::Drv(_) | Answer::Nothing(_) if verdict.as_ref().is_some_and(|verdict| verdict.unaffected) => {
+                self.end_attr(attr, Status::Unaffected, verdict.and_then(|verdict| verdict.reason), None);
+            }
+            Answer::Nothing(reason) => self.end_attr(attr, Status::Valid, Some(&reason), None),
+            // What would have to be done for it is not asked.
+            Answer::Drv(_) if self.mode == Mode::Affected => self.attrs.settle(attr),
+            Answer::Drv(drv) => self.planning.want(&mut self.ctx, attr, &drv),
+        }
+    }
+
+    /// Whether attrs of a system are left out by default.
+    fn left_out_systems(&self) -> impl Fn(&System) -> bool + use<> {
         let wanted = &self.ctx.settings.attrs;
         let by_default = !self.evaluation.by_name() && !wanted.all_systems;
         let systems = wanted.systems.clone().unwrap_or_else(|| self.ctx.store.settings().systems());
-        entry.answer = Some(answer.clone());
-        let kind = entry.kind;
-        if by_default && !systems.contains(&answer.system) && answer.system.0 != "builtin" {
-            *self.left_out.entry((kind, answer.system.clone())).or_default() += 1;
-            let reason = format!("for {}, which no builder here can build", answer.system);
-            self.end_attr(attr, Status::Skipped, Some(&reason), None);
-        } else {
-            self.planning.want(&mut self.ctx, attr, &answer);
-        }
+        move |system| by_default && !systems.contains(system) && system.0 != "builtin"
     }
 
     /// All at once, so that it can be one line.
@@ -361,7 +415,7 @@ impl Driver {
                 self.end_attr(attr, Status::Valid, None, None);
             }
             (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
-            (Mode::Plan | Mode::Matrix, status, _) => self.end_attr(attr, status, None, None),
+            (Mode::Plan | Mode::Matrix | Mode::Affected, status, _) => self.end_attr(attr, status, None, None),
             (Mode::Run, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
                 Some(outcome) => self.end_with(attr, drv, &outcome),
                 None => self.attrs.wait_for(attr, drv),
@@ -439,6 +493,7 @@ impl Driver {
         match self.mode {
             Mode::Run => self.make_links(),
             Mode::Plan | Mode::Matrix => self.write_plan(),
+            Mode::Affected => {}
         }
     }
 
@@ -517,17 +572,17 @@ impl Driver {
         close(self.ctx, exit, self.error.as_ref(), outputs).await
     }
 
-    /// Adds this run's build times to the history.
+    /// Adds this run's times to the history.
     fn remember_times(&mut self) {
         let summary = Summary::of(self.ctx.bus.events());
-        if summary.counts.built == 0 {
+        if summary.counts.built == 0 && summary.workers == 0 {
             return;
         }
         let state_dir = &self.ctx.settings.output.state_dir;
         let mut history = History::load(state_dir);
         history.fold(&summary);
         if let Err(error) = history.save(state_dir) {
-            tracing::warn!(%error, "cannot store build times");
+            tracing::warn!(%error, "cannot store how long things took");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::diff::plan_file::{AttrHead, DrvHead, DrvOfAttr, FlakeHead, Head, Plan
 use crate::diff::presence::{self, Fact as CacheFact, Order};
 use crate::error::{Error, Fault, Result};
 use crate::eval::glob::Filter;
-use crate::eval::{Answer, DrvAnswer, EvalMsg, Evaluator, Listed};
+use crate::eval::{Answer, Cost, DrvAnswer, EvalMsg, Evaluator, Listed};
 use crate::event::{Evaluated, Fact, Status};
 use crate::id::{AttrId, AttrPath, CacheId, StoreDir, StorePath};
 use crate::nix_compat::daemon::PathInfo;
@@ -75,7 +75,13 @@ pub(super) fn answers(attrs: Vec<AttrHead>, dir: &StoreDir) -> Evaluator {
     });
     let mut messages = vec![EvalMsg::Listed(listed.collect())];
     for (at, attr) in attrs.into_iter().enumerate() {
-        messages.push(EvalMsg::Ended { attr: id(at), answer: answer(attr, dir), recorded: true, ack: None });
+        messages.push(EvalMsg::Ended {
+            attr: id(at),
+            answer: answer(attr, dir),
+            recorded: true,
+            cost: Cost::default(),
+            ack: None,
+        });
     }
     messages.push(EvalMsg::Finished { record: None });
     Evaluator::of(|sender| async move {
@@ -103,6 +109,7 @@ fn answer(attr: AttrHead, dir: &StoreDir) -> Answer {
         system: drv.system,
         wanted: drv.outputs.keys().cloned().collect(),
         outputs: drv.outputs.iter().map(|(name, path)| (name.clone(), path.as_deref().and_then(parse))).collect(),
+        meta: Box::default(),
     })
 }
 
@@ -140,9 +147,10 @@ pub(super) fn head(summary: &Summary) -> Head {
     }
 }
 
-/// `None` for what was left out.
+/// `None` for what was left out, and for what does not differ from the base.
 fn attr_head(attr: &Attr, status: Status) -> Option<AttrHead> {
-    let (_, evaluated) = attr.evaluated.as_ref().filter(|_| status != Status::Skipped)?;
+    let taken = !matches!(status, Status::Skipped | Status::Unaffected);
+    let (_, evaluated) = attr.evaluated.as_ref().filter(|_| taken)?;
     let mut head = AttrHead {
         attr: attr.path.clone(),
         kind: attr.kind,

@@ -23,6 +23,7 @@ use super::building::Building;
 use super::bus::Bus;
 use super::caches::{self, CacheList, Pushable};
 use super::clock::Clock;
+use super::comparing::Comparing;
 use super::context::Context;
 use super::evaluate::{self, Evaluation, Source};
 use super::plan_file;
@@ -61,6 +62,7 @@ pub(super) enum Verb {
     Run,
     Plan,
     Matrix,
+    Affected,
     Push,
 }
 
@@ -71,6 +73,7 @@ impl Verb {
             Self::Run => "run",
             Self::Plan => "plan",
             Self::Matrix => "matrix",
+            Self::Affected => "affected",
             Self::Push => "push",
         }
     }
@@ -165,7 +168,11 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
 }
 
 /// Opens the store, and finds out where the answers come from: a plan, or a flake whose work tree is looked at meanwhile.
-async fn source(settings: &Settings, options: StoreOptions) -> Result<(LocalStore, Option<Arc<PlanFile>>, Source)> {
+async fn source(
+    settings: &Settings,
+    options: StoreOptions,
+    history: &History,
+) -> Result<(LocalStore, Option<Arc<PlanFile>>, Source)> {
     if let Some(file) = &settings.plan.read {
         let store = LocalStore::open(options).await?;
         let plan = plan_file::open(file, &store).await?;
@@ -177,29 +184,36 @@ async fn source(settings: &Settings, options: StoreOptions) -> Result<(LocalStor
     let wanted = evaluate::wanted(settings, &options)?;
     let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
     let store = store?;
-    let wanted = wanted.on(commit, settings, store.settings().systems());
+    let wanted = wanted.on(commit, settings, store.settings().systems()).expecting(history.eval_seconds());
     Ok((store, None, Source::Flake(Box::new(wanted))))
 }
 
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
     let Request { settings, mode, run, clock, ui, daemon_socket } = request;
+    let comparing = Comparing::new(&settings.base, mode == Mode::Affected);
+    if comparing.is_impossible() {
+        return Err(Error::usage("there is nothing to compare with: neither --base nor a pull request says what")
+            .hint("drover affected --base main    a branch, a tag, a commit or a flake"));
+    }
     let options = store_options(&settings, daemon_socket);
-    let (store, plan, source) = source(&settings, options).await?;
+    let history = History::load(&settings.output.state_dir);
+    let (store, plan, source) = source(&settings, options, &history).await?;
     let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
     let list = CacheList::new(&store, &settings)?;
-    let verb = match mode {
-        Mode::Run => Verb::Run,
-        Mode::Plan => Verb::Plan,
-        Mode::Matrix => Verb::Matrix,
+    let (verb, pushable) = match mode {
+        Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
+        Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),
+        Mode::Matrix => (Verb::Matrix, list.open_pushed(Verb::Matrix).await?),
+        // No cache has anything to do with it.
+        Mode::Affected => (Verb::Affected, Pushable::default()),
     };
-    let pushable = list.open_pushed(verb).await?;
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
     let Begun { mut ctx, news, signals, opened } =
         begin(Beginning { settings, origin, plan, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
-    let building = Building::new(&mut ctx, History::load(&settings.output.state_dir));
+    let building = Building::new(&mut ctx, history);
     let evaluation = Evaluation::begin(&mut ctx, source);
     if let Some(plan) = ctx.plan.clone() {
         plan_file::announce(&mut ctx, &plan);
@@ -208,7 +222,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
         Mode::Run => Pushing::new(&mut ctx, &opened),
-        Mode::Plan | Mode::Matrix => Pushing::default(),
+        Mode::Plan | Mode::Matrix | Mode::Affected => Pushing::default(),
     };
     Ok(Driver {
         ctx,
@@ -216,6 +230,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         signals,
         news,
         evaluation,
+        comparing,
         planning: Planning::new(fetch_roots, readable),
         building,
         pushing,

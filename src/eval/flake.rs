@@ -33,6 +33,14 @@ pub struct FlakeOptions {
     pub impure: bool,
 }
 
+impl FlakeOptions {
+    /// Whether flags change what is evaluated, so that the commit does not say it all.
+    #[must_use]
+    pub fn changes_lock(&self) -> bool {
+        self.impure || !self.overrides.is_empty() || self.reference_lock_file.is_some()
+    }
+}
+
 /// A flake's source, fixed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Locked {
@@ -53,6 +61,15 @@ pub struct Locked {
     pub store_dir: String,
     /// Directory of flake.nix below the source tree; empty at its root.
     pub dir: String,
+    /// The sort of reference: `git`, `github`, `path`, ….
+    #[serde(default)]
+    pub kind: String,
+    /// How many ancestors the commit has; unknown in a shallow clone.
+    #[serde(default)]
+    pub rev_count: Option<u64>,
+    /// What of the reference's parameters changes the tree: `submodules`, `lfs`, ….
+    #[serde(default)]
+    pub parameters: Vec<String>,
     /// The flake's description.
     pub description: Option<String>,
     /// Seconds since 1970 of the last change, as Nix says.
@@ -283,6 +300,21 @@ struct Attrs {
     rev: Option<String>,
     dirty_rev: Option<String>,
     dir: Option<String>,
+    rev_count: Option<u64>,
+    #[serde(default)]
+    submodules: bool,
+    #[serde(default)]
+    lfs: bool,
+    #[serde(default)]
+    export_ignore: bool,
+}
+
+impl Attrs {
+    /// The parameters that change the tree.
+    fn parameters(&self) -> Vec<String> {
+        let all = [("submodules", self.submodules), ("lfs", self.lfs), ("exportIgnore", self.export_ignore)];
+        all.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()).collect()
+    }
 }
 
 /// Locks a flake.
@@ -487,6 +519,7 @@ async fn finish(nix: &Nix, options: &FlakeOptions, metadata: Metadata) -> Result
     let (store_dir, base) = metadata.path.rsplit_once('/').ok_or_else(|| wrong("'path' is no path"))?;
     let store_path = StorePath::from_basename(base.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
     let clean = metadata.locked.dirty_rev.is_none();
+    let parameters = metadata.locked.parameters();
     let rev = metadata.locked.rev.filter(|_| clean);
     let dirty = match (clean, &rev) {
         (true, Some(_)) => Some(0),
@@ -508,6 +541,9 @@ async fn finish(nix: &Nix, options: &FlakeOptions, metadata: Metadata) -> Result
         store_path,
         store_dir: store_dir.to_owned(),
         dir: metadata.resolved.dir.unwrap_or_default(),
+        kind: metadata.locked.kind,
+        rev_count: metadata.locked.rev_count,
+        parameters,
         description: metadata.description,
         last_modified: metadata.last_modified,
         in_step: true,

@@ -1,27 +1,34 @@
 //! Flake → stream of attrs.
 //!
 //! Owns locking ([`flake`]), what the words of a command line ask for ([`what`], [`glob`]), the evaluator processes
-//! ([`pool`], [`worker`]) and what is remembered of an evaluation ([`record`]). It does not decide what happens to a
+//! ([`pool`], [`worker`]) and their memory ([`budget`], `crew`), and what is remembered of an evaluation ([`record`]). It does not decide what happens to a
 //! derivation: answers go to the driver as [`EvalMsg`]s.
 //!
 //! Attrs are evaluated by `nix repl` processes ([`worker`]); what they are asked is Nix code in `nix/eval` ([`expr`]).
 
 mod base;
+pub mod budget;
+mod crew;
 pub mod expr;
 pub mod flake;
 pub mod git;
 pub mod glob;
 pub mod list;
+pub mod memory;
 pub mod message;
 pub mod nix;
 pub mod pool;
+mod queue;
 pub mod record;
 pub mod seat;
+mod serve;
 pub mod what;
 pub mod worker;
 
+pub use budget::Budget;
 pub use flake::{FlakeOptions, LockError, Locked};
+pub use memory::Cost;
 pub use nix::Nix;
-pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Listed};
+pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Listed, Meta};
 pub use record::Record;
 pub use what::{Selection, What};

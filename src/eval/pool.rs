@@ -1,26 +1,27 @@
-//! The evaluation of one flake: lists the attrs, hands them to evaluators one at a time, and streams what comes out.
-//! Decides how many evaluators there are and when one is replaced between attrs; does not decide what is done with an
-//! answer.
+//! The evaluation of one flake: lists the attrs, has them evaluated (`serve`), and streams what comes out. Does not
+//! decide what is done with an answer.
 //!
 //! An evaluator holds temporary roots of the derivations that it instantiated. It therefore lives until whoever reads
-//! the stream has acknowledged (dropped the [`Ack`] of) every derivation that it answered with. Only one that dies by
-//! itself cannot wait.
+//! the stream has acknowledged (dropped the [`Ack`] of) every derivation that it answered with. Only one that dies or
+//! has to be killed cannot wait.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::budget::Budget;
 use super::flake::{self, FlakeOptions, Locked};
 use super::list::{self, Catalogue, Entry, LeftOut};
+use super::memory::Cost;
+use super::message;
 use super::nix::Nix;
 use super::record::Record;
 use super::seat::{Seat, Shared};
+use super::serve::{self, Work};
 use super::what::Selection;
 use crate::error::{Error, Fault};
 use crate::event::{Class, Evaluated, Failure, OutputPath, Text};
@@ -28,14 +29,6 @@ use crate::id::{AttrId, AttrPath, Kind, StorePath, System};
 
 /// Messages that wait for the driver before evaluators have to.
 const CHANNEL: usize = 256;
-/// Attrs for which one more evaluator is worth its start.
-const ATTRS_PER_WORKER: usize = 8;
-/// Memory of one evaluator, in MiB, if nobody says.
-pub const DEFAULT_MEMORY_MIB: u64 = 4096;
-/// Memory for which one more evaluator is worth its start, in bytes: about what a NixOS configuration takes.
-const MEMORY_PER_WORKER: u64 = 1 << 30;
-/// How long counting what was left out may take.
-const COUNTING: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What is evaluated, and how.
 #[derive(Debug, Clone)]
@@ -53,9 +46,10 @@ pub struct EvalOptions {
     /// `--eval-max-memory-size`: MiB that one evaluator may hold between two attrs; 0 means its share of `budget`, and
     /// at most the default.
     pub memory_mib: u64,
-    /// `--eval-memory`: bytes that the evaluation may take. One evaluator may take them all in the middle of an attr,
-    /// and is replaced after it; 0 is no limit.
-    pub budget: u64,
+    /// What all evaluators may hold together. One may take it all in the middle of an attr, and is replaced after it.
+    pub budget: Budget,
+    /// Seconds that attrs took to evaluate before, by their full path. Those known as slow go first.
+    pub expected: Arc<BTreeMap<String, f64>>,
 }
 
 /// One attr of the list.
@@ -86,6 +80,38 @@ pub struct DrvAnswer {
     /// Paths of all outputs, as far as evaluation knows them; an app's are not known here.
     #[serde(deserialize_with = "super::base::outputs")]
     pub outputs: BTreeMap<String, Option<StorePath>>,
+    /// What the derivation says about itself.
+    #[serde(default, skip_serializing_if = "Meta::is_empty")]
+    pub meta: Box<Meta>,
+}
+
+/// What a derivation says about itself, as far as it says it in the usual form.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Meta {
+    /// `file:line` where it is defined; relative to the flake, if it lies there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+    /// Identifiers of its licenses, SPDX where there is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub license: Vec<String>,
+    /// Its name without the version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pname: Option<String>,
+    /// Its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its name in the lists of known vulnerabilities (CPE 2.3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpe: Option<String>,
+}
+
+impl Meta {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What came out of an attr.
@@ -127,7 +153,7 @@ impl Answer {
 /// Dropped when the derivation of an answer has a root of its own.
 #[derive(Debug)]
 pub struct Ack {
-    _held: oneshot::Sender<()>,
+    pub(super) _held: oneshot::Sender<()>,
 }
 
 /// One message of an evaluation.
@@ -166,6 +192,8 @@ pub enum EvalMsg {
         answer: Answer,
         /// It comes from a record; nothing was evaluated.
         recorded: bool,
+        /// The memory that it took, as far as that is known.
+        cost: Cost,
         /// To be dropped once the derivation has a root. The evaluator waits for it.
         ack: Option<Ack>,
     },
@@ -173,6 +201,13 @@ pub enum EvalMsg {
     Warning {
         /// The attr in flight; `None` while listing.
         attr: Option<AttrId>,
+        /// The text, without the word.
+        message: Text,
+    },
+    /// `builtins.trace` said something.
+    Trace {
+        /// The attr in flight.
+        attr: AttrId,
         /// The text, without the word.
         message: Text,
     },
@@ -227,10 +262,10 @@ impl Evaluator {
 }
 
 /// The reader has gone away: nobody wants to know.
-struct Gone;
+pub(super) struct Gone;
 
 /// Why an evaluation ended early.
-enum Stop {
+pub(super) enum Stop {
     Gone,
     Fatal(Error),
 }
@@ -245,16 +280,6 @@ impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Self::Fatal(error)
     }
-}
-
-/// What the evaluators of one evaluation share.
-struct Work {
-    attrs: Vec<Entry>,
-    queue: Mutex<VecDeque<usize>>,
-    record: Mutex<Record>,
-    sender: mpsc::Sender<EvalMsg>,
-    store_dir: String,
-    nar_hash: Text,
 }
 
 async fn run(options: EvalOptions, locked: Locked, record: Option<Record>, sender: mpsc::Sender<EvalMsg>) {
@@ -278,8 +303,7 @@ async fn evaluate(
     let shared = Arc::new(Shared {
         nix: options.nix.clone(),
         impure: options.flake.impure,
-        memory: share(&options),
-        heap: options.budget,
+        budget: options.budget,
         roots: locked.roots(),
         locked: locked.clone(),
     });
@@ -302,14 +326,15 @@ async fn evaluate(
     }
     let asked = queue.len();
     let work = Work {
-        queue: Mutex::new(queue),
         record: Mutex::new(std::mem::take(&mut record)),
         sender,
         store_dir: locked.store_dir.clone(),
         nar_hash: locked.nar_hash.as_str().into(),
+        roots: locked.roots(),
         attrs,
     };
-    let counted = serve_all(&options, &shared, first, &work, (!known).then_some(passed_over)).await?;
+    let passed_over = (!known).then_some(passed_over);
+    let counted = serve::serve(&options, &shared, first, &work, queue, passed_over).await?;
     if asked > 0 {
         flake::unchanged(&options.nix, &options.flake, &locked).await.map_err(flake::LockError::into_error)?;
     }
@@ -323,11 +348,11 @@ async fn evaluate(
     Ok(Some(Box::new(record)))
 }
 
-async fn send(sender: &mpsc::Sender<EvalMsg>, message: EvalMsg) -> Result<(), Gone> {
+pub(super) async fn send(sender: &mpsc::Sender<EvalMsg>, message: EvalMsg) -> Result<(), Gone> {
     sender.send(message).await.map_err(|_| Gone)
 }
 
-fn attr_id(index: usize) -> AttrId {
+pub(super) fn attr_id(index: usize) -> AttrId {
     AttrId(u32::try_from(index).unwrap_or(u32::MAX))
 }
 
@@ -356,8 +381,8 @@ async fn answer_what_is_known(
     attrs: &[Entry],
     record: &Record,
     sender: &mpsc::Sender<EvalMsg>,
-) -> Result<VecDeque<usize>, Gone> {
-    let mut queue = VecDeque::new();
+) -> Result<Vec<usize>, Gone> {
+    let mut queue = Vec::new();
     for (index, entry) in attrs.iter().enumerate() {
         let attr = attr_id(index);
         let known = record.answer(entry);
@@ -370,144 +395,14 @@ async fn answer_what_is_known(
                 recorded.answer()
             }
             (None, None) => {
-                queue.push_back(index);
+                queue.push(index);
                 continue;
             }
         };
         let recorded = known.is_some();
-        send(sender, EvalMsg::Ended { attr, answer, recorded, ack: None }).await?;
+        send(sender, EvalMsg::Ended { attr, answer, recorded, cost: Cost::default(), ack: None }).await?;
     }
     Ok(queue)
-}
-
-/// Runs all evaluators until nothing is left to ask. Gives what was left out, if `passed_over` was to be counted and
-/// there was time to.
-async fn serve_all(
-    options: &EvalOptions,
-    shared: &Arc<Shared>,
-    first: Seat,
-    work: &Work,
-    passed_over: Option<Vec<(Kind, System)>>,
-) -> Result<Option<Vec<LeftOut>>, Stop> {
-    let asked = work.queue.lock().unwrap_or_else(PoisonError::into_inner).len();
-    if asked == 0 && passed_over.is_none() {
-        return Ok(None);
-    }
-    let mut seats = FuturesUnordered::new();
-    let mut first = Some(first);
-    for number in 0..worker_count(options, asked) {
-        let seat = first.take().unwrap_or_else(|| Seat::new(Arc::clone(shared)));
-        seats.push(serve(number, seat, work));
-    }
-    let mut counted = None;
-    let mut passed_over = passed_over;
-    let mut idle = Vec::new();
-    while let Some(served) = seats.next().await {
-        let Served { mut seat, acks } = served?;
-        // Whoever is idle first counts, while the others are still busy.
-        if let Some(passed_over) = passed_over.take() {
-            let counting = list::left_out(&mut seat, &options.selection, &passed_over);
-            // Not knowing how much was left out fails nothing.
-            if let Ok(Ok(left_out)) = tokio::time::timeout(COUNTING, counting).await {
-                for left_out in &left_out {
-                    send(&work.sender, EvalMsg::LeftOut(left_out.clone())).await?;
-                }
-                counted = Some(left_out);
-            }
-        }
-        idle.push((seat, acks));
-    }
-    for (_seat, acks) in idle {
-        wait_for(acks).await;
-    }
-    Ok(counted)
-}
-
-/// `min(cores, attrs / 8)` and as many as the memory is enough for, at least one, unless told otherwise.
-fn worker_count(options: &EvalOptions, attrs: usize) -> u32 {
-    let useful = u32::try_from(attrs.div_ceil(ATTRS_PER_WORKER)).unwrap_or(u32::MAX);
-    let most = u32::try_from(attrs).unwrap_or(u32::MAX);
-    options.workers.unwrap_or_else(|| most_workers(options).min(useful)).min(most).max(1)
-}
-
-/// Evaluators that there are cores and memory for.
-fn most_workers(options: &EvalOptions) -> u32 {
-    let fit = if options.budget == 0 { u64::MAX } else { options.budget / MEMORY_PER_WORKER };
-    options.cores.min(u32::try_from(fit).unwrap_or(u32::MAX)).max(1)
-}
-
-/// Bytes that one evaluator may hold between two attrs. A quarter of the budget is for what comes and goes within one.
-fn share(options: &EvalOptions) -> u64 {
-    if options.memory_mib > 0 {
-        return options.memory_mib << 20;
-    }
-    let most = DEFAULT_MEMORY_MIB << 20;
-    if options.budget == 0 {
-        return most;
-    }
-    let workers = options.workers.unwrap_or_else(|| most_workers(options)).max(1);
-    (options.budget / 4 * 3 / u64::from(workers)).min(most)
-}
-
-/// Answers that the reader has not acknowledged yet.
-type Acks = Vec<oneshot::Receiver<()>>;
-
-async fn wait_for(acks: Acks) {
-    for ack in acks {
-        // The sender is never used, only dropped.
-        let _ = ack.await;
-    }
-}
-
-/// A seat with nothing left to do.
-struct Served {
-    seat: Seat,
-    acks: Acks,
-}
-
-async fn serve(worker: u32, mut seat: Seat, work: &Work) -> Result<Served, Stop> {
-    let mut acks: Acks = Vec::new();
-    if seat.pid().is_some() {
-        send(&work.sender, EvalMsg::WorkerReady { worker, nar_hash: work.nar_hash.clone() }).await?;
-    }
-    loop {
-        let next = work.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some(index) = next else { break };
-        let Some(entry) = work.attrs.get(index) else { break };
-        let attr = attr_id(index);
-        send(&work.sender, EvalMsg::Started { attr, worker }).await?;
-        let outcome = seat.ask(&entry.question()).await?;
-        for reason in &outcome.deaths {
-            let reason = format!("an evaluator {reason}").into();
-            send(&work.sender, EvalMsg::WorkerReplaced { worker, reason }).await?;
-        }
-        if outcome.started {
-            send(&work.sender, EvalMsg::WorkerReady { worker, nar_hash: work.nar_hash.clone() }).await?;
-        }
-        for warning in &outcome.warnings {
-            send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: warning.as_str().into() }).await?;
-        }
-        let answer = match outcome.answer {
-            Ok(value) => read_answer(entry, &value, &work.store_dir),
-            Err(failure) => Answer::Failed(failure),
-        };
-        work.record.lock().unwrap_or_else(PoisonError::into_inner).remember(entry, &answer, outcome.warnings);
-        let mut ack = None;
-        if matches!(answer, Answer::Drv(_)) {
-            let (held, released) = oneshot::channel();
-            ack = Some(Ack { _held: held });
-            acks.push(released);
-        }
-        send(&work.sender, EvalMsg::Ended { attr, answer, recorded: false, ack }).await?;
-        acks.retain_mut(|ack| matches!(ack.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-        if let Some(bytes) = seat.outgrown() {
-            wait_for(std::mem::take(&mut acks)).await;
-            seat.clear();
-            let reason = format!("an evaluator held {} MiB and was replaced", bytes >> 20).into();
-            send(&work.sender, EvalMsg::WorkerReplaced { worker, reason }).await?;
-        }
-    }
-    Ok(Served { seat, acks })
 }
 
 /// The shape of an answer about a derivation; see `nix/eval/eval.nix`.
@@ -522,6 +417,8 @@ struct Raw {
     wanted: Vec<String>,
     nothing: Option<String>,
     missing: Option<Value>,
+    #[serde(default)]
+    meta: Option<Meta>,
 }
 
 #[derive(Deserialize)]
@@ -535,7 +432,8 @@ fn failed(class: Class, message: String) -> Answer {
 }
 
 /// From what an evaluator says to what it means.
-fn read_answer(entry: &Entry, value: &Value, store_dir: &str) -> Answer {
+pub(super) fn read_answer(entry: &Entry, value: &Value, work: &Work) -> Answer {
+    let store_dir = work.store_dir.as_str();
     let raw = match Raw::deserialize(value) {
         Ok(raw) => raw,
         Err(error) => return failed(Class::Internal, format!("cannot read the evaluator's answer: {error}")),
@@ -566,5 +464,7 @@ fn read_answer(entry: &Entry, value: &Value, store_dir: &str) -> Answer {
     }
     let name = raw.name.unwrap_or_else(|| drv.name().trim_end_matches(".drv").to_owned());
     let system = raw.system.map(System).or_else(|| list::system_of(&entry.path)).unwrap_or_else(|| "".into());
-    Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs })
+    let mut meta = raw.meta.unwrap_or_default();
+    meta.position = meta.position.map(|position| message::relative(&position, &work.roots));
+    Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs, meta: Box::new(meta) })
 }

@@ -1,5 +1,5 @@
-//! A place for one evaluator process at a time: starts it when there is something to ask, replaces it when it dies or
-//! outgrows its share of memory, and says whose fault a death is.
+//! A place for one evaluator process at a time: starts it when there is something to ask, replaces it when it dies, and
+//! says whose fault a death is. Does not decide when a process has to go: see `crew`.
 //!
 //! A death by stack overflow is the attr's own failure at once: it would come again. So is running out of memory where
 //! nothing else was evaluated in the process before. After any other death the same
@@ -7,13 +7,17 @@
 //! memory or was killed with signal 9 (which is what the kernel does for want of memory), else `eval`. Attrs that the
 //! dead process had answered before keep their answers.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
+use super::budget::Budget;
 use super::expr::{self, Question};
 use super::flake::Locked;
+use super::memory::{Cost, Gauge};
 use super::message;
 use super::nix::Nix;
-use super::worker::{Died, Worker};
+use super::worker::{Died, StartError, Worker};
 use crate::error::Error;
 use crate::event::{Class, Failure};
 
@@ -26,18 +30,17 @@ pub struct Shared {
     pub locked: Locked,
     /// Without `--pure-eval`.
     pub impure: bool,
-    /// Memory that one process may hold between two attrs, in bytes.
-    pub memory: u64,
-    /// Memory that its heap may take in the middle of an attr, in bytes; 0 is no limit.
-    pub heap: u64,
+    /// Memory that all processes may hold; the heap of each may take it all.
+    pub budget: Budget,
     /// Where error positions may lie.
     pub roots: Vec<String>,
 }
 
 /// A place for one evaluator.
 pub struct Seat {
-    shared: std::sync::Arc<Shared>,
+    shared: Arc<Shared>,
     worker: Option<Worker>,
+    gauge: Arc<Gauge>,
 }
 
 /// What came of a question, whoever answered it.
@@ -47,45 +50,55 @@ pub struct Outcome {
     pub answer: Result<Value, Failure>,
     /// Warnings meanwhile.
     pub warnings: Vec<String>,
+    /// What `builtins.trace` said meanwhile.
+    pub traces: Vec<String>,
     /// How processes died over it.
     pub deaths: Vec<String>,
     /// A fresh process was started for it.
     pub started: bool,
+    /// The memory that it took.
+    pub cost: Cost,
 }
 
 impl Seat {
     /// A seat that is still empty.
     #[must_use]
-    pub fn new(shared: std::sync::Arc<Shared>) -> Self {
-        Self { shared, worker: None }
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, worker: None, gauge: Arc::default() }
     }
 
-    /// Asks, with a second try after a death. `Err` if no evaluator can be started.
+    /// What its processes hold.
+    #[must_use]
+    pub fn gauge(&self) -> &Arc<Gauge> {
+        &self.gauge
+    }
+
+    /// Asks, with a second try after a death. `Err` if no evaluator can be started. If this is dropped before it ends,
+    /// the seat has to be cleared before it is asked again.
     pub async fn ask(&mut self, question: &Question) -> Result<Outcome, Error> {
         let mut outcome = Outcome {
             answer: Err(failure(Class::Internal, String::new())),
             warnings: Vec::new(),
+            traces: Vec::new(),
             deaths: Vec::new(),
             started: false,
+            cost: Cost::default(),
         };
+        self.gauge.forget();
         loop {
             let fresh = self.worker.is_none();
-            let mut worker = match self.worker.take() {
-                Some(worker) => worker,
-                None => {
-                    outcome.started = true;
-                    let Shared { nix, locked, impure, heap, .. } = &*self.shared;
-                    Worker::start(nix, locked, *impure, *heap).await.map_err(super::worker::StartError::into_error)?
-                }
-            };
-            match worker.ask(question).await {
+            outcome.started |= fresh;
+            let asked = self.worker().await.map_err(StartError::into_error)?.ask(question).await;
+            outcome.cost = self.gauge.cost();
+            match asked {
                 Ok(reply) => {
-                    self.worker = Some(worker);
                     outcome.warnings = reply.warnings;
+                    outcome.traces = reply.traces;
                     outcome.answer = reply.answer.map_err(|error| self.explain(&error));
                     return Ok(outcome);
                 }
                 Err(died) => {
+                    self.clear();
                     let own = died.is_stack_overflow() || (fresh && died.ran_out());
                     let again = outcome.deaths.is_empty() && !own;
                     outcome.deaths.push(died.describe());
@@ -96,6 +109,27 @@ impl Seat {
                 }
             }
         }
+    }
+
+    /// The process, started if there is none, about to be asked.
+    async fn worker(&mut self) -> Result<&mut Worker, StartError> {
+        let worker = match self.worker.take() {
+            Some(worker) => worker,
+            None => self.start().await?,
+        };
+        self.gauge.begin();
+        Ok(self.worker.insert(worker))
+    }
+
+    async fn start(&self) -> Result<Worker, StartError> {
+        let Shared { nix, locked, impure, budget, .. } = &*self.shared;
+        let mut worker = Worker::spawn(nix, locked, *impure, budget.bytes)?;
+        self.gauge.watch(worker.pid());
+        if let Err(error) = worker.load(locked, *impure).await {
+            self.gauge.watch(None);
+            return Err(error);
+        }
+        Ok(worker)
     }
 
     fn explain(&self, error: &str) -> Failure {
@@ -122,23 +156,32 @@ impl Seat {
             return failure(Class::Eval, "stack overflow (possible infinite recursion)".to_owned());
         }
         if died.ran_out() {
-            let limit = self.shared.heap >> 20;
-            let limit = if limit == 0 { String::new() } else { format!(", which was {limit} MiB (--eval-memory)") };
-            return failure(Class::Oom, format!("the evaluator ran out of memory{limit}"));
+            return self.exhausted();
         }
         let class = if died.is_memory() { Class::Oom } else { Class::Eval };
         failure(class, format!("the evaluator died over this attr, twice: it {}", died.describe()))
     }
 
-    /// Bytes that the process holds, if they are more than its share.
+    /// Why there is no answer where the attr took more than there is.
     #[must_use]
-    pub fn outgrown(&self) -> Option<u64> {
-        self.worker.as_ref()?.resident().filter(|&bytes| bytes > self.shared.memory)
+    pub fn exhausted(&self) -> Failure {
+        let held = self.gauge.cost().peak.map(|bytes| format!(", when it held {} MiB", bytes >> 20));
+        let (limit, held) = (self.shared.budget.which_was(), held.unwrap_or_default());
+        failure(Class::Oom, format!("the evaluator ran out of memory{limit}{held}"))
     }
 
     /// Ends the process; the next question starts another.
     pub fn clear(&mut self) {
+        self.gauge.watch(None);
         self.worker = None;
+    }
+
+    /// Ends the process and waits until its memory is free again.
+    pub async fn end(&mut self) {
+        self.gauge.watch(None);
+        if let Some(worker) = self.worker.take() {
+            worker.end().await;
+        }
     }
 
     /// The process id, if there is a process.

@@ -22,6 +22,11 @@ const LINE_LIMIT: usize = 64 << 20;
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 /// Most texts that are kept of what one question made Nix say.
 const SAID_LIMIT: usize = 1000;
+/// Most traces that are kept of one question, and most bytes of one of them.
+const TRACES: usize = 100;
+const TRACE_LIMIT: usize = 4 << 10;
+/// How long a killed process may take to go.
+const GOING: std::time::Duration = std::time::Duration::from_secs(5);
 /// The most that Nix reserves for its heap at its start, in bytes.
 const INITIAL_HEAP: u64 = 384 << 20;
 
@@ -77,6 +82,8 @@ pub struct Reply {
     pub answer: Result<Value, String>,
     /// Warnings meanwhile.
     pub warnings: Vec<String>,
+    /// What `builtins.trace` said meanwhile: the first of it.
+    pub traces: Vec<String>,
 }
 
 /// The process ended in the middle of a question.
@@ -195,9 +202,9 @@ impl StartError {
 }
 
 impl Worker {
-    /// Starts a process, loads the flake and the code into it, and makes sure that it is the locked tree that it has
-    /// loaded. Its heap may grow to `heap` bytes; 0 is no limit.
-    pub async fn start(nix: &Nix, locked: &Locked, impure: bool, heap: u64) -> Result<Self, StartError> {
+    /// Starts a process, which has to load the flake before it is asked anything. Its heap may grow to `heap` bytes; 0 is
+    /// no limit.
+    pub fn spawn(nix: &Nix, locked: &Locked, impure: bool, heap: u64) -> Result<Self, StartError> {
         let purity = if impure { "--impure" } else { "--pure-eval" };
         let cmd = nix
             // Without the whole trace the positions that matter may be left out of it.
@@ -213,13 +220,11 @@ impl Worker {
             return Err(StartError::Protocol { command: cmd.to_string(), cause: "it has no pipes".into() });
         };
         let command = cmd.to_string();
-        let mut worker =
-            Self { child, stdin, stdout: Lines::new(stdout), stderr: Lines::new(stderr), command, asked: 0 };
-        worker.load(locked, impure).await?;
-        Ok(worker)
+        Ok(Self { child, stdin, stdout: Lines::new(stdout), stderr: Lines::new(stderr), command, asked: 0 })
     }
 
-    async fn load(&mut self, locked: &Locked, impure: bool) -> Result<(), StartError> {
+    /// Loads the flake and the code, and makes sure that it is the locked tree that the process has loaded.
+    pub async fn load(&mut self, locked: &Locked, impure: bool) -> Result<(), StartError> {
         let question = Question {
             function: if impure { "exists" } else { "loaded" },
             output: impure.then(|| "packages".to_owned()),
@@ -273,10 +278,10 @@ impl Worker {
         self.asked += 1;
         let id = self.asked;
         let text = format!("{before}{}", expr::ask(id, question));
-        let mut reply = Reply { answer: Err(String::new()), warnings: Vec::new() };
+        let mut reply = Reply { answer: Err(String::new()), warnings: Vec::new(), traces: Vec::new() };
         let mut errors: Vec<String> = Vec::new();
         let mut others: Vec<String> = Vec::new();
-        let mut answer = None;
+        let (mut answer, mut early) = (None, None);
 
         let Self { stdin, stdout, stderr, .. } = self;
         let mut write = std::pin::pin!(async {
@@ -300,7 +305,10 @@ impl Worker {
                     None => { err_over = true; dead = !out_over; }
                     Some(Some(Said::Trace(text))) => match expr::printed(&text) {
                         Some(Printed::End(of)) if of == id => err_over = true,
-                        _ => tracing::debug!(trace = %text, "traced"),
+                        // What is said of the derivation itself did not evaluate, or not yet.
+                        Some(Printed::Answer(of, json)) if of == id => early = Some(json.to_owned()),
+                        _ if reply.traces.len() < TRACES => reply.traces.push(shortened(text)),
+                        _ => {}
                     },
                     Some(Some(Said::Error(text))) if errors.len() < SAID_LIMIT => errors.push(text),
                     Some(Some(Said::Warning(text))) if reply.warnings.len() < SAID_LIMIT => reply.warnings.push(text),
@@ -316,6 +324,13 @@ impl Worker {
                     match message::line(&line) {
                         Some(Said::Error(text)) => errors.push(text),
                         Some(Said::Other(text)) if others.len() < SAID_LIMIT => others.push(text),
+                        Some(Said::Trace(text)) => {
+                            if let Some(Printed::Answer(of, json)) = expr::printed(&text).filter(|_| early.is_none())
+                                && of == id
+                            {
+                                early = Some(json.to_owned());
+                            }
+                        }
                         _ => {}
                     }
                 }
@@ -323,11 +338,16 @@ impl Worker {
             let _ = tokio::time::timeout(LAST_WORDS, drain).await;
             let _ = self.child.start_kill();
             let status = self.child.wait().await.ok();
+            if let Some(Ok(value)) = early.as_deref().map(serde_json::from_str) {
+                // It had answered already; that the process is gone is found out by the next question.
+                reply.answer = Ok(value);
+                return Ok(reply);
+            }
             let complained = errors.iter().chain(&others).any(|line| is_out_of_memory(line));
             let words = errors.pop().or_else(|| others.pop()).unwrap_or_default();
             return Err(Died { status, words, complained });
         }
-        reply.answer = match answer.as_deref().map(serde_json::from_str) {
+        reply.answer = match answer.or(early).as_deref().map(serde_json::from_str) {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => Err(format!("error: cannot read the evaluator's answer: {error}")),
             None => Err(errors.pop().unwrap_or_else(|| "error: Nix gave neither an answer nor an error".to_owned())),
@@ -341,12 +361,18 @@ impl Worker {
         self.child.id()
     }
 
-    /// Memory that the process holds now, in bytes; `None` where the system does not say.
-    #[must_use]
-    pub fn resident(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib * 1024)
+    /// Kills the process and waits until it is gone.
+    pub async fn end(mut self) {
+        // A process that hangs in the kernel is not waited for.
+        let _ = tokio::time::timeout(GOING, self.child.kill()).await;
     }
+}
+
+/// The first of a long text.
+fn shortened(mut text: String) -> String {
+    if let Some(end) = (0..=TRACE_LIMIT).rev().find(|&at| text.len() > TRACE_LIMIT && text.is_char_boundary(at)) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }

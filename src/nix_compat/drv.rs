@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-pub use nix_derivation::{Derivation, InputDerivationHash as DrvHash, Output};
+pub use nix_derivation::{Derivation, InputDerivation, InputDerivationHash as DrvHash, Output};
 use nix_derivation::{Error, InputResolutionError, StructuredAttrs};
 
 use crate::id::{StoreDir, StorePath, System};
@@ -119,7 +119,7 @@ pub fn is_fixed_output(drv: &Derivation) -> bool {
 /// Whether an input is a derivation that another one makes.
 #[must_use]
 pub fn has_dynamic_inputs(drv: &Derivation) -> bool {
-    drv.input_derivations().values().any(nix_derivation::InputDerivation::is_dynamic)
+    drv.input_derivations().values().any(InputDerivation::is_dynamic)
 }
 
 /// Output name → path; `None` where it is only known after building.
@@ -127,6 +127,19 @@ pub fn output_paths(drv: &Derivation) -> Result<BTreeMap<String, Option<StorePat
     let path =
         |(name, output): (&String, &Output)| Ok((name.clone(), output.path_in(drv.store_dir(), drv.name(), name)?));
     drv.outputs().iter().map(path).collect()
+}
+
+/// Output name → the text by which other derivations refer to it: its path, or, where that is only known after
+/// building, the placeholder that stands for it.
+pub fn output_texts(drv: &Derivation, path: &StorePath) -> Result<BTreeMap<String, String>, Error> {
+    let text = |(name, known): (String, Option<StorePath>)| {
+        let text = match known {
+            Some(path) => path.to_absolute_path_in(drv.store_dir()),
+            None => nix_derivation::store_path::downstream_placeholder(path, [&name])?,
+        };
+        Ok((name, text))
+    };
+    output_paths(drv)?.into_iter().map(text).collect()
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ fn drvs_of_attr(run: &Run, asked: &str) -> Vec<String> {
             Fact::AttrListed { attr, path, name, .. } if &*name == asked || path.to_string() == asked => {
                 attrs.insert(attr, Vec::new());
             }
-            Fact::EvalEnded { attr, evaluated: Evaluated::Drv { drv, .. } } => {
+            Fact::EvalEnded { attr, evaluated: Evaluated::Drv { drv, .. }, .. } => {
                 if let Some(own) = attrs.get_mut(&attr) {
                     own.push(drv.to_string());
                 }

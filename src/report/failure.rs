@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use crate::error::without_numbers;
-use crate::event::{Class, DrvOutcome, Failure, Text};
+use crate::event::{Class, Difference, DrvOutcome, Failure, Text};
 use crate::id::{AttrId, DrvId, Kind};
 
+use super::affected;
 use super::number::{count, duration, name_version, plural};
-use super::summary::{Attempt, Cause, FailureGroup, Summary};
+use super::summary::{Attempt, Cause, Compared, FailureGroup, Summary};
 use super::text::{Line, Paint, listed, wrapped};
 
 /// Lines of log that a failure shows; a few where there are many failures.
@@ -69,8 +70,27 @@ fn head(summary: &Summary, attrs: &[AttrId], width: usize) -> Line {
         return line.text("  no attr asked for it by name");
     }
     let line = line.text(format!("  {}: ", kinds(summary, attrs)));
+    let before = before(summary, attrs).map(|text| Line::new().paint(Paint::Dim, text));
+    let taken = before.as_ref().map_or(0, |before| before.width() + 2);
     let left = width.saturating_sub(line.width());
-    line.paint(Paint::Bold, listed(&summary.names(attrs), " ", left))
+    // Names matter more than what was before.
+    let names = listed(&summary.names(attrs), " ", left.saturating_sub(taken).max(left.min(24)));
+    let line = line.paint(Paint::Bold, names);
+    match before {
+        Some(before) if line.width() + taken <= width => line.right(before, width),
+        _ => line,
+    }
+}
+
+/// `newly broken (ok on main)`, where the base says so of all of them.
+fn before(summary: &Summary, attrs: &[AttrId]) -> Option<String> {
+    let base = affected::bare(summary.base.as_ref()?);
+    let compared = || attrs.iter().map(|attr| summary.attrs.get(attr).and_then(|attr| attr.compared.as_ref()));
+    let all = |which: fn(&Compared) -> bool| compared().all(|compared| compared.is_some_and(which));
+    if all(|compared| compared.difference == Difference::NewlyBroken && compared.base_drv.is_some()) {
+        return Some(format!("newly broken (ok on {base})"));
+    }
+    all(|compared| compared.difference == Difference::StillBroken).then(|| format!("broken on {base} too"))
 }
 
 /// `4 hosts, 1 package`.

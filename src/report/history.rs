@@ -1,7 +1,9 @@
-//! How long things took before: for each package and system the build times of the last runs, in one small file of
-//! the state directory (`history.json`), so that a start need not read records.
+//! How long things took before: for each package and system the build times of the last runs, and for each attr the
+//! times that its evaluation took, in one small file of the state directory (`history.json`), so that a start need not
+//! read records.
 //!
-//! Keyed by package name and system, not by hash: a new version usually takes as long as the one before.
+//! Keyed by package name and system, not by hash: a new version usually takes as long as the one before. Attrs go by
+//! their full path, whatever flake they are of.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -21,6 +23,12 @@ const TIMES: usize = 9;
 /// A package that was not built in this many runs is forgotten.
 const RUNS: u32 = 20;
 
+/// Evaluation times kept for each attr.
+const EVAL_TIMES: usize = 3;
+
+/// An attr that was not evaluated in this many runs that evaluated something is forgotten. They may be of other flakes.
+const EVAL_RUNS: u32 = 100;
+
 /// The largest file that is read.
 const MAX_FILE: u64 = 32 << 20;
 
@@ -35,6 +43,12 @@ pub struct History {
     run: u32,
     /// `SYSTEM PNAME` → the run in which it was last built, and its last build times in ms, the newest last.
     times: BTreeMap<String, (u32, Vec<u32>)>,
+    /// Runs that evaluated something, counted.
+    #[serde(default)]
+    eval_run: u32,
+    /// Attr → the run in which it was last evaluated, and the last times in ms, the newest last.
+    #[serde(default)]
+    evals: BTreeMap<String, (u32, Vec<u32>)>,
 }
 
 impl History {
@@ -63,20 +77,15 @@ impl History {
         Ok(())
     }
 
-    /// Takes in what a run has built; also of one that failed or was stopped.
+    /// Takes in what a run has evaluated and built; also of one that failed or was stopped.
     pub fn fold(&mut self, summary: &Summary) {
+        self.fold_evals(summary);
         let mut built = false;
         for attempt in summary.attempts.values() {
             let Some(drv) = summary.drvs.get(&attempt.drv) else { continue };
             let Some((_, AttemptEnd::Built { .. })) = attempt.ended else { continue };
-            let ms = (attempt.seconds(summary.end) * 1000.0).round().min(f64::from(u32::MAX)) as u32;
-            let next = self.run.saturating_add(1);
-            let (last, times) = self.times.entry(key(&drv.name, &drv.system)).or_default();
-            *last = next;
-            times.push(ms);
-            if times.len() > TIMES {
-                times.remove(0);
-            }
+            let known = self.times.entry(key(&drv.name, &drv.system)).or_default();
+            push(known, self.run.saturating_add(1), attempt.seconds(summary.end), TIMES);
             built = true;
         }
         if built {
@@ -84,6 +93,33 @@ impl History {
             let oldest = self.run.saturating_sub(RUNS);
             self.times.retain(|_, (last, _)| *last > oldest);
         }
+    }
+
+    fn fold_evals(&mut self, summary: &Summary) {
+        let mut evaluated = false;
+        for attr in summary.attrs.values() {
+            let Some(seconds) = attr.eval_seconds() else { continue };
+            let known = self.evals.entry(attr.path.to_string()).or_default();
+            push(known, self.eval_run.saturating_add(1), seconds, EVAL_TIMES);
+            evaluated = true;
+        }
+        if evaluated {
+            self.eval_run = self.eval_run.saturating_add(1);
+            let oldest = self.eval_run.saturating_sub(EVAL_RUNS);
+            self.evals.retain(|_, (last, _)| *last > oldest);
+        }
+    }
+
+    /// The seconds that the evaluation of each attr took, by its full path. Of an even number of times the middle one
+    /// that is less: whatever is evaluated first pays for what it shares with the rest.
+    #[must_use]
+    pub fn eval_seconds(&self) -> BTreeMap<String, f64> {
+        let median = |times: &Vec<u32>| {
+            let mut times = times.clone();
+            times.sort_unstable();
+            times.get(times.len().saturating_sub(1) / 2).map(|ms| f64::from(*ms) / 1000.0)
+        };
+        self.evals.iter().filter_map(|(attr, (_, times))| Some((attr.clone(), median(times)?))).collect()
     }
 
     /// The median of the seconds that a drv of this name took on this system, whatever its version.
@@ -105,6 +141,15 @@ impl History {
     }
 }
 
+/// Adds one more time, of this run, and forgets the oldest.
+fn push((last, times): &mut (u32, Vec<u32>), run: u32, seconds: f64, most: usize) {
+    *last = run;
+    times.push((seconds * 1000.0).round().min(f64::from(u32::MAX)) as u32);
+    if times.len() > most {
+        times.remove(0);
+    }
+}
+
 fn file(state_dir: &Path) -> PathBuf {
     state_dir.join("history.json")
 }
@@ -116,8 +161,8 @@ fn key(name: &str, system: &System) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Event, Fact, Moment};
-    use crate::id::{AttemptId, BuilderId, DrvId};
+    use crate::event::{Evaluated, Event, Fact, Moment};
+    use crate::id::{AttemptId, AttrId, BuilderId, DrvId, Kind};
 
     fn run_of(name: &str, seconds: f64) -> Summary {
         let facts = [
@@ -178,6 +223,50 @@ mod tests {
         }
         assert_eq!(history.times.len(), 1);
         assert_eq!(history.times.values().next().unwrap().1.len(), TIMES);
+    }
+
+    fn run_evaluating(name: &str, seconds: f64) -> Summary {
+        let (attr, path) = (AttrId(0), format!("packages.x86_64-linux.{name}").parse().unwrap());
+        let reason = "it has nothing to build".into();
+        let facts = [
+            (0.0, Fact::AttrListed { attr, path, kind: Kind::Packages, name: name.into() }),
+            (1.0, Fact::EvalStarted { attr, worker: 0 }),
+            (
+                1.0 + seconds,
+                Fact::EvalEnded { attr, evaluated: Evaluated::Nothing { reason }, peak: None, grown: None },
+            ),
+        ];
+        let events: Vec<Event> =
+            facts.into_iter().map(|(at, fact)| Event { seq: 0, at: Moment::from_seconds(at), fact }).collect();
+        Summary::of(&events)
+    }
+
+    #[test]
+    fn the_time_that_an_attr_takes_is_not_that_of_the_run_in_which_it_was_first() {
+        let state = tempfile::tempdir().unwrap();
+        for seconds in [4.0, 2.0] {
+            let mut history = History::load(state.path());
+            history.fold(&run_evaluating("a", seconds));
+            history.save(state.path()).unwrap();
+        }
+        let mut history = History::load(state.path());
+        assert_eq!(history.eval_seconds(), BTreeMap::from([("packages.x86_64-linux.a".to_owned(), 2.0)]));
+        assert_eq!(history.expected("a", &"x86_64-linux".into()), None);
+        for _ in 0..EVAL_RUNS {
+            history.fold(&run_of("built-1", 1.0));
+            history.fold(&run_evaluating("b", 1.0));
+        }
+        assert_eq!(history.eval_seconds().into_keys().collect::<Vec<_>>(), ["packages.x86_64-linux.b"]);
+    }
+
+    #[test]
+    fn a_history_without_evaluations_is_read() {
+        let state = tempfile::tempdir().unwrap();
+        let text = r#"{"version":1,"run":3,"times":{"x86_64-linux linux":[3,[7000]]}}"#;
+        std::fs::write(state.path().join("history.json"), text).unwrap();
+        let history = History::load(state.path());
+        assert_eq!(history.expected("linux-6.1", &"x86_64-linux".into()), Some(7.0));
+        assert!(history.eval_seconds().is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! all else is a pure function of it, but for the screens that are about no run: [`home`], [`doctor`], [`settings`].
 
 pub mod account;
+pub mod affected;
 pub mod closing;
 pub mod doctor;
 pub mod estimate;

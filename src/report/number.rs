@@ -104,14 +104,10 @@ pub fn name_version(path: &str) -> &str {
     name.strip_suffix(".drv").unwrap_or(name)
 }
 
-/// The package that a derivation's name belongs to: what is before the first `-` that no letter follows, as Nix's
-/// `builtins.parseDrvName` cuts it.
+/// The package that a derivation's name belongs to.
 #[must_use]
 pub fn pname(name: &str) -> &str {
-    let bytes = name.as_bytes();
-    let cut =
-        (0..bytes.len()).find(|&i| bytes[i] == b'-' && bytes.get(i + 1).is_some_and(|b| !b.is_ascii_alphabetic()));
-    &name[..cut.unwrap_or(name.len())]
+    crate::id::split_name(name).0
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{Evaluated, Failure, Stage, Status};
 use crate::id::{AttrId, Kind};
 
+use super::affected;
 use super::estimate::{self, Estimate};
 use super::failure::{self, kinds};
 use super::left_out;
@@ -21,7 +22,13 @@ const BIG: f64 = 5.0;
 /// The screen of a plan.
 #[must_use]
 pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
-    let mut lines = vec![eval(summary, width), diff(summary, width)];
+    let mut lines = vec![eval(summary, width)];
+    let counted = affected::counted(summary).unwrap_or_default();
+    lines.extend(affected::base_line(summary).map(|text| {
+        let line = Line::new().paint(Paint::Bold, "base").text(format!("     {text}"));
+        parts(line, vec![counted.clone()], "    ", width).fit(width)
+    }));
+    lines.push(diff(summary, width));
     if !summary.left_out.is_empty() {
         let texts = left_out::lines(&summary.left_out, width.saturating_sub(9)).into_iter().enumerate();
         lines.extend(texts.map(|(i, text)| Line::from(if i == 0 { "left out" } else { "" }).pad(9).text(text)));
@@ -50,7 +57,7 @@ fn parts(line: Line, parts: Vec<String>, gap: &str, width: usize) -> Line {
         .fold(line, |line, part| line.then_if_fits(Line::from(format!("{gap}{part}")), width))
 }
 
-fn eval(s: &Summary, width: usize) -> Line {
+pub(super) fn eval(s: &Summary, width: usize) -> Line {
     let all = s.taken();
     let took = match (s.flake.as_ref().is_some_and(|flake| flake.recorded), s.stages.get(&Stage::Eval)) {
         (true, _) => " from the record".to_owned(),
@@ -129,8 +136,10 @@ fn attrs(s: &Summary, width: usize) -> Vec<Line> {
         of.map(|(id, _)| *id).collect()
     };
     let build = with(&[Status::ToBuild]);
-    let (cached, valid) = (with(&[Status::ToFetch, Status::Cached]), with(&[Status::Valid, Status::Unaffected]));
-    let idle: Vec<AttrId> = s.attrs.keys().copied().filter(|id| cached.contains(id) || valid.contains(id)).collect();
+    let (cached, valid) = (with(&[Status::ToFetch, Status::Cached]), with(&[Status::Valid]));
+    let unaffected = with(&[Status::Unaffected]);
+    let is_idle = |id: &AttrId| [&cached, &valid, &unaffected].into_iter().any(|ids| ids.contains(id));
+    let idle: Vec<AttrId> = s.attrs.keys().copied().filter(is_idle).collect();
     let building: BTreeSet<AttrId> = build.iter().copied().collect();
     let labels = s.kinds(|attr| building.contains(&attr)).into_iter();
     let labels: Vec<(Kind, String)> =
@@ -152,7 +161,7 @@ fn attrs(s: &Summary, width: usize) -> Vec<Line> {
         lines.push(line.text(listed(&s.names(&of), " ", left)).fit(width));
     }
     if !idle.is_empty() {
-        let parts = [(cached.len(), "cached"), (valid.len(), "in this store")];
+        let parts = [(cached.len(), "cached"), (valid.len(), "in this store"), (unaffected.len(), "unaffected")];
         let parts: Vec<String> =
             parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{word} {}", count(*n))).collect();
         let line = Line::from(format!("  {idle_label}")).pad(column).text("  ");
@@ -228,7 +237,7 @@ fn written(s: &Summary) -> Option<Line> {
     Some(Line::new().paint(Paint::Bold, "Plan file: ").text(text))
 }
 
-fn not_evaluated(s: &Summary, width: usize) -> Vec<Line> {
+pub(super) fn not_evaluated(s: &Summary, width: usize) -> Vec<Line> {
     let mut failed: Vec<(String, &Failure)> = Vec::new();
     for attr in s.attrs.values() {
         if let Some((_, Evaluated::Failed(failure))) = &attr.evaluated {

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use crate::event::Event;
 use crate::event::{
-    AttemptEnd, Class, DrvOutcome, Evaluated, Failure, FetchedPath, Moment, OutputPath, Pushed, STOPPED, Stage, Status,
-    Text,
+    AttemptEnd, Class, Difference, DrvOutcome, Evaluated, Failure, FetchedPath, Moment, OutputPath, Pushed, STOPPED,
+    SkippedPath, Stage, Status, Text,
 };
 use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
 
@@ -30,6 +30,16 @@ pub struct Summary {
     pub caches: BTreeMap<CacheId, Cache>,
     /// When each stage began and ended.
     pub stages: BTreeMap<Stage, Span>,
+    /// What attrs are compared with, if it is known.
+    pub base: Option<Base>,
+    /// How far its evaluation is, or was.
+    pub base_progress: Option<BaseProgress>,
+    /// Why there is no base where there should be one.
+    pub base_missing: Option<Warning>,
+    /// Attrs that only the base has, with their drvs there.
+    pub removed: Vec<(AttrPath, Option<Text>)>,
+    /// Changed paths for which nothing was evaluated.
+    pub skipped: Vec<SkippedPath>,
     /// Attrs left out by default.
     pub left_out: Vec<LeftOut>,
     /// The attrs.
@@ -90,6 +100,39 @@ pub struct Flake {
     pub rev: Option<Text>,
     pub dirty_files: Option<u32>,
     pub recorded: bool,
+}
+
+/// What attrs are compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::BaseKnown")]
+pub struct Base {
+    pub at: Moment,
+    pub label: Text,
+    pub rev: Option<Text>,
+    pub locked: Text,
+    pub recorded: bool,
+    pub attrs: u32,
+    pub failed: u32,
+}
+
+/// How far the evaluation of a base is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::BaseProgress")]
+pub struct BaseProgress {
+    pub since: Moment,
+    pub label: Text,
+    pub done: u32,
+    pub total: u32,
+}
+
+/// How an attr compares with the base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::AttrCompared")]
+pub struct Compared {
+    pub difference: Difference,
+    pub revision_only: bool,
+    pub same_outputs: bool,
+    pub base_drv: Option<Text>,
 }
 
 /// A builder.
@@ -159,10 +202,23 @@ pub struct Attr {
     pub eval_started: Option<(Moment, u32)>,
     /// What came out, and when.
     pub evaluated: Option<(Moment, Evaluated)>,
+    /// What its evaluation took, where that is known.
+    pub memory: Option<Memory>,
+    /// How it compares with the base, if there is one.
+    pub compared: Option<Compared>,
     /// What has to be done for it, and when that was known.
     pub planned: Option<Planned>,
     /// The final word.
     pub ended: Option<AttrEnd>,
+}
+
+/// The memory that the evaluation of an attr took, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The most that its evaluator held meanwhile.
+    pub peak: u64,
+    /// How much of that came with it.
+    pub grown: u64,
 }
 
 /// What has to be done for an attr.
@@ -351,7 +407,15 @@ impl Header {
     /// Whether nothing is built: the run ends with what would be done.
     #[must_use]
     pub fn is_plan(&self) -> bool {
-        matches!(&*self.command, "plan" | "matrix")
+        matches!(&*self.command, "plan" | "matrix" | "affected")
+    }
+}
+
+impl Attr {
+    /// Seconds that its evaluation took; `None` if nothing was evaluated.
+    #[must_use]
+    pub fn eval_seconds(&self) -> Option<f64> {
+        Some(self.evaluated.as_ref()?.0.since(self.eval_started?.0))
     }
 }
 

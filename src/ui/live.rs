@@ -6,7 +6,7 @@ use crate::id::{AttemptId, AttrId, BuilderId, DrvId};
 use crate::report::number::{about, count, duration, plural, size};
 use crate::report::summary::{Attempt, Builder};
 use crate::report::text::{Line, Paint, listed, wrapped};
-use crate::report::{failure, left_out};
+use crate::report::{affected, failure, left_out};
 
 use super::Settings;
 use super::model::{Model, Notice, Reason, holds_slot};
@@ -85,6 +85,9 @@ fn eval(model: &Model, now: Moment, width: usize) -> String {
     let Some(flake) = &s.flake else {
         return format!("locking the flake {}", duration(now.seconds()));
     };
+    if let Some((text, since)) = affected::progress(s) {
+        return format!("eval   {text} {}", duration(now.since(since)));
+    }
     let failed =
         if s.counts.eval_failed > 0 { format!(", {} failed", count(s.counts.eval_failed)) } else { String::new() };
     if model.is_evaluated() {
@@ -277,9 +280,12 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
             let texts = left_out::lines(parts, width.saturating_sub(10)).into_iter().enumerate();
             texts.map(|(i, text)| Line::from(if i == 0 { " left out" } else { "" }).pad(10).text(text)).collect()
         }
-        Notice::Failed(..) | Notice::Warning(_) | Notice::EvalWarning(_) | Notice::Stopping { .. } => {
-            quiet(model, notice, settings, width)
-        }
+        Notice::Base => base(model, width),
+        Notice::Failed(..)
+        | Notice::Warning(_)
+        | Notice::EvalWarning(_)
+        | Notice::Trace(..)
+        | Notice::Stopping { .. } => quiet(model, notice, settings, width),
         Notice::Started
         | Notice::Locked
         | Notice::Caches(_)
@@ -312,9 +318,22 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
                     .fit(width),
             ]
         }),
+        Notice::Trace(attr, message) => {
+            let text = format!(" {}: {}", s.attr_name(*attr), first_line(message));
+            vec![Line::new().paint(Paint::Dim, " trace  ").text(text).fit(width)]
+        }
         Notice::Stopping { .. } => vec![stopping(notice, width)],
+        Notice::Base if s.base.is_none() => base(model, width),
         _ => Vec::new(),
     }
+}
+
+/// ` base   main@a01b77e from record`.
+fn base(model: &Model, width: usize) -> Vec<Line> {
+    let text = affected::base_line(&model.summary).unwrap_or_default();
+    let mut texts = wrapped(&text, width.saturating_sub(8), WARNING).into_iter();
+    let first = Line::new().paint(Paint::Bold, " base").text(format!("   {}", texts.next().unwrap_or_default()));
+    std::iter::once(first).chain(texts.map(|more| Line::from(format!("        {more}")))).collect()
 }
 
 /// ` built  db1           2m04s  14 drvs`.

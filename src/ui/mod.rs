@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::event::{Event, Moment};
 use crate::id::DrvId;
+use crate::report::affected;
 use crate::report::closing;
 use crate::report::plan;
 use crate::report::text::{Line, Style};
@@ -142,7 +143,10 @@ impl Ui {
         }
         let width = self.width();
         let summary = &self.model.summary;
-        let lines = if self.is_plan() && summary.cancelled.is_none() && summary.error.is_none() {
+        let whole = summary.cancelled.is_none() && summary.error.is_none();
+        let lines = if whole && affected::is_asked(summary) {
+            affected::screen(summary, width)
+        } else if whole && self.is_plan() {
             plan::screen(summary, width)
         } else {
             let options = closing::Options {
@@ -169,7 +173,8 @@ impl Ui {
         // A plan says everything at its end, once. Only a log, which may be read as it grows, is told before.
         let planned = self.is_plan() && self.settings.mode != Mode::Plain;
         for (at, notice) in self.model.take_notices() {
-            if planned && matches!(notice, Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_)) {
+            if planned && matches!(notice, Notice::Base | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_))
+            {
                 continue;
             }
             lines.extend(match self.settings.mode {

@@ -44,6 +44,8 @@ pub enum Notice {
     Started,
     /// The flake is locked.
     Locked,
+    /// There is a base, or none where there should be one.
+    Base,
     /// Caches answered.
     Caches(Vec<CacheId>),
     /// Builders can be used.
@@ -66,6 +68,8 @@ pub enum Notice {
     Warning(usize),
     /// A new warning of Nix; the index in the summary.
     EvalWarning(usize),
+    /// The flake said something while it was evaluated.
+    Trace(AttrId, Text),
     /// Ctrl-C: its level, with what was going on at that moment.
     Stopping {
         /// 1: clean stop, 2: now.
@@ -177,12 +181,13 @@ impl Model {
         Some(match fact {
             Fact::RunStarted { .. } => Notice::Started,
             Fact::FlakeLocked { .. } => Notice::Locked,
+            Fact::BaseKnown { .. } | Fact::BaseMissing { .. } => Notice::Base,
             Fact::CacheReady { cache, .. } => Notice::Caches(vec![*cache]),
             Fact::BuilderReady { builder, .. } => Notice::Builders(vec![*builder]),
             Fact::AttrsLeftOut { .. } => Notice::LeftOut(vec![s.left_out.len() - 1]),
             Fact::StageEnded { stage: Stage::Eval } => Notice::Evaluated,
             Fact::StageEnded { stage: Stage::Diff } => Notice::Compared,
-            Fact::EvalEnded { attr, evaluated: Evaluated::Failed(failure) } => {
+            Fact::EvalEnded { attr, evaluated: Evaluated::Failed(failure), .. } => {
                 Notice::Failed(Reason::Eval(failure.message.clone()), vec![*attr])
             }
             Fact::AttrEnded { attr, status: Status::Built, .. } => Notice::Built(*attr),
@@ -198,6 +203,7 @@ impl Model {
             Fact::EvalWarning { .. } if new_warning && s.eval_warnings.len() <= EVAL_WARNINGS => {
                 Notice::EvalWarning(s.eval_warnings.len() - 1)
             }
+            Fact::EvalTrace { attr, message } if verbose => Notice::Trace(*attr, message.clone()),
             Fact::Cancelled { level } => Notice::Stopping {
                 level: *level,
                 running: s.counts.running,

@@ -5,7 +5,7 @@ use crate::id::{AttrId, DrvId};
 use crate::report::number::{about, clock, count, duration, plural, size};
 use crate::report::summary::Flake;
 use crate::report::text::{Line, Paint, listed};
-use crate::report::{estimate, left_out, pushed};
+use crate::report::{affected, estimate, left_out, pushed};
 
 use super::Settings;
 use super::live::{first_line, is_push, stopping, why};
@@ -61,6 +61,9 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
             vec![head(at, Paint::Bad, "FAILED").text(names).pad(INDENT + 12).text("  ").text(why(model, reason))]
         }
         Notice::Pushed(cache) => vec![head(at, Paint::Plain, "push").text(push_text(model, *cache))],
+        Notice::Base => {
+            affected::base_line(s).map(|text| head(at, Paint::Plain, "base").text(text)).into_iter().collect()
+        }
         Notice::Warning(index) => s.warnings.get(*index).map_or_else(Vec::new, |warning| {
             let mut lines = vec![head(at, Paint::Warn, "warning").text(first_line(&warning.message))];
             let hint = warning.hint.as_ref().map(|hint| format!("hint: {hint}"));
@@ -71,6 +74,12 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
         Notice::EvalWarning(index) => s.eval_warnings.get(*index).map_or_else(Vec::new, |(message, _)| {
             vec![head(at, Paint::Warn, "warning").text(format!("evaluating: {}", first_line(message)))]
         }),
+        Notice::Trace(attr, message) => {
+            let mut texts = message.lines();
+            let first = format!("{}: {}", s.attr_name(*attr), texts.next().unwrap_or_default());
+            let more = texts.map(|line| Line::new().pad(INDENT).text(line));
+            std::iter::once(head(at, Paint::Plain, "trace").text(first)).chain(more).collect()
+        }
         Notice::Stopping { .. } => {
             vec![Line::from(format!("{:>5} ", clock(at.seconds()))).then(stopping(notice, usize::MAX))]
         }
@@ -107,7 +116,13 @@ fn use_of(pull: bool, push: bool) -> &'static str {
 fn evaluated(model: &Model) -> String {
     let s = &model.summary;
     let recorded = if s.flake.as_ref().is_some_and(|flake| flake.recorded) { " · from the record" } else { "" };
-    format!("{}, {} failed{recorded}", plural(s.taken().len(), "attr", "attrs"), count(s.counts.eval_failed))
+    let base = match (&s.base, affected::counted(s)) {
+        (Some(base), Some(counted)) => {
+            format!(" · base {}{counted}", if base.recorded { "from record · " } else { "evaluated · " })
+        }
+        _ => String::new(),
+    };
+    format!("{}, {} failed{recorded}{base}", plural(s.taken().len(), "attr", "attrs"), count(s.counts.eval_failed))
 }
 
 fn compared(model: &Model, at: Moment) -> String {
@@ -236,6 +251,9 @@ fn named(running: &[(Moment, String)], room: usize) -> String {
 
 fn evaluating(model: &Model, now: Moment, room: usize) -> Line {
     let s = &model.summary;
+    if let Some((text, since)) = affected::progress(s) {
+        return head(now, Paint::Plain, "eval").text(format!("{text} for {}", duration(now.since(since))));
+    }
     let Some(flake) = &s.flake else {
         return head(now, Paint::Plain, "flake").text(format!("locking for {}", duration(now.seconds())));
     };

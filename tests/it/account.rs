@@ -248,7 +248,7 @@ fn arb_fact() -> BoxedStrategy<Fact> {
             name
         }),
         (attr(), any::<u32>()).prop_map(|(attr, worker)| Fact::EvalStarted { attr, worker }),
-        (attr(), evaluated).prop_map(|(attr, evaluated)| Fact::EvalEnded { attr, evaluated }),
+        (attr(), evaluated).prop_map(|(attr, evaluated)| Fact::EvalEnded { attr, evaluated, peak: None, grown: None }),
         text().prop_map(|message| Fact::EvalWarning { attr: None, message }),
         (attr(), arb_status(), proptest::option::of(drv()), any::<u32>())
             .prop_map(|(attr, status, drv, builds)| Fact::AttrPlanned { attr, status, drv, builds }),

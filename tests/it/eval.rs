@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use drover::error::Error;
 use drover::eval::what::Name;
 use drover::eval::{
-    Answer, EvalMsg, EvalOptions, Evaluator, FlakeOptions, LockError, Locked, Nix, Record, Selection, flake, list,
+    Answer, Budget, EvalMsg, EvalOptions, Evaluator, FlakeOptions, LockError, Locked, Nix, Record, Selection, flake,
+    list,
 };
 use drover::event::Class;
 use drover::id::{Kind, System};
@@ -79,7 +81,8 @@ pub(crate) fn options(lab: &Lab, reference: &str) -> EvalOptions {
         workers: None,
         cores: 2,
         memory_mib: 0,
-        budget: 512 << 20,
+        budget: Budget::set(512 << 20),
+        expected: Arc::default(),
     }
 }
 
@@ -95,6 +98,7 @@ pub(crate) struct Said {
     pub(crate) started: Vec<String>,
     pub(crate) left_out: Vec<list::LeftOut>,
     pub(crate) warnings: Vec<(Option<String>, String)>,
+    pub(crate) traces: Vec<(String, String)>,
     pub(crate) replaced: Vec<String>,
     pub(crate) ready: u32,
     pub(crate) record: Option<Record>,
@@ -146,6 +150,9 @@ pub(crate) fn evaluate_with(
                 }
                 EvalMsg::Warning { attr, message } => {
                     said.warnings.push((attr.map(|attr| paths[attr.index()].clone()), message.to_string()));
+                }
+                EvalMsg::Trace { attr, message } => {
+                    said.traces.push((paths[attr.index()].clone(), message.to_string()));
                 }
                 EvalMsg::Finished { record } => said.record = record.map(|record| *record),
                 EvalMsg::Fatal(error) => return Err(error),
@@ -471,7 +478,7 @@ fn an_attr_that_fits_alone_does_not_fail_for_those_before_it() {
         commit(&lab, &dir);
         let mut options = options(&lab, &dir.display().to_string());
         options.workers = Some(1);
-        options.budget = 128 << 20;
+        options.budget = Budget::set(128 << 20);
         let replaced = |options: &EvalOptions| {
             let said = evaluate(options, lock(options).unwrap(), None).unwrap();
             assert!(said.answers.values().all(|answer| matches!(answer, Answer::Drv(_))), "{:?}", said.answers);

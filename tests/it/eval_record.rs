@@ -1,13 +1,21 @@
 //! The recorded evaluation on real Nixes: what is found again, and what must not be.
 
-use drover::eval::record::{self, Context};
-use drover::eval::{EvalOptions, FlakeOptions, Locked, Record};
+use drover::eval::record::{self, Context, Keyring, Shelf, Source};
+use drover::eval::{Answer, Budget, EvalOptions, FlakeOptions, Locked, Meta};
 
 use super::eval::{block_on, commit, evaluate, fixture, git, lock, options};
 use crate::support::nix::{Lab, each_nix, newest};
 
 fn context() -> Context {
-    Context { nix: "a".to_owned(), settings: String::new() }
+    Context { nix: "a".to_owned(), ..Context::default() }
+}
+
+fn fingerprint(locked: &Locked) -> String {
+    record::fingerprint(&Source::of(locked).unwrap(), &context())
+}
+
+fn shelf(state: &std::path::Path) -> Shelf {
+    Shelf::new(state, Keyring::default())
 }
 
 fn quick(lab: &Lab, options: &EvalOptions) -> Option<String> {
@@ -29,10 +37,10 @@ fn the_same_commit_evaluates_nothing() {
         let options = options(&lab, &dir.display().to_string());
         let quick_key = quick(&lab, &options).unwrap();
         let locked = lock(&options).unwrap();
-        let key = record::key(&locked, &context());
-        assert!(Record::load(&state, &key).unwrap().is_none());
+        let key = fingerprint(&locked);
+        assert!(shelf(&state).load(&key).unwrap().is_none());
         let first = evaluate(&options, locked.clone(), None).unwrap();
-        first.record.clone().unwrap().save(&state, &key).unwrap();
+        shelf(&state).save(&key, first.record.as_ref().unwrap()).unwrap();
         // A tree that has moved on since the key was taken is not stored under it.
         let moved = format!("0123{quick_key}");
         record::save_quick(&state, &moved, &locked).unwrap();
@@ -41,8 +49,9 @@ fn the_same_commit_evaluates_nothing() {
 
         let again = without_nix(options.clone());
         let locked: Locked = record::load_quick(&state, &quick(&lab, &again).unwrap()).unwrap().unwrap();
-        assert_eq!(record::key(&locked, &context()), key);
-        let record = Record::load(&state, &key).unwrap().unwrap();
+        assert_eq!(fingerprint(&locked), key);
+        let record = shelf(&state).load(&key).unwrap().unwrap();
+        assert!(record.is_complete(&options.selection));
         assert_eq!(record.drvs().count(), 27);
         let second = evaluate(&again, locked.clone(), Some(record.clone())).unwrap();
         assert_eq!(second.answers, first.answers);
@@ -85,9 +94,15 @@ fn whatever_may_change_the_answer_changes_the_key_or_forbids_it() {
     assert!(other.is_some() && other.as_ref() != Some(&key));
     let sub = with(&|flake| flake.reference = format!("{reference}/template"));
     assert!(sub.is_some() && sub.as_ref() != Some(&key));
-    let nix = Context { nix: "b".into(), settings: String::new() };
-    let other = block_on(record::commit(&base.nix, &base.flake, &lab.work())).map(|commit| commit.key(&nix));
-    assert!(other.is_some() && other.as_ref() != Some(&key));
+    for context in [
+        Context { nix: "b".into(), ..Context::default() },
+        Context { settings: "b".into(), ..context() },
+        Context { arguments: "b".into(), ..context() },
+        Context { local: "b".into(), ..context() },
+    ] {
+        let other = block_on(record::commit(&base.nix, &base.flake, &lab.work())).map(|commit| commit.key(&context));
+        assert!(other.is_some() && other.as_ref() != Some(&key));
+    }
 
     // The tree: untracked files do not matter to Nix, changed ones do.
     std::fs::write(dir.join("untracked"), "x").unwrap();
@@ -114,23 +129,102 @@ fn a_corrupt_record_is_as_good_as_none() {
     let nix = newest();
     let lab = Lab::plain(&nix);
     let state = lab.path("drover");
-    std::fs::create_dir_all(state.join("eval")).unwrap();
-    for text in ["", "{", "[]", "{\"format\":0,\"lists\":{},\"answers\":{}}", "\u{0}"] {
-        std::fs::write(state.join("eval/k.json"), text).unwrap();
-        let error = Record::load(&state, "k").unwrap_err();
-        assert!(error.to_string().contains("it is ignored"), "{error}");
+    let shelf = shelf(&state);
+    std::fs::create_dir_all(state.join("share/eval")).unwrap();
+    for text in ["", "{", "[]", "{\"format\":0,\"lists\":{},\"answers\":{}}", "\u{0}", "drover-eval-record 2\n\n{}"] {
+        std::fs::write(shelf.path("k"), text).unwrap();
+        let error = shelf.load("k").unwrap_err();
+        assert!(error.to_string().contains("is ignored"), "{error}");
     }
 }
 
 #[test]
-fn failures_are_asked_again() {
-    let nix = newest();
-    let lab = Lab::chroot(&nix);
-    let dir = fixture(&lab, "broken");
-    let options = options(&lab, &dir.display().to_string());
-    let locked = lock(&options).unwrap();
-    let first = evaluate(&options, locked.clone(), None).unwrap();
-    let second = evaluate(&options, locked, first.record.clone()).unwrap();
-    assert_eq!(second.started.len(), 11, "{:?}", second.started);
-    assert_eq!(second.drvs(), first.drvs());
+fn only_errors_that_may_pass_are_asked_again() {
+    each_nix(|nix| {
+        let lab = Lab::chroot(nix);
+        let dir = fixture(&lab, "broken");
+        let options = options(&lab, &dir.display().to_string());
+        let locked = lock(&options).unwrap();
+        let first = evaluate(&options, locked.clone(), None).unwrap();
+        let record = first.record.clone().unwrap();
+        let second = evaluate(&options, locked, Some(record.clone())).unwrap();
+        let mut started = second.started.clone();
+        started.sort();
+        let host = |name: &str| format!("nixosConfigurations.{name}");
+        assert_eq!(started, ["import-from-failing-derivation", "out-of-memory", "stack-overflow"].map(host));
+        assert_eq!(second.drvs(), first.drvs());
+        let errors = record.answers().filter(|(_, _, recorded)| recorded.error.is_some()).count();
+        assert_eq!(errors, 8);
+    });
+}
+
+/// Derivations whose `meta` is good, odd, or does not evaluate in one way or another.
+const METAS: &str = r#"{ outputs = { self }: { packages.x86_64-linux =
+    let
+      build = name: meta: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; } // { inherit meta; };
+      loop = n: 1 + loop n;
+    in {
+      full = build "full" {
+        position = "${self}/pkgs/full.nix:12";
+        license = [ { spdxId = "MIT"; fullName = "x"; } { shortName = "bsd"; } "GPL" 1 { } (throw "no") { spdxId = throw "no"; fullName = "Zlib"; } ];
+        identifiers.cpe = "cpe:2.3:a:x:full:1.0:*:*:*:*:*:*:*";
+      } // { pname = "full"; version = "1.0"; };
+      one = build "one" { license = { spdxId = "ISC"; }; };
+      text = build "text" { license = "free"; };
+      none = build "none" { } // { meta = null; };
+      odd = build "odd" { license = 7; position = [ ]; identifiers = "x"; } // { pname = { }; version = 2; };
+      long = build "long" { license = builtins.genList (n: "L${toString n}") 100000; position = builtins.concatStringsSep "" (builtins.genList (_: "x") 300); };
+      throws = build "throws" { license = throw "no"; position = throw "no"; };
+      all-throws = build "all-throws" { } // { pname = throw "no"; version = abort "no"; };
+      missing = build "missing" { license = { }.mitt; };
+      type = build "type" { license = 1 + "x"; };
+      calls = build "calls" { license = loop 1; };
+      recursion = build "recursion" { license = let x = x; in x; };
+      overflow = build "overflow" { license = import (builtins.toFile "deep.nix" ("0" + builtins.concatStringsSep "" (builtins.genList (_: " - 1") 2000000))); };
+      last = build "last" { license = "free"; };
+    }; }; }"#;
+
+#[test]
+fn nothing_in_meta_fails_an_attr() {
+    each_nix(|nix| {
+        let lab = Lab::plain(nix);
+        lab.write("metas/flake.nix", METAS);
+        let dir = lab.work().join("metas");
+        commit(&lab, &dir);
+        let mut options = options(&lab, &dir.display().to_string());
+        options.workers = Some(1);
+        // Enough to reach the end of the stack, which is what is looked at here.
+        options.budget = Budget::set(2 << 30);
+        let said = evaluate(&options, lock(&options).unwrap(), None).unwrap();
+        let meta = |name: &str| match &said.answers[&format!("packages.x86_64-linux.{name}")] {
+            Answer::Drv(drv) => {
+                assert!(drv.drv.name().contains(name), "{drv:?}");
+                *drv.meta.clone()
+            }
+            other => panic!("{name}: {other:?}"),
+        };
+        let licensed = |license: &[&str]| Meta {
+            license: license.iter().map(|&license| license.to_owned()).collect(),
+            ..Meta::default()
+        };
+        assert_eq!(
+            meta("full"),
+            Meta {
+                position: Some("pkgs/full.nix:12".into()),
+                pname: Some("full".into()),
+                version: Some("1.0".into()),
+                cpe: Some("cpe:2.3:a:x:full:1.0:*:*:*:*:*:*:*".into()),
+                ..licensed(&["MIT", "bsd", "GPL", "Zlib"])
+            }
+        );
+        assert_eq!(meta("one"), licensed(&["ISC"]));
+        assert_eq!(meta("text"), licensed(&["free"]));
+        let long: Vec<String> = (0..16).map(|n| format!("L{n}")).collect();
+        assert_eq!(meta("long"), Meta { license: long, ..Meta::default() });
+        let empty = ["none", "odd", "throws", "all-throws", "missing", "type", "calls", "recursion", "overflow"];
+        for name in empty {
+            assert!(meta(name).is_empty(), "{name}");
+        }
+        assert_eq!(meta("last"), licensed(&["free"]), "an evaluator that meta has killed is replaced");
+    });
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod account;
+mod affected;
 mod cache;
 mod cache_faults;
 mod cli;

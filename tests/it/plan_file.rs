@@ -253,7 +253,7 @@ fn evaluators_are_started_once_for_seven_processes() {
             run(&[&["run", "--plan", &plan][..], &attrs].concat()).expect(0);
         }
         run(&[&["run"][..], &kind].concat()).expect(0);
-        run(&[&["plan"][..], &kind].concat()).expect(0);
+        run(&[&["affected", "--base", "HEAD"][..], &kind].concat()).expect(0);
         assert_eq!(evaluators(), first, "{}", std::fs::read_to_string(&notes).unwrap());
     });
 }

@@ -53,10 +53,17 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::RunFailed { .. } => "run_failed",
         Fact::PlanWritten { .. } => "plan_written",
         Fact::RunEnded { .. } => "run_ended",
+        Fact::EvalTrace { .. } => "eval_trace",
+        Fact::BaseProgress { .. } => "base_progress",
+        Fact::BaseKnown { .. } => "base_known",
+        Fact::BaseMissing { .. } => "base_missing",
+        Fact::AttrCompared { .. } => "attr_compared",
+        Fact::AttrRemoved { .. } => "attr_removed",
+        Fact::ChangesSkipped { .. } => "changes_skipped",
     }
 }
 
-const FACTS: usize = 35;
+const FACTS: usize = 42;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod fake_cache;
 pub mod fake_daemon;
+pub mod history;
 pub mod nix;
 pub mod package_set;
 pub mod site;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use drover::event::{
-    AttemptEnd, Class, DrvOutcome, Evaluated, Event, FORMAT, Fact, Failure, FetchedPath, Moment, OutputPath, Pushed,
-    Stage, Status,
+    AttemptEnd, Class, Difference, DrvOutcome, Evaluated, Event, FORMAT, Fact, Failure, FetchedPath, Moment,
+    OutputPath, Pushed, SkippedPath, Stage, Status,
 };
 use drover::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId, Kind};
 
@@ -89,6 +89,20 @@ impl Story {
         self.at(at, Fact::FlakeLocked { original, locked, rev, dirty_files: Some(dirty), recorded });
     }
 
+    /// A base of so many attrs.
+    pub fn base(&mut self, at: f64, recorded: bool, attrs: u32) {
+        let rev = "a01b77e3c5f0d2b4968717a6b5c4d3e2f1a0b9c8";
+        let locked = format!("git+file:///home/me/infra?rev={rev}").into();
+        let label = "main@a01b77e".into();
+        self.at(at, Fact::BaseKnown { label, rev: Some(rev.into()), locked, recorded, attrs, failed: 0 });
+    }
+
+    /// How an attr differs from the base, which has no drv of it that anybody could look at.
+    pub fn compared(&mut self, at: f64, attr: AttrId, difference: Difference) {
+        let base_drv = None;
+        self.at(at, Fact::AttrCompared { attr, difference, revision_only: false, same_outputs: false, base_drv });
+    }
+
     /// A builder that runs at a speed of 1.
     pub fn builder(&mut self, at: f64, id: u32, name: &str, slots: u32, systems: &[&str]) {
         self.builders.push((BuilderId(id), slots, at));
@@ -145,14 +159,15 @@ impl Story {
             name: name.into(),
             system: "x86_64-linux".into(),
         };
-        self.at(end, Fact::EvalEnded { attr, evaluated });
+        self.at(end, Fact::EvalEnded { attr, evaluated, peak: None, grown: None });
     }
 
     pub fn eval_failed(&mut self, attr: AttrId, worker: u32, start: f64, end: f64, error: (&str, Option<&str>)) {
         self.at(start, Fact::EvalStarted { attr, worker });
         let position = error.1.map(Into::into);
         let failure = Failure { class: Class::Eval, message: error.0.into(), position };
-        self.at(end, Fact::EvalEnded { attr, evaluated: Evaluated::Failed(failure) });
+        let evaluated = Evaluated::Failed(failure);
+        self.at(end, Fact::EvalEnded { attr, evaluated, peak: None, grown: None });
         self.at(end, Fact::AttrEnded { attr, status: Status::EvalFailed, reason: None, root: None });
     }
 
@@ -542,7 +557,7 @@ pub fn every_fact() -> Vec<Event> {
     story.eval_failed(attrs[3], 1, 0.5, 1.0, ("error: attribute 'hostKey' missing", Some("hosts/old1.nix:12:9")));
     story.at(1.0, Fact::EvalStarted { attr: attrs[4], worker: 1 });
     let evaluated = Evaluated::Nothing { reason: "its program is a plain source file".into() };
-    story.at(1.25, Fact::EvalEnded { attr: attrs[4], evaluated });
+    story.at(1.25, Fact::EvalEnded { attr: attrs[4], evaluated, peak: None, grown: None });
     story.at(1.25, Fact::EvalWarning { attr: Some(attrs[0]), message: "'system' has been renamed".into() });
     story.at(1.25, Fact::StageEnded { stage: Stage::Eval });
     story.at(1.25, Fact::DiffProgress { paths: 9, valid: 2, present: 3, absent: 2, untrusted: 1, no_answer: 1 });
@@ -588,6 +603,20 @@ pub fn every_fact() -> Vec<Event> {
         Fact::FetchesPlanned { paths: vec![fetched("source"), FetchedPath { file_size: 0, ..fetched("leaf") }] },
     );
     story.at(7.0, Fact::PushAsked { paths: vec![store_path("leaf").into()] });
+    story.at(7.0, Fact::EvalTrace { attr: attrs[0], message: "web1 has 3 disks".into() });
+    story.at(7.0, Fact::BaseProgress { label: "main@a01b77e".into(), done: 3, total: 9 });
+    story.base(7.0, true, 9);
+    story.at(
+        7.0,
+        Fact::BaseMissing { message: "no record".into(), hint: Some("drover affected --base a01b77e".into()) },
+    );
+    story.compared(7.0, attrs[0], Difference::Changed);
+    let (attr, base_drv) = (attrs[1], Some(store_path("leaf.drv").into()));
+    let difference = Difference::Changed;
+    story.at(7.0, Fact::AttrCompared { attr, difference, revision_only: true, same_outputs: true, base_drv });
+    story.at(7.0, Fact::AttrRemoved { path: "nixosConfigurations.web9".parse().unwrap(), base_drv: None });
+    let paths = vec![SkippedPath { path: "docs/a.md".into(), glob: "docs/**".into() }];
+    story.at(7.0, Fact::ChangesSkipped { paths });
     story.at(7.0, Fact::PlanWritten { file: "plan.drover".into(), bytes: 1_258_291, drvs: 212, sources: 34 });
     story.events()
 }

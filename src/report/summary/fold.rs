@@ -4,8 +4,8 @@ use crate::event::{AttemptEnd, DrvOutcome, Evaluated, Event, Fact, Moment, Pushe
 use crate::id::{AttemptId, CacheId, DrvId};
 
 use super::{
-    Asked, Attempt, Attr, AttrEnd, Builder, Cache, Diff, Drv, Fetch, Flake, Header, LeftOut, Planned, Push, Span,
-    Summary, Verified, Warning, Written,
+    Asked, Attempt, Attr, AttrEnd, Base, BaseProgress, Builder, Cache, Compared, Diff, Drv, Fetch, Flake, Header,
+    LeftOut, Memory, Planned, Push, Span, Summary, Verified, Warning, Written,
 };
 
 /// Takes one event in.
@@ -26,6 +26,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::EvalStarted { .. }
         | Fact::EvalEnded { .. }
         | Fact::EvalWarning { .. }
+        | Fact::EvalTrace { .. }
         | Fact::AttrPlanned { .. }
         | Fact::AttrEnded { .. } => attr_fact(s, at, &event.fact),
         Fact::DrvNeeded { .. } | Fact::FetchStarted { .. } | Fact::FetchEnded { .. } => drv_fact(s, at, &event.fact),
@@ -54,6 +55,49 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
             s.written = Some(Written { file: file.clone(), bytes: *bytes, drvs: *drvs, sources: *sources });
         }
         Fact::RunEnded { exit } => s.exit = Some(*exit),
+        Fact::BaseProgress { .. }
+        | Fact::BaseKnown { .. }
+        | Fact::BaseMissing { .. }
+        | Fact::AttrCompared { .. }
+        | Fact::AttrRemoved { .. }
+        | Fact::ChangesSkipped { .. } => base_fact(s, at, &event.fact),
+    }
+}
+
+/// What is known of the base.
+fn base_fact(s: &mut Summary, at: Moment, fact: &Fact) {
+    match fact {
+        Fact::BaseProgress { label, done, total } => {
+            let since = s.base_progress.as_ref().map_or(at, |known| known.since);
+            s.base_progress = Some(BaseProgress { since, label: label.clone(), done: *done, total: *total });
+        }
+        Fact::BaseKnown { label, rev, locked, recorded, attrs, failed } => {
+            s.base = Some(Base {
+                at,
+                label: label.clone(),
+                rev: rev.clone(),
+                locked: locked.clone(),
+                recorded: *recorded,
+                attrs: *attrs,
+                failed: *failed,
+            });
+        }
+        Fact::BaseMissing { message, hint } => {
+            s.base_missing = Some(Warning { at, message: message.clone(), hint: hint.clone() });
+        }
+        Fact::AttrCompared { attr, difference, revision_only, same_outputs, base_drv } => {
+            if let Some(known) = s.attrs.get_mut(attr) {
+                known.compared = Some(Compared {
+                    difference: *difference,
+                    revision_only: *revision_only,
+                    same_outputs: *same_outputs,
+                    base_drv: base_drv.clone(),
+                });
+            }
+        }
+        Fact::AttrRemoved { path, base_drv } => s.removed.push((path.clone(), base_drv.clone())),
+        Fact::ChangesSkipped { paths } => s.skipped.clone_from(paths),
+        _ => {}
     }
 }
 
@@ -131,6 +175,8 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 listed: at,
                 eval_started: None,
                 evaluated: None,
+                memory: None,
+                compared: None,
                 planned: None,
                 ended: None,
             });
@@ -148,13 +194,14 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 attr.eval_started = Some((at, *worker));
             }
         }
-        Fact::EvalEnded { attr, evaluated } => {
+        Fact::EvalEnded { attr, evaluated, peak, grown } => {
             let Some(attr) = s.attrs.get_mut(attr) else { return };
             if attr.evaluated.is_none() {
                 s.counts.evaluated += 1;
                 s.counts.eval_failed += usize::from(matches!(evaluated, Evaluated::Failed(_)));
             }
             attr.evaluated = Some((at, evaluated.clone()));
+            attr.memory = peak.map(|peak| Memory { peak, grown: grown.unwrap_or(0) });
         }
         Fact::AttrPlanned { attr, status, drv, builds } => {
             if let Some(attr) = s.attrs.get_mut(attr) {

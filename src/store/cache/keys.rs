@@ -95,6 +95,25 @@ impl SecretKey {
         Ok(Self { name: name.to_owned(), key })
     }
 
+    /// A new key; its name is this text and a few letters of its public key, so that no two keys share one.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn generate(name: &str) -> std::io::Result<Self> {
+        use std::io::Read as _;
+        let mut seed = [0; 32];
+        std::fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
+        let key = SigningKey::from_bytes(&seed);
+        let letters: String = key.verifying_key().as_bytes()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { name: format!("{name}-{letters}"), key })
+    }
+
+    /// The secret itself, as a key file holds it: for writing one, and for nothing else.
+    #[must_use]
+    pub fn secret_text(&self) -> String {
+        format!("{}:{}", self.name, STANDARD.encode(self.key.to_keypair_bytes()))
+    }
+
     /// Its name, `cache.example.org-1`.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -113,10 +132,10 @@ impl SecretKey {
         format!("{}:{}", self.name, STANDARD.encode(self.key.verifying_key().as_bytes()))
     }
 
-    /// Signs a narinfo's fingerprint.
+    /// Signs a text: a narinfo's fingerprint, or what stands for something else.
     #[must_use]
-    pub fn sign(&self, fingerprint: &str) -> NixSignature {
-        let signature = self.key.sign(fingerprint.as_bytes());
+    pub fn sign(&self, text: &str) -> NixSignature {
+        let signature = self.key.sign(text.as_bytes());
         NixSignature { key_name: self.name.clone(), encoded: STANDARD.encode(signature.to_bytes()) }
     }
 }
@@ -160,6 +179,14 @@ mod tests {
         }
         let shown = format!("{:?}", SecretKey::parse(&good).unwrap());
         assert!(shown.contains("test-1") && !shown.contains(&payload[..8]), "{shown}");
+    }
+
+    #[test]
+    fn a_new_key_is_one_of_its_own() {
+        let (one, two) = (SecretKey::generate("state").unwrap(), SecretKey::generate("state").unwrap());
+        assert!(one.name().starts_with("state-") && one.name() != two.name());
+        let read = SecretKey::parse(&one.secret_text()).unwrap();
+        assert_eq!(read.public_text(), one.public_text());
     }
 
     #[test]

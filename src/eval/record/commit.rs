@@ -1,0 +1,93 @@
+//! The quick way to a locked source: by what one call of git says about a clean work tree, without Nix. For this
+//! machine alone: `eval/quick-KEY.json` in the state directory.
+
+use std::path::{Path, PathBuf};
+
+use super::super::flake::{FlakeOptions, Locked};
+use super::super::git::{self, Look};
+use super::super::nix::Nix;
+use super::super::{expr, flake};
+use super::{Context, Corrupt, FORMAT, digest, shelf};
+
+/// Largest file that is read.
+const SIZE_LIMIT: usize = 16 << 20;
+
+/// A clean work tree at one commit, as one call of git sees it: all that the lock depends on besides the [`Context`].
+///
+/// Nix's answer follows from the commit, from where the repository and the flake in it are found (by walking up), and
+/// from the reference's own parameters; untracked files matter only where a new flake.nix or .git would be found first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    head: String,
+    parts: [String; 5],
+}
+
+impl Commit {
+    /// The key under which an earlier run stored what Nix said: where it did, neither `nix flake metadata` nor an
+    /// evaluator is needed.
+    #[must_use]
+    pub fn key(&self, context: &Context) -> String {
+        let format = FORMAT.to_string();
+        let Context { nix, settings, arguments, store_dir, local } = context;
+        let fixed = [format.as_str(), expr::EVAL, nix, settings, arguments, store_dir, local, &self.head];
+        let parts: Vec<&str> = fixed.into_iter().chain(self.parts.iter().map(String::as_str)).collect();
+        format!("{}-{}", self.head, digest(&parts))
+    }
+}
+
+/// Looks at the work tree of a reference that is evaluated purely and without changes to its lock. `None` wherever the
+/// commit would not say everything. `dir` is where relative references start.
+pub async fn commit(nix: &Nix, options: &FlakeOptions, dir: &Path) -> Option<Commit> {
+    let changed = options.impure || !options.overrides.is_empty() || options.reference_lock_file.is_some();
+    if changed {
+        return None;
+    }
+    let reference = if options.reference.is_empty() { "." } else { &options.reference };
+    let (path, parameters) = reference.split_once('?').unwrap_or((reference, ""));
+    // Another commit, another branch, or a path that is looked at without git.
+    if parameters.split('&').any(|parameter| ["rev=", "ref=", "shallow="].iter().any(|p| parameter.starts_with(p))) {
+        return None;
+    }
+    let path = match path.strip_prefix("git+file://") {
+        Some(path) => PathBuf::from(flake::percent_decode(path)),
+        None if path.contains(':') || path.contains('%') => return None,
+        None if path == "." || path.contains('/') => dir.join(path),
+        None => return None,
+    };
+    let path = std::fs::canonicalize(path).ok()?;
+    let root = git::find_up(&path, ".git")?;
+    let flake = git::find_up(&path, "flake.nix").filter(|flake| flake.starts_with(&root));
+    if root.join(".gitmodules").exists() {
+        return None;
+    }
+    let tree = git::status(nix, &path, Look::Tracked).await?;
+    if tree.changed > 0 {
+        return None;
+    }
+    let head = tree.head?;
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let flake = flake.as_deref().map(text).unwrap_or_default();
+    Some(Commit { head, parts: [reference.to_owned(), text(&path), text(&root), flake, tree.branch] })
+}
+
+/// What an earlier run locked under this key.
+pub fn load_quick(state_dir: &Path, key: &str) -> Result<Option<Locked>, Corrupt> {
+    let path = path(state_dir, key);
+    let corrupt = |cause: String| Corrupt { place: path.display().to_string(), cause };
+    let Some(text) = shelf::read(&path, SIZE_LIMIT).map_err(corrupt)? else { return Ok(None) };
+    serde_json::from_slice(&text).map(Some).map_err(|error| corrupt(error.to_string()))
+}
+
+/// Stores a source under its quick key, which was taken before locking; unless the tree was at another commit by then.
+/// The caller has made sure that the source may be remembered ([`super::Record::may_hold`]).
+pub fn save_quick(state_dir: &Path, key: &str, locked: &Locked) -> std::io::Result<()> {
+    // The key starts with the commit that git saw.
+    if locked.rev.as_deref() != key.split('-').next() {
+        return Ok(());
+    }
+    shelf::write(&path(state_dir, key), &serde_json::to_vec(locked)?)
+}
+
+fn path(state_dir: &Path, key: &str) -> PathBuf {
+    state_dir.join("eval").join(format!("quick-{key}.json"))
+}

@@ -1,0 +1,305 @@
+//! Has the attrs of an evaluation evaluated: does what [`Crew`] decides, and tells it what came of it. The one place
+//! that samples what evaluators hold.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use super::budget::{self, Need};
+use super::crew::{Crew, Do, Sample, Why};
+use super::list::{self, Entry, LeftOut};
+use super::memory::{Cost, Gauge};
+use super::pool::{self, Ack, Answer, EvalMsg, EvalOptions, Gone, Stop, attr_id, send};
+use super::queue;
+use super::record::Record;
+use super::seat::{Seat, Shared};
+use super::what::Selection;
+use crate::event::Text;
+use crate::id::{Kind, System};
+
+/// How often memory is sampled while attrs are in flight.
+const SAMPLE: Duration = Duration::from_millis(50);
+/// How long counting what was left out may take.
+const COUNTING: Duration = Duration::from_secs(1);
+
+/// What the evaluators of one evaluation share.
+pub(super) struct Work {
+    pub(super) attrs: Vec<Entry>,
+    pub(super) record: Mutex<Record>,
+    pub(super) sender: mpsc::Sender<EvalMsg>,
+    pub(super) store_dir: String,
+    /// Where the flake's files may lie.
+    pub(super) roots: Vec<String>,
+    pub(super) nar_hash: Text,
+}
+
+/// Kinds and systems that were passed over and are to be counted.
+type PassedOver = Vec<(Kind, System)>;
+
+/// One evaluator and what is known of it while nothing is asked of it.
+struct Place {
+    seat: Seat,
+    /// Answers that the reader has not acknowledged yet.
+    acks: Vec<oneshot::Receiver<()>>,
+}
+
+/// What came of something that [`Crew`] wanted.
+enum Came {
+    /// The attr is answered, and took so much.
+    Answered(Cost),
+    /// The process was killed in the middle of it.
+    Stopped,
+    /// The process has ended; perhaps it counted before.
+    Ended(Option<Vec<LeftOut>>),
+}
+
+type Effect<'a> = Pin<Box<dyn Future<Output = Result<(usize, Place, Came), Stop>> + Send + 'a>>;
+
+/// All evaluators, by number. A place is taken while something is asked of it.
+struct Service<'a> {
+    work: &'a Work,
+    selection: &'a Selection,
+    places: Vec<Option<Place>>,
+    gauges: Vec<Arc<Gauge>>,
+    /// Dropped to kill the evaluator in the middle of its attr.
+    stops: Vec<Option<oneshot::Sender<()>>>,
+    effects: FuturesUnordered<Effect<'a>>,
+    passed_over: Option<PassedOver>,
+}
+
+/// Runs all evaluators until nothing is left to ask. Gives what was left out, if `passed_over` was to be counted and
+/// there was time to.
+pub(super) async fn serve(
+    options: &EvalOptions,
+    shared: &Arc<Shared>,
+    first: Seat,
+    work: &Work,
+    asked: Vec<usize>,
+    passed_over: Option<PassedOver>,
+) -> Result<Option<Vec<LeftOut>>, Stop> {
+    if asked.is_empty() && passed_over.is_none() {
+        return Ok(None);
+    }
+    let expected = |attr: usize| options.expected.get(&work.attrs.get(attr)?.path.to_string()).copied();
+    let seconds = asked.iter().filter_map(|&attr| expected(attr)).sum();
+    let need = Need { workers: options.workers, cores: options.cores, attrs: asked.len(), seconds };
+    let workers = budget::worker_count(&need, &options.budget);
+    let share = budget::share(options.memory_mib, options.workers, options.cores, &options.budget);
+    let queue = queue::order(asked, expected);
+
+    let started = first.pid().is_some();
+    if started {
+        ready(work, 0).await?;
+    }
+    let more = (1..workers).map(|_| Seat::new(Arc::clone(shared)));
+    let seats: Vec<Seat> = std::iter::once(first).chain(more).collect();
+    let crew = Crew::new(workers, started, queue, options.budget.bytes, share);
+    let service = Service {
+        work,
+        selection: &options.selection,
+        gauges: seats.iter().map(|seat| Arc::clone(seat.gauge())).collect(),
+        stops: seats.iter().map(|_| None).collect(),
+        places: seats.into_iter().map(|seat| Some(Place { seat, acks: Vec::new() })).collect(),
+        effects: FuturesUnordered::new(),
+        passed_over,
+    };
+    service.run(crew).await
+}
+
+impl Service<'_> {
+    async fn run(mut self, mut crew: Crew) -> Result<Option<Vec<LeftOut>>, Stop> {
+        let mut tick = tokio::time::interval(SAMPLE);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut counted = None;
+        loop {
+            for what in crew.next() {
+                self.begin(what);
+            }
+            tokio::select! {
+                came = self.effects.next() => match came {
+                    None if self.passed_over.is_none() => return Ok(counted),
+                    // Nobody was idle with a process.
+                    None => self.begin(Do::End { worker: 0, why: Why::Over }),
+                    Some(came) => {
+                        let (worker, place, came) = came?;
+                        self.stops[worker] = None;
+                        match came {
+                            Came::Answered(cost) => {
+                                crew.answered(worker, self.gauges[worker].now(), cost.grown.unwrap_or(0));
+                            }
+                            Came::Stopped => crew.stopped(worker),
+                            Came::Ended(left_out) => {
+                                counted = counted.or(left_out);
+                                crew.ended(worker);
+                            }
+                        }
+                        self.places[worker] = Some(place);
+                    }
+                },
+                _ = tick.tick(), if crew.is_busy() => crew.sampled(&self.samples()),
+            }
+        }
+    }
+
+    /// What all evaluators hold now.
+    fn samples(&self) -> Vec<Sample> {
+        let gauges = self.gauges.iter().enumerate();
+        let sample = |(worker, gauge): (usize, &Arc<Gauge>)| {
+            let held = gauge.now();
+            Sample { worker, held, grown: gauge.cost().grown.unwrap_or(0) }
+        };
+        gauges.map(sample).collect()
+    }
+
+    fn begin(&mut self, what: Do) {
+        match what {
+            Do::Stop { worker } => self.stops[worker] = None,
+            Do::Ask { worker, attr, alone } => {
+                let (Some(place), Some(entry)) = (self.places[worker].take(), self.work.attrs.get(attr)) else {
+                    return;
+                };
+                let (stop, stopped) = oneshot::channel();
+                self.stops[worker] = Some(stop);
+                let turn = Turn { work: self.work, worker, attr, entry, alone };
+                self.effects.push(Box::pin(turn.run(place, stopped)));
+            }
+            Do::End { worker, why } => {
+                let Some(place) = self.places[worker].take() else { return };
+                let count = if why == Why::Over { self.passed_over.take() } else { None };
+                self.effects.push(Box::pin(end(self.work, worker, place, why, self.selection, count)));
+            }
+        }
+    }
+}
+
+async fn ready(work: &Work, worker: u32) -> Result<(), Gone> {
+    send(&work.sender, EvalMsg::WorkerReady { worker, nar_hash: work.nar_hash.clone() }).await
+}
+
+async fn replaced(work: &Work, worker: usize, reason: String) -> Result<(), Gone> {
+    send(&work.sender, EvalMsg::WorkerReplaced { worker: number(worker), reason: reason.into() }).await
+}
+
+/// As messages have it.
+fn number(worker: usize) -> u32 {
+    u32::try_from(worker).unwrap_or(u32::MAX)
+}
+
+/// One attr at one evaluator.
+struct Turn<'a> {
+    work: &'a Work,
+    worker: usize,
+    attr: usize,
+    entry: &'a Entry,
+    /// It is its second try.
+    alone: bool,
+}
+
+impl Turn<'_> {
+    async fn run(self, mut place: Place, stopped: oneshot::Receiver<()>) -> Result<(usize, Place, Came), Stop> {
+        let Self { work, worker, entry, .. } = self;
+        let attr = attr_id(self.attr);
+        send(&work.sender, EvalMsg::Started { attr, worker: number(worker) }).await?;
+        let question = entry.question();
+        let outcome = tokio::select! {
+            outcome = place.seat.ask(&question) => Some(outcome?),
+            _ = stopped => None,
+        };
+        let Some(outcome) = outcome else { return self.killed(place).await };
+        for reason in &outcome.deaths {
+            replaced(work, worker, format!("an evaluator {reason}")).await?;
+        }
+        if outcome.started {
+            ready(work, number(worker)).await?;
+        }
+        for message in &outcome.traces {
+            send(&work.sender, EvalMsg::Trace { attr, message: message.as_str().into() }).await?;
+        }
+        for warning in &outcome.warnings {
+            send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: warning.as_str().into() }).await?;
+        }
+        let answer = match outcome.answer {
+            Ok(value) => pool::read_answer(entry, &value, work),
+            Err(failure) => Answer::Failed(failure),
+        };
+        work.record.lock().unwrap_or_else(PoisonError::into_inner).remember(entry, &answer, outcome.warnings);
+        let mut ack = None;
+        if matches!(answer, Answer::Drv(_)) {
+            let (held, released) = oneshot::channel();
+            ack = Some(Ack { _held: held });
+            place.acks.push(released);
+        }
+        let cost = outcome.cost;
+        send(&work.sender, EvalMsg::Ended { attr, answer, recorded: false, cost, ack }).await?;
+        place.acks.retain_mut(|ack| matches!(ack.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        Ok((worker, place, Came::Answered(cost)))
+    }
+
+    /// The evaluators together are over the budget, and this one is to go.
+    async fn killed(self, mut place: Place) -> Result<(usize, Place, Came), Stop> {
+        let Self { work, worker, entry, alone, .. } = self;
+        let cost = place.seat.gauge().cost();
+        place.seat.end().await;
+        // Their evaluator is gone; there is nothing to wait for.
+        place.acks.clear();
+        let held = cost.peak.unwrap_or(0) >> 20;
+        if alone {
+            let reason = format!("an evaluator held {held} MiB in the middle of '{}' and was killed", entry.path);
+            replaced(work, worker, reason).await?;
+            let answer = Answer::Failed(place.seat.exhausted());
+            let attr = attr_id(self.attr);
+            send(&work.sender, EvalMsg::Ended { attr, answer, recorded: false, cost, ack: None }).await?;
+        } else {
+            let reason = format!(
+                "an evaluator held {held} MiB in the middle of '{}' and was killed; it is tried again alone",
+                entry.path
+            );
+            replaced(work, worker, reason).await?;
+        }
+        Ok((worker, place, Came::Stopped))
+    }
+}
+
+/// Ends the process of an evaluator once its answers are acknowledged. With `count`, it counts what was passed over
+/// before.
+async fn end(
+    work: &Work,
+    worker: usize,
+    mut place: Place,
+    why: Why,
+    selection: &Selection,
+    count: Option<PassedOver>,
+) -> Result<(usize, Place, Came), Stop> {
+    let mut counted = None;
+    if let Some(passed_over) = count {
+        let counting = list::left_out(&mut place.seat, selection, &passed_over);
+        // Not knowing how much was left out fails nothing.
+        if let Ok(Ok(left_out)) = tokio::time::timeout(COUNTING, counting).await {
+            for left_out in &left_out {
+                send(&work.sender, EvalMsg::LeftOut(left_out.clone())).await?;
+            }
+            counted = Some(left_out);
+        }
+    }
+    for ack in std::mem::take(&mut place.acks) {
+        // The sender is never used, only dropped.
+        let _ = ack.await;
+    }
+    place.seat.end().await;
+    match why {
+        Why::Over => {}
+        Why::Share(held) => {
+            replaced(work, worker, format!("an evaluator held {} MiB and was replaced", held >> 20)).await?;
+        }
+        Why::Room(held) => {
+            let reason = format!("an idle evaluator held {} MiB that others need and was replaced", held >> 20);
+            replaced(work, worker, reason).await?;
+        }
+    }
+    Ok((worker, place, Came::Ended(counted)))
+}
