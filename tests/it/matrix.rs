@@ -133,8 +133,14 @@ fn paths(site: &Site) -> BTreeSet<String> {
     names.filter(|name| !name.starts_with('.') && !name.ends_with(".drv") && !name.ends_with(".lock")).collect()
 }
 
-fn hash(site: &Site, name: &str) -> String {
-    site.lab.run("nix-store", &["--query", "--hash", &format!("{}/{name}", site.lab.store_dir())])
+/// The hashes of the NARs of these paths.
+fn hashes<'a>(site: &Site, names: impl IntoIterator<Item = &'a String>) -> BTreeMap<String, String> {
+    let names: Vec<&String> = names.into_iter().collect();
+    let paths: Vec<String> = names.iter().map(|name| format!("{}/{name}", site.lab.store_dir())).collect();
+    let args: Vec<&str> = ["--query", "--hash"].into_iter().chain(paths.iter().map(String::as_str)).collect();
+    let said = site.lab.run("nix-store", &args);
+    assert_eq!(said.lines().count(), names.len());
+    names.into_iter().cloned().zip(said.lines().map(str::to_owned)).collect()
 }
 
 /// Builds each row in an empty store of its own; gives each output and the hash of its NAR.
@@ -157,9 +163,8 @@ fn built_by_rows(nix: &Nix, plan: &str, rows: &[Value], outputs: &BTreeSet<Strin
         let built = strings(&document["drvs"]["build"]);
         assert_eq!(built.len() as u64, row["drvs"].as_u64().unwrap(), "{row}");
         let there = paths(&site);
-        for name in there.intersection(outputs) {
-            let hash = hash(&site, name);
-            assert_eq!(*found.entry(name.clone()).or_insert_with(|| hash.clone()), hash);
+        for (name, hash) in hashes(&site, there.intersection(outputs)) {
+            assert_eq!(*found.entry(name).or_insert_with(|| hash.clone()), hash);
         }
     }
     found
@@ -180,7 +185,7 @@ fn rows_together_build_what_one_run_does() {
         let whole = site.exits(0, &["run", "--kind", "nixosConfigurations,packages", "--json"]).json();
         let built = strings(&whole["drvs"]["build"]);
         let outputs: BTreeSet<String> = site.outputs(&built).iter().map(|path| base(path)).collect();
-        let wanted: BTreeMap<String, String> = outputs.iter().map(|name| (name.clone(), hash(&site, name))).collect();
+        let wanted = hashes(&site, &outputs);
         std::fs::remove_dir_all(&site.flake).unwrap();
 
         let rows = together["include"].as_array().unwrap();

@@ -31,11 +31,11 @@ fn results(site: &Site, document: &Value) -> BTreeMap<String, String> {
     let paths: BTreeSet<String> = attrs
         .flat_map(|attr| attr["outputs"].as_object().unwrap().values().filter_map(Value::as_str).map(str::to_owned))
         .collect();
-    paths
-        .into_iter()
-        .filter(|path| site.lab.physical().join(base(path)).exists())
-        .map(|path| (path.clone(), site.lab.run("nix-store", &["--query", "--hash", &path])))
-        .collect()
+    let there: Vec<String> = paths.into_iter().filter(|path| site.lab.physical().join(base(path)).exists()).collect();
+    let args: Vec<&str> = ["--query", "--hash"].into_iter().chain(there.iter().map(String::as_str)).collect();
+    let said = site.lab.run("nix-store", &args);
+    assert_eq!(said.lines().count(), there.len());
+    there.iter().cloned().zip(said.lines().map(str::to_owned)).collect()
 }
 
 /// Writes the plan of a site; gives what was said and the file.

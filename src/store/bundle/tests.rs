@@ -217,6 +217,13 @@ fn sizes_are_not_believed() {
         let error = reads(write(&PathInfo { nar_size, ..info.clone() }));
         assert!(error.contains("bytes") || error.contains("too large"), "{nar_size}: {error}");
     }
+    let mut other = write(&PathInfo { nar_hash: [7; 32], ..info.clone() });
+    other.extend(nar(b""));
+    assert!(reads(other).contains("are not those that were written"));
+    let mut more = write(&info);
+    more.extend(nar(b""));
+    more.push(0);
+    assert!(reads(more).contains("comes after its end"));
     for length in [u64::MAX, 1 << 40] {
         let mut stream = Encoder::new();
         stream.bytes("/nix/store").u64(length);
