@@ -199,6 +199,80 @@ fn what_a_cache_had_is_looked_for_again_and_its_sources_may_come_from_there() {
 }
 
 #[test]
+fn sources_that_a_cache_of_nix_has_are_not_carried() {
+    each_nix(|nix| {
+        // The second source is also a result, so a push brings it to the cache.
+        let site = Site::of(
+            Lab::chroot(nix),
+            r#"{ outputs = { self }: let
+                drv = name: script: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh";
+                  args = [ "-c" "set -e; ${script}" ]; };
+                shared = builtins.toFile "shared" "text that a result refers to\n";
+                own = builtins.toFile "own" "text that is only read\n";
+              in { packages.x86_64-linux = {
+                refers = drv "refers" "echo ${shared} > $out";
+                reads = drv "reads" "read -r a < ${own}; read -r b < ${shared}; echo $a $b > $out";
+              }; }; }"#,
+        );
+        let key = site.key("sources-1");
+        site.exits(0, &["run", "refers", "--push-to", &site.cache_url(&key)]);
+        let conf = format!("substituters = file://{}\ntrusted-public-keys = {}", site.cache().display(), key.public);
+        let planner = Site { flake: site.flake.clone(), lab: Lab::chroot(nix) };
+        planner.lab.configure(&conf);
+        let file = planner.lab.work().join("plan.drover");
+        let ran = planner.exits(0, &["plan", "-o", &file.display().to_string(), "reads"]);
+        assert!(ran.stderr.contains("plan.drover ") && ran.stderr.contains(": 1 drv, 1 source\n"), "{}", ran.stderr);
+        for who in everybody() {
+            eprintln!("-- as {who:?}");
+            let other = elsewhere(nix, who);
+            other.lab.configure(&conf);
+            let plan = carried(&other, &file);
+            let document = other.exits(0, &["run", "--plan", &plan, "--json"]).json();
+            assert_eq!(statuses(&document)["packages.x86_64-linux.reads"], "built");
+        }
+        // Where that cache is not read from, the error says what is missing and why.
+        let other = elsewhere(nix, Who::Root);
+        let plan = carried(&other, &file);
+        let ran = other.exits(4, &["run", "--plan", &plan, "--retries", "0"]);
+        assert!(ran.stderr.contains("shared is not in the plan file"), "{}", ran.stderr);
+    });
+}
+
+#[test]
+fn a_plan_is_made_of_another_and_of_what_differs_from_a_base() {
+    each_nix(|nix| {
+        let site = Site::fleet(Lab::chroot(nix));
+        let (planned, file) = plan(&site, &["--kind", "packages"]);
+        planned.expect(0);
+        // A part of a plan, made where the derivations are not.
+        let other = elsewhere(nix, Who::Root);
+        let whole = carried(&other, &file);
+        let part = other.lab.work().join("part.drover").display().to_string();
+        other.exits(0, &["plan", "--plan", &whole, "-o", &part, "chain"]);
+        let third = elsewhere(nix, Who::Root);
+        let document = third.exits(0, &["run", "--plan", &part, "--json"]).json();
+        assert_eq!(
+            statuses(&document),
+            BTreeMap::from([("packages.x86_64-linux.chain".to_owned(), "built".to_owned())])
+        );
+
+        // What does not differ from the base is no part of a plan, nor of a matrix.
+        let packages = std::fs::read_to_string(site.flake.join("packages.nix")).unwrap();
+        site.edit("packages.nix", &packages.replace("name = \"settings\";", "name = \"settings-2\";"));
+        let args = ["matrix", "--kind", "packages", "--base", "HEAD^", "-o", &file.display().to_string()];
+        let matrix = site.exits(0, &args).json();
+        let rows = matrix["include"].as_array().unwrap();
+        assert_eq!(
+            (rows.len(), strings(&rows[0]["attrs"])),
+            (1, BTreeSet::from(["packages.x86_64-linux.settings".to_owned()]))
+        );
+        let fourth = elsewhere(nix, Who::Root);
+        let document = fourth.exits(0, &["run", "--plan", &file.display().to_string(), "--json"]).json();
+        assert_eq!(statuses(&document).len(), 1, "{document}");
+    });
+}
+
+#[test]
 fn a_plan_of_another_kind_is_refused_before_anything_begins() {
     each_nix(|nix| {
         let site = Site::fleet(Lab::chroot(nix));

@@ -9,8 +9,8 @@ use super::Work;
 /// Moves and swaps that are tried at most.
 const STEPS: usize = 200;
 
-/// What a step has to gain, in seconds, so that rounding cannot keep it going.
-const GAIN: f64 = 1e-9;
+/// The share of the longest row that a step has to gain.
+const GAIN: f64 = 1e-3;
 
 /// What stays together: a cluster of attrs, or one attr.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,10 +46,9 @@ pub(super) fn lay(work: &Work, units: &[Unit], rows: usize, overlap: bool) -> Ve
     layout.bins.into_iter().map(|bin| bin.units).filter(|units| !units.is_empty()).collect()
 }
 
-/// Seconds of the longest row for units that share nothing.
+/// Seconds of the longest row for units that share nothing, before anything is moved: at most 4/3 of the best.
 pub(super) fn longest(work: &Work, units: &[Unit], rows: usize) -> f64 {
-    let mut layout = Layout::new(work, units, rows, false);
-    layout.improve();
+    let layout = Layout::new(work, units, rows, false);
     layout.bins.iter().map(|bin| bin.seconds).fold(0.0, f64::max)
 }
 
@@ -139,7 +138,7 @@ impl<'a> Layout<'a> {
     /// The unit of a row whose move to another one leaves the longer of the two shortest, and where to.
     fn best_move(&self, from: usize) -> Option<(usize, usize, Option<usize>)> {
         let now = self.bins[from].seconds;
-        let mut best = (now - GAIN, None);
+        let mut best = (now * (1.0 - GAIN), None);
         for &unit in &self.bins[from].units {
             let left = now - self.less(unit, from);
             for to in (0..self.bins.len()).filter(|to| *to != from) {
@@ -158,7 +157,7 @@ impl<'a> Layout<'a> {
     /// The same for two units that change places; only for units that share nothing.
     fn best_swap(&self, from: usize) -> Option<(usize, usize, Option<usize>)> {
         let now = self.bins[from].seconds;
-        let mut best = (now - GAIN, None);
+        let mut best = (now * (1.0 - GAIN), None);
         for &unit in &self.bins[from].units {
             for to in (0..self.bins.len()).filter(|to| *to != from) {
                 for &back in &self.bins[to].units {
