@@ -256,6 +256,36 @@ pub enum Pushed {
     Failed(Failure),
 }
 
+/// What sort of thing makes two derivations differ. A closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CauseKind {
+    /// Another version of a package, or another package in its place.
+    Dependency,
+    /// A patch: what is named in `patches`.
+    Patch,
+    /// A source file or directory.
+    Source,
+    /// The program that builds it.
+    Builder,
+    /// A variable of its environment, or a key of its structured attrs.
+    Variable,
+    /// The arguments of the builder.
+    Args,
+    /// Its outputs: their names, or the hash of a fixed output.
+    Output,
+    /// The platform.
+    System,
+    /// It needs something that it did not need before.
+    AddedInput,
+    /// It does not need something any more.
+    RemovedInput,
+    /// Nothing but the revision or the source tree that is written into it.
+    Revision,
+    /// A .drv of either side cannot be read.
+    Unreadable,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_false(flag: &bool) -> bool {
     !flag
@@ -609,6 +639,25 @@ pub enum Fact {
         attr: AttrId,
         /// The text, without `trace:`.
         message: Text,
+    },
+    /// Evaluation cannot go on before a drv is built: an attr imports from it.
+    ImportStarted {
+        /// Which attr; `None` where the attrs could not be listed without it.
+        attr: Option<AttrId>,
+        /// Absolute path of the .drv.
+        path: Text,
+        /// The derivation's name: `gen-nix`.
+        name: Text,
+    },
+    /// What an attr imports from is in the store that evaluates, or cannot be had; the attr is evaluated again, or fails.
+    ImportEnded {
+        /// Which attr.
+        attr: Option<AttrId>,
+        /// Absolute path of the .drv.
+        path: Text,
+        /// Why it cannot be had.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
     },
     /// The base is being evaluated, which has no record.
     BaseProgress {

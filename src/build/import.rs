@@ -133,9 +133,15 @@ async fn import(from: &LocalStore, to: &mut Session, paths: &[StorePath]) -> Res
         level = self::missing(to, &new).await?;
     }
     for info in PathInfo::references_first(infos.into_values().collect()) {
-        copy(&mut source, to, &info).await?;
+        copy_one(&mut source, to, &info).await?;
     }
     Ok(())
+}
+
+/// Makes these paths valid in another store, with all that they refer to.
+pub async fn copy(from: &LocalStore, to: &LocalStore, paths: &[StorePath]) -> Result<(), StoreError> {
+    let mut session = to.connect().await?;
+    import(from, &mut session, paths).await
 }
 
 /// Those of these paths that are not valid there; the others stay so as long as the connection does.
@@ -145,7 +151,7 @@ async fn missing(to: &mut Session, paths: &[StorePath]) -> Result<Vec<StorePath>
 }
 
 /// One path, whose references are valid there.
-async fn copy(from: &mut Session, to: &mut Session, info: &PathInfo) -> Result<(), StoreError> {
+async fn copy_one(from: &mut Session, to: &mut Session, info: &PathInfo) -> Result<(), StoreError> {
     let (mut sink, mut nar) = tokio::io::duplex(IN_FLIGHT);
     let read = async {
         let read = from.nar_from_path(&info.path, info.nar_size, &mut sink).await;

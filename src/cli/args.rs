@@ -51,6 +51,11 @@ pub(super) enum Command {
         drover matrix --format gitlab -o plan.drover > child.yml\n  \
         drover run --plan plan.drover ATTR…      in each row, with its `args`")]
     Matrix(Box<MatrixArgs>),
+    /// Say why something has to be built: what changed against a base, or why no cache has it
+    #[command(after_help = "Examples:\n  drover why web1 --base main    what makes it differ from main\n  \
+        drover why --base main         the same of all that differs, by cause\n  \
+        drover why web1                why no cache has it, and what is built for it first")]
+    Why(Box<WhyArgs>),
     /// Print the attrs that differ from a base, one a line
     #[command(after_help = "Examples:\n  drover affected --base main             what this branch changes\n  \
         drover affected --base HEAD             what is not committed yet\n  \
@@ -210,6 +215,27 @@ pub(super) enum Forge {
     Json,
 }
 
+/// `drover why`.
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    /// Say what differs from this branch, tag, commit or flake, which is evaluated if it has no record
+    /// [default: in a pull request, where it parted from its target, if that has a record]
+    #[arg(long, value_name = "REF", help_heading = "Comparison")]
+    pub(super) base: Option<String>,
+    /// Say why no cache has it, in a pull request too
+    #[arg(long, conflicts_with = "base", help_heading = "Comparison")]
+    pub(super) no_base: bool,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    /// Ask no cache
+    #[arg(long, help_heading = "Caches")]
+    pub(super) offline: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
 /// `drover affected`.
 #[derive(Debug, Args)]
 pub(super) struct AffectedArgs {
@@ -247,6 +273,9 @@ pub(super) struct BaseArgs {
     /// Compare with nothing, in a pull request neither
     #[arg(long, conflicts_with = "base")]
     pub(super) no_base: bool,
+    /// Do not count what differs only because it embeds the commit or the source tree
+    #[arg(long)]
+    pub(super) ignore_revision: bool,
 }
 
 /// Which attrs.
@@ -306,12 +335,16 @@ pub(super) struct FlakeArgs {
     /// Replace an evaluator that holds more than so many MiB
     #[arg(long, value_name = "MIB")]
     pub(super) eval_max_memory_size: Option<u64>,
-    /// Let the evaluation take so much memory, `4GiB`; an attr that needs more fails [default: 3/4 of what there is]
+    /// Let all evaluators together take so much memory, `4GiB`, if the machine has it; an attr that needs more by itself
+    /// fails [default: 3/4 of what is free]
     #[arg(long, value_name = "SIZE")]
     pub(super) eval_memory: Option<String>,
     /// Evaluate again what is on record for the same commit
     #[arg(long)]
     pub(super) refresh: bool,
+    /// Fail attrs that import from derivations, instead of building these
+    #[arg(long)]
+    pub(super) no_ifd: bool,
     /// Evaluate into this store; what builds need of it is copied
     #[arg(long, value_name = "URL")]
     pub(super) eval_store: Option<String>,
@@ -491,6 +524,7 @@ fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, outpu
         eval_max_memory_size: flake.eval_max_memory_size,
         eval_memory: flake.eval_memory,
         refresh: flake.refresh,
+        no_ifd: flake.no_ifd,
         push_to: push.push_to,
         no_push: push.no_push,
         offline: push.offline,
@@ -524,6 +558,7 @@ impl RunArgs {
             plan: self.from.plan,
             base: self.base.base,
             no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -552,6 +587,7 @@ impl PlanArgs {
             plan_output: self.output_file,
             base: self.base.base,
             no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -565,6 +601,7 @@ impl MatrixArgs {
             plan_output: self.output_file,
             base: self.base.base,
             no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
         }
     }
@@ -578,8 +615,19 @@ impl AffectedArgs {
         Words {
             base: self.base.base,
             no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, PushArgs { offline: self.offline, ..PushArgs::default() }, output)
         }
+    }
+}
+
+impl WhyArgs {
+    /// As settings' words.
+    pub(super) fn words(self, place: &Place) -> Words {
+        // A question needs no credential.
+        let push = PushArgs { no_push: true, offline: self.offline, ..PushArgs::default() };
+        let (base, no_base) = (self.base, self.no_base);
+        Words { base, no_base, ..shared(place, self.select, self.flake, push, self.output) }
     }
 }
 

@@ -9,6 +9,7 @@ mod matrix;
 mod push;
 mod report;
 mod run;
+mod why;
 mod words;
 
 use std::io::Write as _;
@@ -85,6 +86,7 @@ fn dispatch(session: &Session, cli: Cli) -> Result<u8> {
         Some(Command::Run(args)) => run::run(session, *args, &cli.place),
         Some(Command::Plan(args)) => run::plan(session, *args, &cli.place),
         Some(Command::Matrix(args)) => matrix::matrix(session, *args, &cli.place),
+        Some(Command::Why(args)) => why::why(session, *args, &cli.place),
         Some(Command::Affected(args)) => affected::affected(session, *args, &cli.place),
         Some(Command::Push(args)) => push::push(session, &args, &cli.place),
         Some(Command::Log(args)) => log::log(session, &args, &cli.place),

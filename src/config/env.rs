@@ -20,6 +20,9 @@ pub(super) const DROVER_EVAL_WORKERS: &str = "DROVER_EVAL_WORKERS";
 /// A filter for developers' logs on stderr (`drover=debug`).
 pub const DROVER_LOG: &str = "DROVER_LOG";
 
+/// Bytes of a forge's event that are read at most.
+const MAX_EVENT: u64 = 8 << 20;
+
 /// The pull request (at GitLab: merge request) that a CI system says it runs for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PullRequest {
@@ -94,6 +97,37 @@ impl Env {
         })
     }
 
+    /// Whether a CI system runs this for a pull request from another repository, whose author may not be one who may
+    /// write to this one. In doubt it is.
+    #[must_use]
+    pub fn is_foreign_pull_request(&self) -> bool {
+        let is = |name: &str, value: &str| self.get(name).is_some_and(|said| said.eq_ignore_ascii_case(value));
+        let differ = |one: &str, other: &str| self.get(one).is_some_and(|one| self.get(other) != Some(one));
+        // GitHub, Forgejo and Gitea. A `pull_request_target` runs with the rights of the repository, on whatever commit.
+        let github = self.get("GITHUB_EVENT_NAME").is_some_and(|event| event.starts_with("pull_request"));
+        if github && !self.event_is_of(self.get("GITHUB_REPOSITORY").unwrap_or_default()) {
+            return true;
+        }
+        // GitLab, Azure Pipelines, Woodpecker, Buildkite, CircleCI.
+        differ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "CI_MERGE_REQUEST_PROJECT_ID")
+            || is("SYSTEM_PULLREQUEST_ISFORK", "true")
+            || is("CI_COMMIT_PULL_REQUEST_FROM_FORK", "true")
+            || (self.get("BUILDKITE_PULL_REQUEST").is_some_and(|number| number != "false")
+                && differ("BUILDKITE_PULL_REQUEST_REPO", "BUILDKITE_REPO"))
+            || self.get("CIRCLE_PR_NUMBER").is_some()
+    }
+
+    /// Whether the event that GitHub tells of is a pull request from this repository itself.
+    fn event_is_of(&self, repository: &str) -> bool {
+        let read = || -> Option<serde_json::Value> {
+            let path = self.get("GITHUB_EVENT_PATH")?;
+            let file = std::fs::File::open(path).ok()?;
+            serde_json::from_reader(std::io::Read::take(file, MAX_EVENT)).ok()
+        };
+        let head = read().and_then(|event| event.pointer("/pull_request/head/repo/full_name").cloned());
+        head.as_ref().and_then(serde_json::Value::as_str) == Some(repository)
+    }
+
     /// Whether this runs in a CI system: every forge sets `CI`.
     #[must_use]
     pub fn is_ci(&self) -> bool {
@@ -120,5 +154,39 @@ mod tests {
         assert_eq!(of(&gitlab).unwrap().base.as_deref(), Some("abc"));
         let merged = of(&[gitlab[0], gitlab[1], ("CI_MERGE_REQUEST_TARGET_BRANCH_SHA", "def")]).unwrap();
         assert_eq!(merged.base.as_deref(), Some("def"));
+    }
+
+    #[test]
+    fn pull_requests_of_forks_are_told_from_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let event = |repository: &str| {
+            let path = dir.path().join(repository.replace('/', "-"));
+            let text = format!("{{\"pull_request\":{{\"head\":{{\"repo\":{{\"full_name\":\"{repository}\"}}}}}}}}");
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (own, fork) = (event("me/infra"), event("you/infra"));
+        let github = |name: &str, path: &str| {
+            let vars = [("GITHUB_EVENT_NAME", name), ("GITHUB_REPOSITORY", "me/infra"), ("GITHUB_EVENT_PATH", path)];
+            Env::of(vars).is_foreign_pull_request()
+        };
+        assert!(!github("push", "/nonexistent"));
+        assert!(!github("pull_request", &own));
+        assert!(github("pull_request", &fork));
+        assert!(github("pull_request_target", &fork));
+        assert!(github("pull_request", "/nonexistent"), "in doubt it is one");
+        for (vars, foreign) in [
+            (&[][..], false),
+            (&[("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "1"), ("CI_MERGE_REQUEST_PROJECT_ID", "1")], false),
+            (&[("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "2"), ("CI_MERGE_REQUEST_PROJECT_ID", "1")], true),
+            (&[("SYSTEM_PULLREQUEST_ISFORK", "False")], false),
+            (&[("SYSTEM_PULLREQUEST_ISFORK", "True")], true),
+            (&[("CI_COMMIT_PULL_REQUEST_FROM_FORK", "true")], true),
+            (&[("BUILDKITE_PULL_REQUEST", "false"), ("BUILDKITE_PULL_REQUEST_REPO", "x")], false),
+            (&[("BUILDKITE_PULL_REQUEST", "7"), ("BUILDKITE_PULL_REQUEST_REPO", "x"), ("BUILDKITE_REPO", "y")], true),
+            (&[("CIRCLE_PR_NUMBER", "7")], true),
+        ] {
+            assert_eq!(Env::of(vars.iter().copied()).is_foreign_pull_request(), foreign, "{vars:?}");
+        }
     }
 }

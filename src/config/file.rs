@@ -25,6 +25,8 @@ pub struct File {
     pub cache: BTreeMap<String, CacheTable>,
     /// `[skip]`.
     pub skip: SkipTable,
+    /// `[share]`.
+    pub share: ShareTable,
     /// The line of each key, from 1: `build.retries` → 7.
     #[serde(skip)]
     pub lines: BTreeMap<String, usize>,
@@ -94,6 +96,20 @@ pub struct CacheTable {
     pub token_file: Option<PathBuf>,
     /// Lower is asked first.
     pub priority: Option<i32>,
+}
+
+/// `[share]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ShareTable {
+    /// Where records of evaluations are shared, `file:///…`, `https://…`.
+    pub url: Option<String>,
+    /// Public keys that may have signed them.
+    pub public_keys: Vec<String>,
+    /// File with the secret key to sign with.
+    pub secret_key: Option<PathBuf>,
+    /// File with a token that is sent with every request.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `push = …`.
@@ -251,7 +267,7 @@ const EXAMPLES: [(&str, &str); 18] = [
 ];
 
 /// Tables of the design that this drover does not know.
-const LATER: [&str; 5] = ["builder", "share", "quarantine", "notify", "goals"];
+const LATER: [&str; 4] = ["builder", "quarantine", "notify", "goals"];
 
 /// What the parser says of a line, in words of the file and not of the program, and what to write instead.
 fn explained(message: &str, line: &str) -> (String, String) {

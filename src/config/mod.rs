@@ -14,7 +14,7 @@ pub use file::{File, FileError};
 pub(crate) use settings::nearest;
 pub use settings::{
     AttrSettings, BaseSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PlanSettings,
-    PushWhen, Settings, Words,
+    PushWhen, Settings, ShareSettings, Words,
 };
 pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

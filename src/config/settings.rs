@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::env::{DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO};
-use super::file::{CacheTable, PushTable, SkipTable};
+use super::file::{CacheTable, PushTable, ShareTable, SkipTable};
 use super::{Env, File, PullRequest};
 use crate::error::{Error, Result};
 use crate::id::{Kind, System};
@@ -57,6 +57,7 @@ pub struct Words {
     pub base: Option<String>,
     pub no_base: bool,
     pub ignore_revision: bool,
+    pub no_ifd: bool,
     pub max_jobs: Option<String>,
     pub retries: Option<u32>,
     pub fail_fast: bool,
@@ -125,6 +126,8 @@ pub struct EvalSettings {
     pub memory: Option<u64>,
     /// Do not read a recorded evaluation.
     pub refresh: bool,
+    /// An attr that imports from a derivation has failed.
+    pub no_ifd: bool,
 }
 
 /// What attrs are compared with.
@@ -202,6 +205,27 @@ impl fmt::Debug for CacheSettings {
     }
 }
 
+/// Where and how records of evaluations are shared. Its URL may hold a login, which `Debug` does not show.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ShareSettings {
+    /// Its URL; `None`: only the folder of the state directory is.
+    pub url: Option<String>,
+    /// Keys that may have signed records, besides those of caches.
+    pub public_keys: Vec<String>,
+    /// File with the secret key to sign with, besides those of the caches that are pushed to.
+    pub secret_key: Option<PathBuf>,
+    /// File with a token that is sent with every request.
+    pub token_file: Option<PathBuf>,
+    /// This is the pull request of a fork: nothing is signed or written.
+    pub read_only: bool,
+}
+
+impl fmt::Debug for ShareSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShareSettings").field("read_only", &self.read_only).finish_non_exhaustive()
+    }
+}
+
 /// What is shown and written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutputSettings {
@@ -245,6 +269,8 @@ pub struct Settings {
     pub plan: PlanSettings,
     /// Caches beyond Nix's own.
     pub caches: Vec<CacheSettings>,
+    /// Sharing evaluations.
+    pub share: ShareSettings,
     /// No network: no cache is asked.
     pub offline: bool,
     /// `--store`.
@@ -276,6 +302,7 @@ impl Settings {
                 .hint("drover run --state-dir DIR"));
         };
         let caches = caches(&words, env, &file)?;
+        let share = share(file.share, env)?;
         if let Some(file) = words.reference_lock_file.as_deref().filter(|file| !file.is_file()) {
             return Err(Error::usage(format!("--reference-lock-file {}: there is no such file", file.display()))
                 .hint("nix flake lock --output-lock-file FILE    makes one"));
@@ -302,6 +329,7 @@ impl Settings {
                 max_memory_mib: words.eval_max_memory_size,
                 memory: eval_memory(words.eval_memory.as_deref(), file.eval.max_memory.as_deref())?,
                 refresh: words.refresh,
+                no_ifd: words.no_ifd,
             },
             base: BaseSettings {
                 asked: words.base,
@@ -323,6 +351,7 @@ impl Settings {
             },
             plan: PlanSettings { read: words.plan, write: words.plan_output },
             caches,
+            share,
             offline: words.offline,
             store: words.store,
             eval_store: words.eval_store,
@@ -489,6 +518,27 @@ fn caches(words: &Words, env: &Env, file: &File) -> Result<Vec<CacheSettings>> {
     Ok(caches)
 }
 
+/// What `[share]` says, where drover can do it.
+fn share(table: ShareTable, env: &Env) -> Result<ShareSettings> {
+    let ShareTable { url, public_keys, secret_key, token_file } = table;
+    if let Some(url) = &url {
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+        let hint =
+            "url = \"file:///srv/drover\"    or https://…; without one, carry the folder share/ of the state directory";
+        if !url.contains("://") && matches!(scheme, "" | "http" | "https" | "file") {
+            let url = super::public_url(url);
+            return Err(Error::usage(format!("drover.toml: [share] url = '{url}' is no URL")).hint(hint));
+        }
+        if !matches!(scheme, "http" | "https" | "file") {
+            return Err(Error::usage(format!(
+                "drover.toml: [share] takes no '{scheme}' URL yet, only file://, http:// and https://"
+            ))
+            .hint(hint));
+        }
+    }
+    Ok(ShareSettings { url, public_keys, secret_key, token_file, read_only: env.is_foreign_pull_request() })
+}
+
 fn from_table(name: &str, table: &CacheTable) -> CacheSettings {
     CacheSettings {
         name: Some(name.to_owned()),
@@ -590,6 +640,30 @@ mod tests {
     fn no_push_wins() {
         let words = Words { push_to: vec!["file:///d".into()], no_push: true, ..Words::default() };
         assert_eq!(resolve(words, &[], "").unwrap().caches[0].push, PushWhen::No);
+    }
+
+    #[test]
+    fn a_share_is_a_directory_or_a_server() {
+        let url = |url: &str| resolve(Words::default(), &[], &format!("[share]\nurl = '{url}'\n"));
+        for good in ["file:///srv/x", "http://h/x", "https://me:pw@h"] {
+            assert_eq!(url(good).unwrap().share.url.as_deref(), Some(good));
+        }
+        for (bad, what) in
+            [("s3://bucket", "no 's3' URL yet"), ("cachix:x", "no 'cachix' URL yet"), ("/srv/x", "is no URL")]
+        {
+            let error = url(bad).unwrap_err();
+            assert!(error.message.contains(what) && error.hint.is_some(), "{error:?}");
+        }
+        assert!(!format!("{:?}", url("https://me:hunter2@h").unwrap()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_forks_pull_request_writes_to_no_share() {
+        let file = "[share]\nurl = 'file:///srv/x'\n";
+        let read_only = |env: &[(&str, &str)]| resolve(Words::default(), env, file).unwrap().share.read_only;
+        let gitlab = |source| [("CI_MERGE_REQUEST_PROJECT_ID", "1"), ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", source)];
+        assert!(!read_only(&[("CI", "true"), ("GITLAB_CI", "true")]));
+        assert!(read_only(&gitlab("2")) && !read_only(&gitlab("1")));
     }
 
     #[test]

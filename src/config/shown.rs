@@ -2,7 +2,7 @@
 //! nor token, of key files only the path.
 
 use super::env::{DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO, DROVER_STATE_DIR};
-use super::settings::{CacheSettings, Origin, PushWhen, Settings, Words};
+use super::settings::{CacheSettings, Origin, PushWhen, Settings, ShareSettings, Words};
 use super::{Env, File};
 use crate::id::Kind;
 
@@ -65,9 +65,11 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<
     let workers = settings.eval.workers.map_or_else(|| "by the size of the flake".to_owned(), |n| n.to_string());
     book.row("eval.workers", [workers], Sayers { var: Some(DROVER_EVAL_WORKERS), ..plain() });
     let memory = settings.eval.memory.map(|bytes| format!("{} MiB", bytes >> 20));
-    let memory = memory.unwrap_or_else(|| "3/4 of what there is".to_owned());
+    let memory = memory.unwrap_or_else(|| "3/4 of what is free".to_owned());
     let sayers = Sayers { flag: flag(words.eval_memory.is_some(), "--eval-memory"), ..plain() };
     book.row("eval.max-memory", [memory], sayers);
+    let ifd = Sayers { flag: flag(words.no_ifd, "--no-ifd"), nix: None, ..plain() };
+    book.row("eval.no-ifd", [settings.eval.no_ifd.to_string()], ifd);
     for (name, value) in &settings.eval.options {
         let value = if secret(name) { "(not shown)".to_owned() } else { public_url(value) };
         book.row(&format!("option {name}"), [value], Sayers { flag: Some("--option"), ..plain() });
@@ -90,6 +92,7 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<
     for cache in &settings.caches {
         book.cache(cache);
     }
+    book.share(&settings.share);
     book.rows
 }
 
@@ -127,6 +130,17 @@ impl Book<'_> {
         self.row(&key("token-file"), token, Sayers::default());
         self.row(&key("public-keys"), cache.public_keys.clone(), Sayers::default());
         self.row(&key("priority"), cache.priority.map(|n| n.to_string()), Sayers::default());
+    }
+
+    fn share(&mut self, share: &ShareSettings) {
+        let file = |file: &Option<std::path::PathBuf>| file.as_ref().map(|file| file.display().to_string());
+        self.row("share.url", share.url.as_deref().map(public_url), Sayers::default());
+        if *share == ShareSettings::default() {
+            return;
+        }
+        self.row("share.public-keys", share.public_keys.clone(), Sayers::default());
+        self.row("share.secret-key", file(&share.secret_key), Sayers::default());
+        self.row("share.token-file", file(&share.token_file), Sayers::default());
     }
 }
 

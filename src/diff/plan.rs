@@ -115,6 +115,8 @@ enum Standing {
 struct Root {
     drv: DrvId,
     outputs: Vec<Arc<str>>,
+    /// Its outputs have to come into the store, also those that a cache has.
+    here: bool,
 }
 
 /// The state of the comparison. See the module's page.
@@ -162,9 +164,20 @@ impl Planner {
 
     /// An attr asks for these outputs of a drv. Ends in one [`Decision::Attr`].
     pub fn want(&mut self, graph: &Graph, attr: AttrId, drv: DrvId, outputs: Vec<Arc<str>>) {
-        self.node(drv).attrs.push(attr);
-        self.want_outputs(drv, &outputs);
-        self.roots.insert(attr, Root { drv, outputs });
+        let here = self.policy.fetch_roots;
+        self.want_root(graph, attr, Root { drv, outputs, here });
+    }
+
+    /// The same, by somebody who reads the outputs: those that a cache has are fetched. Without outputs, the .drv is
+    /// only read.
+    pub fn want_here(&mut self, graph: &Graph, attr: AttrId, drv: DrvId, outputs: Vec<Arc<str>>) {
+        self.want_root(graph, attr, Root { drv, outputs, here: true });
+    }
+
+    fn want_root(&mut self, graph: &Graph, attr: AttrId, root: Root) {
+        self.node(root.drv).attrs.push(attr);
+        self.want_outputs(root.drv, &root.outputs);
+        self.roots.insert(attr, root);
         self.ready.insert(attr);
         self.run(graph);
     }

@@ -17,7 +17,7 @@ use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Nix, Selection, git};
 use crate::id::AttrPath;
 
 use super::context::SharedRoots;
-use super::recall::Memory;
+use super::recall::{Keys, Recall};
 
 /// Characters of a commit that people are shown.
 const SHORT: usize = 7;
@@ -44,7 +44,6 @@ pub(super) struct Base {
     /// Its commit, if it has one.
     pub(super) rev: Option<String>,
     /// Its source, if it had to be locked: a record is found without.
-    #[expect(dead_code, reason = "what tells a change of the revision from others has to know it")]
     pub(super) locked: Option<Locked>,
     /// Its record answered all; nothing was evaluated.
     pub(super) recorded: bool,
@@ -98,7 +97,7 @@ pub(super) struct Search {
     /// The head.
     pub(super) head: Locked,
     /// Where records are.
-    pub(super) memory: Arc<Memory>,
+    pub(super) recall: Arc<Recall>,
     /// What holds derivations in the store of the evaluators.
     pub(super) roots: SharedRoots,
     pub(super) progress: Arc<Progress>,
@@ -126,7 +125,7 @@ pub(super) fn short(commit: &str) -> &str {
 
 impl Search {
     /// Finds it, and evaluates it if it was asked for and has no record.
-    pub(super) async fn find(self) -> Result<Found> {
+    pub(super) async fn find(&self) -> Result<Found> {
         let (which, evaluate) = match &self.asked {
             Asked::Named(name) => (self.named(name).await?, true),
             Asked::PullRequest(request) => match self.of_request(request).await {
@@ -134,7 +133,7 @@ impl Search {
                 Err(missing) => return Ok(Found::Missing(missing)),
             },
         };
-        if let Some(answers) = self.recorded(&which) {
+        if let Some(answers) = self.recorded(&which).await {
             let Which { reference, rev, label } = which;
             return Ok(Found::Base(Box::new(Base { label, reference, rev, locked: None, recorded: true, answers })));
         }
@@ -239,33 +238,63 @@ impl Search {
 
     /// What the record of a commit of the head's own repository answers, if that is all. Nothing is locked for it, and
     /// the commit need not be there.
-    fn recorded(&self, which: &Which) -> Option<Answers> {
+    async fn recorded(&self, which: &Which) -> Option<Answers> {
         let rev = which.rev.as_deref().filter(|_| !self.options.flake.changes_lock())?;
         let counted = self.head.rev_count.is_some();
         // How many ancestors a commit has is no difference that matters.
-        [counted, !counted].into_iter().find_map(|counted| {
+        for counted in [counted, !counted] {
             let source = record::beside(&self.head, rev, counted)?;
-            let fingerprint = record::fingerprint(&source, &self.memory.context);
-            self.memory_of(&fingerprint)?.all(&self.options.selection)
-        })
+            let fingerprint = record::fingerprint(&source, self.recall.context());
+            let record = self.record(&fingerprint).await;
+            if let Some(answers) = record.and_then(|record| record.all(&self.options.selection)) {
+                return Some(answers);
+            }
+        }
+        None
     }
 
-    fn memory_of(&self, fingerprint: &str) -> Option<Record> {
+    /// What is remembered under a fingerprint, here or where evaluations are shared.
+    async fn record(&self, fingerprint: &str) -> Option<Record> {
         let mut warnings = Vec::new();
-        let record = self.memory.record(fingerprint, &mut warnings);
+        let known = self.recall.find(fingerprint, &self.options.selection, &mut warnings).await;
         for warning in warnings {
             tracing::warn!(warning, "the record of the base");
         }
-        record
+        known.record
     }
 
     /// Locks it, and takes what is recorded of it.
     async fn lock(&self, which: &Which) -> Result<Source> {
         let options = self.flake(which);
         let locked = flake::lock(self.nix(), &options).await.map_err(flake::LockError::into_error)?;
-        let fingerprint = self.memory.fingerprint(&locked, &options);
-        let record = fingerprint.as_deref().and_then(|fingerprint| self.memory_of(fingerprint));
+        let fingerprint = self.recall.fingerprint(&locked, &options);
+        let record = match &fingerprint {
+            Some(fingerprint) => self.record(fingerprint).await,
+            None => None,
+        };
         Ok(Source { locked, fingerprint, record })
+    }
+
+    /// The source of a base, which is locked now if it was not before; `None` if it is not there any more.
+    pub(super) async fn locked(&self, base: &Base) -> Option<Locked> {
+        if let Some(locked) = &base.locked {
+            return Some(locked.clone());
+        }
+        let options = FlakeOptions { reference: base.reference.clone(), ..self.options.flake.clone() };
+        let quick = base.rev.as_deref().and_then(|rev| record::pinned(&options, rev));
+        let quick = quick.map(|commit| commit.key(self.recall.context()));
+        let state_dir = self.recall.state_dir();
+        let known = quick.as_deref().and_then(|key| record::load_quick(state_dir, key).ok().flatten());
+        if known.is_some() {
+            return known;
+        }
+        let locked = flake::lock(self.nix(), &options).await.ok()?;
+        if let Some(key) = quick.filter(|_| Record::may_hold(&locked, &options))
+            && let Err(error) = record::save_quick(state_dir, &key, &locked)
+        {
+            tracing::warn!(%error, "cannot remember the source of the base");
+        }
+        Some(locked)
     }
 
     fn flake(&self, which: &Which) -> FlakeOptions {
@@ -317,18 +346,22 @@ impl Search {
                     }
                     self.progress.done.store(count(answers.len()), Ordering::Relaxed);
                 }
-                EvalMsg::Finished { record } => {
-                    if let (Some(record), Some(fingerprint)) = (record, &source.fingerprint)
-                        && let Err(error) = self.memory.shelf.save(fingerprint, &record)
-                    {
-                        tracing::warn!(error = %crate::error::chain(&error), "cannot remember the base");
-                    }
-                }
+                EvalMsg::Finished { record: Some(record) } => self.remember(source, &record).await,
                 EvalMsg::Fatal(error) => return Err(error),
                 _ => {}
             }
         }
         Ok(answers)
+    }
+
+    /// Stores what was learned, here and where evaluations are shared.
+    async fn remember(&self, source: &Source, record: &Record) {
+        let keys = Keys { full: source.fingerprint.clone(), ..Keys::default() };
+        if let Some((name, sealed)) = self.recall.save(&keys, record, &source.locked)
+            && let Err(warning) = self.recall.share(&name, sealed).await
+        {
+            tracing::warn!(warning, "the record of the base");
+        }
     }
 
     /// The line about a base that would have to be evaluated.

@@ -1,6 +1,6 @@
 //! Does what the scheduler says: starts and stops attempts and fetches, and turns what they tell into facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,10 @@ pub(super) struct Building {
     /// What attempts said of outputs.
     outputs: BTreeMap<DrvId, Vec<(String, StorePath)>>,
     history: History,
+    /// Items of a plan, which are only done if somebody imports from them.
+    held: BTreeMap<DrvId, Item>,
+    /// Those of which somebody did.
+    released: BTreeSet<DrvId>,
     started: bool,
     ended: bool,
     /// Nobody adds anything any more.
@@ -77,6 +81,8 @@ impl Building {
             fetching: Fetching::default(),
             outputs: BTreeMap::new(),
             history,
+            held: BTreeMap::new(),
+            released: BTreeSet::new(),
             started: false,
             ended: false,
             closed: false,
@@ -140,7 +146,7 @@ impl Building {
         self.history.expected(&info.name, &info.system).or_else(planned)
     }
 
-    /// A drv is needed: tells everybody; with `start`, the scheduler too.
+    /// A drv is needed: tells everybody; with `start`, the scheduler too, else it is kept for [`Building::release`].
     pub(super) fn need(&mut self, ctx: &mut Context, planning: &Planning, decision: &Decision, start: bool) {
         let Decision::Item { drv, work, inputs, attr } = decision else { return };
         let graph = &planning.graph;
@@ -167,18 +173,41 @@ impl Building {
             expected,
             outputs: outputs.map(|output| ctx.output(&output.name, output.path.as_ref())).collect(),
         });
+        let item = Item {
+            drv: *drv,
+            work: *work,
+            inputs: inputs.clone(),
+            system: info.system.clone(),
+            features: info.features.clone(),
+            local_only: opaque,
+            prefer_local: info.prefer_local,
+            cost: expected.unwrap_or(UNKNOWN_COST),
+        };
         if start {
-            let item = Item {
-                drv: *drv,
-                work: *work,
-                inputs: inputs.clone(),
-                system: info.system.clone(),
-                features: info.features.clone(),
-                local_only: opaque,
-                prefer_local: info.prefer_local,
-                cost: expected.unwrap_or(UNKNOWN_COST),
-            };
             self.tell(ctx, SchedInput::Add(vec![item]));
+        } else {
+            self.held.insert(*drv, item);
+            // The fetch of it failed, and the scheduler waits for what is to be done instead.
+            if self.released.contains(drv) {
+                self.release(ctx, *drv);
+            }
+        }
+    }
+
+    /// Does what a plan only names, for this drv and all that it waits for.
+    pub(super) fn release(&mut self, ctx: &Context, drv: DrvId) {
+        let mut open = vec![drv];
+        let mut items = Vec::new();
+        while let Some(drv) = open.pop() {
+            if let Some(item) = self.held.remove(&drv) {
+                self.released.insert(drv);
+                open.extend(&item.inputs);
+                items.push(item);
+            }
+        }
+        if !items.is_empty() {
+            items.reverse();
+            self.tell(ctx, SchedInput::Add(items));
         }
     }
 

@@ -124,6 +124,11 @@ impl CacheList {
         Ok(pushable)
     }
 
+    /// What all of them have to fit to.
+    pub(super) fn context(&self) -> &OpenContext {
+        &self.context
+    }
+
     /// The caches from which the store's daemon fetches by itself.
     pub(super) fn by_daemon(&self) -> &BTreeSet<CacheId> {
         &self.by_daemon

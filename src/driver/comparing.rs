@@ -1,7 +1,7 @@
-//! The part of a run that compares: waits for the base before the head is evaluated, and says of each answered attr how
-//! it differs. Without a base it does nothing.
+//! The part of a run that compares: waits for the base before the head is evaluated, says of each answered attr how it
+//! differs, and in the end which attrs differ only by the revision. Without a base it does nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::BaseSettings;
@@ -11,9 +11,11 @@ use crate::eval::Answer;
 use crate::event::{Difference, Fact, Moment, Text};
 use crate::id::{AttrId, AttrPath, System};
 
-use super::base::{Asked, Base, Found, Progress};
+use super::base::{Asked, Base, Found, Progress, Search};
 use super::context::Context;
+use super::input::Input;
 use super::recall::Located;
+use super::revision::{self, Pair};
 
 /// µs between two words about how far the base is.
 const PROGRESS: u64 = 1_000_000;
@@ -24,22 +26,48 @@ pub(super) struct Comparing {
     asked: Option<Asked>,
     /// Nothing can be answered without a base.
     needed: bool,
+    /// What differs only by the revision does not count.
+    ignore_revision: bool,
+    search: Option<Arc<Search>>,
     /// The head, while the base is looked for.
     waiting: Option<Box<Located>>,
     progress: Arc<Progress>,
     told: Option<(Moment, u32)>,
-    base: Option<Side>,
+    base: Option<Arc<Base>>,
+    /// The base, as it is compared.
+    side: Side,
     /// Attrs of the base that would be left out for their system.
     left_out: BTreeSet<AttrPath>,
     head: Side,
+    /// Attrs that have another drv.
+    changed: BTreeMap<AttrId, Changed>,
+    /// It is being found out which of them differ only by the revision.
+    asking: bool,
 }
 
-/// What an attr that is compared needs.
-pub(super) struct Verdict {
-    /// It is as on the base, or gives the same.
-    pub(super) unaffected: bool,
-    /// Why, where the drv does not say it.
-    pub(super) reason: Option<&'static str>,
+/// An attr with another drv.
+struct Changed {
+    pair: Pair,
+    same_outputs: bool,
+    base_drv: Option<Text>,
+}
+
+/// What comes of an answered attr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It differs, or there is nothing to compare it with.
+    Affected,
+    /// It is as on the base, or gives the same; why, where the drv does not say it.
+    Unaffected(Option<&'static str>),
+    /// That is known when all attrs are answered.
+    Later,
+}
+
+/// What is known in the end of attrs whose verdict came later.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    pub(super) unaffected: Vec<AttrId>,
+    pub(super) affected: Vec<AttrId>,
 }
 
 impl Comparing {
@@ -47,7 +75,7 @@ impl Comparing {
     pub(super) fn new(settings: &BaseSettings, needed: bool) -> Self {
         let named = settings.asked.clone().map(Asked::Named);
         let asked = named.or_else(|| settings.pull_request.clone().map(Asked::PullRequest));
-        Self { asked, needed, ..Self::default() }
+        Self { asked, needed, ignore_revision: settings.ignore_revision, ..Self::default() }
     }
 
     /// Whether there is neither a base nor a way to one.
@@ -55,23 +83,15 @@ impl Comparing {
         self.needed && self.asked.is_none()
     }
 
-    /// The base that has to be found before the head is evaluated, which waits here.
-    pub(super) fn before(
-        &mut self,
-        located: Box<Located>,
-    ) -> std::result::Result<(Asked, Arc<Progress>), Box<Located>> {
-        match self.asked.take() {
-            None => Err(located),
-            Some(asked) => {
-                self.waiting = Some(located);
-                Ok((asked, self.progress.clone()))
-            }
-        }
+    /// The base that is to be found before the head is evaluated, once; and where it is said how far that is.
+    pub(super) fn take_asked(&mut self) -> Option<(Asked, Arc<Progress>)> {
+        self.asked.take().map(|asked| (asked, self.progress.clone()))
     }
 
-    /// The head that waits.
-    pub(super) fn head(&self) -> Option<&Located> {
-        self.waiting.as_deref()
+    /// The base is looked for; the head waits.
+    pub(super) fn wait(&mut self, located: Box<Located>, search: Arc<Search>) {
+        self.waiting = Some(located);
+        self.search = Some(search);
     }
 
     /// The search for the base is over: gives the head, to go on with. `is_left_out`: attrs of which systems are not
@@ -97,17 +117,17 @@ impl Comparing {
         let of_other_system = |answer: &Answer| matches!(answer, Answer::Drv(drv) if is_left_out(&drv.system));
         let left_out = base.answers.iter().filter(|(_, answer)| of_other_system(answer));
         self.left_out = left_out.map(|(path, _)| path.clone()).collect();
-        let side: Side = base.answers.iter().map(|(path, answer)| (path.clone(), known(answer))).collect();
+        self.side = base.answers.iter().map(|(path, answer)| (path.clone(), known(answer))).collect();
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         ctx.bus.emit(Fact::BaseKnown {
             label: base.label.as_str().into(),
             rev: base.rev.as_deref().map(Into::into),
             locked: base.reference.as_str().into(),
             recorded: base.recorded,
-            attrs: number(side.len() - self.left_out.len()),
-            failed: number(side.values().filter(|known| **known == Known::Failed).count()),
+            attrs: number(self.side.len() - self.left_out.len()),
+            failed: number(self.side.values().filter(|known| **known == Known::Failed).count()),
         });
-        self.base = Some(side);
+        self.base = Some(Arc::new(base));
     }
 
     /// Time passes: says how far the base is, now and then.
@@ -124,36 +144,77 @@ impl Comparing {
         }
     }
 
-    /// An attr of the head is answered; `None` if there is nothing to compare it with.
-    pub(super) fn answered(
-        &mut self,
-        ctx: &mut Context,
-        attr: AttrId,
-        path: &AttrPath,
-        answer: &Answer,
-    ) -> Option<Verdict> {
-        let base = self.base.as_ref()?;
+    /// An attr of the head is answered.
+    pub(super) fn answered(&mut self, ctx: &mut Context, attr: AttrId, path: &AttrPath, answer: &Answer) -> Verdict {
+        if self.base.is_none() {
+            return Verdict::Affected;
+        }
         let head = known(answer);
-        let Compared { difference, same_outputs } = compare::compare(base, path, &head);
-        let base_drv = drv_of(ctx, base.get(path));
+        let Compared { difference, same_outputs } = compare::compare(&self.side, path, &head);
+        let before = self.side.get(path);
+        let base_drv = drv_of(ctx, before);
+        let (fact_drv, mut later) = (base_drv.clone(), false);
+        if let (Difference::Changed, Some(Known::Drv { drv: base, .. }), Known::Drv { drv, .. }) =
+            (difference, before, &head)
+        {
+            let pair = Pair { attr, base: base.clone(), head: drv.clone() };
+            self.changed.insert(attr, Changed { pair, same_outputs, base_drv });
+            later = self.ignore_revision;
+        }
         self.left_out.remove(path);
         self.head.insert(path.clone(), head);
-        ctx.bus.emit(Fact::AttrCompared { attr, difference, revision_only: false, same_outputs, base_drv });
-        Some(Verdict {
-            unaffected: difference == Difference::Unchanged || same_outputs,
-            reason: same_outputs.then_some("its drv differs, and gives the same outputs"),
-        })
+        ctx.bus.emit(Fact::AttrCompared { attr, difference, revision_only: false, same_outputs, base_drv: fact_drv });
+        match difference {
+            Difference::Unchanged => Verdict::Unaffected(None),
+            _ if same_outputs => Verdict::Unaffected(Some("its drv differs, and gives the same outputs")),
+            _ if later => Verdict::Later,
+            _ => Verdict::Affected,
+        }
     }
 
-    /// All of the head is answered: says what is gone.
+    /// All of the head is answered: says what is gone, and looks at what has changed.
     pub(super) fn end(&mut self, ctx: &mut Context) {
-        let Some(base) = self.base.take() else { return };
-        let removed = compare::removed(&base, &self.head).filter(|(path, _)| !self.left_out.contains(*path));
+        let (Some(base), Some(search)) = (self.base.clone(), self.search.clone()) else { return };
+        let removed = compare::removed(&self.side, &self.head).filter(|(path, _)| !self.left_out.contains(*path));
         let removed: Vec<(AttrPath, Option<Text>)> =
             removed.map(|(path, known)| (path.clone(), drv_of(ctx, Some(known)))).collect();
         for (path, base_drv) in removed {
             ctx.bus.emit(Fact::AttrRemoved { path, base_drv });
         }
+        let pairs: Vec<Pair> = self.changed.values().map(|changed| changed.pair.clone()).collect();
+        if !pairs.is_empty() {
+            self.asking = true;
+            let only = revision::only(search, base, ctx.eval_store.clone(), pairs);
+            ctx.tasks.start(async move { Input::OnlyRevision(only.await) });
+        }
+    }
+
+    /// There is a base, and it is known.
+    pub(super) fn has_base(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// Nothing more will be said.
+    pub(super) fn is_over(&self) -> bool {
+        !self.asking && self.waiting.is_none()
+    }
+
+    /// Which attrs differ only by the revision.
+    pub(super) fn only_revision(&mut self, ctx: &mut Context, attrs: &[AttrId]) -> Late {
+        self.asking = false;
+        let mut late = Late::default();
+        for (attr, changed) in std::mem::take(&mut self.changed) {
+            let revision_only = attrs.contains(&attr);
+            if revision_only {
+                let difference = if self.ignore_revision { Difference::Unchanged } else { Difference::Changed };
+                let Changed { same_outputs, base_drv, .. } = changed;
+                ctx.bus.emit(Fact::AttrCompared { attr, difference, revision_only, same_outputs, base_drv });
+            }
+            if self.ignore_revision && !changed.same_outputs {
+                if revision_only { &mut late.unaffected } else { &mut late.affected }.push(attr);
+            }
+        }
+        late
     }
 }
 

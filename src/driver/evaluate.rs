@@ -11,16 +11,18 @@ use crate::eval::flake::{FlakeOptions, Locked};
 use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
 use crate::eval::memory;
-use crate::eval::record::{self, Commit, Keyring, Record, Shelf};
-use crate::eval::{Ack, Answer, Budget, Cost, EvalMsg, EvalOptions, Evaluator, Listed, Nix, Selection, What};
+use crate::eval::record::{self, Commit, Record};
+use crate::eval::{
+    Ack, Answer, Budget, Cost, EvalMsg, EvalOptions, Evaluator, Import, Imports, Listed, Nix, Selection, What,
+};
 use crate::event::{Fact, Stage};
 use crate::id::{AttrId, System};
-use crate::store::local::StoreOptions;
+use crate::store::local::{LocalStore, StoreOptions};
 
 use super::base::{Asked, Progress, Search};
 use super::context::Context;
 use super::input::Input;
-use super::recall::{self, Keys, Located, Memory};
+use super::recall::{Keys, Located, Recall};
 
 /// What effects of this part answer.
 pub(super) enum EvalInput {
@@ -30,12 +32,14 @@ pub(super) enum EvalInput {
     Held(Ack),
     /// The evaluators have something to say.
     Message(EvalMsg),
+    /// What was learned is with others now, or a warning.
+    Shared(std::result::Result<(), String>),
 }
 
 /// Where the answers of a run come from.
 pub(super) enum Source {
     /// A flake that is locked and evaluated here.
-    Flake(Box<Wanted>),
+    Flake(Box<Wanted>, Arc<Recall>),
     /// Anything else that answers attrs. Nothing of it is recorded; a lock, if there was one, is told by whoever made it.
     Stream {
         /// What answers.
@@ -51,11 +55,33 @@ pub(super) struct Evaluation {
     options: Option<EvalOptions>,
     by_name: bool,
     /// Where what it says is remembered, if it is.
-    memory: Option<Arc<Memory>>,
+    recall: Option<Arc<Recall>>,
+    sharing: bool,
     evaluator: Option<Evaluator>,
     locked: Option<Locked>,
     keys: Keys,
     over: bool,
+}
+
+/// Whether imports from derivations are built: not if somebody forbids them, here or in Nix's own settings.
+fn imports(store: &LocalStore, settings: &Settings) -> Imports {
+    let by = |by: &str| Imports::Refused { by: by.to_owned() };
+    const NAME: &str = "allow-import-from-derivation";
+    let said = settings.eval.options.iter().rev().find(|(name, _)| name == NAME).map(|(_, value)| value.as_str());
+    match said {
+        _ if settings.eval.no_ifd => by("--no-ifd"),
+        Some("false") => by("--option allow-import-from-derivation false"),
+        Some(_) => Imports::Built,
+        None if store.settings().all.get(NAME).is_some_and(is_false) => {
+            by("allow-import-from-derivation = false in nix.conf")
+        }
+        None => Imports::Built,
+    }
+}
+
+/// A setting that is off, as Nix shows it.
+fn is_false(value: &serde_json::Value) -> bool {
+    value.as_bool() == Some(false)
 }
 
 /// What the rest of the driver has to know of a message.
@@ -64,6 +90,8 @@ pub(super) enum Outcome {
     None,
     /// Attrs were listed.
     Listed(Vec<Listed>),
+    /// An attr imports from a derivation.
+    Import(Import),
     /// An attr is answered.
     Answered(AttrId, Answer),
     /// Attrs were left out.
@@ -79,11 +107,12 @@ impl Evaluation {
     pub(super) fn begin(ctx: &mut Context, source: Source) -> Self {
         ctx.bus.emit(Fact::StageStarted { stage: Stage::Eval });
         match source {
-            Source::Flake(wanted) => Self::of_flake(ctx, *wanted),
+            Source::Flake(wanted, recall) => Self::of_flake(ctx, *wanted, recall),
             Source::Stream { evaluator, by_name } => Self {
                 options: None,
                 by_name,
-                memory: None,
+                recall: None,
+                sharing: false,
                 evaluator: Some(evaluator),
                 locked: None,
                 keys: Keys::default(),
@@ -93,10 +122,9 @@ impl Evaluation {
     }
 
     /// Starts to look for the flake.
-    fn of_flake(ctx: &mut Context, wanted: Wanted) -> Self {
+    fn of_flake(ctx: &mut Context, wanted: Wanted, recall: Arc<Recall>) -> Self {
         let settings = &ctx.settings;
-        let context = recall::record_context(&ctx.store, settings);
-        let quick = wanted.commit.map(|commit| commit.key(&context));
+        let quick = wanted.commit.map(|commit| commit.key(recall.context()));
         let options = EvalOptions {
             nix: wanted.nix,
             flake: wanted.flake,
@@ -104,19 +132,32 @@ impl Evaluation {
             workers: settings.eval.workers,
             cores: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
+            imports: imports(&ctx.store, settings),
             budget: Budget::least(settings.eval.memory, memory::room()),
             expected: wanted.expected,
         };
-        let shelf = Shelf::new(&settings.output.state_dir, Keyring::default());
-        let memory = Arc::new(Memory { shelf, context, closed: settings.eval.refresh });
-        let (roots, known, asked) = (ctx.eval_roots.clone(), memory.clone(), options.clone());
+        let (roots, known, asked) = (ctx.eval_roots.clone(), recall.clone(), options.clone());
         ctx.tasks.start(async move {
             let located = known.locate(&asked.nix, &asked.flake, &asked.selection, quick, &roots).await;
             Input::Eval(EvalInput::Located(located.map(Box::new)))
         });
         let by_name = !options.selection.names.is_empty();
-        let (options, memory) = (Some(options), Some(memory));
-        Self { options, by_name, memory, evaluator: None, locked: None, keys: Keys::default(), over: false }
+        let (options, recall) = (Some(options), Some(recall));
+        Self {
+            options,
+            by_name,
+            recall,
+            sharing: false,
+            evaluator: None,
+            locked: None,
+            keys: Keys::default(),
+            over: false,
+        }
+    }
+
+    /// What is evaluated, and how; `None` if the answers come from elsewhere, or nothing is locked yet.
+    pub(super) fn source(&self) -> Option<(&EvalOptions, &Locked)> {
+        self.options.as_ref().zip(self.locked.as_ref())
     }
 
     /// Nothing more comes.
@@ -182,7 +223,7 @@ impl Evaluation {
             asked,
             options: self.options.clone()?,
             head: located.locked.clone(),
-            memory: self.memory.clone()?,
+            recall: self.recall.clone()?,
             roots: ctx.eval_roots.clone(),
             progress,
         })
@@ -217,6 +258,7 @@ impl Evaluation {
                 ctx.bus.emit(Fact::EvalStarted { attr, worker });
                 Outcome::None
             }
+            EvalMsg::Import(import) => Outcome::Import(import),
             EvalMsg::Ended { attr, answer, recorded: _, cost, ack } => self.answered(ctx, attr, answer, cost, ack),
             EvalMsg::Trace { attr, message } => {
                 ctx.bus.emit(Fact::EvalTrace { attr, message });
@@ -256,19 +298,25 @@ impl Evaluation {
         Outcome::Answered(attr, answer)
     }
 
-    /// Stores what may be remembered. That it cannot be stored costs time later, and nothing now.
-    fn remember(&mut self, ctx: &Context, record: Option<Box<Record>>) {
-        let (Some(record), Some(fingerprint), Some(locked)) = (record, &self.keys.full, &self.locked) else { return };
-        let Some(memory) = &self.memory else { return };
-        let stored = if self.keys.complete { Ok(()) } else { memory.shelf.save(fingerprint, &record).map(drop) };
-        if let Err(error) = stored {
-            tracing::warn!(error = %crate::error::chain(&error), "cannot remember the evaluation");
-            return;
-        }
-        if let Some(quick) = self.keys.quick.as_deref().filter(|_| self.keys.save_quick)
-            && let Err(error) = record::save_quick(&ctx.settings.output.state_dir, quick, locked)
-        {
-            tracing::warn!(%error, "cannot remember the source");
+    /// Stores what may be remembered, and shares it. That it cannot be stored costs time later, and nothing now.
+    fn remember(&mut self, ctx: &mut Context, record: Option<Box<Record>>) {
+        let (Some(record), Some(recall), Some(locked)) = (record, &self.recall, &self.locked) else { return };
+        let Some((name, sealed)) = recall.save(&self.keys, &record, locked) else { return };
+        let recall = recall.clone();
+        self.sharing = true;
+        ctx.tasks.start(async move { Input::Eval(EvalInput::Shared(recall.share(&name, sealed).await)) });
+    }
+
+    /// What was learned is on its way to others; a run waits for that.
+    pub(super) fn is_sharing(&self) -> bool {
+        self.sharing
+    }
+
+    /// It is there, or why not.
+    pub(super) fn shared(&mut self, ctx: &mut Context, shared: std::result::Result<(), String>) {
+        self.sharing = false;
+        if let Err(why) = shared {
+            ctx.bus.warn(why, None);
         }
     }
 }

@@ -4,9 +4,10 @@ use crate::build::{FetchError, News};
 use crate::diff::load::LoadError;
 use crate::diff::presence::Fact as CacheFact;
 use crate::error::Error;
+use crate::eval::Imported;
 use crate::event::{AttemptEnd, Fact, Failure};
 use crate::graph::DrvInfo;
-use crate::id::{AttemptId, CacheId, DrvId, StorePath};
+use crate::id::{AttemptId, AttrId, CacheId, DrvId, StorePath};
 
 use super::base::Found;
 use super::caches::Opened;
@@ -19,6 +20,8 @@ pub(super) enum Input {
     Eval(EvalInput),
     /// The base is found and evaluated, or not.
     Base(Result<Found, Error>),
+    /// The attrs that differ from the base only by the revision.
+    OnlyRevision(Vec<AttrId>),
     /// .drv files were read.
     Loaded(Vec<(DrvId, Result<DrvInfo, LoadError>)>),
     /// The store said which paths are valid.
@@ -35,6 +38,8 @@ pub(super) enum Input {
     Fetched(DrvId, Result<(), FetchError>),
     /// About pushing to one cache.
     Push(CacheId, PushInput),
+    /// What an attr imports from was brought into the store that evaluates.
+    Imported(AttrId, Imported),
     /// Links to results were made, or not.
     Linked(Result<(), Error>),
     /// A plan was written to a file, or not.

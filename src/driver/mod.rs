@@ -8,8 +8,9 @@
 //! |---|---|
 //! | `start` | opening the store, the record and the caches |
 //! | `evaluate` | flake → answered attrs |
-//! | `base`, `comparing` | what answered attrs are compared with, and how they differ |
+//! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
+//! | `importing` | what attrs import from derivations |
 //! | `building`, `fetching` | the scheduler's actions |
 //! | `pushing` | outputs → caches |
 //! | `plan_file` | plans in files: written, and read in the place of an evaluation |
@@ -18,6 +19,8 @@
 //! | `bus` | the event stream |
 //! | `tasks` | effects under way |
 //! | `exit` | the exit code |
+//! | `why` | a plan, and a closer look at what it found to be missing |
+//! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
 mod attrs;
@@ -25,12 +28,14 @@ mod base;
 mod building;
 mod bus;
 mod caches;
+mod changed;
 pub mod clock;
 mod comparing;
 mod context;
 mod evaluate;
 mod exit;
 mod fetching;
+mod importing;
 mod input;
 mod links;
 mod plan_file;
@@ -38,12 +43,16 @@ mod planning;
 pub mod push;
 mod pushing;
 mod recall;
+mod revision;
 mod signals;
+mod sources;
 mod start;
 mod tasks;
 mod trust;
+pub mod why;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -53,7 +62,7 @@ use crate::config::Settings;
 use crate::diff::plan::Decision;
 use crate::error::{Error, Fault, Result, exit_code};
 use crate::eval::list::LeftOut;
-use crate::eval::{Answer, EvalMsg};
+use crate::eval::{Answer, DrvAnswer, EvalMsg};
 use crate::event::{DrvOutcome, Event, Fact, Moment, STOPPED, Stage, Status};
 use crate::id::{AttemptId, AttrId, DrvId, Kind, RunId, StorePath, System};
 use crate::record::RunDir;
@@ -66,9 +75,10 @@ use attrs::Attrs;
 use base::Found;
 use building::{Building, Ended};
 use clock::Clock;
-use comparing::Comparing;
+use comparing::{Comparing, Late, Verdict};
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
+use importing::Importing;
 use input::Input;
 use planning::Planning;
 use pushing::{Pushing, Why};
@@ -93,6 +103,8 @@ pub enum Mode {
     Plan,
     /// The same, for a CI matrix of it.
     Matrix,
+    /// The same, to say why.
+    Why,
     /// Only up to what differs from the base.
     Affected,
 }
@@ -166,6 +178,7 @@ pub(super) struct Driver {
     comparing: Comparing,
     planning: Planning,
     building: Building,
+    importing: Importing,
     pushing: Pushing,
     attrs: Attrs,
     outcomes: BTreeMap<DrvId, DrvOutcome>,
@@ -221,8 +234,10 @@ impl Driver {
             }
             Input::Eval(EvalInput::Located(Err(error))) | Input::Base(Err(error)) => self.fail(error),
             Input::Base(Ok(found)) => self.found(found),
+            Input::OnlyRevision(attrs) => self.only_revision(&attrs),
             Input::Eval(EvalInput::Held(ack)) => drop(ack),
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
+            Input::Eval(EvalInput::Shared(shared)) => self.evaluation.shared(ctx, shared),
             Input::Loaded(read) => self.planning.loaded(read),
             Input::Valid(Ok(answers)) => self.planning.valid(ctx, answers),
             Input::Valid(Err(failure)) => self.fail(Error::new(Fault::Unreachable, &*failure.message)),
@@ -235,6 +250,7 @@ impl Driver {
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::AttemptEnded(attempt, end, tail) => self.building.ended(ctx, attempt, end, tail),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
+            Input::Imported(number, result) => self.importing.copied(ctx, number, result),
             Input::Push(cache, input) => self.pushing.handle(ctx, cache, input),
             Input::Linked(made) => {
                 self.links = Links::Done;
@@ -263,14 +279,13 @@ impl Driver {
 
     /// The head is located: it is evaluated, after the base if there is to be one, so that both keep to the memory.
     fn begin(&mut self, located: Box<Located>) {
-        match self.comparing.before(located) {
-            Err(located) => self.evaluation.located(*located),
-            Ok((asked, progress)) => {
-                let search =
-                    self.comparing.head().and_then(|head| self.evaluation.search(&self.ctx, head, asked, progress));
-                if let Some(search) = search {
-                    self.ctx.tasks.start(async move { Input::Base(search.find().await) });
-                }
+        let asked = self.comparing.take_asked();
+        let search = asked.and_then(|(asked, progress)| self.evaluation.search(&self.ctx, &located, asked, progress));
+        match search.map(Arc::new) {
+            None => self.evaluation.located(*located),
+            Some(search) => {
+                self.comparing.wait(located, search.clone());
+                self.ctx.tasks.start(async move { Input::Base(search.find().await) });
             }
         }
     }
@@ -290,6 +305,7 @@ impl Driver {
             Outcome::None => {}
             Outcome::Listed(listed) => listed.iter().for_each(|listed| self.attrs.add(listed)),
             Outcome::Answered(attr, answer) => self.answered(attr, answer),
+            Outcome::Import(import) => self.importing.begin(&mut self.ctx, &mut self.planning, import),
             Outcome::LeftOut(left_out) => self.passed_over.push(left_out),
             Outcome::Over => {
                 self.comparing.end(&mut self.ctx);
@@ -313,15 +329,35 @@ impl Driver {
             }
         }
         let verdict = self.comparing.answered(&mut self.ctx, attr, &path, &answer);
-        match answer {
-            Answer::Failed(_) => self.end_attr(attr, Status::EvalFailed, None, None),
-            Answer::Drv(_) | Answer::Nothing(_) if verdict.as_ref().is_some_and(|verdict| verdict.unaffected) => {
-                self.end_attr(attr, Status::Unaffected, verdict.and_then(|verdict| verdict.reason), None);
-            }
-            Answer::Nothing(reason) => self.end_attr(attr, Status::Valid, Some(&reason), None),
+        match (answer, verdict) {
+            (Answer::Failed(_), _) => self.end_attr(attr, Status::EvalFailed, None, self.importing.root_of(attr)),
+            (_, Verdict::Unaffected(reason)) => self.end_attr(attr, Status::Unaffected, reason, None),
+            (Answer::Nothing(reason), _) => self.end_attr(attr, Status::Valid, Some(&reason), None),
+            (Answer::Drv(_), Verdict::Later) => {}
+            (Answer::Drv(drv), Verdict::Affected) => self.want(attr, &drv),
+        }
+    }
+
+    /// An attr is to be there.
+    fn want(&mut self, attr: AttrId, drv: &DrvAnswer) {
+        match self.mode {
             // What would have to be done for it is not asked.
-            Answer::Drv(_) if self.mode == Mode::Affected => self.attrs.settle(attr),
-            Answer::Drv(drv) => self.planning.want(&mut self.ctx, attr, &drv),
+            Mode::Affected => self.attrs.settle(attr),
+            Mode::Why if self.comparing.has_base() => self.attrs.settle(attr),
+            Mode::Run | Mode::Plan | Mode::Matrix | Mode::Why => self.planning.want(&mut self.ctx, attr, drv),
+        }
+    }
+
+    /// It is known which attrs differ only by the revision.
+    fn only_revision(&mut self, attrs: &[AttrId]) {
+        let Late { unaffected, affected } = self.comparing.only_revision(&mut self.ctx, attrs);
+        for attr in unaffected {
+            self.end_attr(attr, Status::Unaffected, Some("only the revision that it embeds differs"), None);
+        }
+        for attr in affected {
+            if let Some(drv) = self.attrs.get(attr).and_then(|entry| entry.answer.clone()) {
+                self.want(attr, &drv);
+            }
         }
     }
 
@@ -352,15 +388,20 @@ impl Driver {
             if decisions.is_empty() && ended.is_empty() {
                 break;
             }
-            decisions.into_iter().for_each(|decision| self.decided(&decision));
+            decisions.into_iter().for_each(|decision| self.decided(decision));
             ended.into_iter().for_each(|ended| self.drv_ended(ended));
+        }
+        if self.importing.is_undecided()
+            && let Some(cycle) = self.planning.cycle()
+        {
+            self.importing.give_up(&mut self.ctx, &format!("derivations that need each other: {cycle}"));
         }
         self.close_stages();
     }
 
     /// Ends each stage as soon as nothing more can come from the ones before.
     fn close_stages(&mut self) {
-        let planned = self.evaluation.is_over() && self.planning.is_idle();
+        let planned = self.evaluation.is_over() && self.comparing.is_over() && self.planning.is_idle();
         if let Some(cycle) = self.planning.cycle().filter(|_| planned && self.stopping == 0) {
             self.fail(Error::new(Fault::Unreachable, format!("derivations that need each other: {cycle}")));
         }
@@ -387,20 +428,31 @@ impl Driver {
 
     fn is_over(&self) -> bool {
         let links = self.links == Links::Done;
-        self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (links || self.stopping > 0))
+        let rest = links && !self.evaluation.is_sharing();
+        self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (rest || self.stopping > 0))
     }
 
-    fn decided(&mut self, decision: &Decision) {
+    fn decided(&mut self, decision: Decision) {
         let run = self.mode == Mode::Run;
+        let decision = self.importing.named(decision);
         match decision {
-            Decision::Item { .. } => self.building.need(&mut self.ctx, &self.planning, decision, run),
+            Decision::Item { drv, .. } => {
+                // An item that comes again gets its word again.
+                self.outcomes.remove(&drv);
+                self.building.need(&mut self.ctx, &self.planning, &decision, run);
+            }
             Decision::Unreadable { drv, failure, attr } => {
-                let failure = failure.clone();
-                self.building.unreadable(&mut self.ctx, &self.planning.graph, *drv, failure, *attr);
+                self.building.unreadable(&mut self.ctx, &self.planning.graph, drv, failure, attr);
+            }
+            Decision::Attr { attr, status, .. } if self.importing.is_import(attr) => {
+                let (planning, outcomes) = (&mut self.planning, &self.outcomes);
+                if let Some(drv) = self.importing.planned(&mut self.ctx, planning, attr, status, outcomes) {
+                    self.building.release(&self.ctx, drv);
+                }
             }
             Decision::Attr { attr, status, drv, builds } => {
-                self.ctx.bus.emit(Fact::AttrPlanned { attr: *attr, status: *status, drv: *drv, builds: *builds });
-                self.planned(*attr, *status, *drv);
+                self.ctx.bus.emit(Fact::AttrPlanned { attr, status, drv, builds });
+                self.planned(attr, status, drv);
             }
         }
     }
@@ -415,7 +467,9 @@ impl Driver {
                 self.end_attr(attr, Status::Valid, None, None);
             }
             (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
-            (Mode::Plan | Mode::Matrix | Mode::Affected, status, _) => self.end_attr(attr, status, None, None),
+            (Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected, status, _) => {
+                self.end_attr(attr, status, None, None);
+            }
             (Mode::Run, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
                 Some(outcome) => self.end_with(attr, drv, &outcome),
                 None => self.attrs.wait_for(attr, drv),
@@ -426,6 +480,7 @@ impl Driver {
 
     /// A drv has its final word: its outputs are held and pushed, its attrs end.
     fn drv_ended(&mut self, ended: Ended) {
+        self.importing.drv_ended(&mut self.ctx, &self.planning, &ended, &self.outcomes);
         let Ended { drv, outcome, outputs } = ended;
         if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) {
             let (roots, hold) = (self.ctx.roots.clone(), outputs.clone());
@@ -493,7 +548,7 @@ impl Driver {
         match self.mode {
             Mode::Run => self.make_links(),
             Mode::Plan | Mode::Matrix => self.write_plan(),
-            Mode::Affected => {}
+            Mode::Why | Mode::Affected => {}
         }
     }
 

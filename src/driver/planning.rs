@@ -94,14 +94,24 @@ impl Planning {
         Some(drvs.iter().map(|drv| self.graph.path(*drv).name()).collect::<Vec<_>>().join(" → "))
     }
 
-    /// An attr asks for outputs of a drv.
-    pub(super) fn want(&mut self, ctx: &mut Context, attr: AttrId, answer: &DrvAnswer) {
+    fn begin(&mut self, ctx: &mut Context) {
         if !std::mem::replace(&mut self.started, true) {
             ctx.bus.emit(Fact::StageStarted { stage: Stage::Diff });
         }
+    }
+
+    /// An attr asks for outputs of a drv.
+    pub(super) fn want(&mut self, ctx: &mut Context, attr: AttrId, answer: &DrvAnswer) {
+        self.begin(ctx);
         let drv = self.graph.intern(&answer.drv);
         let wanted = answer.wanted.iter().map(|name| Arc::from(name.as_str())).collect();
         self.planner.want(&self.graph, attr, drv, wanted);
+    }
+
+    /// Somebody reads outputs of a drv: they have to come into the store. Without names, the .drv is only read.
+    pub(super) fn want_here(&mut self, ctx: &mut Context, number: AttrId, drv: DrvId, outputs: Vec<Arc<str>>) {
+        self.begin(ctx);
+        self.planner.want_here(&self.graph, number, drv, outputs);
     }
 
     /// A fetch did not bring what a cache promised: that counts as absent from now on.

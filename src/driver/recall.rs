@@ -1,14 +1,19 @@
-//! Finding what earlier evaluations of the same source said: the source itself by what git says, the record on this
-//! machine.
+//! Finding what earlier evaluations of the same source said: the source itself by what git says, its record on this
+//! machine or where records are shared; and storing there what was learned.
 
 use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
-use crate::eval::record::{self, Context as RecordContext, Corrupt, Record, Shelf, Source};
+use crate::eval::record::{self, Context as RecordContext, Keyring, Record, Shelf, Source, seal};
 use crate::eval::{Nix, Selection};
 use crate::id::StorePath;
+use crate::nix_compat::narinfo::TrustedPublicKey;
+use crate::store::cache::share::Share;
+use crate::store::cache::{Cache, OpenContext, SecretKey, Sink};
 use crate::store::local::LocalStore;
 
 use super::context::SharedRoots;
@@ -62,35 +67,118 @@ pub(super) fn record_context(store: &LocalStore, settings: &Settings) -> RecordC
     }
 }
 
-/// Where earlier runs have stored what Nix said.
-pub(super) struct Memory {
-    pub(super) shelf: Shelf,
-    pub(super) context: RecordContext,
+/// Where earlier runs, here and elsewhere, have stored what Nix said.
+pub(super) struct Recall {
+    shelf: Shelf,
+    context: RecordContext,
+    /// Where records are shared, if anywhere.
+    share: Option<Share>,
+    /// What is learned here is not for others.
+    read_only: bool,
     /// Nothing is taken from it (`--refresh`).
-    pub(super) closed: bool,
+    closed: bool,
 }
 
-/// What is there, or nothing and a warning.
-fn or_warn<T>(read: std::result::Result<Option<T>, Corrupt>, warnings: &mut Vec<String>) -> Option<T> {
-    read.unwrap_or_else(|corrupt| {
-        warnings.push(corrupt.to_string());
-        None
-    })
+/// What is known of an evaluation.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) record: Option<Record>,
+    /// It is worth storing again, and sharing.
+    incomplete: bool,
 }
 
-impl Memory {
+impl Recall {
+    /// Gathers the keys. `opened` are the caches that are pushed to: what signs paths signs records.
+    ///
+    /// # Errors
+    /// If a key or a file that `[share]` names is of no use.
+    pub(super) fn new(
+        store: &LocalStore,
+        settings: &Settings,
+        opened: &[Arc<Cache>],
+        context: &OpenContext,
+    ) -> Result<Self> {
+        let config = &settings.share;
+        let url = config.url.as_deref().filter(|_| !settings.offline);
+        let share = url.map(|url| Share::open(url, config.token_file.as_deref(), context)).transpose()?;
+        let shelf = Shelf::new(&settings.output.state_dir, keyring(store, settings, opened)?);
+        Ok(Self {
+            shelf,
+            context: record_context(store, settings),
+            share,
+            read_only: config.read_only,
+            closed: settings.eval.refresh,
+        })
+    }
+
+    /// Where all of this is kept on this machine.
+    pub(super) fn state_dir(&self) -> &Path {
+        self.shelf.state_dir()
+    }
+
+    /// What an evaluation depends on besides its source.
+    pub(super) fn context(&self) -> &RecordContext {
+        &self.context
+    }
+
     /// The fingerprint of an evaluation that may be remembered.
     pub(super) fn fingerprint(&self, locked: &Locked, options: &FlakeOptions) -> Option<String> {
         let source = Source::of(locked).filter(|_| Record::may_hold(locked, options))?;
         Some(record::fingerprint(&source, &self.context))
     }
 
-    /// What is remembered under a fingerprint, whether the derivations still exist or not.
-    pub(super) fn record(&self, fingerprint: &str, warnings: &mut Vec<String>) -> Option<Record> {
+    /// What is remembered under a fingerprint, whether the derivations still exist or not: here, and where records are
+    /// shared if what is here does not answer the selection.
+    pub(super) async fn find(&self, fingerprint: &str, selection: &Selection, warnings: &mut Vec<String>) -> Known {
         if self.closed {
-            return None;
+            return Known { record: None, incomplete: true };
         }
-        or_warn(self.shelf.load(fingerprint), warnings)
+        let (record, corrupt) = self.shelf.load(fingerprint);
+        warnings.extend(corrupt.iter().map(ToString::to_string));
+        if record.as_ref().is_some_and(|record| record.is_complete(selection)) {
+            let incomplete = !self.read_only && self.shelf.lacks_signature(fingerprint);
+            return Known { record, incomplete };
+        }
+        let Some((sealed, theirs)) = self.fetch(fingerprint, warnings).await else {
+            return Known { record, incomplete: true };
+        };
+        let record = match record {
+            None => {
+                if let Err(error) = self.shelf.keep(fingerprint, &sealed) {
+                    tracing::warn!(%error, "cannot keep a shared evaluation");
+                }
+                theirs
+            }
+            Some(mut record) => {
+                record.add(theirs);
+                record
+            }
+        };
+        let incomplete = !record.is_complete(selection);
+        Known { record: Some(record), incomplete }
+    }
+
+    /// The shared record of an evaluation. That there is none, or none that can be believed, costs time and no more.
+    async fn fetch(&self, fingerprint: &str, warnings: &mut Vec<String>) -> Option<(Vec<u8>, Record)> {
+        let share = self.share.as_ref()?;
+        warnings.extend(share.warnings().iter().cloned());
+        let name = Shelf::name(fingerprint);
+        match share.get(&name, seal::MAX_SEALED).await {
+            Ok(sealed) => {
+                let sealed = sealed?;
+                match self.shelf.open(&sealed, fingerprint, &share.url_of(&name)) {
+                    Ok(record) => Some((sealed, record)),
+                    Err(corrupt) => {
+                        warnings.push(corrupt.to_string());
+                        None
+                    }
+                }
+            }
+            Err(failure) => {
+                warnings.push(format!("no evaluation is taken from {}: {}", share.url(), failure.message));
+                None
+            }
+        }
     }
 
     /// Finds the source and what is remembered of it.
@@ -103,22 +191,90 @@ impl Memory {
         roots: &SharedRoots,
     ) -> Result<Located> {
         let mut warnings = Vec::new();
-        let key = quick.as_deref().filter(|_| !self.closed);
-        let known = key.and_then(|key| or_warn(record::load_quick(self.shelf.state_dir(), key), &mut warnings));
+        let known = match quick.as_deref().filter(|_| !self.closed) {
+            Some(key) => record::load_quick(self.shelf.state_dir(), key).unwrap_or_else(|corrupt| {
+                warnings.push(corrupt.to_string());
+                None
+            }),
+            None => None,
+        };
         let save_quick = known.is_none();
         let locked = match known {
             Some(locked) => locked,
             None => flake::lock(nix, options).await.map_err(flake::LockError::into_error)?,
         };
         let full = self.fingerprint(&locked, options);
-        let mut record = full.as_deref().and_then(|full| self.record(full, &mut warnings));
+        let Known { mut record, incomplete } = match &full {
+            Some(fingerprint) => self.find(fingerprint, selection, &mut warnings).await,
+            None => Known::default(),
+        };
         if let Some(record) = &mut record {
             keep_what_exists(record, roots).await?;
         }
         let recorded = record.is_some();
-        let complete = record.as_ref().is_some_and(|record| record.is_complete(selection));
+        let complete = !incomplete && record.as_ref().is_some_and(|record| record.is_complete(selection));
         Ok(Located { locked, record, recorded, keys: Keys { full, quick, save_quick, complete }, warnings })
     }
+
+    /// Stores what was learned. Gives what is to be shared, if anything is.
+    pub(super) fn save(&self, keys: &Keys, record: &Record, locked: &Locked) -> Option<(String, Vec<u8>)> {
+        let fingerprint = keys.full.as_deref()?;
+        let mut sealed = None;
+        if !keys.complete {
+            match self.shelf.save(fingerprint, record) {
+                Ok(bytes) => sealed = Some(bytes),
+                Err(error) => {
+                    tracing::warn!(error = %crate::error::chain(&error), "cannot remember the evaluation");
+                    return None;
+                }
+            }
+        }
+        if let Some(quick) = keys.quick.as_deref().filter(|_| keys.save_quick)
+            && let Err(error) = record::save_quick(self.shelf.state_dir(), quick, locked)
+        {
+            tracing::warn!(%error, "cannot remember the source");
+        }
+        let shares = self.share.is_some() && !self.read_only && self.shelf.keyring().can_share();
+        sealed.filter(|_| shares).map(|sealed| (Shelf::name(fingerprint), sealed))
+    }
+
+    /// Writes a record to where records are shared. The error is for a warning.
+    pub(super) async fn share(&self, name: &str, sealed: Vec<u8>) -> std::result::Result<(), String> {
+        let Some(share) = &self.share else { return Ok(()) };
+        let put = share.put(name, sealed).await;
+        put.map_err(|failure| format!("this evaluation is not shared at {}: {}", share.url(), failure.message))
+    }
+}
+
+/// The keys that sign and that are believed: those of the caches that are pushed to, of `[share]`, and of the store.
+fn keyring(store: &LocalStore, settings: &Settings, opened: &[Arc<Cache>]) -> Result<Keyring> {
+    let config = &settings.share;
+    let mut secret: Vec<SecretKey> = Vec::new();
+    if let Some(file) = &config.secret_key {
+        let key = SecretKey::read(file).map_err(|error| {
+            Error::usage(format!("cannot use the secret key of [share]: {}", crate::error::chain(&error)))
+                .hint("nix key generate-secret --key-name NAME-1 > FILE    makes one")
+        })?;
+        secret.push(key);
+    }
+    secret.extend(opened.iter().filter_map(|cache| cache.sink()).flat_map(Sink::keys).cloned());
+    let mut trusted: Vec<TrustedPublicKey> = secret.iter().map(SecretKey::public_key).collect();
+    for text in &config.public_keys {
+        let key = TrustedPublicKey::parse(text).map_err(|error| {
+            Error::usage(format!("cannot use the public key '{text}' of [share]: {error}"))
+                .hint("public-keys = [\"NAME:BASE64\"]")
+        })?;
+        trusted.push(key);
+    }
+    let of_caches = settings.caches.iter().flat_map(|cache| &cache.public_keys);
+    let of_store = &store.receiver().trusted_public_keys;
+    // One that cannot be read is told by whoever uses it for paths.
+    trusted.extend(of_caches.chain(of_store).filter_map(|text| TrustedPublicKey::parse(text).ok()));
+    // What strangers have written is not signed with our name.
+    if config.read_only {
+        secret.clear();
+    }
+    Ok(Keyring::new(secret, trusted))
 }
 
 /// Forgets answers whose derivations were collected, or never were in this store. Those that exist are held from now on.

@@ -9,6 +9,7 @@ use crate::build::{News, Origin, Pool};
 use crate::config::Settings;
 use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
+use crate::eval::Evaluator;
 use crate::event::{FORMAT, Fact, Text};
 use crate::id::{AttemptId, RunId};
 use crate::record::{self, RecordError, RunDir};
@@ -25,10 +26,12 @@ use super::caches::{self, CacheList, Pushable};
 use super::clock::Clock;
 use super::comparing::Comparing;
 use super::context::Context;
-use super::evaluate::{self, Evaluation, Source};
+use super::evaluate::{self, Evaluation, Source, Wanted};
+use super::importing::Importing;
 use super::plan_file;
 use super::planning::Planning;
 use super::pushing::Pushing;
+use super::recall::Recall;
 use super::signals::Signals;
 use super::tasks::Tasks;
 use super::trust;
@@ -62,6 +65,7 @@ pub(super) enum Verb {
     Run,
     Plan,
     Matrix,
+    Why,
     Affected,
     Push,
 }
@@ -73,6 +77,7 @@ impl Verb {
             Self::Run => "run",
             Self::Plan => "plan",
             Self::Matrix => "matrix",
+            Self::Why => "why",
             Self::Affected => "affected",
             Self::Push => "push",
         }
@@ -167,25 +172,31 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
     Ok(Begun { ctx, news, signals, opened: open.caches })
 }
 
+/// Where the answers of a run will come from.
+enum Answers {
+    Flake(Box<Wanted>),
+    Plan { evaluator: Evaluator, by_name: bool },
+}
+
 /// Opens the store, and finds out where the answers come from: a plan, or a flake whose work tree is looked at meanwhile.
-async fn source(
+async fn answers(
     settings: &Settings,
     options: StoreOptions,
     history: &History,
-) -> Result<(LocalStore, Option<Arc<PlanFile>>, Source)> {
+) -> Result<(LocalStore, Option<Arc<PlanFile>>, Answers)> {
     if let Some(file) = &settings.plan.read {
         let store = LocalStore::open(options).await?;
         let plan = plan_file::open(file, &store).await?;
         let attrs = plan_file::chosen(&plan, &settings.attrs)?;
         let evaluator = plan_file::answers(attrs, store.store_dir());
-        let source = Source::Stream { evaluator, by_name: !settings.attrs.what.is_empty() };
-        return Ok((store, Some(Arc::new(plan)), source));
+        let answers = Answers::Plan { evaluator, by_name: !settings.attrs.what.is_empty() };
+        return Ok((store, Some(Arc::new(plan)), answers));
     }
     let wanted = evaluate::wanted(settings, &options)?;
     let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
     let store = store?;
     let wanted = wanted.on(commit, settings, store.settings().systems()).expecting(history.eval_seconds());
-    Ok((store, None, Source::Flake(Box::new(wanted))))
+    Ok((store, None, Answers::Flake(Box::new(wanted))))
 }
 
 /// Makes a driver that has begun to evaluate.
@@ -198,22 +209,28 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     }
     let options = store_options(&settings, daemon_socket);
     let history = History::load(&settings.output.state_dir);
-    let (store, plan, source) = source(&settings, options, &history).await?;
+    let (store, plan, answers) = answers(&settings, options, &history).await?;
     let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
     let list = CacheList::new(&store, &settings)?;
     let (verb, pushable) = match mode {
         Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
         Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),
         Mode::Matrix => (Verb::Matrix, list.open_pushed(Verb::Matrix).await?),
+        Mode::Why => (Verb::Why, list.open_pushed(Verb::Why).await?),
         // No cache has anything to do with it.
         Mode::Affected => (Verb::Affected, Pushable::default()),
     };
+    let recall = Arc::new(Recall::new(&store, &settings, &pushable.caches, list.context())?);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
     let Begun { mut ctx, news, signals, opened } =
         begin(Beginning { settings, origin, plan, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
     let building = Building::new(&mut ctx, history);
+    let source = match answers {
+        Answers::Flake(wanted) => Source::Flake(wanted, recall),
+        Answers::Plan { evaluator, by_name } => Source::Stream { evaluator, by_name },
+    };
     let evaluation = Evaluation::begin(&mut ctx, source);
     if let Some(plan) = ctx.plan.clone() {
         plan_file::announce(&mut ctx, &plan);
@@ -222,7 +239,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
         Mode::Run => Pushing::new(&mut ctx, &opened),
-        Mode::Plan | Mode::Matrix | Mode::Affected => Pushing::default(),
+        Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected => Pushing::default(),
     };
     Ok(Driver {
         ctx,
@@ -233,6 +250,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         comparing,
         planning: Planning::new(fetch_roots, readable),
         building,
+        importing: Importing::default(),
         pushing,
         attrs: Attrs::default(),
         outcomes: std::collections::BTreeMap::new(),

@@ -4,6 +4,7 @@
 //! The rules:
 //! - Attrs are taken in the order of the queue. A further one is only begun beside others if the memory is enough for
 //!   it, by what the last ones took.
+//! - An attr that waits for something that is built is gone on with when that is there and nothing is left to be begun.
 //! - An evaluator that holds more than its share is replaced between two attrs.
 //! - Over the budget, evaluators with nothing to do are replaced. If that is not enough, the one in the middle of an
 //!   attr that holds most is killed, and its attr is tried once more when all others are answered: alone, in a fresh
@@ -96,6 +97,10 @@ pub(super) struct Crew {
     share: u64,
     members: Vec<Member>,
     queue: VecDeque<usize>,
+    /// Attrs that are gone on with: what they waited for is there.
+    back: VecDeque<usize>,
+    /// How many wait for something that is built.
+    waiting: usize,
     /// Attrs that are tried once more when the queue is empty.
     alone: VecDeque<usize>,
     /// What the last attrs took.
@@ -109,7 +114,8 @@ impl Crew {
     pub(super) fn new(workers: u32, started: bool, queue: VecDeque<usize>, budget: u64, share: u64) -> Self {
         let member = |number| Member { state: State::Idle, alive: started && number == 0, held: 0 };
         let members = (0..workers.max(1)).map(member).collect();
-        Self { budget, share, members, queue, alone: VecDeque::new(), recent: VecDeque::new(), urgent: Vec::new() }
+        let (back, alone, recent) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { budget, share, members, queue, back, waiting: 0, alone, recent, urgent: Vec::new() }
     }
 
     /// Whether an attr is in flight.
@@ -130,18 +136,20 @@ impl Crew {
             if self.members[worker].state != State::Idle {
                 continue;
             }
-            if self.queue.is_empty() {
-                if self.members[worker].alive {
+            if self.queue.is_empty() && self.back.is_empty() {
+                // Those that wait will be asked again.
+                if self.members[worker].alive && self.waiting == 0 {
                     todo.push(self.end(worker, Why::Over));
                 }
             } else if self.may_begin(worker)
-                && let Some(attr) = self.queue.pop_front()
+                && let Some(attr) = self.queue.pop_front().or_else(|| self.back.pop_front())
             {
                 todo.push(self.ask(worker, attr, false));
             }
         }
         // Whoever is still there may have answers that nobody has taken over: it is waited for.
         if self.members.iter().all(|member| member.state == State::Idle && !member.alive)
+            && self.waiting == 0
             && let Some(attr) = self.alone.pop_front()
         {
             todo.push(self.ask(0, attr, true));
@@ -188,12 +196,26 @@ impl Crew {
         self.recent.push_back(grown);
     }
 
-    /// An attr is answered; its evaluator holds so much now, 0 if its process is gone.
-    pub(super) fn answered(&mut self, worker: usize, held: u64, grown: u64) {
+    /// An attr is answered; its evaluator holds so much now, `None` if its process is gone.
+    pub(super) fn answered(&mut self, worker: usize, held: Option<u64>, grown: u64) {
         self.learn(grown);
         if let Some(member) = self.members.get_mut(worker) {
-            *member = Member { state: State::Idle, alive: held > 0, held };
+            *member = Member { state: State::Idle, alive: held.is_some(), held: held.unwrap_or(0) };
         }
+    }
+
+    /// Its attr waits for something that is built; its evaluator holds so much now, if there is a process.
+    pub(super) fn waits(&mut self, worker: usize, held: Option<u64>) {
+        if let Some(member) = self.members.get_mut(worker) {
+            *member = Member { state: State::Idle, alive: held.is_some(), held: held.unwrap_or(0) };
+            self.waiting += 1;
+        }
+    }
+
+    /// An attr waits no longer: it is asked again, or has been answered without.
+    pub(super) fn returned(&mut self, attr: Option<usize>) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.back.extend(attr);
     }
 
     /// Its process was killed in the middle of an attr. One that had its second try is answered by that.
@@ -237,18 +259,18 @@ impl Crew {
             let held = self.members.iter().filter(|member| which(member)).map(|member| member.held);
             held.fold(0, u64::saturating_add)
         };
-        let busy = sum(&stays);
+        let mut busy = sum(&stays);
         let idle = sum(&|member| member.state == State::Idle);
-        if busy > self.budget {
+        while busy > self.budget {
             let members = self.members.iter_mut().enumerate();
             let largest = members.filter(|(_, member)| stays(member)).max_by_key(|(_, member)| match member.state {
                 State::Busy { grown, .. } => (member.held, grown),
                 State::Idle | State::Ending => (0, 0),
             });
-            if let Some((worker, Member { state: State::Busy { stopping, .. }, .. })) = largest {
-                *stopping = true;
-                self.urgent.push(Do::Stop { worker });
-            }
+            let Some((worker, Member { state: State::Busy { stopping, .. }, held, .. })) = largest else { break };
+            *stopping = true;
+            busy = busy.saturating_sub(*held);
+            self.urgent.push(Do::Stop { worker });
         }
         let mut over = busy.saturating_add(idle).saturating_sub(self.budget);
         while over > 0 {
@@ -266,3 +288,6 @@ impl Crew {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

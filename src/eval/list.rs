@@ -8,9 +8,11 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::expr::{self, Question};
 use super::glob::Filter;
+use super::pool::{self, EvalMsg};
 use super::seat::Seat;
 use super::what::{Name, Selection};
 use crate::error::Error;
@@ -127,14 +129,20 @@ enum Names {
 /// Lists through one evaluator.
 struct Lister<'a> {
     seat: &'a mut Seat,
+    /// Where imports from derivations are asked for; `None`: not at all.
+    sender: Option<&'a mpsc::Sender<EvalMsg>>,
     warnings: Vec<String>,
     passed_over: Vec<(Kind, System)>,
 }
 
 /// Finds the attrs that a selection asks for.
-pub async fn catalogue(seat: &mut Seat, selection: &Selection) -> Result<Catalogue, Error> {
+pub(super) async fn catalogue(
+    seat: &mut Seat,
+    selection: &Selection,
+    sender: &mpsc::Sender<EvalMsg>,
+) -> Result<Catalogue, Error> {
     let filter = Filter::new(&selection.only, &selection.exclude)?;
-    let mut lister = Lister { seat, warnings: Vec::new(), passed_over: Vec::new() };
+    let mut lister = Lister { seat, sender: Some(sender), warnings: Vec::new(), passed_over: Vec::new() };
     let mut entries = Vec::new();
     if selection.names.is_empty() {
         for kind in kinds(selection) {
@@ -158,6 +166,9 @@ fn kinds(selection: &Selection) -> Vec<Kind> {
 
 impl Lister<'_> {
     async fn ask(&mut self, question: &Question) -> Result<Result<Value, Failure>, Error> {
+        if let Some(sender) = self.sender {
+            return pool::ask_with_imports(self.seat, question, sender, &mut self.warnings).await;
+        }
         let outcome = self.seat.ask(question).await?;
         self.warnings.extend(outcome.warnings);
         Ok(outcome.answer)
@@ -416,7 +427,7 @@ pub async fn left_out(
     selection: &Selection,
     passed_over: &[(Kind, System)],
 ) -> Result<Vec<LeftOut>, Error> {
-    let mut lister = Lister { seat, warnings: Vec::new(), passed_over: Vec::new() };
+    let mut lister = Lister { seat, sender: None, warnings: Vec::new(), passed_over: Vec::new() };
     let mut out = Vec::new();
     let mut total = 0;
     let mut texts = Vec::new();

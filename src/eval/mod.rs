@@ -1,7 +1,8 @@
 //! Flake → stream of attrs.
 //!
 //! Owns locking ([`flake`]), what the words of a command line ask for ([`what`], [`glob`]), the evaluator processes
-//! ([`pool`], [`worker`]) and their memory ([`budget`], `crew`), and what is remembered of an evaluation ([`record`]). It does not decide what happens to a
+//! ([`pool`], [`worker`]) and their memory ([`budget`], `crew`), what attrs import from derivations ([`imports`]), and
+//! what is remembered of an evaluation ([`record`]). It does not decide what happens to a
 //! derivation: answers go to the driver as [`EvalMsg`]s.
 //!
 //! Attrs are evaluated by `nix repl` processes ([`worker`]); what they are asked is Nix code in `nix/eval` ([`expr`]).
@@ -13,6 +14,7 @@ pub mod expr;
 pub mod flake;
 pub mod git;
 pub mod glob;
+pub mod imports;
 pub mod list;
 pub mod memory;
 pub mod message;
@@ -27,8 +29,9 @@ pub mod worker;
 
 pub use budget::Budget;
 pub use flake::{FlakeOptions, LockError, Locked};
+pub use imports::Imports;
 pub use memory::Cost;
 pub use nix::Nix;
-pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Listed, Meta};
+pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Import, Imported, Listed, Meta};
 pub use record::Record;
 pub use what::{Selection, What};

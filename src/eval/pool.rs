@@ -14,7 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::budget::Budget;
+use super::expr::Question;
 use super::flake::{self, FlakeOptions, Locked};
+use super::imports::{Asking, Imports, Rules, Step};
 use super::list::{self, Catalogue, Entry, LeftOut};
 use super::memory::Cost;
 use super::message;
@@ -48,6 +50,8 @@ pub struct EvalOptions {
     pub memory_mib: u64,
     /// What all evaluators may hold together. One may take it all in the middle of an attr, and is replaced after it.
     pub budget: Budget,
+    /// Who builds what attrs import from derivations.
+    pub imports: Imports,
     /// Seconds that attrs took to evaluate before, by their full path. Those known as slow go first.
     pub expected: Arc<BTreeMap<String, f64>>,
 }
@@ -156,6 +160,22 @@ pub struct Ack {
     pub(super) _held: oneshot::Sender<()>,
 }
 
+/// An attr that imports from a derivation which is not built: it waits for the answer.
+#[derive(Debug)]
+pub struct Import {
+    /// Which attr; `None` where the attrs cannot be listed without it.
+    pub attr: Option<AttrId>,
+    /// The derivation, which is in the store that evaluates.
+    pub drv: StorePath,
+    /// Its outputs that are imported; none where Nix does not say which: then all.
+    pub outputs: Vec<String>,
+    /// Where the answer goes. If it is dropped, the attr has failed.
+    pub reply: oneshot::Sender<Imported>,
+}
+
+/// The imported outputs, which are in the store that evaluates now; or why they cannot be.
+pub type Imported = Result<Vec<StorePath>, Failure>;
+
 /// One message of an evaluation.
 #[derive(Debug)]
 pub enum EvalMsg {
@@ -184,6 +204,8 @@ pub enum EvalMsg {
         /// Which evaluator.
         worker: u32,
     },
+    /// An attr cannot be evaluated any further without the output of a derivation.
+    Import(Import),
     /// An attr is answered.
     Ended {
         /// Which attr.
@@ -306,13 +328,14 @@ async fn evaluate(
         budget: options.budget,
         roots: locked.roots(),
         locked: locked.clone(),
+        rules: Rules::new(options.imports.clone(), &locked.store_dir),
     });
 
     let mut first = Seat::new(Arc::clone(&shared));
     let selection = &options.selection;
     let (catalogue, left_out) = match record.list(selection) {
         Some((entries, left_out)) => (Catalogue { entries, ..Catalogue::default() }, Some(left_out)),
-        None => (list::catalogue(&mut first, selection).await?, None),
+        None => (list::catalogue(&mut first, selection, &sender).await?, None),
     };
     let Catalogue { entries: attrs, passed_over, warnings } = catalogue;
     send(&sender, EvalMsg::Listed(names(&attrs))).await?;
@@ -354,6 +377,47 @@ pub(super) async fn send(sender: &mpsc::Sender<EvalMsg>, message: EvalMsg) -> Re
 
 pub(super) fn attr_id(index: usize) -> AttrId {
     AttrId(u32::try_from(index).unwrap_or(u32::MAX))
+}
+
+/// Asks whoever reads the messages to have a derivation built.
+pub(super) async fn import(
+    sender: &mpsc::Sender<EvalMsg>,
+    attr: Option<AttrId>,
+    drv: StorePath,
+    outputs: Vec<String>,
+) -> Result<oneshot::Receiver<Imported>, Gone> {
+    let (reply, answer) = oneshot::channel();
+    send(sender, EvalMsg::Import(Import { attr, drv, outputs, reply })).await?;
+    Ok(answer)
+}
+
+/// Asks something that is about no attr, with all that has to be imported for it.
+pub(super) async fn ask_with_imports(
+    seat: &mut Seat,
+    question: &Question,
+    sender: &mpsc::Sender<EvalMsg>,
+    warnings: &mut Vec<String>,
+) -> Result<Result<Value, Failure>, Error> {
+    // What is imported by now need not be looked for again.
+    let mut asking = Asking::new(seat.mode());
+    loop {
+        let outcome = seat.ask_in(question, asking.mode()).await?;
+        warnings.extend(outcome.warnings);
+        match asking.tried(outcome.answer, outcome.need.as_ref(), seat.rules()) {
+            Step::Over { answer, .. } => return Ok(answer),
+            Step::Again => {}
+            Step::Import(drv, outputs) => {
+                // Without a reader the failure is told to nobody.
+                let result = match import(sender, None, drv, outputs).await {
+                    Ok(reply) => reply.await.ok(),
+                    Err(Gone) => None,
+                };
+                if let Err(failure) = asking.imported(result, seat.rules()) {
+                    return Ok(Err(failure));
+                }
+            }
+        }
+    }
 }
 
 /// Numbers and names of the attrs: the last part, or the full path where two share it or where it says too little.

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::budget::Budget;
 use super::expr::{self, Question};
 use super::flake::Locked;
+use super::imports::{Mode, Need, Rules};
 use super::memory::{Cost, Gauge};
 use super::message;
 use super::nix::Nix;
@@ -34,6 +35,8 @@ pub struct Shared {
     pub budget: Budget,
     /// Where error positions may lie.
     pub roots: Vec<String>,
+    /// What attrs may import from derivations.
+    pub rules: Rules,
 }
 
 /// A place for one evaluator.
@@ -58,6 +61,8 @@ pub struct Outcome {
     pub started: bool,
     /// The memory that it took.
     pub cost: Cost,
+    /// It stopped at an import from a derivation.
+    pub(super) need: Option<Need>,
 }
 
 impl Seat {
@@ -73,9 +78,29 @@ impl Seat {
         &self.gauge
     }
 
+    /// What may be imported.
+    pub(super) fn rules(&self) -> &Rules {
+        &self.shared.rules
+    }
+
+    /// The mode of its process, or of the next one.
+    pub(super) fn mode(&self) -> Mode {
+        self.worker.as_ref().map_or(Mode::Forbidden, Worker::mode)
+    }
+
+    /// Whether there is a process that was not started in this mode: it has to go before anything is asked.
+    pub(super) fn is_other(&self, mode: Mode) -> bool {
+        self.worker.as_ref().is_some_and(|worker| worker.mode() != mode)
+    }
+
+    /// Asks the process that is there, in whatever mode; see [`Seat::ask_in`].
+    pub async fn ask(&mut self, question: &Question) -> Result<Outcome, Error> {
+        self.ask_in(question, self.mode()).await
+    }
+
     /// Asks, with a second try after a death. `Err` if no evaluator can be started. If this is dropped before it ends,
     /// the seat has to be cleared before it is asked again.
-    pub async fn ask(&mut self, question: &Question) -> Result<Outcome, Error> {
+    pub(super) async fn ask_in(&mut self, question: &Question, mode: Mode) -> Result<Outcome, Error> {
         let mut outcome = Outcome {
             answer: Err(failure(Class::Internal, String::new())),
             warnings: Vec::new(),
@@ -83,12 +108,27 @@ impl Seat {
             deaths: Vec::new(),
             started: false,
             cost: Cost::default(),
+            need: None,
         };
+        if self.is_other(mode) {
+            self.clear();
+        }
         self.gauge.forget();
         loop {
             let fresh = self.worker.is_none();
             outcome.started |= fresh;
-            let asked = self.worker().await.map_err(StartError::into_error)?.ask(question).await;
+            let worker = match self.worker(mode).await {
+                Ok(worker) => worker,
+                Err(StartError::Import { error, need }) => {
+                    outcome.answer = Err(self.explain(&error));
+                    outcome.need = Some(*need);
+                    return Ok(outcome);
+                }
+                Err(error) => return Err(error.into_error()),
+            };
+            let asked = worker.ask(question).await;
+            let error = asked.as_ref().ok().and_then(|reply| reply.answer.as_ref().err());
+            outcome.need = error.and_then(|error| worker.need(error));
             outcome.cost = self.gauge.cost();
             match asked {
                 Ok(reply) => {
@@ -112,18 +152,18 @@ impl Seat {
     }
 
     /// The process, started if there is none, about to be asked.
-    async fn worker(&mut self) -> Result<&mut Worker, StartError> {
+    async fn worker(&mut self, mode: Mode) -> Result<&mut Worker, StartError> {
         let worker = match self.worker.take() {
             Some(worker) => worker,
-            None => self.start().await?,
+            None => self.start(mode).await?,
         };
         self.gauge.begin();
         Ok(self.worker.insert(worker))
     }
 
-    async fn start(&self) -> Result<Worker, StartError> {
+    async fn start(&self, mode: Mode) -> Result<Worker, StartError> {
         let Shared { nix, locked, impure, budget, .. } = &*self.shared;
-        let mut worker = Worker::spawn(nix, locked, *impure, budget.bytes)?;
+        let mut worker = Worker::spawn(nix, locked, *impure, budget.bytes, mode)?;
         self.gauge.watch(worker.pid());
         if let Err(error) = worker.load(locked, *impure).await {
             self.gauge.watch(None);

@@ -1,6 +1,7 @@
 //! Has the attrs of an evaluation evaluated: does what [`Crew`] decides, and tells it what came of it. The one place
 //! that samples what evaluators hold.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,9 +13,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::budget::{self, Need};
 use super::crew::{Crew, Do, Sample, Why};
+use super::imports::{Asking, Mode, Rules, Step};
 use super::list::{self, Entry, LeftOut};
 use super::memory::{Cost, Gauge};
-use super::pool::{self, Ack, Answer, EvalMsg, EvalOptions, Gone, Stop, attr_id, send};
+use super::pool::{self, Ack, Answer, EvalMsg, EvalOptions, Gone, Imported, Stop, attr_id, send};
 use super::queue;
 use super::record::Record;
 use super::seat::{Seat, Shared};
@@ -48,15 +50,28 @@ struct Place {
     acks: Vec<oneshot::Receiver<()>>,
 }
 
+/// How far an attr is that is not answered yet.
+struct Held {
+    asking: Asking,
+    /// What Nix has warned of so far, and what the flake has said.
+    warnings: Vec<String>,
+    traces: Vec<String>,
+}
+
 /// What came of something that [`Crew`] wanted.
 enum Came {
     /// The attr is answered, and took so much.
     Answered(Cost),
+    /// The attr waits for an import, or is to be asked again at once.
+    Waits(usize, Held, Option<oneshot::Receiver<Imported>>),
     /// The process was killed in the middle of it.
-    Stopped,
+    Stopped(usize, Held),
     /// The process has ended; perhaps it counted before.
     Ended(Option<Vec<LeftOut>>),
 }
+
+/// What comes of a wait: the attr, if it is to be asked again.
+type Wait<'a> = Pin<Box<dyn Future<Output = Result<Option<(usize, Held)>, Stop>> + Send + 'a>>;
 
 type Effect<'a> = Pin<Box<dyn Future<Output = Result<(usize, Place, Came), Stop>> + Send + 'a>>;
 
@@ -69,6 +84,10 @@ struct Service<'a> {
     /// Dropped to kill the evaluator in the middle of its attr.
     stops: Vec<Option<oneshot::Sender<()>>>,
     effects: FuturesUnordered<Effect<'a>>,
+    /// Attrs that have been begun and are not in flight.
+    held: BTreeMap<usize, Held>,
+    waits: FuturesUnordered<Wait<'a>>,
+    rules: &'a Rules,
     passed_over: Option<PassedOver>,
 }
 
@@ -106,6 +125,9 @@ pub(super) async fn serve(
         stops: seats.iter().map(|_| None).collect(),
         places: seats.into_iter().map(|seat| Some(Place { seat, acks: Vec::new() })).collect(),
         effects: FuturesUnordered::new(),
+        held: BTreeMap::new(),
+        waits: FuturesUnordered::new(),
+        rules: &shared.rules,
         passed_over,
     };
     service.run(crew).await
@@ -120,30 +142,58 @@ impl Service<'_> {
             for what in crew.next() {
                 self.begin(what);
             }
+            if self.effects.is_empty() && self.waits.is_empty() {
+                if self.passed_over.is_none() {
+                    return Ok(counted);
+                }
+                // Nobody was idle with a process.
+                self.begin(Do::End { worker: 0, why: Why::Over });
+            }
             tokio::select! {
-                came = self.effects.next() => match came {
-                    None if self.passed_over.is_none() => return Ok(counted),
-                    // Nobody was idle with a process.
-                    None => self.begin(Do::End { worker: 0, why: Why::Over }),
-                    Some(came) => {
-                        let (worker, place, came) = came?;
-                        self.stops[worker] = None;
-                        match came {
-                            Came::Answered(cost) => {
-                                crew.answered(worker, self.gauges[worker].now(), cost.grown.unwrap_or(0));
-                            }
-                            Came::Stopped => crew.stopped(worker),
-                            Came::Ended(left_out) => {
-                                counted = counted.or(left_out);
-                                crew.ended(worker);
-                            }
+                Some(came) = self.effects.next() => {
+                    let (worker, place, came) = came?;
+                    self.stops[worker] = None;
+                    let held = place.seat.pid().map(|_| self.gauges[worker].now());
+                    match came {
+                        Came::Answered(cost) => crew.answered(worker, held, cost.grown.unwrap_or(0)),
+                        Came::Waits(attr, turn, reply) => {
+                            crew.waits(worker, held);
+                            self.wait(attr, turn, reply);
                         }
-                        self.places[worker] = Some(place);
+                        Came::Stopped(attr, turn) => {
+                            self.held.insert(attr, turn);
+                            crew.stopped(worker);
+                        }
+                        Came::Ended(left_out) => {
+                            counted = counted.or(left_out);
+                            crew.ended(worker);
+                        }
                     }
-                },
+                    self.places[worker] = Some(place);
+                }
+                Some(back) = self.waits.next() => {
+                    let back = back?;
+                    crew.returned(back.as_ref().map(|(attr, _)| *attr));
+                    self.held.extend(back);
+                }
                 _ = tick.tick(), if crew.is_busy() => crew.sampled(&self.samples()),
             }
         }
+    }
+
+    /// Waits for an import. Without one, the attr is asked again at once.
+    fn wait(&self, attr: usize, mut held: Held, reply: Option<oneshot::Receiver<Imported>>) {
+        let (work, rules) = (self.work, self.rules);
+        self.waits.push(Box::pin(async move {
+            let imported = match reply {
+                Some(reply) => held.asking.imported(reply.await.ok(), rules),
+                None => Ok(()),
+            };
+            let Err(failure) = imported else { return Ok(Some((attr, held))) };
+            let (answer, cost, attr) = (Answer::Failed(failure), Cost::default(), attr_id(attr));
+            send(&work.sender, EvalMsg::Ended { attr, answer, recorded: false, cost, ack: None }).await?;
+            Ok(None)
+        }));
     }
 
     /// What all evaluators hold now.
@@ -165,7 +215,14 @@ impl Service<'_> {
                 };
                 let (stop, stopped) = oneshot::channel();
                 self.stops[worker] = Some(stop);
-                let turn = Turn { work: self.work, worker, attr, entry, alone };
+                let held = self.held.remove(&attr);
+                let again = held.is_some();
+                let held = held.unwrap_or_else(|| Held {
+                    asking: Asking::new(Mode::Forbidden),
+                    warnings: Vec::new(),
+                    traces: Vec::new(),
+                });
+                let turn = Turn { work: self.work, worker, attr, entry, alone, held, again };
                 self.effects.push(Box::pin(turn.run(place, stopped)));
             }
             Do::End { worker, why } => {
@@ -198,16 +255,27 @@ struct Turn<'a> {
     entry: &'a Entry,
     /// It is its second try.
     alone: bool,
+    held: Held,
+    /// It has been begun before.
+    again: bool,
 }
 
 impl Turn<'_> {
-    async fn run(self, mut place: Place, stopped: oneshot::Receiver<()>) -> Result<(usize, Place, Came), Stop> {
+    async fn run(mut self, mut place: Place, stopped: oneshot::Receiver<()>) -> Result<(usize, Place, Came), Stop> {
         let Self { work, worker, entry, .. } = self;
         let attr = attr_id(self.attr);
-        send(&work.sender, EvalMsg::Started { attr, worker: number(worker) }).await?;
-        let question = entry.question();
+        // One that waited for an import goes on; one that was killed begins anew.
+        if !self.again || self.alone {
+            send(&work.sender, EvalMsg::Started { attr, worker: number(worker) }).await?;
+        }
+        let (question, mode) = (entry.question(), self.held.asking.mode());
+        if place.seat.is_other(mode) {
+            // What its process has instantiated is held by it alone until its answers are acknowledged.
+            acknowledged(&mut place).await;
+            place.seat.end().await;
+        }
         let outcome = tokio::select! {
-            outcome = place.seat.ask(&question) => Some(outcome?),
+            outcome = place.seat.ask_in(&question, mode) => Some(outcome?),
             _ = stopped => None,
         };
         let Some(outcome) = outcome else { return self.killed(place).await };
@@ -217,17 +285,27 @@ impl Turn<'_> {
         if outcome.started {
             ready(work, number(worker)).await?;
         }
-        for message in &outcome.traces {
-            send(&work.sender, EvalMsg::Trace { attr, message: message.as_str().into() }).await?;
+        // Each process that evaluates it says so anew.
+        for message in new(outcome.traces, &mut self.held.traces) {
+            send(&work.sender, EvalMsg::Trace { attr, message: message.into() }).await?;
         }
-        for warning in &outcome.warnings {
-            send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: warning.as_str().into() }).await?;
+        for message in new(outcome.warnings, &mut self.held.warnings) {
+            send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: message.into() }).await?;
         }
-        let answer = match outcome.answer {
-            Ok(value) => pool::read_answer(entry, &value, work),
-            Err(failure) => Answer::Failed(failure),
+        let rules = place.seat.rules();
+        let (answer, import) = match self.held.asking.tried(outcome.answer, outcome.need.as_ref(), rules) {
+            Step::Over { answer: Ok(value), import } => (pool::read_answer(entry, &value, work), import),
+            Step::Over { answer: Err(failure), import } => (Answer::Failed(failure), import),
+            Step::Again => return Ok((worker, place, Came::Waits(self.attr, self.held, None))),
+            Step::Import(drv, outputs) => {
+                let reply = pool::import(&work.sender, Some(attr), drv, outputs).await?;
+                return Ok((worker, place, Came::Waits(self.attr, self.held, Some(reply))));
+            }
         };
-        work.record.lock().unwrap_or_else(PoisonError::into_inner).remember(entry, &answer, outcome.warnings);
+        if !import {
+            let mut record = work.record.lock().unwrap_or_else(PoisonError::into_inner);
+            record.remember(entry, &answer, self.held.warnings);
+        }
         let mut ack = None;
         if matches!(answer, Answer::Drv(_)) {
             let (held, released) = oneshot::channel();
@@ -261,7 +339,22 @@ impl Turn<'_> {
             );
             replaced(work, worker, reason).await?;
         }
-        Ok((worker, place, Came::Stopped))
+        Ok((worker, place, Came::Stopped(self.attr, self.held)))
+    }
+}
+
+/// Those that were not there before, which they are from now on.
+fn new(said: Vec<String>, before: &mut Vec<String>) -> Vec<String> {
+    let new: Vec<String> = said.into_iter().filter(|text| !before.contains(text)).collect();
+    before.extend(new.iter().cloned());
+    new
+}
+
+/// Waits until the reader has acknowledged all answers.
+async fn acknowledged(place: &mut Place) {
+    for ack in std::mem::take(&mut place.acks) {
+        // The sender is never used, only dropped.
+        let _ = ack.await;
     }
 }
 
@@ -286,10 +379,7 @@ async fn end(
             counted = Some(left_out);
         }
     }
-    for ack in std::mem::take(&mut place.acks) {
-        // The sender is never used, only dropped.
-        let _ = ack.await;
-    }
+    acknowledged(&mut place).await;
     place.seat.end().await;
     match why {
         Why::Over => {}

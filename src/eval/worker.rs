@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 
 use super::expr::{self, Printed, Question};
 use super::flake::{LockError, Locked};
+use super::imports::{Goals, Mode, Need};
 use super::message::{self, Said};
 use super::nix::Nix;
 use crate::error::{Error, Fault};
@@ -73,6 +74,9 @@ pub struct Worker {
     stderr: Lines<ChildStderr>,
     command: String,
     asked: u64,
+    mode: Mode,
+    /// What it was building last, if it says so.
+    goals: Goals,
 }
 
 /// What came of a question.
@@ -167,6 +171,14 @@ pub enum StartError {
         /// Where.
         position: Option<String>,
     },
+    /// Nix cannot load the flake without an import from a derivation.
+    #[error("cannot evaluate flake: {error}")]
+    Import {
+        /// Nix's error.
+        error: String,
+        /// What is to be imported.
+        need: Box<Need>,
+    },
     /// It has loaded another tree than the one that was locked.
     #[error(transparent)]
     Changed(LockError),
@@ -194,7 +206,7 @@ impl StartError {
                 }
                 error
             }
-            Self::Protocol { .. } => {
+            Self::Import { .. } | Self::Protocol { .. } => {
                 Error::from_chain(Fault::Bug, &self).hint("nix --version    (2.26 and 2.34 are tested)")
             }
         }
@@ -204,11 +216,12 @@ impl StartError {
 impl Worker {
     /// Starts a process, which has to load the flake before it is asked anything. Its heap may grow to `heap` bytes; 0 is
     /// no limit.
-    pub fn spawn(nix: &Nix, locked: &Locked, impure: bool, heap: u64) -> Result<Self, StartError> {
+    pub(super) fn spawn(nix: &Nix, locked: &Locked, impure: bool, heap: u64, mode: Mode) -> Result<Self, StartError> {
         let purity = if impure { "--impure" } else { "--pure-eval" };
         let cmd = nix
             // Without the whole trace the positions that matter may be left out of it.
             .cmd(&["repl", purity, "--no-write-lock-file", "--show-trace"])
+            .args(mode.args())
             .args(locked.args())
             // Else readline draws the line that it reads.
             .env("TERM", "dumb")
@@ -220,7 +233,8 @@ impl Worker {
             return Err(StartError::Protocol { command: cmd.to_string(), cause: "it has no pipes".into() });
         };
         let command = cmd.to_string();
-        Ok(Self { child, stdin, stdout: Lines::new(stdout), stderr: Lines::new(stderr), command, asked: 0 })
+        let (stdout, stderr) = (Lines::new(stdout), Lines::new(stderr));
+        Ok(Self { child, stdin, stdout, stderr, command, asked: 0, mode, goals: Goals::default() })
     }
 
     /// Loads the flake and the code, and makes sure that it is the locked tree that the process has loaded.
@@ -257,6 +271,9 @@ impl Worker {
         if error.contains("NAR hash mismatch") || error.contains("'lastModified' attribute mismatch") {
             return StartError::Changed(LockError::Changed { reference: locked.original.clone() });
         }
+        if let Some(need) = self.need(error) {
+            return StartError::Import { error: error.to_owned(), need: Box::new(need) };
+        }
         let explained = message::explain(error, |_| false);
         if explained.message.is_empty() {
             let cause = died.map_or_else(|| "it says nothing".to_owned(), Died::describe);
@@ -283,7 +300,9 @@ impl Worker {
         let mut others: Vec<String> = Vec::new();
         let (mut answer, mut early) = (None, None);
 
-        let Self { stdin, stdout, stderr, .. } = self;
+        let Self { stdin, stdout, stderr, mode, goals, .. } = self;
+        let loud = *mode == Mode::There { loud: true };
+        *goals = Goals::default();
         let mut write = std::pin::pin!(async {
             // If the process is gone, its silence says so.
             if stdin.write_all(text.as_bytes()).await.is_ok() {
@@ -301,7 +320,12 @@ impl Worker {
                     Some(Some(Printed::End(of))) if of == id => out_over = true,
                     Some(_) => {}
                 },
-                line = stderr.next(), if !err_over => match line.as_deref().map(message::line) {
+                line = stderr.next(), if !err_over => match line.as_deref().map(|line| {
+                    if loud {
+                        goals.hear(line);
+                    }
+                    message::line(line)
+                }) {
                     None => { err_over = true; dead = !out_over; }
                     Some(Some(Said::Trace(text))) => match expr::printed(&text) {
                         Some(Printed::End(of)) if of == id => err_over = true,
@@ -310,6 +334,8 @@ impl Worker {
                         _ if reply.traces.len() < TRACES => reply.traces.push(shortened(text)),
                         _ => {}
                     },
+                    // A daemon's debug messages arrive as errors.
+                    Some(Some(Said::Error(text))) if loud && !text.starts_with("error:") => {}
                     Some(Some(Said::Error(text))) if errors.len() < SAID_LIMIT => errors.push(text),
                     Some(Some(Said::Warning(text))) if reply.warnings.len() < SAID_LIMIT => reply.warnings.push(text),
                     Some(Some(Said::Other(text))) if others.len() < SAID_LIMIT => others.push(text),
@@ -353,6 +379,16 @@ impl Worker {
             None => Err(errors.pop().unwrap_or_else(|| "error: Nix gave neither an answer nor an error".to_owned())),
         };
         Ok(reply)
+    }
+
+    /// What it may do about imports from derivations.
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What has to be imported, if that is what an error of the last question is about.
+    pub(super) fn need(&self, error: &str) -> Option<Need> {
+        Need::of(error, self.mode, &self.goals)
     }
 
     /// The process id; `None` once it has ended.

@@ -6,7 +6,7 @@
 mod fold;
 mod groups;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::Event;
 use crate::event::{
@@ -42,6 +42,8 @@ pub struct Summary {
     pub skipped: Vec<SkippedPath>,
     /// Attrs left out by default.
     pub left_out: Vec<LeftOut>,
+    /// What had to be imported from derivations before attrs could be listed.
+    pub listing_imports: Vec<Import>,
     /// The attrs.
     pub attrs: BTreeMap<AttrId, Attr>,
     /// The drvs that had to be built or fetched.
@@ -198,6 +200,8 @@ pub struct Attr {
     pub name: Text,
     /// When it became known.
     pub listed: Moment,
+    /// What it imports from derivations, in order.
+    pub imports: Vec<Import>,
     /// When an evaluator took it up, and which.
     pub eval_started: Option<(Moment, u32)>,
     /// What came out, and when.
@@ -210,6 +214,19 @@ pub struct Attr {
     pub planned: Option<Planned>,
     /// The final word.
     pub ended: Option<AttrEnd>,
+}
+
+/// What an attr imports from a derivation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Import {
+    /// Absolute path of the .drv.
+    pub path: Text,
+    /// The derivation's name.
+    pub name: Text,
+    /// From the moment when the evaluation came to it until it was there; `None` while it is waited for.
+    pub span: Span,
+    /// Why it could not be had.
+    pub failure: Option<Failure>,
 }
 
 /// The memory that the evaluation of an attr took, in bytes.
@@ -502,6 +519,17 @@ impl Summary {
     #[must_use]
     pub fn drv_name(&self, drv: DrvId) -> String {
         self.drvs.get(&drv).map_or_else(|| format!("drv {}", drv.0), |d| d.name.to_string())
+    }
+
+    /// Names of all that attrs imported from derivations, in the order in which they came up, each drv once.
+    #[must_use]
+    pub fn imports(&self) -> Vec<&Text> {
+        let mut all: Vec<&Import> =
+            self.attrs.values().flat_map(|attr| &attr.imports).chain(&self.listing_imports).collect();
+        all.sort_by_key(|import| import.span.start);
+        let mut seen = BTreeSet::new();
+        all.retain(|import| seen.insert(&import.path));
+        all.into_iter().map(|import| &import.name).collect()
     }
 
     /// All slots of all builders.

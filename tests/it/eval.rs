@@ -7,11 +7,11 @@ use std::sync::Arc;
 use drover::error::Error;
 use drover::eval::what::Name;
 use drover::eval::{
-    Answer, Budget, EvalMsg, EvalOptions, Evaluator, FlakeOptions, LockError, Locked, Nix, Record, Selection, flake,
-    list,
+    Answer, Budget, EvalMsg, EvalOptions, Evaluator, FlakeOptions, Import, Imported, Imports, LockError, Locked, Nix,
+    Record, Selection, flake, list,
 };
-use drover::event::Class;
-use drover::id::{Kind, System};
+use drover::event::{Class, Failure};
+use drover::id::{Kind, StorePath, System};
 
 use crate::support::nix::{Lab, each_nix, newest};
 
@@ -83,6 +83,7 @@ pub(crate) fn options(lab: &Lab, reference: &str) -> EvalOptions {
         memory_mib: 0,
         budget: Budget::set(512 << 20),
         expected: Arc::default(),
+        imports: Imports::Built,
     }
 }
 
@@ -97,6 +98,7 @@ pub(crate) struct Said {
     pub(crate) answers: BTreeMap<String, Answer>,
     pub(crate) started: Vec<String>,
     pub(crate) left_out: Vec<list::LeftOut>,
+    pub(crate) imports: Vec<String>,
     pub(crate) warnings: Vec<(Option<String>, String)>,
     pub(crate) traces: Vec<(String, String)>,
     pub(crate) replaced: Vec<String>,
@@ -105,11 +107,17 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Attr → base name of its drv.
+    /// Attr → base name of its drv, or what else came out; without what was held by then, which is never the same twice.
     pub(crate) fn drvs(&self) -> BTreeMap<String, String> {
         let drv = |answer: &Answer| match answer {
             Answer::Drv(drv) => drv.drv.to_basename(),
-            other => format!("{other:?}"),
+            other => {
+                let text = format!("{other:?}");
+                match text.split_once(", when it held ") {
+                    Some((before, _)) => before.to_owned(),
+                    None => text,
+                }
+            }
         };
         self.answers.iter().map(|(attr, answer)| (attr.clone(), drv(answer))).collect()
     }
@@ -126,6 +134,7 @@ pub(crate) fn evaluate_with(
     record: Option<Record>,
     mut look: impl FnMut(&EvalMsg),
 ) -> Result<Said, Error> {
+    let store_dir = locked.store_dir.clone();
     block_on(async {
         let mut evaluator = Evaluator::start(options.clone(), locked, record);
         let mut said = Said::default();
@@ -144,6 +153,11 @@ pub(crate) fn evaluate_with(
                 EvalMsg::WorkerReady { .. } => said.ready += 1,
                 EvalMsg::WorkerReplaced { reason, .. } => said.replaced.push(reason.to_string()),
                 EvalMsg::Started { attr, .. } => said.started.push(paths[attr.index()].clone()),
+                EvalMsg::Import(import) => {
+                    said.imports.push(import.drv.name().trim_end_matches(".drv").to_owned());
+                    let imported = realise(&options.nix, &store_dir, &import);
+                    import.reply.send(imported).unwrap();
+                }
                 EvalMsg::Ended { attr, answer, .. } => {
                     let earlier = said.answers.insert(paths[attr.index()].clone(), answer);
                     assert!(earlier.is_none(), "{} is answered twice", paths[attr.index()]);
@@ -161,6 +175,26 @@ pub(crate) fn evaluate_with(
         assert_eq!(said.answers.len(), paths.len(), "every attr is answered");
         Ok(said)
     })
+}
+
+/// Builds what an attr imports, as the driver would have it built.
+#[expect(clippy::disallowed_methods, reason = "test code has to spawn nix")]
+fn realise(nix: &Nix, store_dir: &str, import: &Import) -> Imported {
+    let what = format!("{store_dir}/{}^*", import.drv.to_basename());
+    let output = std::process::Command::new(&nix.program)
+        .envs(nix.env.iter().map(|(name, value)| (name, value)))
+        .arg("build")
+        .args(&nix.args)
+        .args(["--no-link", "--print-out-paths", &what])
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("failed with exit code"), "{said}");
+        return Err(Failure { class: Class::Build, message: "it fails".into(), position: None });
+    }
+    let paths = String::from_utf8(output.stdout).unwrap();
+    Ok(paths.lines().map(|path| StorePath::from_basename(base(path).as_bytes()).unwrap()).collect())
 }
 
 pub(crate) fn lock_and_evaluate(options: &EvalOptions) -> Said {
@@ -303,8 +337,13 @@ fn every_failure_is_its_own() {
             .iter()
             .filter_map(|(attr, answer)| match answer {
                 Answer::Failed(failure) => {
-                    let oom = attr.ends_with("out-of-memory");
-                    assert_eq!(failure.class, if oom { Class::Oom } else { Class::Eval }, "{attr}");
+                    let class = match attr.as_str() {
+                        "nixosConfigurations.out-of-memory" => Class::Oom,
+                        // As of the drv.
+                        "nixosConfigurations.import-from-failing-derivation" => Class::Build,
+                        _ => Class::Eval,
+                    };
+                    assert_eq!(failure.class, class, "{attr}");
                     let position = failure.position.as_deref().unwrap_or("");
                     Some((attr.strip_prefix("nixosConfigurations.")?, (&*failure.message, position)))
                 }
@@ -362,45 +401,47 @@ fn outputs_unknown_before_building_have_no_path() {
     });
 }
 
-/// A flake whose attr `slow` builds while it is evaluated, and tells that it does by writing its evaluator's state.
-fn dying(lab: &Lab) -> PathBuf {
+/// What the server of [`dying`] has to give.
+const SLOW: &str = "slow";
+
+/// A flake whose attr `b` is fetched from a server while it is evaluated: whoever serves knows that it has come so far.
+fn dying(lab: &Lab, port: u16) -> PathBuf {
+    use sha2::Digest as _;
+    let hash: String = sha2::Sha256::digest(SLOW).iter().map(|byte| format!("{byte:02x}")).collect();
     lab.write(
         "dying/flake.nix",
-        r#"{ outputs = { self }: let
+        &r#"{ outputs = { self }: let
           good = name: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; };
-          slow = derivation { name = "slow"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo begun > ${toString BEGUN}; read -r line < ${toString GO}; echo '\"slow\"' > $out" ]; };
-        in { packages.x86_64-linux = { a = good "a"; b = good (import slow); c = good "c"; d = good "d"; }; }; }"#
-            .replace("${toString BEGUN}", &lab.path("tmp/begun").display().to_string())
-            .replace("${toString GO}", &lab.path("tmp/go").display().to_string())
-            .as_str(),
+          slow = builtins.fetchurl { url = "http://127.0.0.1:PORT/slow"; sha256 = "HASH"; };
+        in { packages.x86_64-linux = { a = good "a"; b = good (builtins.readFile slow); c = good "c"; d = good "d"; }; }; }"#
+            .replace("PORT", &port.to_string())
+            .replace("HASH", &hash),
     );
     let dir = lab.work().join("dying");
     commit(lab, &dir);
     dir
 }
 
-/// Kills the evaluator of attr `b` as often as told, each time once it has begun to build.
+/// Kills the evaluator of attr `b` as often as told, each time once it is in the middle of it.
 fn kill_in_mid_attr(lab: &Lab, times: u32) -> Said {
-    let dir = dying(lab);
-    let fifo = |name: &str| {
-        let path = lab.path("tmp").join(name);
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
-        path
-    };
-    let (begun, go) = (fifo("begun"), fifo("go"));
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = dying(lab, server.local_addr().unwrap().port());
     let mut options = options(lab, &dir.display().to_string());
     options.workers = Some(1);
     let locked = lock(&options).unwrap();
     let store = lab.path("store").display().to_string();
     let killer = std::thread::spawn(move || {
         for _ in 0..times {
-            // Opening for reading waits until the builder writes.
-            std::fs::read_to_string(&begun).unwrap();
+            let _asked = server.accept().unwrap();
             kill_repl(&store);
         }
         if times < 2 {
-            std::fs::read_to_string(&begun).unwrap();
-            std::fs::write(&go, "go\n").unwrap();
+            let (mut stream, _) = server.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            while !lines.next().unwrap().unwrap().is_empty() {}
+            let length = SLOW.len();
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{SLOW}").unwrap();
         }
     });
     let said = evaluate(&options, locked, None).unwrap();
@@ -417,7 +458,7 @@ fn kill_repl(store: &str) {
 }
 
 /// The living `nix repl` processes on this store, found by their environment.
-fn repls(store: &str) -> Vec<i32> {
+pub(crate) fn repls(store: &str) -> Vec<i32> {
     let wanted = format!("NIX_STORE_DIR={store}");
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {

@@ -217,7 +217,7 @@ fn sources_that_a_cache_of_nix_has_are_not_carried() {
         let key = site.key("sources-1");
         site.exits(0, &["run", "refers", "--push-to", &site.cache_url(&key)]);
         let conf = format!("substituters = file://{}\ntrusted-public-keys = {}", site.cache().display(), key.public);
-        let planner = Site { flake: site.flake.clone(), lab: Lab::chroot(nix) };
+        let planner = Site { flake: site.flake, lab: Lab::chroot(nix) };
         planner.lab.configure(&conf);
         let file = planner.lab.work().join("plan.drover");
         let ran = planner.exits(0, &["plan", "-o", &file.display().to_string(), "reads"]);

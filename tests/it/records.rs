@@ -60,10 +60,12 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::AttrCompared { .. } => "attr_compared",
         Fact::AttrRemoved { .. } => "attr_removed",
         Fact::ChangesSkipped { .. } => "changes_skipped",
+        Fact::ImportStarted { .. } => "import_started",
+        Fact::ImportEnded { .. } => "import_ended",
     }
 }
 
-const FACTS: usize = 42;
+const FACTS: usize = 44;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

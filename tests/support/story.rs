@@ -617,6 +617,10 @@ pub fn every_fact() -> Vec<Event> {
     story.at(7.0, Fact::AttrRemoved { path: "nixosConfigurations.web9".parse().unwrap(), base_drv: None });
     let paths = vec![SkippedPath { path: "docs/a.md".into(), glob: "docs/**".into() }];
     story.at(7.0, Fact::ChangesSkipped { paths });
+    let path: drover::event::Text = format!("{}.drv", store_path("gen-nix")).into();
+    story.at(7.0, Fact::ImportStarted { attr: Some(attrs[0]), path: path.clone(), name: "gen-nix".into() });
+    let why = Some(failure(Class::NoBuilder, "no builder for aarch64-linux"));
+    story.at(7.0, Fact::ImportEnded { attr: None, path, failure: why });
     story.at(7.0, Fact::PlanWritten { file: "plan.drover".into(), bytes: 1_258_291, drvs: 212, sources: 34 });
     story.events()
 }

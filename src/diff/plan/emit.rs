@@ -55,9 +55,7 @@ impl Planner {
             }
             Standing::Open | Standing::Missing | Standing::Lacking => Status::ToBuild,
         };
-        if matches!(standing, Standing::Missing | Standing::Lacking)
-            || standing == Standing::Present && self.policy.fetch_roots
-        {
+        if matches!(standing, Standing::Missing | Standing::Lacking) || standing == Standing::Present && root.here {
             self.give_items(graph, Some(attr), vec![Step::Enter(root.drv, (&root.outputs).into())], out);
         }
         let builds = if status == Status::ToBuild { self.count_builds(graph, attr, root) } else { 0 };

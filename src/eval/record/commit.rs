@@ -38,8 +38,7 @@ impl Commit {
 /// Looks at the work tree of a reference that is evaluated purely and without changes to its lock. `None` wherever the
 /// commit would not say everything. `dir` is where relative references start.
 pub async fn commit(nix: &Nix, options: &FlakeOptions, dir: &Path) -> Option<Commit> {
-    let changed = options.impure || !options.overrides.is_empty() || options.reference_lock_file.is_some();
-    if changed {
+    if options.changes_lock() {
         return None;
     }
     let reference = if options.reference.is_empty() { "." } else { &options.reference };
@@ -68,6 +67,14 @@ pub async fn commit(nix: &Nix, options: &FlakeOptions, dir: &Path) -> Option<Com
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let flake = flake.as_deref().map(text).unwrap_or_default();
     Some(Commit { head, parts: [reference.to_owned(), text(&path), text(&root), flake, tree.branch] })
+}
+
+/// A commit that a reference to a repository of this machine names by its hash: whatever is in the work tree, Nix's
+/// answer follows from the reference alone. `None` where flags change the lock.
+#[must_use]
+pub fn pinned(options: &FlakeOptions, rev: &str) -> Option<Commit> {
+    let parts = [options.reference.clone(), String::new(), String::new(), String::new(), String::new()];
+    (!options.changes_lock()).then(|| Commit { head: rev.to_owned(), parts })
 }
 
 /// What an earlier run locked under this key.

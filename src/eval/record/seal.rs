@@ -100,10 +100,42 @@ pub fn seal(record: &Record, fingerprint: &str, keyring: &Keyring) -> Result<Vec
 
 /// Reads a sealed record of this fingerprint. `place` is named in errors.
 pub fn open(sealed: &[u8], fingerprint: &str, keyring: &Keyring, place: &str) -> Result<Record, Corrupt> {
-    read(sealed, fingerprint, keyring).map_err(|cause| Corrupt { place: place.to_owned(), cause })
+    let opened = take_apart(sealed).and_then(|(signatures, content)| {
+        believed(&signatures, fingerprint, content, &keyring.keys())?;
+        decode(content)
+    });
+    opened.map_err(|cause| Corrupt { place: place.to_owned(), cause })
 }
 
-fn read(sealed: &[u8], fingerprint: &str, keyring: &Keyring) -> Result<Record, String> {
+/// Who signed a sealed record that is believed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signer {
+    /// A key that is to be believed elsewhere, which is here as well.
+    Shared,
+    /// A key that is trusted here and lies elsewhere.
+    Other,
+    /// This machine's state alone.
+    State,
+}
+
+/// Who signed a sealed record, by the key that counts most.
+#[must_use]
+pub fn signer(sealed: &[u8], fingerprint: &str, keyring: &Keyring) -> Signer {
+    let by = |keys: &[TrustedPublicKey]| {
+        take_apart(sealed).is_ok_and(|(signatures, content)| believed(&signatures, fingerprint, content, keys).is_ok())
+    };
+    let shared: Vec<TrustedPublicKey> = keyring.secret.iter().map(SecretKey::public_key).collect();
+    if by(&shared) {
+        Signer::Shared
+    } else if by(&keyring.trusted) {
+        Signer::Other
+    } else {
+        Signer::State
+    }
+}
+
+/// The signatures and what they are for.
+fn take_apart(sealed: &[u8]) -> Result<(Vec<NixSignature>, &[u8]), String> {
     let no_record = || "it is no record of an evaluation".to_owned();
     if sealed.len() > MAX_SEALED {
         return Err(format!("it is larger than {} MiB", MAX_SEALED >> 20));
@@ -117,21 +149,19 @@ fn read(sealed: &[u8], fingerprint: &str, keyring: &Keyring) -> Result<Record, S
     if format != FORMAT.to_string() {
         return Err(format!("it has format {format}"));
     }
-    believed(lines, fingerprint, content, keyring)?;
-    decode(content)
+    let signatures = lines.filter_map(|line| NixSignature::parse(line.strip_prefix("sig: ")?).ok());
+    Ok((signatures.take(MAX_SIGNATURES).collect(), content))
 }
 
 /// Whether one of the signatures is by one of the keys.
-fn believed<'a>(
-    lines: impl Iterator<Item = &'a str>,
+fn believed(
+    signatures: &[NixSignature],
     fingerprint: &str,
     content: &[u8],
-    keyring: &Keyring,
+    keys: &[TrustedPublicKey],
 ) -> Result<(), String> {
-    let signatures: Vec<NixSignature> =
-        lines.filter_map(|line| NixSignature::parse(line.strip_prefix("sig: ")?).ok()).take(MAX_SIGNATURES).collect();
-    let (statement, keys) = (statement(fingerprint, content), keyring.keys());
-    let good = |signature: &NixSignature| signature.verify(statement.as_bytes(), &keys).unwrap_or(false);
+    let statement = statement(fingerprint, content);
+    let good = |signature: &NixSignature| signature.verify(statement.as_bytes(), keys).unwrap_or(false);
     if signatures.iter().any(good) {
         return Ok(());
     }

@@ -1,5 +1,8 @@
-//! Where records lie: `share/eval/FINGERPRINT.zst` in the state directory. That folder may be carried from machine to
-//! machine; it holds nothing secret, and stays small by itself. The key that signs for this machine lies outside of it.
+//! Where records lie: `share/eval/FINGERPRINT.record` in the state directory. That folder may be carried from machine
+//! to machine; it holds nothing secret, and stays small by itself. The key that signs for this machine lies outside of it.
+//!
+//! A machine that has no other key than its own must not spoil what others have signed for all: what it adds to such a
+//! record goes to `FINGERPRINT.own.record` beside it.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -8,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 
-use super::seal::{self, Keyring, MAX_SEALED, SealError};
+use super::seal::{self, Keyring, MAX_SEALED, SealError, Signer};
 use super::{Corrupt, FORMAT, Record};
 use crate::store::cache::SecretKey;
 
@@ -69,38 +72,105 @@ impl Shelf {
         self.state_dir.join("share").join("eval")
     }
 
+    /// The name of a record's file, below `share/` as in other places where it is shared.
+    #[must_use]
+    pub fn name(fingerprint: &str) -> String {
+        format!("eval/{fingerprint}.record")
+    }
+
     /// The file of a record.
     #[must_use]
     pub fn path(&self, fingerprint: &str) -> PathBuf {
-        self.dir().join(format!("{fingerprint}.zst"))
+        self.dir().join(format!("{fingerprint}.record"))
     }
 
-    /// Reads the record of an evaluation; `Ok(None)` if there is none.
-    pub fn load(&self, fingerprint: &str) -> Result<Option<Record>, Corrupt> {
-        let path = self.path(fingerprint);
+    /// The file of what only this machine has signed.
+    fn own_path(&self, fingerprint: &str) -> PathBuf {
+        self.dir().join(format!("{fingerprint}.own.record"))
+    }
+
+    /// Reads a sealed record that came from elsewhere.
+    pub fn open(&self, sealed: &[u8], fingerprint: &str, place: &str) -> Result<Record, Corrupt> {
+        seal::open(sealed, fingerprint, &self.keyring, place)
+    }
+
+    /// One file, whole, and what is in it.
+    fn read(&self, path: &Path, fingerprint: &str) -> Result<Option<(Vec<u8>, Record)>, Corrupt> {
         let place = path.display().to_string();
-        let sealed = read(&path, MAX_SEALED).map_err(|cause| Corrupt { place: place.clone(), cause })?;
+        let sealed = read(path, MAX_SEALED).map_err(|cause| Corrupt { place: place.clone(), cause })?;
         let Some(sealed) = sealed else { return Ok(None) };
-        let record = seal::open(&sealed, fingerprint, &self.keyring, &place)?;
-        mark(&path);
-        Ok(Some(record))
+        let record = self.open(&sealed, fingerprint, &place)?;
+        mark(path);
+        Ok(Some((sealed, record)))
+    }
+
+    /// Reads the record of an evaluation; none if there is none. What cannot be believed is told and left out.
+    #[must_use]
+    pub fn load(&self, fingerprint: &str) -> (Option<Record>, Vec<Corrupt>) {
+        let (mut found, mut corrupt) = (None::<Record>, Vec::new());
+        for path in [self.path(fingerprint), self.own_path(fingerprint)] {
+            match (self.read(&path, fingerprint), &mut found) {
+                (Ok(Some((_, record))), Some(found)) => found.add(record),
+                (Ok(Some((_, record))), None) => found = Some(record),
+                (Ok(None), _) => {}
+                (Err(error), _) => corrupt.push(error),
+            }
+        }
+        (found, corrupt)
+    }
+
+    /// Whether a record that is believed here could be believed elsewhere if it were stored anew: it lacks a signature
+    /// for which there is a key.
+    #[must_use]
+    pub fn lacks_signature(&self, fingerprint: &str) -> bool {
+        let stored = || self.read(&self.path(fingerprint), fingerprint).ok().flatten();
+        let signed = |(bytes, _): &(Vec<u8>, Record)| {
+            seal::signer(bytes, fingerprint, &self.keyring) != Signer::State && !self.own_path(fingerprint).exists()
+        };
+        self.keyring.can_share() && !stored().as_ref().is_some_and(signed)
     }
 
     /// Signs and stores a record, together with what another process has stored meanwhile, and drops what is old.
-    /// Gives the bytes that were stored.
+    /// Gives the bytes that hold all of it.
     pub fn save(&self, fingerprint: &str, record: &Record) -> Result<Vec<u8>, SaveError> {
         let dir = self.dir();
         std::fs::create_dir_all(&dir)?;
         let _lock = lock(&self.state_dir.join("eval.lock"));
+        let (path, own_path) = (self.path(fingerprint), self.own_path(fingerprint));
         let mut record = Record { format: FORMAT, ..record.clone() };
-        if let Ok(Some(other)) = self.load(fingerprint) {
-            record.add(other);
+        let stored = self.read(&path, fingerprint).ok().flatten();
+        let own = self.read(&own_path, fingerprint).ok().flatten();
+        for (_, other) in stored.iter().chain(&own) {
+            record.add(other.clone());
+        }
+        let signer = stored.as_ref().map(|(bytes, _)| seal::signer(bytes, fingerprint, &self.keyring));
+        let by_others = signer == Some(Signer::Other) && !self.keyring.can_share();
+        if by_others && let Some((bytes, _)) = stored.filter(|(_, stored)| *stored == record) {
+            return Ok(bytes);
         }
         let sealed = seal::seal(&record, fingerprint, &self.keyring)?;
-        write(&self.path(fingerprint), &sealed)?;
-        prune(&dir);
-        prune_quick(&self.state_dir.join("eval"));
+        write(if by_others { &own_path } else { &path }, &sealed)?;
+        if !by_others && own.is_some() {
+            // Another drover may have been quicker.
+            let _ = std::fs::remove_file(&own_path);
+        }
+        self.prune();
         Ok(sealed)
+    }
+
+    /// Keeps a record as somebody else has signed it, which is believed here, unless there is another one.
+    pub fn keep(&self, fingerprint: &str, sealed: &[u8]) -> std::io::Result<()> {
+        let path = self.path(fingerprint);
+        if !path.exists() {
+            write(&path, sealed)?;
+            self.prune();
+        }
+        Ok(())
+    }
+
+    fn prune(&self) {
+        prune(&self.dir());
+        prune_quick(&self.state_dir.join("eval"));
     }
 }
 
@@ -204,7 +274,7 @@ fn prune(dir: &Path) {
         if (temporary && age < LEFT_BEHIND) || metadata.is_dir() {
             continue;
         }
-        if temporary || !name.ends_with(".zst") || age > AGE || metadata.len() > MAX_SEALED as u64 {
+        if temporary || !name.ends_with(".record") || age > AGE || metadata.len() > MAX_SEALED as u64 {
             let _ = std::fs::remove_file(entry.path());
         } else {
             files.push((modified, metadata.len(), entry.path()));
@@ -296,7 +366,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(shelf(dir.path()).load("f").unwrap().unwrap().len(), 8);
+        assert_eq!(shelf(dir.path()).load("f").0.unwrap().len(), 8);
     }
 
     #[test]
@@ -307,12 +377,12 @@ mod tests {
             std::fs::write(&path, vec![0; size]).unwrap();
             grow_old(&path, Duration::from_secs(days * 24 * 60 * 60));
         };
-        put("a.zst", 6_000_000, 1);
-        put("b.zst", 6_000_000, 2);
-        put("c.zst", 6_000_000, 3);
-        put("small.zst", 10, 4);
-        put("old.zst", 10, 46);
-        put("huge.zst", MAX_SEALED + 1, 0);
+        put("a.record", 6_000_000, 1);
+        put("b.record", 6_000_000, 2);
+        put("c.record", 6_000_000, 3);
+        put("small.record", 10, 4);
+        put("old.record", 10, 46);
+        put("huge.record", MAX_SEALED + 1, 0);
         put("strange", 10, 0);
         put(".drover-old", 10, 1);
         put(".drover-new", 10, 0);
@@ -322,7 +392,7 @@ mod tests {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, [".drover-new", "a.zst", "b.zst", "small.zst"]);
+        assert_eq!(left, [".drover-new", "a.record", "b.record", "small.record"]);
     }
 
     #[test]
@@ -334,7 +404,7 @@ mod tests {
         shelf(dir.path()).save("f", &Record::default()).unwrap();
         assert!(!dir.path().join("eval/0123.json").exists());
         assert!(dir.path().join("eval/quick-0123.json").exists());
-        let record = dir.path().join("share/eval/f.zst");
+        let record = dir.path().join("share/eval/f.record");
         assert!(record.exists());
     }
 
@@ -344,7 +414,7 @@ mod tests {
         let shelf = shelf(dir.path());
         shelf.save("f", &Record::default()).unwrap();
         grow_old(&shelf.path("f"), 3 * MARK);
-        shelf.load("f").unwrap().unwrap();
+        shelf.load("f").0.unwrap();
         assert!(age(std::fs::metadata(shelf.path("f")).unwrap().modified().unwrap()) < MARK);
     }
 }

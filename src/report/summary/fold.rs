@@ -1,11 +1,11 @@
 //! How each event changes the summary.
 
 use crate::event::{AttemptEnd, DrvOutcome, Evaluated, Event, Fact, Moment, Pushed, Stage, Text};
-use crate::id::{AttemptId, CacheId, DrvId};
+use crate::id::{AttemptId, AttrId, CacheId, DrvId};
 
 use super::{
     Asked, Attempt, Attr, AttrEnd, Base, BaseProgress, Builder, Cache, Compared, Diff, Drv, Fetch, Flake, Header,
-    LeftOut, Memory, Planned, Push, Span, Summary, Verified, Warning, Written,
+    Import, LeftOut, Memory, Planned, Push, Span, Summary, Verified, Warning, Written,
 };
 
 /// Takes one event in.
@@ -25,6 +25,8 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::AttrsLeftOut { .. }
         | Fact::EvalStarted { .. }
         | Fact::EvalEnded { .. }
+        | Fact::ImportStarted { .. }
+        | Fact::ImportEnded { .. }
         | Fact::EvalWarning { .. }
         | Fact::EvalTrace { .. }
         | Fact::AttrPlanned { .. }
@@ -173,6 +175,7 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 kind: *kind,
                 name: name.clone(),
                 listed: at,
+                imports: Vec::new(),
                 eval_started: None,
                 evaluated: None,
                 memory: None,
@@ -203,6 +206,19 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
             attr.evaluated = Some((at, evaluated.clone()));
             attr.memory = peak.map(|peak| Memory { peak, grown: grown.unwrap_or(0) });
         }
+        Fact::ImportStarted { attr, path, name } => {
+            if let Some(imports) = imports(s, *attr) {
+                let (path, name) = (path.clone(), name.clone());
+                imports.push(Import { path, name, span: Span { start: at, end: None }, failure: None });
+            }
+        }
+        Fact::ImportEnded { attr, path, failure } => {
+            let open = |import: &&mut Import| import.path == *path && import.span.end.is_none();
+            if let Some(import) = imports(s, *attr).and_then(|imports| imports.iter_mut().find(open)) {
+                import.span.end = Some(at);
+                import.failure.clone_from(failure);
+            }
+        }
         Fact::AttrPlanned { attr, status, drv, builds } => {
             if let Some(attr) = s.attrs.get_mut(attr) {
                 attr.planned = Some(Planned { at, status: *status, drv: *drv, builds: *builds });
@@ -214,6 +230,14 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
             }
         }
         _ => {}
+    }
+}
+
+/// The imports of an attr, or those of the listing.
+fn imports(s: &mut Summary, attr: Option<AttrId>) -> Option<&mut Vec<Import>> {
+    match attr {
+        Some(attr) => Some(&mut s.attrs.get_mut(&attr)?.imports),
+        None => Some(&mut s.listing_imports),
     }
 }
 

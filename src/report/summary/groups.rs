@@ -44,6 +44,12 @@ impl Summary {
         for (id, attr) in &self.attrs {
             match self.status(attr) {
                 Some(Status::EvalFailed) => {
+                    // It imports from a drv that failed.
+                    let root = attr.ended.as_ref().and_then(|end| end.root);
+                    if let Some(attrs) = root.and_then(|root| drvs.get_mut(&root)) {
+                        attrs.push(*id);
+                        continue;
+                    }
                     let cause = match &attr.evaluated {
                         Some((_, Evaluated::Failed(failure))) => Cause::Eval(failure.clone()),
                         _ => Cause::Other(reason(attr)),

@@ -26,6 +26,11 @@ pub(super) struct FileCache {
 }
 
 impl FileCache {
+    /// A directory as it is, whatever it holds.
+    pub(super) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// Opens the directory. With `create`, a directory that does not exist or is unused becomes a cache.
     pub(super) fn open(
         root: &Path,
@@ -145,7 +150,7 @@ impl FileCache {
         self.put(Path::new(&narinfo_name(info.store_path())), &info.to_canonical_bytes())
     }
 
-    fn put(&self, name: &Path, body: &[u8]) -> io::Result<()> {
+    pub(super) fn put(&self, name: &Path, body: &[u8]) -> io::Result<()> {
         let mut file = spool_in(&self.root)?;
         file.write_all(body)?;
         file.persist(self.root.join(name)).map_err(|error| error.error)?;
@@ -180,7 +185,7 @@ fn is_unused(dir: &Path) -> bool {
 }
 
 /// A whole file of at most `limit` bytes; `None` if it is not there.
-fn read_bounded(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_bounded(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

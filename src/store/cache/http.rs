@@ -54,7 +54,7 @@ impl std::fmt::Debug for HttpCache {
 /// A file on the server.
 #[derive(Default)]
 pub(super) struct File {
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     /// Its size, where only that was asked for and the server says it.
     size: Option<u64>,
 }
@@ -93,6 +93,27 @@ pub(super) enum Fetched {
 }
 
 impl HttpCache {
+    /// A server as it is, of which nothing is known yet.
+    pub(super) fn new(
+        base: Url,
+        auth: Auth,
+        shown: &str,
+        context: &OpenContext,
+        patience: Patience,
+    ) -> Result<Self, CacheError> {
+        Ok(Self {
+            client: client(&base, shown, context, patience.connect)?,
+            base,
+            shown: shown.to_owned(),
+            auth,
+            patience,
+            gate: Gate::new(context.connections),
+            health: Health::default(),
+            hopeless: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+        })
+    }
+
     /// Connects and reads `nix-cache-info`. One that is to be written to gets that very file back, or a new one where
     /// it has none, so that a refused login is found out before anything else is done.
     pub(super) async fn open(
@@ -103,17 +124,7 @@ impl HttpCache {
         patience: Patience,
         write: bool,
     ) -> Result<(Self, CacheInfo), CacheError> {
-        let cache = Self {
-            client: client(&base, shown, context, patience.connect)?,
-            base,
-            shown: shown.to_owned(),
-            auth,
-            patience,
-            gate: Gate::new(context.connections),
-            health: Health::default(),
-            hopeless: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
-        };
+        let cache = Self::new(base, auth, shown, context, patience)?;
         let url = || shown.to_owned();
         let (text, new) = match cache.fetch(Method::GET, info::NAME, info::MAX_SIZE, patience.attempts).await {
             Fetched::Found(file) => (file.body, false),

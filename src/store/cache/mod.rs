@@ -17,6 +17,7 @@ mod nar;
 mod netrc;
 mod put;
 mod retry;
+pub mod share;
 mod sink;
 
 use std::fmt;
