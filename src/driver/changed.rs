@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diff::lockstep::{Cause, Lockstep, Masks};
+use crate::diff::lockstep::{Cause, Lockstep};
 use crate::eval::flake::{self, FlakeOptions, Locked};
-use crate::eval::{EvalOptions, git};
+use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Selection, git, what::Name};
 use crate::event::{CauseKind, Difference, Evaluated, Text};
 use crate::id::{AttrId, StorePath};
 use crate::report::summary::{Compared, Summary};
@@ -15,6 +15,7 @@ use crate::store::error::StoreError;
 use crate::store::local::LocalStore;
 
 use super::Driver;
+use super::revision;
 use super::sources::Sources;
 
 /// Attrs whose closures are measured.
@@ -43,37 +44,6 @@ pub(super) async fn walk(store: &LocalStore, lockstep: &mut Lockstep) {
     }
 }
 
-/// What two sources may differ in without meaning anything.
-pub(super) fn masks(base: &Locked, head: &Locked) -> Masks {
-    /// Shorter texts stand in many places by chance.
-    const LEAST: usize = 5;
-    let mut texts = Vec::new();
-    let mut pair = |base: Option<String>, head: Option<String>| {
-        if let (Some(base), Some(head)) = (base, head)
-            && base != head
-            && base.len().min(head.len()) >= LEAST
-        {
-            texts.push((base, head));
-        }
-    };
-    let short = |locked: &Locked| Some(locked.rev.as_deref()?.get(..7)?.to_owned());
-    let count = |locked: &Locked| Some(locked.rev_count?.to_string());
-    let seconds = |locked: &Locked| Some(locked.last_modified?.to_string());
-    let date = |locked: &Locked, format: &str| {
-        let time = jiff::Timestamp::from_second(i64::try_from(locked.last_modified?).ok()?).ok()?;
-        Some(time.strftime(format).to_string())
-    };
-    pair(base.rev.clone(), head.rev.clone());
-    pair(short(base), short(head));
-    pair(count(base), count(head));
-    pair(seconds(base), seconds(head));
-    pair(date(base, "%Y%m%d%H%M%S"), date(head, "%Y%m%d%H%M%S"));
-    pair(date(base, "%Y%m%d"), date(head, "%Y%m%d"));
-    pair(Some(base.nar_hash.clone()), Some(head.nar_hash.clone()));
-    let sources = vec![(base.store_path.clone(), head.store_path.clone())];
-    Masks { texts, sources: sources.into_iter().filter(|(base, head)| base != head).collect() }
-}
-
 impl Driver {
     /// What makes the attrs differ that do; `None` if nothing was compared.
     pub(super) async fn changed(&self) -> Option<report::Answer> {
@@ -84,8 +54,12 @@ impl Driver {
             Some((options, _)) => lock_again(options, &known.locked).await,
             None => None,
         };
-        let masks = base.as_ref().zip(source).map(|(base, (_, head))| masks(base, head)).unwrap_or_default();
+        let masks =
+            base.as_ref().zip(source).map(|(base, (_, head))| revision::masks(base, head, None)).unwrap_or_default();
         let compared = self.compared(&summary);
+        if let (Some((options, _)), Some(base)) = (source, &base) {
+            self.bring_back(options, base, &summary, &compared).await;
+        }
         let mut lockstep = Lockstep::new(masks);
         for (_, base, head) in &compared {
             lockstep.compare(base, head);
@@ -134,6 +108,43 @@ impl Driver {
         answer.causes = found.iter().map(|cause| self.cause(cause, &sources)).collect();
         self.measure(&mut answer, &compared, &summary).await;
         Some(answer)
+    }
+
+    /// Derivations of the base that were collected are made again, if somebody asked for this base: its attrs are
+    /// evaluated once more. Those that are there are held from now on.
+    async fn bring_back(
+        &self,
+        options: &EvalOptions,
+        base: &Locked,
+        summary: &Summary,
+        compared: &[(AttrId, StorePath, StorePath)],
+    ) {
+        let drvs: Vec<StorePath> = compared.iter().map(|(_, base, _)| base.clone()).collect();
+        let Ok(valid) = self.ctx.eval_roots.lock().await.valid(&drvs).await else { return };
+        let gone = compared.iter().zip(valid).filter(|(_, valid)| !valid);
+        let names = gone.filter_map(|((id, ..), _)| Name::parse(&summary.attrs.get(id)?.path.to_string()).ok());
+        let names: Vec<Name> = names.collect();
+        if names.is_empty() || self.ctx.settings.base.asked.is_none() {
+            return;
+        }
+        let flake = FlakeOptions { reference: base.locked_ref.clone(), ..options.flake.clone() };
+        let selection = Selection { names, ..options.selection.clone() };
+        let again = EvalOptions { flake, selection, ..options.clone() };
+        let mut evaluator = Evaluator::start(again, base.clone(), None);
+        while let Some(message) = evaluator.next().await {
+            match message {
+                EvalMsg::Ended { answer: Answer::Drv(drv), ack, .. } => {
+                    // What cannot be held may be gone when it is read; then that is said.
+                    let _ = self.ctx.eval_roots.lock().await.hold(std::slice::from_ref(&drv.drv)).await;
+                    drop(ack);
+                }
+                EvalMsg::Fatal(error) => {
+                    tracing::warn!(%error, "cannot evaluate the base again");
+                    return;
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Attrs that have another drv, with both.
