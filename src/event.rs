@@ -256,6 +256,36 @@ pub enum Pushed {
     Failed(Failure),
 }
 
+/// What sort of thing makes two derivations differ. A closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CauseKind {
+    /// Another version of a package, or another package in its place.
+    Dependency,
+    /// A patch: what is named in `patches`.
+    Patch,
+    /// A source file or directory.
+    Source,
+    /// The program that builds it.
+    Builder,
+    /// A variable of its environment, or a key of its structured attrs.
+    Variable,
+    /// The arguments of the builder.
+    Args,
+    /// Its outputs: their names, or the hash of a fixed output.
+    Output,
+    /// The platform.
+    System,
+    /// It needs something that it did not need before.
+    AddedInput,
+    /// It does not need something any more.
+    RemovedInput,
+    /// Nothing but the revision or the source tree that is written into it.
+    Revision,
+    /// A .drv of either side cannot be read.
+    Unreadable,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_false(flag: &bool) -> bool {
     !flag

@@ -46,6 +46,11 @@ pub(super) enum Command {
     /// Show what would be built, fetched and pushed, and for how long
     #[command(after_help = "Example:\n  drover plan .#web1 --json")]
     Plan(Box<PlanArgs>),
+    /// Say why something has to be built: what changed against a base, or why no cache has it
+    #[command(after_help = "Examples:\n  drover why web1 --base main    what makes it differ from main\n  \
+        drover why --base main         the same of all that differs, by cause\n  \
+        drover why web1                why no cache has it, and what is built for it first")]
+    Why(Box<WhyArgs>),
     /// Print the attrs that differ from a base, one a line
     #[command(after_help = "Examples:\n  drover affected --base main             what this branch changes\n  \
         drover affected --base HEAD             what is not committed yet\n  \
@@ -130,6 +135,27 @@ pub(super) struct PlanArgs {
     /// Assume so many slots on the local store, for the estimate [default: Nix's max-jobs]
     #[arg(short = 'j', long, value_name = "N|auto", help_heading = "Building")]
     pub(super) max_jobs: Option<String>,
+}
+
+/// `drover why`.
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    /// Say what differs from this branch, tag, commit or flake, which is evaluated if it has no record
+    /// [default: in a pull request, where it parted from its target, if that has a record]
+    #[arg(long, value_name = "REF", help_heading = "Comparison")]
+    pub(super) base: Option<String>,
+    /// Say why no cache has it, in a pull request too
+    #[arg(long, conflicts_with = "base", help_heading = "Comparison")]
+    pub(super) no_base: bool,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    /// Ask no cache
+    #[arg(long, help_heading = "Caches")]
+    pub(super) offline: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }
 
 /// `drover affected`.
@@ -231,7 +257,8 @@ pub(super) struct FlakeArgs {
     /// Replace an evaluator that holds more than so many MiB
     #[arg(long, value_name = "MIB")]
     pub(super) eval_max_memory_size: Option<u64>,
-    /// Let the evaluation take so much memory, `4GiB`; an attr that needs more fails [default: 3/4 of what there is]
+    /// Let all evaluators together take so much memory, `4GiB`, if the machine has it; an attr that needs more by itself
+    /// fails [default: 3/4 of what is free]
     #[arg(long, value_name = "SIZE")]
     pub(super) eval_memory: Option<String>,
     /// Evaluate again what is on record for the same commit
@@ -496,6 +523,16 @@ impl AffectedArgs {
             ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, PushArgs { offline: self.offline, ..PushArgs::default() }, output)
         }
+    }
+}
+
+impl WhyArgs {
+    /// As settings' words.
+    pub(super) fn words(self, place: &Place) -> Words {
+        // A question needs no credential.
+        let push = PushArgs { no_push: true, offline: self.offline, ..PushArgs::default() };
+        let (base, no_base) = (self.base, self.no_base);
+        Words { base, no_base, ..shared(place, self.select, self.flake, push, self.output) }
     }
 }
 

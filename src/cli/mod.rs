@@ -8,6 +8,7 @@ mod log;
 mod push;
 mod report;
 mod run;
+mod why;
 mod words;
 
 use std::io::Write as _;
@@ -83,6 +84,7 @@ fn dispatch(session: &Session, cli: Cli) -> Result<u8> {
         None => home::home(session, &cli.place),
         Some(Command::Run(args)) => run::run(session, *args, &cli.place),
         Some(Command::Plan(args)) => run::plan(session, *args, &cli.place),
+        Some(Command::Why(args)) => why::why(session, *args, &cli.place),
         Some(Command::Affected(args)) => affected::affected(session, *args, &cli.place),
         Some(Command::Push(args)) => push::push(session, &args, &cli.place),
         Some(Command::Log(args)) => log::log(session, &args, &cli.place),

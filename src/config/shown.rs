@@ -65,7 +65,7 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<
     let workers = settings.eval.workers.map_or_else(|| "by the size of the flake".to_owned(), |n| n.to_string());
     book.row("eval.workers", [workers], Sayers { var: Some(DROVER_EVAL_WORKERS), ..plain() });
     let memory = settings.eval.memory.map(|bytes| format!("{} MiB", bytes >> 20));
-    let memory = memory.unwrap_or_else(|| "3/4 of what there is".to_owned());
+    let memory = memory.unwrap_or_else(|| "3/4 of what is free".to_owned());
     let sayers = Sayers { flag: flag(words.eval_memory.is_some(), "--eval-memory"), ..plain() };
     book.row("eval.max-memory", [memory], sayers);
     let ifd = Sayers { flag: flag(words.no_ifd, "--no-ifd"), nix: None, ..plain() };

@@ -189,6 +189,11 @@ impl Comparing {
         }
     }
 
+    /// There is a base, and it is known.
+    pub(super) fn has_base(&self) -> bool {
+        self.base.is_some()
+    }
+
     /// Nothing more will be said.
     pub(super) fn is_over(&self) -> bool {
         !self.asking && self.waiting.is_none()

@@ -156,6 +156,11 @@ impl Evaluation {
         }
     }
 
+    /// What is evaluated, and how; `None` if the answers come from elsewhere, or nothing is locked yet.
+    pub(super) fn source(&self) -> Option<(&EvalOptions, &Locked)> {
+        self.options.as_ref().zip(self.locked.as_ref())
+    }
+
     /// Nothing more comes.
     pub(super) fn is_over(&self) -> bool {
         self.over

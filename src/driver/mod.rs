@@ -18,6 +18,8 @@
 //! | `bus` | the event stream |
 //! | `tasks` | effects under way |
 //! | `exit` | the exit code |
+//! | `why` | a plan, and a closer look at what it found to be missing |
+//! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
 mod attrs;
@@ -25,6 +27,7 @@ mod base;
 mod building;
 mod bus;
 mod caches;
+mod changed;
 pub mod clock;
 mod comparing;
 mod context;
@@ -40,9 +43,11 @@ mod pushing;
 mod recall;
 mod revision;
 mod signals;
+mod sources;
 mod start;
 mod tasks;
 mod trust;
+pub mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -94,6 +99,8 @@ pub enum Mode {
     Run,
     /// Only up to what would be done.
     Plan,
+    /// The same, to say why.
+    Why,
     /// Only up to what differs from the base.
     Affected,
 }
@@ -325,7 +332,8 @@ impl Driver {
         match self.mode {
             // What would have to be done for it is not asked.
             Mode::Affected => self.attrs.settle(attr),
-            Mode::Run | Mode::Plan => self.planning.want(&mut self.ctx, attr, drv),
+            Mode::Why if self.comparing.has_base() => self.attrs.settle(attr),
+            Mode::Run | Mode::Plan | Mode::Why => self.planning.want(&mut self.ctx, attr, drv),
         }
     }
 
@@ -448,7 +456,7 @@ impl Driver {
                 self.end_attr(attr, Status::Valid, None, None);
             }
             (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
-            (Mode::Plan | Mode::Affected, status, _) => self.end_attr(attr, status, None, None),
+            (Mode::Plan | Mode::Why | Mode::Affected, status, _) => self.end_attr(attr, status, None, None),
             (Mode::Run, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
                 Some(outcome) => self.end_with(attr, drv, &outcome),
                 None => self.attrs.wait_for(attr, drv),

@@ -61,6 +61,7 @@ pub(super) fn store_options(settings: &Settings, daemon_socket: Option<std::path
 pub(super) enum Verb {
     Run,
     Plan,
+    Why,
     Affected,
     Push,
 }
@@ -71,6 +72,7 @@ impl Verb {
         match self {
             Self::Run => "run",
             Self::Plan => "plan",
+            Self::Why => "why",
             Self::Affected => "affected",
             Self::Push => "push",
         }
@@ -177,6 +179,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let (verb, pushable) = match mode {
         Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
         Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),
+        Mode::Why => (Verb::Why, list.open_pushed(Verb::Why).await?),
         // No cache has anything to do with it.
         Mode::Affected => (Verb::Affected, Pushable::default()),
     };
@@ -194,7 +197,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
         Mode::Run => Pushing::new(&mut ctx, &opened),
-        Mode::Plan | Mode::Affected => Pushing::default(),
+        Mode::Plan | Mode::Why | Mode::Affected => Pushing::default(),
     };
     Ok(Driver {
         ctx,

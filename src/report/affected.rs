@@ -183,11 +183,13 @@ pub fn bare(base: &Base) -> &str {
     base.label.split_once('@').map_or(&*base.label, |(name, _)| name)
 }
 
-/// `9 hosts, 2 packages affected, 31 unaffected`, if there is a base.
+/// `9 hosts, 2 packages affected, 31 unaffected`, if there is a base. What gives the same outputs by another drv has
+/// nothing to be built, and is not among the affected here.
 #[must_use]
 pub fn counted(s: &Summary) -> Option<String> {
     s.base.as_ref()?;
-    let affected = affected(s);
+    let same = |id: &AttrId| s.attrs.get(id).and_then(|attr| attr.compared.as_ref()).is_some_and(|c| c.same_outputs);
+    let affected: Vec<AttrId> = affected(s).into_iter().filter(|id| !same(id)).collect();
     let compared = s.attrs.values().filter(|attr| attr.compared.is_some()).count();
     let what = if affected.is_empty() { "nothing".to_owned() } else { failure::kinds(s, &affected) };
     Some(format!("{what} affected, {} unaffected", count(compared - affected.len())))
@@ -221,8 +223,12 @@ pub fn screen(s: &Summary, width: usize) -> Vec<Line> {
         lines.push(Line::new());
         lines.extend(rows);
     }
-    lines.extend(skipped(s, width));
-    lines.extend(plan::not_evaluated(s, width));
+    for part in [skipped(s, width), plan::not_evaluated(s, width)] {
+        if !part.is_empty() {
+            lines.push(Line::new());
+            lines.extend(part);
+        }
+    }
     for warning in &s.warnings {
         lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {}", warning.message)).fit(width));
     }

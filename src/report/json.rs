@@ -68,7 +68,21 @@ pub struct AttrDocument {
     pub status: Option<Status>,
     pub reason: Option<String>,
     pub pushed: BTreeMap<String, Complete>,
+    /// What its evaluation took; absent where nothing was evaluated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval: Option<Evaluation>,
     pub error: Option<Error>,
+}
+
+/// What the evaluation of an attr took.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Seconds.
+    pub seconds: f64,
+    /// The most that its evaluator held meanwhile, in bytes; null where nobody knows.
+    pub peak_bytes: Option<u64>,
+    /// How much of that came with this attr, in bytes.
+    pub grown_bytes: Option<u64>,
 }
 
 /// One path of a push.
@@ -211,6 +225,11 @@ fn attr_document(s: &Summary, id: AttrId, attr: &Attr) -> AttrDocument {
         status: s.status(attr),
         reason: attr.ended.as_ref().and_then(|end| end.reason.as_ref()).map(ToString::to_string).or(nothing),
         pushed: pushed.map(|(cache, known)| (known.name.to_string(), completeness(s, id, *cache))).collect(),
+        eval: attr.eval_seconds().map(|seconds| Evaluation {
+            seconds,
+            peak_bytes: attr.memory.map(|memory| memory.peak),
+            grown_bytes: attr.memory.map(|memory| memory.grown),
+        }),
         error: error(s, attr),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::id::DrvId;
 
 use super::account::{self, Interval, Owner, Place, What};
-use super::number::{clock, count, duration, plural};
+use super::number::{clock, count, duration, plural, size};
 use super::summary::Summary;
 use super::text::{Line, Paint, listed};
 
@@ -18,6 +18,10 @@ const OWN_SHARE: f64 = 0.03;
 
 /// Wall time, in µs, from which times are shown in whole seconds.
 const COARSE: u64 = 10_000_000;
+
+/// Seconds of evaluation and bytes of memory from which the attr that took most is named.
+const SLOW: f64 = 1.0;
+const LARGE: u64 = 256 << 20;
 
 /// One line of the screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,7 +180,23 @@ fn evaluating(s: &Summary) -> String {
     if let Some(first) = s.attempts.values().map(|attempt| attempt.building.unwrap_or(attempt.started)).min() {
         detail.push_str(&format!("; first build at {}", clock(first.seconds())));
     }
+    for heavy in heaviest(s) {
+        detail.push_str(&format!("; {heavy}"));
+    }
     detail
+}
+
+/// `slowest web1 4.2s`, `most memory db1 1.2 GiB`, where one attr among others stands out and it was measured.
+fn heaviest(s: &Summary) -> impl Iterator<Item = String> {
+    let measured = || s.attrs.values().filter(|attr| attr.memory.is_some());
+    let several = measured().nth(1).is_some();
+    let seconds = measured().filter_map(|attr| Some((attr, attr.eval_seconds()?)));
+    let slowest = seconds.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, seconds)| *seconds >= SLOW);
+    let grown = measured().filter_map(|attr| Some((attr, attr.memory?.grown)));
+    let largest = grown.max_by_key(|(_, bytes)| *bytes).filter(|(_, bytes)| *bytes >= LARGE);
+    let slowest = slowest.map(|(attr, seconds)| format!("slowest {} {}", attr.name, duration(seconds)));
+    let largest = largest.map(|(attr, bytes)| format!("most memory {} {}", attr.name, size(bytes)));
+    slowest.into_iter().chain(largest).filter(move |_| several)
 }
 
 fn comparing(s: &Summary) -> String {

@@ -145,7 +145,10 @@ impl Ui {
         let width = self.width();
         let summary = &self.model.summary;
         let whole = summary.cancelled.is_none() && summary.error.is_none();
-        let lines = if whole && affected::is_asked(summary) {
+        let lines = if whole && self.is_question() {
+            // The answer is on stdout.
+            Vec::new()
+        } else if whole && affected::is_asked(summary) {
             affected::screen(summary, width)
         } else if whole && self.is_plan() {
             plan::screen(summary, width)
@@ -204,6 +207,10 @@ impl Ui {
     fn is_plan(&self) -> bool {
         let is_plan = |header: &Header| matches!(&*header.command, "plan" | "affected");
         self.model.summary.header.as_ref().is_some_and(is_plan)
+    }
+
+    fn is_question(&self) -> bool {
+        self.model.summary.header.as_ref().is_some_and(|header| &*header.command == "why")
     }
 
     fn width(&self) -> usize {

@@ -38,3 +38,5 @@ mod push_queue;
 mod records;
 mod screens;
 mod share;
+mod why;
+mod why_base;

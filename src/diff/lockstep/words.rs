@@ -4,55 +4,7 @@ use std::sync::Arc;
 
 use crate::id::StorePath;
 
-/// What sort of thing differs. A closed list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CauseKind {
-    /// Another version of a package, or another package in its place.
-    Dependency,
-    /// A patch: what is named in `patches`.
-    Patch,
-    /// A source file or directory.
-    Source,
-    /// The program that builds it.
-    Builder,
-    /// A variable of its environment, or a key of its structured attrs.
-    Variable,
-    /// The arguments of the builder.
-    Args,
-    /// Its outputs: their names, or the hash of a fixed output.
-    Output,
-    /// The platform.
-    System,
-    /// It needs something that it did not need before.
-    AddedInput,
-    /// It does not need something any more.
-    RemovedInput,
-    /// Nothing but the revision or the source tree that is written into it.
-    Revision,
-    /// A .drv of either side cannot be read.
-    Unreadable,
-}
-
-impl CauseKind {
-    /// The word in JSON.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Dependency => "dependency",
-            Self::Patch => "patch",
-            Self::Source => "source",
-            Self::Builder => "builder",
-            Self::Variable => "variable",
-            Self::Args => "args",
-            Self::Output => "output",
-            Self::System => "system",
-            Self::AddedInput => "added_input",
-            Self::RemovedInput => "removed_input",
-            Self::Revision => "revision",
-            Self::Unreadable => "unreadable",
-        }
-    }
-}
+pub use crate::event::CauseKind;
 
 /// One thing that a derivation says otherwise than its counterpart, by itself: what follows from other inputs is not
 /// among them.

@@ -172,7 +172,12 @@ pub(super) fn told(why: &Why) -> Vec<String> {
     };
     let one = |reached: &crate::diff::lockstep::Reached| {
         let cause = &reached.cause;
-        format!("{} {}: {} → {}", cause.kind.word(), cause.name, short(&cause.from), short(&cause.to))
+        format!("{} {}: {} → {}", word(cause.kind), cause.name, short(&cause.from), short(&cause.to))
     };
     why.causes.iter().map(one).collect()
+}
+
+/// As in JSON.
+fn word(kind: crate::event::CauseKind) -> String {
+    serde_json::to_value(kind).unwrap().as_str().unwrap().to_owned()
 }

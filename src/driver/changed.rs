@@ -1,0 +1,307 @@
+//! What changed against the base: reads the .drvs of both sides level by level while they are compared in lock-step, then
+//! what the repository and the store can add to the causes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::diff::lockstep::{Cause, Lockstep, Masks};
+use crate::eval::flake::{self, FlakeOptions, Locked};
+use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Selection, git, what::Name};
+use crate::event::{CauseKind, Difference, Evaluated, Text};
+use crate::id::{AttrId, StorePath};
+use crate::report::summary::{Compared, Summary};
+use crate::report::why::changed as report;
+use crate::store::error::StoreError;
+use crate::store::local::LocalStore;
+
+use super::Driver;
+use super::sources::Sources;
+
+/// Attrs whose closures are measured.
+const MEASURED: usize = 50;
+
+/// Paths of the repository that are told.
+const PATHS: usize = 200;
+
+/// Reads what a comparison asks for, until it asks for nothing more.
+pub(super) async fn walk(store: &LocalStore, lockstep: &mut Lockstep) {
+    loop {
+        let paths = lockstep.questions();
+        if paths.is_empty() {
+            return;
+        }
+        let read = store.read_drvs_as(paths.clone(), |_, drv| drv).await;
+        for (path, drv) in paths.iter().zip(read) {
+            match drv {
+                Ok(drv) => lockstep.loaded(path, drv),
+                Err(error) => {
+                    tracing::debug!(%path, error = %crate::error::chain(&error), "cannot read a derivation");
+                    lockstep.failed(path);
+                }
+            }
+        }
+    }
+}
+
+/// What two sources may differ in without meaning anything.
+pub(super) fn masks(base: &Locked, head: &Locked) -> Masks {
+    /// Shorter texts stand in many places by chance.
+    const LEAST: usize = 5;
+    let mut texts = Vec::new();
+    let mut pair = |base: Option<String>, head: Option<String>| {
+        if let (Some(base), Some(head)) = (base, head)
+            && base != head
+            && base.len().min(head.len()) >= LEAST
+        {
+            texts.push((base, head));
+        }
+    };
+    let short = |locked: &Locked| Some(locked.rev.as_deref()?.get(..7)?.to_owned());
+    let count = |locked: &Locked| Some(locked.rev_count?.to_string());
+    let seconds = |locked: &Locked| Some(locked.last_modified?.to_string());
+    let date = |locked: &Locked, format: &str| {
+        let time = jiff::Timestamp::from_second(i64::try_from(locked.last_modified?).ok()?).ok()?;
+        Some(time.strftime(format).to_string())
+    };
+    pair(base.rev.clone(), head.rev.clone());
+    pair(short(base), short(head));
+    pair(count(base), count(head));
+    pair(seconds(base), seconds(head));
+    pair(date(base, "%Y%m%d%H%M%S"), date(head, "%Y%m%d%H%M%S"));
+    pair(date(base, "%Y%m%d"), date(head, "%Y%m%d"));
+    pair(Some(base.nar_hash.clone()), Some(head.nar_hash.clone()));
+    let sources = vec![(base.store_path.clone(), head.store_path.clone())];
+    Masks { texts, sources: sources.into_iter().filter(|(base, head)| base != head).collect() }
+}
+
+impl Driver {
+    /// What makes the attrs differ that do; `None` if nothing was compared.
+    pub(super) async fn changed(&self) -> Option<report::Answer> {
+        let summary = Summary::of(self.ctx.bus.events());
+        let known = summary.base.as_ref()?;
+        let source = self.evaluation.source();
+        let base = match source {
+            Some((options, _)) => lock_again(options, &known.locked).await,
+            None => None,
+        };
+        let masks = base.as_ref().zip(source).map(|(base, (_, head))| masks(base, head)).unwrap_or_default();
+        let compared = self.compared(&summary);
+        if let (Some((options, _)), Some(base)) = (source, &base) {
+            self.bring_back(options, base, &summary, &compared).await;
+        }
+        let mut lockstep = Lockstep::new(masks);
+        for (_, base, head) in &compared {
+            lockstep.compare(base, head);
+        }
+        walk(&self.ctx.eval_store, &mut lockstep).await;
+        let paths = match source {
+            Some((options, head)) => changed_paths(options, known.rev.as_deref(), head).await,
+            None => Vec::new(),
+        };
+        let mut answer = report::Answer { base: known.label.to_string(), paths, ..report::Answer::default() };
+        let mut causes: BTreeMap<(StorePath, StorePath), usize> = BTreeMap::new();
+        let mut found: Vec<Arc<Cause>> = Vec::new();
+        let mut whys: BTreeMap<AttrId, report::Attr> = BTreeMap::new();
+        for (id, base, head) in &compared {
+            let (Some(why), Some(attr)) = (lockstep.why(base, head), summary.attrs.get(id)) else { continue };
+            let reached = why.causes.iter().map(|reached| {
+                let key = (reached.cause.base.clone(), reached.cause.head.clone());
+                let cause = *causes.entry(key).or_insert_with(|| {
+                    found.push(Arc::clone(&reached.cause));
+                    found.len() - 1
+                });
+                let chain = reached.chain.iter().map(|(_, head)| self.step(head)).collect();
+                report::Reached { cause, chain }
+            });
+            let plain = self.attr(attr.path.to_string(), &attr.name, attr.compared.as_ref());
+            let causes = reached.collect();
+            let (more, revision_only) = (why.more, why.revision_only);
+            let same_outputs = plain.same_outputs || why.same_outputs;
+            whys.insert(*id, report::Attr { causes, more, revision_only, same_outputs, ..plain });
+        }
+        for (id, attr) in &summary.attrs {
+            let Some(compared) = &attr.compared else { continue };
+            let mut one =
+                whys.remove(id).unwrap_or_else(|| self.attr(attr.path.to_string(), &attr.name, Some(compared)));
+            if let Some((_, Evaluated::Failed(failure))) = &attr.evaluated {
+                one.error = Some(failure.message.to_string());
+            }
+            answer.attrs.push(one);
+        }
+        for (path, _) in &summary.removed {
+            let difference = Difference::Removed;
+            let name: Text = path.last().into();
+            answer.attrs.push(report::Attr { difference, ..self.attr(path.to_string(), &name, None) });
+        }
+        let sources = Sources::new(&self.ctx.eval_store, source.and_then(|(_, head)| head.work_tree()), &answer.paths);
+        answer.causes = found.iter().map(|cause| self.cause(cause, &sources)).collect();
+        self.measure(&mut answer, &compared, &summary).await;
+        Some(answer)
+    }
+
+    /// Derivations of the base that were collected are made again, if somebody asked for this base: its attrs are
+    /// evaluated once more. Those that are there are held from now on.
+    async fn bring_back(
+        &self,
+        options: &EvalOptions,
+        base: &Locked,
+        summary: &Summary,
+        compared: &[(AttrId, StorePath, StorePath)],
+    ) {
+        let drvs: Vec<StorePath> = compared.iter().map(|(_, base, _)| base.clone()).collect();
+        let Ok(valid) = self.ctx.eval_roots.lock().await.valid(&drvs).await else { return };
+        let gone = compared.iter().zip(valid).filter(|(_, valid)| !valid);
+        let names = gone.filter_map(|((id, ..), _)| Name::parse(&summary.attrs.get(id)?.path.to_string()).ok());
+        let names: Vec<Name> = names.collect();
+        if names.is_empty() || self.ctx.settings.base.asked.is_none() {
+            return;
+        }
+        let flake = FlakeOptions { reference: base.locked_ref.clone(), ..options.flake.clone() };
+        let selection = Selection { names, ..options.selection.clone() };
+        let again = EvalOptions { flake, selection, ..options.clone() };
+        let mut evaluator = Evaluator::start(again, base.clone(), None);
+        while let Some(message) = evaluator.next().await {
+            match message {
+                EvalMsg::Ended { answer: Answer::Drv(drv), ack, .. } => {
+                    // What cannot be held may be gone when it is read; then that is said.
+                    let _ = self.ctx.eval_roots.lock().await.hold(std::slice::from_ref(&drv.drv)).await;
+                    drop(ack);
+                }
+                EvalMsg::Fatal(error) => {
+                    tracing::warn!(%error, "cannot evaluate the base again");
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Attrs that have another drv, with both.
+    fn compared(&self, summary: &Summary) -> Vec<(AttrId, StorePath, StorePath)> {
+        let dir = self.ctx.store_dir();
+        let of = |(id, attr): (&AttrId, &crate::report::summary::Attr)| {
+            let compared = attr.compared.as_ref().filter(|compared| compared.difference == Difference::Changed)?;
+            let base = dir.parse_path(compared.base_drv.as_deref()?.as_bytes()).ok()?;
+            let head = self.attrs.get(*id)?.answer.as_ref()?.drv.clone();
+            Some((*id, base, head))
+        };
+        summary.attrs.iter().filter_map(of).collect()
+    }
+
+    fn attr(&self, attr: String, name: &Text, compared: Option<&Compared>) -> report::Attr {
+        report::Attr {
+            attr,
+            name: name.to_string(),
+            difference: compared.map_or(Difference::Unchanged, |compared| compared.difference),
+            same_outputs: compared.is_some_and(|compared| compared.same_outputs),
+            revision_only: compared.is_some_and(|compared| compared.revision_only),
+            causes: Vec::new(),
+            more: false,
+            closure: None,
+            error: None,
+        }
+    }
+
+    fn step(&self, drv: &StorePath) -> (Text, Text) {
+        (self.ctx.absolute(drv), drv.name().strip_suffix(".drv").unwrap_or(drv.name()).into())
+    }
+
+    fn cause(&self, cause: &Cause, sources: &Sources) -> report::Cause {
+        let dir = self.ctx.store_dir();
+        let path = |text: &Option<String>| dir.parse_path(text.as_deref()?.as_bytes()).ok();
+        let details = cause.differences.iter().map(|one| {
+            let is_source = matches!(one.kind, CauseKind::Source | CauseKind::Patch) && !one.revision;
+            let files =
+                if is_source { sources.files(path(&one.base).as_ref(), path(&one.head).as_ref()) } else { Vec::new() };
+            report::Detail {
+                kind: one.kind,
+                name: one.name.clone(),
+                base: one.base.clone(),
+                head: one.head.clone(),
+                revision: one.revision,
+                files,
+            }
+        });
+        report::Cause {
+            kind: cause.kind,
+            name: cause.name.clone(),
+            from: cause.from.clone(),
+            to: cause.to.clone(),
+            base_drv: self.ctx.absolute(&cause.base),
+            head_drv: self.ctx.absolute(&cause.head),
+            same_outputs: cause.same_outputs,
+            details: details.collect(),
+        }
+    }
+
+    /// The sizes of closures, where the outputs of both sides are in the store.
+    async fn measure(
+        &self,
+        answer: &mut report::Answer,
+        compared: &[(AttrId, StorePath, StorePath)],
+        summary: &Summary,
+    ) {
+        if compared.len() > MEASURED {
+            return;
+        }
+        for (id, base, head) in compared {
+            let Some(path) = summary.attrs.get(id).map(|attr| attr.path.to_string()) else { continue };
+            let Some(attr) = answer.attrs.iter_mut().find(|attr| attr.attr == path) else { continue };
+            let sizes = async {
+                let base = closure_size(&self.ctx.store, &self.ctx.eval_store, base).await.ok()??;
+                let head = closure_size(&self.ctx.store, &self.ctx.eval_store, head).await.ok()??;
+                Some((base, head))
+            };
+            attr.closure = sizes.await;
+        }
+    }
+}
+
+/// The base as it was locked, once more: a record of it does not hold its source.
+async fn lock_again(options: &EvalOptions, reference: &str) -> Option<Locked> {
+    let again = FlakeOptions { reference: reference.to_owned(), ..options.flake.clone() };
+    match flake::lock(&options.nix, &again).await {
+        Ok(locked) => Some(locked),
+        Err(error) => {
+            tracing::debug!(error = %crate::error::chain(&error), "cannot look at the source of the base");
+            None
+        }
+    }
+}
+
+/// What differs in the repository.
+async fn changed_paths(options: &EvalOptions, base: Option<&str>, head: &Locked) -> Vec<String> {
+    let (Some(base), Some(dir)) = (base, head.work_tree().filter(|_| head.original.starts_with("git+file:"))) else {
+        return Vec::new();
+    };
+    let mut paths = git::changed_paths(&options.nix, &dir, base, head.rev.as_deref()).await.unwrap_or_default();
+    paths.truncate(PATHS);
+    paths
+}
+
+/// Bytes of all that the outputs of a drv refer to; `None` if they are not all in the store.
+async fn closure_size(store: &LocalStore, drvs: &LocalStore, drv: &StorePath) -> Result<Option<u64>, StoreError> {
+    let mut read = drvs.read_drvs(vec![drv.clone()]).await;
+    let Some(Ok(drv)) = read.pop() else { return Ok(None) };
+    let outputs = crate::nix_compat::drv::output_paths(&drv).unwrap_or_default();
+    let Some(mut next) = outputs.into_values().collect::<Option<Vec<StorePath>>>() else { return Ok(None) };
+    let mut session = store.connect().await?;
+    let mut sizes: BTreeMap<StorePath, u64> = BTreeMap::new();
+    while !next.is_empty() {
+        let infos = match session.path_infos(&next).await {
+            Ok(infos) => infos,
+            Err(error) => return Err(session.explain(error)),
+        };
+        let mut more = Vec::new();
+        for (path, info) in next.iter().zip(infos) {
+            let Some(info) = info else { return Ok(None) };
+            sizes.insert(path.clone(), info.nar_size);
+            more.extend(info.others().cloned());
+        }
+        more.sort();
+        more.dedup();
+        more.retain(|path| !sizes.contains_key(path));
+        next = more;
+    }
+    Ok(Some(sizes.values().sum()))
+}

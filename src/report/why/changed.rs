@@ -1,0 +1,544 @@
+//! The answer with a base: what makes each attr differ from it. Attrs with one cause stand together.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::event::{CauseKind, Difference, Text};
+use crate::report::number::{name_version, plural, size};
+use crate::report::text::{Line, Paint, listed};
+
+use super::textdiff;
+
+/// Causes that are shown with all that differs; the others in one line.
+const WHOLE: usize = 12;
+
+/// Differences of one cause that are shown.
+const DIFFERENCES: usize = 6;
+
+/// What is said in one line, in this order.
+const OTHERS: [Difference; 5] =
+    [Difference::Added, Difference::Removed, Difference::NewlyBroken, Difference::StillBroken, Difference::Fixed];
+
+/// Files of a source that are shown, and lines of each.
+const FILES: usize = 6;
+const FILE_LINES: usize = 12;
+
+/// What was compared.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Answer {
+    /// What people call the base: `main@a01b77e`.
+    pub base: String,
+    /// Paths that differ in the repository, if that is known.
+    pub paths: Vec<String>,
+    /// The attrs.
+    pub attrs: Vec<Attr>,
+    /// The causes.
+    pub causes: Vec<Cause>,
+}
+
+/// One attr.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attr {
+    /// Its full path.
+    pub attr: String,
+    /// What people call it.
+    pub name: String,
+    /// How it differs.
+    pub difference: Difference,
+    /// Its drv differs, and its outputs do not.
+    pub same_outputs: bool,
+    /// It differs only because it embeds the revision or the source tree.
+    pub revision_only: bool,
+    /// Why, the nearest first.
+    pub causes: Vec<Reached>,
+    /// There are more.
+    pub more: bool,
+    /// Bytes of its closure on the base and now, where both are in the store.
+    pub closure: Option<(u64, u64)>,
+    /// Why it does not evaluate.
+    pub error: Option<String>,
+}
+
+/// A cause and the way to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reached {
+    /// Place in [`Answer::causes`].
+    pub cause: usize,
+    /// Absolute path and name of each .drv of the head, from the attr's own down.
+    pub chain: Vec<(Text, Text)>,
+}
+
+/// A derivation that differs by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cause {
+    /// What sort of thing matters most.
+    pub kind: CauseKind,
+    /// Its name.
+    pub name: String,
+    /// What the base has of it.
+    pub from: Option<String>,
+    /// What the head has of it.
+    pub to: Option<String>,
+    /// Absolute path of the .drv on the base.
+    pub base_drv: Text,
+    /// Absolute path of the .drv now.
+    pub head_drv: Text,
+    /// Whoever needs its outputs gets the same.
+    pub same_outputs: bool,
+    /// All that differs, what matters most first.
+    pub details: Vec<Detail>,
+}
+
+/// One thing that differs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Detail {
+    pub kind: CauseKind,
+    pub name: String,
+    pub base: Option<String>,
+    pub head: Option<String>,
+    /// Gone, once revision and source tree are masked.
+    pub revision: bool,
+    /// Of a source: what differs in it, as far as it is in the store.
+    pub files: Vec<FileChange>,
+}
+
+/// A file of a source.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FileChange {
+    /// Below the source; empty if that is the file.
+    pub path: String,
+    /// The file in the repository, if there is one of this name and content.
+    pub repository: Option<String>,
+    /// Its text, if it is a small one.
+    #[serde(skip)]
+    pub base: Option<String>,
+    /// The same.
+    #[serde(skip)]
+    pub head: Option<String>,
+}
+
+/// Attrs with one cause.
+struct Group<'a> {
+    causes: Vec<&'a Cause>,
+    attrs: Vec<&'a Attr>,
+}
+
+/// The screen. `one`: a single attr was asked about, and its chains are shown.
+#[must_use]
+pub fn screen(answer: &Answer, one: bool, width: usize) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let attr = answer.attrs.first().filter(|_| one && answer.attrs.len() == 1);
+    match attr {
+        Some(attr) => lines.extend(one_attr(answer, attr, width)),
+        None => lines.extend(all_attrs(answer, width)),
+    }
+    if !answer.paths.is_empty() && answer.attrs.iter().any(|attr| !attr.causes.is_empty()) {
+        let label = Line::new().paint(Paint::Dim, "in the repository  ");
+        let left = width.saturating_sub(label.width());
+        lines.push(label.text(listed(&answer.paths, " ", left)));
+    }
+    lines
+}
+
+fn one_attr(answer: &Answer, attr: &Attr, width: usize) -> Vec<Line> {
+    let head = Line::new().paint(Paint::Bold, &attr.name).text(format!("  {}", verdict(attr, &answer.base)));
+    let mut lines = vec![head.fit(width)];
+    lines.extend(attr.error.iter().flat_map(|error| error.lines().take(6)).map(|line| Line::from(format!("  {line}"))));
+    for (at, reached) in attr.causes.iter().enumerate() {
+        let Some(cause) = answer.causes.get(reached.cause) else { continue };
+        let names: Vec<&str> = reached.chain.iter().map(|(_, name)| &**name).collect();
+        let chain = if names.len() > 1 { super::chain(&names) } else { String::new() };
+        lines.push(Line::new().text("  ").paint(Paint::Bold, said(cause)));
+        if !chain.is_empty() {
+            lines.push(Line::new().text("    ").paint(Paint::Dim, chain).fit(width));
+        }
+        if at < WHOLE {
+            lines.extend(details(cause, 4));
+        }
+    }
+    if attr.more {
+        lines.push(Line::from("  and more causes that are not named here"));
+    }
+    lines.extend(closure(attr).map(|text| Line::from(format!("  closure  {text}"))));
+    lines
+}
+
+fn all_attrs(answer: &Answer, width: usize) -> Vec<Line> {
+    let changed = answer.attrs.iter().filter(|attr| attr.difference == Difference::Changed);
+    let (rev, changed): (Vec<&Attr>, Vec<&Attr>) = changed.partition(|attr| attr.revision_only);
+    let mut lines = Vec::new();
+    let groups = groups(answer, &changed);
+    let names: Vec<String> = groups.iter().map(|group| joined(&group.attrs, width / 2)).collect();
+    let others: Vec<Vec<&Attr>> = OTHERS
+        .into_iter()
+        .map(|difference| answer.attrs.iter().filter(|attr| attr.difference == difference).collect())
+        .filter(|attrs: &Vec<&Attr>| !attrs.is_empty())
+        .collect();
+    let rest = others.iter().chain([&rev]).map(|attrs| joined(attrs, width / 2));
+    let column = names.iter().cloned().chain(rest).map(|names| names.chars().count()).max().unwrap_or(0) + 2;
+    for (at, (group, names)) in groups.iter().zip(&names).enumerate() {
+        let mut text = group.causes.first().map(|cause| said(cause)).unwrap_or_default();
+        if group.causes.len() > 1 {
+            text.push_str(&format!(" ×{}", group.causes.len()));
+        }
+        let line = Line::new().paint(Paint::Bold, names).pad(column).text(text);
+        let sizes: Vec<String> = group.attrs.iter().filter_map(|attr| closure(attr)).collect();
+        let same = sizes.len() == group.attrs.len() && sizes.iter().all(|size| Some(size) == sizes.first());
+        let size = sizes.first().filter(|_| same).map(|size| Line::new().text("    ").paint(Paint::Dim, size));
+        lines.push(size.into_iter().fold(line, |line, size| line.then_if_fits(size, width)));
+        if at < WHOLE
+            && let Some(cause) = group.causes.first()
+        {
+            lines.extend(details(cause, 4));
+        }
+    }
+    if !rev.is_empty() {
+        let text =
+            format!("{} only in the revision that they embed", if rev.len() == 1 { "differs" } else { "differ" });
+        lines.push(Line::new().paint(Paint::Bold, joined(&rev, width / 2)).pad(column).text(text));
+    }
+    for attrs in &others {
+        if let Some(first) = attrs.first() {
+            let line = Line::new().paint(Paint::Bold, joined(attrs, width / 2)).pad(column);
+            lines.push(line.text(verdict(first, &answer.base)));
+        }
+    }
+    if lines.is_empty() {
+        lines.push(Line::from(format!("nothing differs from {}", answer.base)));
+    }
+    lines
+}
+
+/// Causes that say the same, in however many derivations, with the attrs that they are the cause of; those of the most
+/// attrs first.
+fn groups<'a>(answer: &'a Answer, attrs: &[&'a Attr]) -> Vec<Group<'a>> {
+    let mut by_text: BTreeMap<String, Group<'a>> = BTreeMap::new();
+    for attr in attrs {
+        for reached in &attr.causes {
+            let Some(cause) = answer.causes.get(reached.cause) else { continue };
+            // Where an attr has a cause of its own, its revision is none to speak of.
+            if cause.kind == CauseKind::Revision {
+                continue;
+            }
+            let group = by_text.entry(signature(cause)).or_insert_with(|| Group { causes: vec![], attrs: vec![] });
+            if !group.causes.iter().any(|known| known.head_drv == cause.head_drv) {
+                group.causes.push(cause);
+            }
+            if !group.attrs.iter().any(|known| known.attr == attr.attr) {
+                group.attrs.push(attr);
+            }
+        }
+    }
+    let mut groups: Vec<Group> = by_text.into_values().collect();
+    groups.sort_by_key(|group| (std::cmp::Reverse(group.attrs.len()), group.attrs.first().map(|attr| &attr.name)));
+    groups
+}
+
+/// What two causes share that say the same.
+fn signature(cause: &Cause) -> String {
+    let own = cause.details.iter().filter(|detail| !detail.revision);
+    let texts = own.map(|detail| {
+        let sides = (detail.base.as_deref(), detail.head.as_deref());
+        format!("{:?} {} {:?}", detail.kind, detail.name, textdiff::lines(sides.0, sides.1))
+    });
+    let package = crate::id::split_name(name_version(&cause.head_drv)).0.to_owned();
+    let place = if cause.kind == CauseKind::Unreadable { cause.head_drv.to_string() } else { package };
+    format!("{place} {}", texts.collect::<Vec<_>>().join("\n"))
+}
+
+fn joined(attrs: &[&Attr], width: usize) -> String {
+    let names: Vec<&str> = attrs.iter().map(|attr| attr.name.as_str()).collect();
+    listed(&names, " ", width.max(20))
+}
+
+/// How an attr differs, in a few words.
+fn verdict(attr: &Attr, base: &str) -> String {
+    match attr.difference {
+        Difference::Added => format!("is new: {base} does not have it"),
+        Difference::Removed => format!("is gone: only {base} has it"),
+        Difference::Unchanged => format!("is as on {base}"),
+        Difference::NewlyBroken => format!("does not evaluate any more; on {base} it does"),
+        Difference::StillBroken => format!("does not evaluate, as on {base}"),
+        Difference::Fixed => format!("evaluates again; on {base} it does not"),
+        Difference::Changed if attr.revision_only => {
+            format!("differs from {base} only in the revision that it embeds")
+        }
+        Difference::Changed if attr.same_outputs => {
+            format!("differs from {base}, and gives the same outputs: nothing has to be built")
+        }
+        Difference::Changed => format!("differs from {base}"),
+    }
+}
+
+/// `+1.2 MiB`.
+fn closure(attr: &Attr) -> Option<String> {
+    let (base, head) = attr.closure?;
+    Some(match head.cmp(&base) {
+        std::cmp::Ordering::Equal => "+0".to_owned(),
+        std::cmp::Ordering::Greater => format!("+{}", size(head - base)),
+        std::cmp::Ordering::Less => format!("−{}", size(base - head)),
+    })
+}
+
+/// A cause in a few words.
+fn said(cause: &Cause) -> String {
+    let place = name_version(&cause.head_drv);
+    let (name, from, to) = (&cause.name, cause.from.as_deref(), cause.to.as_deref());
+    match cause.kind {
+        CauseKind::Dependency => match (from, to) {
+            (Some(from), Some(to)) if to.starts_with(name.as_str()) => format!("{from} → {to}"),
+            (from, to) => format!("{name} {} → {}", from.unwrap_or("-"), to.unwrap_or("-")),
+        },
+        CauseKind::Patch => match (from, to) {
+            (None, _) => format!("{place} has a new patch: {name}"),
+            (_, None) => format!("{place} has lost a patch: {name}"),
+            _ => format!("{place} has another patch: {name}"),
+        },
+        CauseKind::Source => match (from, to) {
+            (None, _) => format!("{place} has a new source: {name}"),
+            (_, None) => format!("{place} has lost a source: {name}"),
+            _ => format!("{place}: the source {name} differs"),
+        },
+        CauseKind::Variable => format!("{place}: {}", variables(cause)),
+        CauseKind::Builder => format!("{place} has another builder"),
+        CauseKind::Args => format!("{place}: other arguments of its builder"),
+        CauseKind::System => format!("{place} is for another system"),
+        CauseKind::Output if cause.details.iter().any(|detail| detail.name == "outputs") => {
+            format!("{place} has other outputs")
+        }
+        CauseKind::Output => format!("{place} has another hash"),
+        CauseKind::AddedInput => format!("{place} needs {name} now"),
+        CauseKind::RemovedInput => format!("{place} needs {name} no more"),
+        CauseKind::Revision => format!("{place} embeds the {}", embedded(cause)),
+        CauseKind::Unreadable => format!("{place}: its .drv is gone, and nothing is known of it"),
+    }
+}
+
+/// What of the revision a derivation embeds.
+fn embedded(cause: &Cause) -> &'static str {
+    let source = cause.details.iter().any(|detail| detail.kind == CauseKind::Source);
+    if source { "source tree" } else { "revision" }
+}
+
+/// `the variable text differs`, `the variables a, b differ`.
+fn variables(cause: &Cause) -> String {
+    let own = cause.details.iter().filter(|detail| detail.kind == CauseKind::Variable && !detail.revision);
+    let names: Vec<&str> = own.map(|detail| detail.name.as_str()).collect();
+    match names.as_slice() {
+        [one] => format!("the variable {one} differs"),
+        [.., _] if names.len() > 4 => format!("{} differ", plural(names.len(), "variable", "variables")),
+        _ => format!("the variables {} differ", names.join(", ")),
+    }
+}
+
+/// All that differs, line by line.
+fn details(cause: &Cause, indent: usize) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let shown: Vec<&Detail> = cause.details.iter().filter(|detail| !is_said(cause, detail)).collect();
+    if cause.kind == CauseKind::Revision {
+        let names: Vec<&str> = shown.iter().map(|detail| detail.name.as_str()).collect();
+        return vec![Line::new().pad(indent).paint(Paint::Dim, format!("in {}", names.join(", ")))];
+    }
+    for detail in shown.iter().take(DIFFERENCES) {
+        for (at, text) in texts(detail).into_iter().enumerate() {
+            let paint = match text.chars().next() {
+                Some('−') => Paint::Bad,
+                Some('+') => Paint::Good,
+                _ => Paint::Plain,
+            };
+            let label = if at == 0 { label(cause, detail) } else { String::new() };
+            let line = Line::new().pad(indent).paint(Paint::Dim, label);
+            let line = if line.width() > indent { line.text("  ") } else { line };
+            lines.push(line.paint(paint, text));
+        }
+    }
+    if shown.len() > DIFFERENCES {
+        lines.push(Line::new().pad(indent).text(format!("and {} more", shown.len() - DIFFERENCES)));
+    }
+    lines
+}
+
+/// What stands before a difference: nothing where the line above has named it.
+fn label(cause: &Cause, detail: &Detail) -> String {
+    let shown = cause.details.iter().filter(|other| !is_said(cause, other)).count();
+    let named = matches!(detail.kind, CauseKind::Args | CauseKind::Builder | CauseKind::System);
+    let is_named = cause.kind == detail.kind && (cause.name == detail.name || named);
+    if is_named && (shown <= 1 || named) { String::new() } else { detail.name.clone() }
+}
+
+/// Whether the line above says it all.
+fn is_said(cause: &Cause, detail: &Detail) -> bool {
+    let whole = matches!(
+        detail.kind,
+        CauseKind::Dependency | CauseKind::AddedInput | CauseKind::RemovedInput | CauseKind::Unreadable
+    );
+    (whole && detail.kind == cause.kind && detail.name == cause.name)
+        || (cause.kind == CauseKind::Patch && detail.kind == CauseKind::Variable && detail.name == "patches")
+        || (detail.revision && cause.kind != CauseKind::Revision)
+}
+
+fn texts(detail: &Detail) -> Vec<String> {
+    if matches!(detail.kind, CauseKind::Source | CauseKind::Patch) {
+        return files(&detail.files);
+    }
+    textdiff::lines(detail.base.as_deref(), detail.head.as_deref())
+}
+
+fn files(files: &[FileChange]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for file in files.iter().take(FILES) {
+        let name = file.repository.as_deref().unwrap_or(&file.path);
+        let (base, head) = (file.base.as_deref(), file.head.as_deref());
+        if !name.is_empty() {
+            lines.push(name.to_owned());
+        }
+        if base.is_some() || head.is_some() {
+            let (changed, more) = textdiff::unified(base.unwrap_or_default(), head.unwrap_or_default(), FILE_LINES);
+            lines.extend(changed);
+            if more > 0 {
+                lines.push(format!("… {}", plural(more, "more line", "more lines")));
+            }
+        }
+    }
+    if files.len() > FILES {
+        lines.push(format!("and {}", plural(files.len() - FILES, "more file", "more files")));
+    }
+    lines
+}
+
+/// The document of `drover why --base REF --json`, version 1.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Document<'a> {
+    pub version: u32,
+    pub base: &'a str,
+    /// The first attr, with its nearest cause.
+    #[serde(flatten)]
+    pub first: Option<AttrDocument<'a>>,
+    /// All attrs.
+    pub attrs: Vec<AttrDocument<'a>>,
+    /// Attrs with one cause.
+    pub groups: Vec<GroupDocument<'a>>,
+    /// Paths that differ in the repository.
+    pub paths: &'a [String],
+    pub exit: u8,
+}
+
+/// One attr.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct AttrDocument<'a> {
+    pub attr: &'a str,
+    pub status: Difference,
+    pub revision_only: bool,
+    pub same_outputs: bool,
+    pub chain: Vec<Step<'a>>,
+    pub cause: Option<CauseDocument<'a>>,
+    pub causes: Vec<ReachedDocument<'a>>,
+    /// There are more.
+    pub more: bool,
+    pub closure: Option<Closure>,
+    pub error: Option<&'a str>,
+}
+
+/// Sizes in bytes.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Closure {
+    pub base: u64,
+    pub head: u64,
+}
+
+/// A cause and the way to it.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct ReachedDocument<'a> {
+    pub chain: Vec<Step<'a>>,
+    pub cause: CauseDocument<'a>,
+}
+
+/// A drv on the way.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Step<'a> {
+    pub drv: &'a str,
+    pub name: &'a str,
+}
+
+/// What differs.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct CauseDocument<'a> {
+    pub kind: CauseKind,
+    pub name: &'a str,
+    pub base: Option<&'a str>,
+    pub head: Option<&'a str>,
+    pub base_drv: &'a str,
+    pub head_drv: &'a str,
+    pub same_outputs: bool,
+    pub differences: &'a [Detail],
+}
+
+/// Attrs with one cause.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct GroupDocument<'a> {
+    pub attrs: Vec<&'a str>,
+    pub cause: CauseDocument<'a>,
+}
+
+/// The document.
+#[must_use]
+pub fn document(answer: &Answer, exit: u8) -> Document<'_> {
+    let attrs: Vec<AttrDocument> = answer.attrs.iter().map(|attr| attr_document(answer, attr)).collect();
+    let changed: Vec<&Attr> = answer.attrs.iter().collect();
+    let groups = groups(answer, &changed).into_iter().filter_map(|group| {
+        let cause = cause_document(group.causes.first()?);
+        Some(GroupDocument { attrs: group.attrs.iter().map(|attr| attr.attr.as_str()).collect(), cause })
+    });
+    Document {
+        version: crate::report::json::VERSION,
+        base: &answer.base,
+        first: attrs.first().cloned(),
+        groups: groups.collect(),
+        attrs,
+        paths: &answer.paths,
+        exit,
+    }
+}
+
+fn attr_document<'a>(answer: &'a Answer, attr: &'a Attr) -> AttrDocument<'a> {
+    let causes = attr.causes.iter().filter_map(|reached| {
+        let chain = reached.chain.iter().map(|(drv, name)| Step { drv, name }).collect();
+        Some(ReachedDocument { chain, cause: cause_document(answer.causes.get(reached.cause)?) })
+    });
+    let causes: Vec<ReachedDocument> = causes.collect();
+    let first = causes.first().cloned();
+    AttrDocument {
+        attr: &attr.attr,
+        status: attr.difference,
+        revision_only: attr.revision_only,
+        same_outputs: attr.same_outputs,
+        chain: first.as_ref().map(|first| first.chain.clone()).unwrap_or_default(),
+        cause: first.map(|first| first.cause),
+        causes,
+        more: attr.more,
+        closure: attr.closure.map(|(base, head)| Closure { base, head }),
+        error: attr.error.as_deref(),
+    }
+}
+
+fn cause_document(cause: &Cause) -> CauseDocument<'_> {
+    CauseDocument {
+        kind: cause.kind,
+        name: &cause.name,
+        base: cause.from.as_deref(),
+        head: cause.to.as_deref(),
+        base_drv: &cause.base_drv,
+        head_drv: &cause.head_drv,
+        same_outputs: cause.same_outputs,
+        differences: &cause.details,
+    }
+}

@@ -1,0 +1,164 @@
+//! `drover why` against a base: for each commit of a repository with a past the true cause, by both Nixes alike.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::support::history::{Commit, History};
+use crate::support::nix::each_nix;
+use crate::support::site::Ran;
+
+fn snap(name: &str, text: &str) {
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+/// What is read, without what differs from place to place.
+fn read(history: &History, ran: &Ran) -> String {
+    let mut text = ran.out();
+    for (at, commit) in history.commits.iter().enumerate() {
+        text = text.replace(&commit.rev, &format!("COMMIT{at}")).replace(&commit.rev[..7], &format!("commit{at}"));
+    }
+    let is_hash = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+    let store = format!("{}/", history.site.lab.store_dir());
+    let mut parts = text.split(&store);
+    let mut out = parts.next().unwrap().to_owned();
+    for part in parts {
+        let hash = part.get(..32).filter(|hash| is_hash(hash));
+        out.push_str(&format!(
+            "STORE/{}",
+            if hash.is_some() { format!("HASH{}", &part[32..]) } else { part.to_owned() }
+        ));
+    }
+    out
+}
+
+fn exit(commit: &Commit) -> i32 {
+    if commit.changes.values().any(|change| change.status.ends_with("_broken")) { 3 } else { 0 }
+}
+
+#[test]
+fn each_commit_has_its_true_cause() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        let mut all = String::new();
+        for pair in history.commits.windows(2) {
+            let (base, commit) = (&pair[0], &pair[1]);
+            history.checkout(commit);
+            let ran = history.site.exits(exit(commit), &["why", "--base", &base.rev]);
+            all.push_str(&format!("## {}\n{}\n", commit.subject, read(&history, &ran)));
+        }
+        snap("why_history", &all);
+    });
+}
+
+/// The document about one attr.
+fn why(history: &History, subject: &str, attr: &str) -> Value {
+    let base = history.checkout_at(subject);
+    history.site.exits(0, &["why", attr, "--base", &base, "--json"]).json()
+}
+
+fn names(document: &Value) -> Vec<String> {
+    let chain = document["chain"].as_array().unwrap();
+    chain.iter().map(|step| step["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn one_attr_shows_the_way_to_its_cause() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        let mut all = String::new();
+        for (subject, attr) in [
+            ("a package of three hosts", "web1"),
+            ("one host", "db1"),
+            ("a patch", "packages.x86_64-linux.nginx"),
+            ("url of a fixed output", "lb1"),
+            ("a file that one host takes as source", "mon1"),
+            ("two causes at once", "web2"),
+            ("docs only", "rev1"),
+            ("docs only", "self1"),
+            ("docs only", "web1"),
+            ("host added", "web4"),
+        ] {
+            let base = history.checkout_at(subject);
+            let ran = history.site.exits(0, &["why", attr, "--base", &base]);
+            all.push_str(&format!("## {subject}: {attr}\n{}\n", read(&history, &ran)));
+        }
+        snap("why_attr", &all);
+        let document = why(&history, "a package of three hosts", "web1");
+        assert_eq!(document["version"], 1);
+        assert_eq!(document["attr"], "nixosConfigurations.web1");
+        let cause = &document["cause"];
+        let of = |key: &str| cause[key].as_str().unwrap_or_default().to_owned();
+        assert_eq!(["kind", "name", "base", "head"].map(of), ["dependency", "nginx", "1.29.3", "1.29.4"]);
+        assert_eq!(names(&document).last().unwrap(), "nginx-1.29.4", "{document}");
+        assert_eq!(names(&document)[0], "nixos-system-web1-26.05");
+    });
+}
+
+#[test]
+fn attrs_with_one_cause_are_one_group() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        let base = history.checkout_at("two causes at once");
+        let document = history.site.exits(0, &["why", "--base", &base, "--json"]).json();
+        let groups: BTreeMap<String, Vec<String>> = document["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|group| {
+                let attrs = group["attrs"].as_array().unwrap().iter();
+                let attrs =
+                    attrs.map(|attr| attr.as_str().unwrap().trim_start_matches("nixosConfigurations.").to_owned());
+                (group["cause"]["kind"].as_str().unwrap().to_owned(), attrs.collect())
+            })
+            .collect();
+        assert_eq!(groups["dependency"], ["web1", "web2", "web3", "packages.x86_64-linux.nginx"]);
+        assert_eq!(groups["variable"], ["web2"]);
+        assert_eq!(groups.len(), 2, "{document}");
+    });
+}
+
+#[test]
+fn what_is_in_the_store_on_both_sides_is_measured() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        let subject = "a package of three hosts";
+        let (commit, base) = history.pair(subject);
+        let closure = |history: &History| why(history, subject, "web1")["closure"].clone();
+        assert_eq!(closure(&history), Value::Null, "nothing is built yet");
+        let size = |commit: &Commit| {
+            history.checkout(commit);
+            let out = history.site.exits(0, &["run", "web1", "--print-out-paths"]).out();
+            let told = history.site.lab.run("nix", &["path-info", "--closure-size", out.trim()]);
+            told.split_whitespace().last().unwrap().parse::<u64>().unwrap()
+        };
+        let expected = serde_json::json!({ "base": size(base), "head": size(commit) });
+        assert_eq!(closure(&history), expected);
+    });
+}
+
+#[test]
+fn derivations_that_were_collected_are_evaluated_again() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        let first = why(&history, "a package of three hosts", "web1");
+        history.site.lab.run("nix-store", &["--gc"]);
+        let again = why(&history, "a package of three hosts", "web1");
+        assert_eq!(first["cause"], again["cause"]);
+        assert_eq!(first["chain"], again["chain"]);
+    });
+}
+
+#[test]
+fn without_an_attr_or_a_base_there_is_nothing_to_say() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        let ran = history.site.exits(2, &["why"]);
+        assert!(ran.stderr.contains("drover why --base main"), "{}", ran.stderr);
+        let base = history.checkout_at("one host");
+        let ran = history.site.exits(2, &["why", "web11", "--base", &base]);
+        assert!(ran.stderr.contains("web1"), "{}", ran.stderr);
+    });
+}
