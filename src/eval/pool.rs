@@ -403,9 +403,10 @@ pub(super) async fn ask_with_imports(
     loop {
         let outcome = seat.ask_in(question, asking.mode()).await?;
         warnings.extend(outcome.warnings);
-        match asking.tried(outcome.answer, outcome.need.as_ref(), seat.rules()) {
+        match asking.tried(outcome.answer, outcome.need.as_ref(), outcome.started, seat.rules()) {
             Step::Over { answer, .. } => return Ok(answer),
-            Step::Again => {}
+            Step::Again { fresh: true } => seat.clear(),
+            Step::Again { fresh: false } => {}
             Step::Import(drv, outputs) => {
                 // Without a reader the failure is told to nobody.
                 let result = match import(sender, None, drv, outputs).await {
