@@ -5,3 +5,4 @@ pub mod load;
 pub mod lockstep;
 pub mod plan;
 pub mod presence;
+pub mod skip;
