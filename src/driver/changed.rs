@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::diff::lockstep::{Cause, Lockstep};
 use crate::eval::flake::{self, FlakeOptions, Locked};
-use crate::eval::{EvalOptions, git};
+use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Selection, git, what::Name};
 use crate::event::{CauseKind, Difference, Evaluated, Text};
 use crate::id::{AttrId, StorePath};
 use crate::report::summary::{Compared, Summary};
@@ -57,6 +57,9 @@ impl Driver {
         let masks =
             base.as_ref().zip(source).map(|(base, (_, head))| revision::masks(base, head, None)).unwrap_or_default();
         let compared = self.compared(&summary);
+        if let (Some((options, _)), Some(base)) = (source, &base) {
+            self.bring_back(options, base, &summary, &compared).await;
+        }
         let mut lockstep = Lockstep::new(masks);
         for (_, base, head) in &compared {
             lockstep.compare(base, head);
@@ -105,6 +108,43 @@ impl Driver {
         answer.causes = found.iter().map(|cause| self.cause(cause, &sources)).collect();
         self.measure(&mut answer, &compared, &summary).await;
         Some(answer)
+    }
+
+    /// Derivations of the base that were collected are made again, if somebody asked for this base: its attrs are
+    /// evaluated once more. Those that are there are held from now on.
+    async fn bring_back(
+        &self,
+        options: &EvalOptions,
+        base: &Locked,
+        summary: &Summary,
+        compared: &[(AttrId, StorePath, StorePath)],
+    ) {
+        let drvs: Vec<StorePath> = compared.iter().map(|(_, base, _)| base.clone()).collect();
+        let Ok(valid) = self.ctx.eval_roots.lock().await.valid(&drvs).await else { return };
+        let gone = compared.iter().zip(valid).filter(|(_, valid)| !valid);
+        let names = gone.filter_map(|((id, ..), _)| Name::parse(&summary.attrs.get(id)?.path.to_string()).ok());
+        let names: Vec<Name> = names.collect();
+        if names.is_empty() || self.ctx.settings.base.asked.is_none() {
+            return;
+        }
+        let flake = FlakeOptions { reference: base.locked_ref.clone(), ..options.flake.clone() };
+        let selection = Selection { names, ..options.selection.clone() };
+        let again = EvalOptions { flake, selection, ..options.clone() };
+        let mut evaluator = Evaluator::start(again, base.clone(), None);
+        while let Some(message) = evaluator.next().await {
+            match message {
+                EvalMsg::Ended { answer: Answer::Drv(drv), ack, .. } => {
+                    // What cannot be held may be gone when it is read; then that is said.
+                    let _ = self.ctx.eval_roots.lock().await.hold(std::slice::from_ref(&drv.drv)).await;
+                    drop(ack);
+                }
+                EvalMsg::Fatal(error) => {
+                    tracing::warn!(%error, "cannot evaluate the base again");
+                    return;
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Attrs that have another drv, with both.

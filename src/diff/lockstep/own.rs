@@ -38,15 +38,29 @@ struct Collector<'a> {
     rewriter: Rewriter,
     masks: &'a Masks,
     found: Vec<Difference>,
-    /// Texts of variables and arguments that differ: whatever they name need not be named again.
+    /// Texts that differ in more than the inputs and sources that they name.
     spoken: Vec<u8>,
+    /// The texts by which inputs and sources are named that only one side has.
+    lone: Vec<Vec<u8>>,
+    /// Variables and arguments that differ in nothing but those.
+    follow: BTreeSet<String>,
 }
 
 /// All that differs, what matters most first. `rewriter` knows the paths of inputs and of own outputs.
 pub(super) fn differences(sides: &Sides, rewriter: Rewriter) -> Vec<Difference> {
-    let mut all = Collector { rewriter, masks: sides.masks, found: Vec::new(), spoken: Vec::new() };
     let (base, head) = (sides.base, sides.head);
+    let lone = sides.removed.iter().chain(&sides.added).flat_map(|input| input.texts.iter().map(|text| last(text)));
+    let mut all = Collector {
+        rewriter,
+        masks: sides.masks,
+        found: Vec::new(),
+        spoken: Vec::new(),
+        lone: lone.collect(),
+        follow: BTreeSet::new(),
+    };
     let sources = all.sources(base, head);
+    let lone = base.input_sources().symmetric_difference(head.input_sources()).filter(|path| !sources.contains(*path));
+    all.lone.extend(lone.map(|path| path.to_basename().into_bytes()));
     all.name(base.name(), head.name());
     let by_hash = all.outputs(base, head);
     all.text(CauseKind::System, "system", Some(base.system().as_bytes()), Some(head.system().as_bytes()));
@@ -59,23 +73,28 @@ pub(super) fn differences(sides: &Sides, rewriter: Rewriter) -> Vec<Difference> 
     all.variables(&variables(base), &variables(head), left_out);
     all.lone_sources(base, head, &sources);
     all.inputs(&sides.removed, &sides.added);
-    all.found.sort_by_key(|difference| (difference.revision, rank(difference.kind)));
-    all.found
+    let Collector { mut found, spoken, follow, .. } = all;
+    found.sort_by_key(|difference| (difference.revision, rank(difference, &spoken, &follow)));
+    found
 }
 
-/// What matters most comes first.
-fn rank(kind: CauseKind) -> u8 {
-    match kind {
+/// What matters most comes first: an input that is new before the variable that names it and nothing else new, but after
+/// a text that has changed besides.
+fn rank(difference: &Difference, spoken: &[u8], follow: &BTreeSet<String>) -> u8 {
+    let is_spoken = |name: &str| names(spoken, &format!("-{name}"));
+    match difference.kind {
+        CauseKind::Variable | CauseKind::Args if follow.contains(&difference.name) => 12,
+        CauseKind::AddedInput | CauseKind::RemovedInput if is_spoken(&difference.name) => 11,
         CauseKind::Dependency => 0,
         CauseKind::Patch => 1,
         CauseKind::Source => 2,
         CauseKind::Output => 3,
         CauseKind::System => 4,
         CauseKind::Builder => 5,
-        CauseKind::Variable => 6,
-        CauseKind::Args => 7,
-        CauseKind::AddedInput => 8,
-        CauseKind::RemovedInput => 9,
+        CauseKind::AddedInput => 6,
+        CauseKind::RemovedInput => 7,
+        CauseKind::Variable => 8,
+        CauseKind::Args => 9,
         CauseKind::Revision | CauseKind::Unreadable => 10,
     }
 }
@@ -122,6 +141,11 @@ pub(super) fn places<'a>(
         }
     }
     places
+}
+
+/// What tells a path or a placeholder from others, without the directory.
+fn last(text: &str) -> Vec<u8> {
+    text.rsplit('/').next().unwrap_or(text).as_bytes().to_vec()
 }
 
 /// The text of the variable that names patches.
@@ -243,20 +267,24 @@ impl Collector<'_> {
         }
     }
 
-    /// Inputs that only one side has, unless a text that differs names them.
+    /// Inputs that only one side has.
     fn inputs(&mut self, removed: &[OneSided], added: &[OneSided]) {
-        for (input, kind) in removed
-            .iter()
-            .map(|input| (input, CauseKind::RemovedInput))
-            .chain(added.iter().map(|input| (input, CauseKind::AddedInput)))
-        {
-            if input.texts.iter().any(|text| names(&self.spoken, text)) {
-                continue;
-            }
+        let removed = removed.iter().map(|input| (input, CauseKind::RemovedInput));
+        for (input, kind) in removed.chain(added.iter().map(|input| (input, CauseKind::AddedInput))) {
             let name = Some(input.name.clone());
             let (base, head) = if kind == CauseKind::RemovedInput { (name, None) } else { (None, name) };
             self.found.push(Difference { kind, name: input.name.clone(), base, head, revision: false });
         }
+    }
+
+    /// A text without the words that name an input or source that only one side has.
+    fn without_lone(&self, text: Option<&[u8]>) -> Vec<u8> {
+        let words = text.unwrap_or_default().split(|byte| byte.is_ascii_whitespace());
+        let kept = words.filter(|word| {
+            let named = |lone: &Vec<u8>| !lone.is_empty() && word.windows(lone.len()).any(|window| window == lone);
+            !word.is_empty() && !self.lone.iter().any(named)
+        });
+        kept.collect::<Vec<_>>().join(&b' ')
     }
 
     /// One text of each side.
@@ -273,9 +301,14 @@ impl Collector<'_> {
             // `self.rev or null`: a variable that a dirty tree does not have.
             _ => false,
         };
-        for text in base.into_iter().chain(head) {
-            self.spoken.extend_from_slice(text);
-            self.spoken.push(b'\n');
+        let follows = !self.lone.is_empty() && self.without_lone(base) == self.without_lone(rewritten.as_deref());
+        if follows {
+            self.follow.insert(name.to_owned());
+        } else {
+            for text in base.into_iter().chain(head) {
+                self.spoken.extend_from_slice(text);
+                self.spoken.push(b'\n');
+            }
         }
         let (base, head) = cut(base, rewritten.as_deref());
         self.found.push(Difference { kind, name: name.to_owned(), base, head, revision });

@@ -47,8 +47,17 @@ fn each_kind_of_difference_is_found_where_it_is() {
     assert_eq!(one(|it| it[2] = it[2].clone().var("strictDeps", "1")), ["variable strictDeps: - → 1"]);
     assert_eq!(
         one(|it| it[3].inputs = vec![2, 0]),
-        ["variable deps: …-nginx-1.29.3 → …-nginx-1.29.3 …-zlib-1.3"],
-        "the variable says which input is new"
+        ["added_input zlib-1.3: - → zlib-1.3"],
+        "the variable only names what is new"
+    );
+    assert_eq!(one(|it| it[4].inputs = vec![3]), ["removed_input zlib-1.3: zlib-1.3 → -"]);
+    assert_eq!(
+        one(|it| {
+            it[3].inputs = vec![2, 0];
+            it[3].env[0].1 = "Restart=never".into();
+        }),
+        ["added_input zlib-1.3: - → zlib-1.3"],
+        "what is in a variable of its own"
     );
 }
 

@@ -16,6 +16,10 @@ const WHOLE: usize = 12;
 /// Differences of one cause that are shown.
 const DIFFERENCES: usize = 6;
 
+/// What is said in one line, in this order.
+const OTHERS: [Difference; 5] =
+    [Difference::Added, Difference::Removed, Difference::NewlyBroken, Difference::StillBroken, Difference::Fixed];
+
 /// Files of a source that are shown, and lines of each.
 const FILES: usize = 6;
 const FILE_LINES: usize = 12;
@@ -167,7 +171,13 @@ fn all_attrs(answer: &Answer, width: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     let groups = groups(answer, &changed);
     let names: Vec<String> = groups.iter().map(|group| joined(&group.attrs, width / 2)).collect();
-    let column = names.iter().map(|names| names.chars().count()).max().unwrap_or(0) + 2;
+    let others: Vec<Vec<&Attr>> = OTHERS
+        .into_iter()
+        .map(|difference| answer.attrs.iter().filter(|attr| attr.difference == difference).collect())
+        .filter(|attrs: &Vec<&Attr>| !attrs.is_empty())
+        .collect();
+    let rest = others.iter().chain([&rev]).map(|attrs| joined(attrs, width / 2));
+    let column = names.iter().cloned().chain(rest).map(|names| names.chars().count()).max().unwrap_or(0) + 2;
     for (at, (group, names)) in groups.iter().zip(&names).enumerate() {
         let mut text = group.causes.first().map(|cause| said(cause)).unwrap_or_default();
         if group.causes.len() > 1 {
@@ -187,14 +197,11 @@ fn all_attrs(answer: &Answer, width: usize) -> Vec<Line> {
     if !rev.is_empty() {
         let text =
             format!("{} only in the revision that they embed", if rev.len() == 1 { "differs" } else { "differ" });
-        lines.push(Line::new().paint(Paint::Bold, joined(&rev, width / 2)).pad(column.max(2)).text(text));
+        lines.push(Line::new().paint(Paint::Bold, joined(&rev, width / 2)).pad(column).text(text));
     }
-    for difference in
-        [Difference::Added, Difference::Removed, Difference::NewlyBroken, Difference::StillBroken, Difference::Fixed]
-    {
-        let attrs: Vec<&Attr> = answer.attrs.iter().filter(|attr| attr.difference == difference).collect();
+    for attrs in &others {
         if let Some(first) = attrs.first() {
-            let line = Line::new().paint(Paint::Bold, joined(&attrs, width / 2)).pad(column.max(2));
+            let line = Line::new().paint(Paint::Bold, joined(attrs, width / 2)).pad(column);
             lines.push(line.text(verdict(first, &answer.base)));
         }
     }
@@ -304,9 +311,15 @@ fn said(cause: &Cause) -> String {
         CauseKind::Output => format!("{place} has another hash"),
         CauseKind::AddedInput => format!("{place} needs {name} now"),
         CauseKind::RemovedInput => format!("{place} needs {name} no more"),
-        CauseKind::Revision => format!("{place}: the revision in {name}"),
+        CauseKind::Revision => format!("{place} embeds the {}", embedded(cause)),
         CauseKind::Unreadable => format!("{place}: its .drv is gone, and nothing is known of it"),
     }
+}
+
+/// What of the revision a derivation embeds.
+fn embedded(cause: &Cause) -> &'static str {
+    let source = cause.details.iter().any(|detail| detail.kind == CauseKind::Source);
+    if source { "source tree" } else { "revision" }
 }
 
 /// `the variable text differs`, `the variables a, b differ`.
@@ -324,8 +337,12 @@ fn variables(cause: &Cause) -> String {
 fn details(cause: &Cause, indent: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     let shown: Vec<&Detail> = cause.details.iter().filter(|detail| !is_said(cause, detail)).collect();
+    if cause.kind == CauseKind::Revision {
+        let names: Vec<&str> = shown.iter().map(|detail| detail.name.as_str()).collect();
+        return vec![Line::new().pad(indent).paint(Paint::Dim, format!("in {}", names.join(", ")))];
+    }
     for detail in shown.iter().take(DIFFERENCES) {
-        for (at, text) in texts(cause, detail).into_iter().enumerate() {
+        for (at, text) in texts(detail).into_iter().enumerate() {
             let paint = match text.chars().next() {
                 Some('−') => Paint::Bad,
                 Some('+') => Paint::Good,
@@ -345,13 +362,10 @@ fn details(cause: &Cause, indent: usize) -> Vec<Line> {
 
 /// What stands before a difference: nothing where the line above has named it.
 fn label(cause: &Cause, detail: &Detail) -> String {
-    let only = cause.details.iter().filter(|other| !other.revision).count() <= 1;
-    let named = only || matches!(detail.kind, CauseKind::Args | CauseKind::Builder | CauseKind::System);
-    if named && cause.kind == detail.kind && detail.kind != CauseKind::Revision {
-        String::new()
-    } else {
-        detail.name.clone()
-    }
+    let shown = cause.details.iter().filter(|other| !is_said(cause, other)).count();
+    let named = matches!(detail.kind, CauseKind::Args | CauseKind::Builder | CauseKind::System);
+    let is_named = cause.kind == detail.kind && (cause.name == detail.name || named);
+    if is_named && (shown <= 1 || named) { String::new() } else { detail.name.clone() }
 }
 
 /// Whether the line above says it all.
@@ -361,15 +375,13 @@ fn is_said(cause: &Cause, detail: &Detail) -> bool {
         CauseKind::Dependency | CauseKind::AddedInput | CauseKind::RemovedInput | CauseKind::Unreadable
     );
     (whole && detail.kind == cause.kind && detail.name == cause.name)
+        || (cause.kind == CauseKind::Patch && detail.kind == CauseKind::Variable && detail.name == "patches")
         || (detail.revision && cause.kind != CauseKind::Revision)
 }
 
-fn texts(cause: &Cause, detail: &Detail) -> Vec<String> {
-    if detail.kind == CauseKind::Source || detail.kind == CauseKind::Patch && !detail.files.is_empty() {
+fn texts(detail: &Detail) -> Vec<String> {
+    if matches!(detail.kind, CauseKind::Source | CauseKind::Patch) {
         return files(&detail.files);
-    }
-    if detail.revision && cause.kind == CauseKind::Revision {
-        return vec!["embeds it".to_owned()];
     }
     textdiff::lines(detail.base.as_deref(), detail.head.as_deref())
 }

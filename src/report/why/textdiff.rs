@@ -23,9 +23,9 @@ pub(super) fn lines(base: Option<&str>, head: Option<&str>) -> Vec<String> {
         (Some(base), Some(head)) if base.contains('\n') || head.contains('\n') => by_line(base, head),
         (Some(base), Some(head)) => {
             let both = format!("{} → {}", quoted(&readable(base)), quoted(&readable(head)));
-            let (b, h): (Vec<&str>, Vec<&str>) = (base.split(' ').collect(), head.split(' ').collect());
-            let is_list =
-                b.len() + h.len() > 2 && [&b, &h].iter().any(|words| words.iter().any(|w| w.starts_with('/')));
+            let (b, h) = (words(base), words(head));
+            let paths = b.iter().chain(&h).any(|word| is_store_path(word));
+            let is_list = paths && (b.len(), h.len()) != (1, 1);
             if is_list || both.chars().count() > 2 * SHORT { by_word(&b, &h) } else { vec![both] }
         }
     }
@@ -37,6 +37,10 @@ pub(super) fn unified(base: &str, head: &str, most: usize) -> (Vec<String>, usiz
     let changed: Vec<String> = changes(&base, &head).into_iter().map(|(sign, text)| format!("{sign} {text}")).collect();
     let more = changed.len().saturating_sub(most);
     (changed.into_iter().take(most).collect(), more)
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split(' ').filter(|word| !word.is_empty()).collect()
 }
 
 fn one_sided(sign: char, text: &str) -> Vec<String> {
@@ -164,7 +168,7 @@ mod tests {
         let base = format!("{} {}", path("zlib-1.3"), path("openssl-3.5.1"));
         assert_eq!(diff(&base, &path("zlib-1.3")), ["−openssl-3.5.1"]);
         assert_eq!(diff(&path("a"), &path("b")), ["a → b"]);
-        assert_eq!(diff("", &path("fix.patch")), ["\"\" → fix.patch"]);
+        assert_eq!(diff("", &path("fix.patch")), ["+fix.patch"]);
         let below = format!("{}/bin/x", path("bash-5.2"));
         assert_eq!(diff("/bin/sh", &below), [format!("/bin/sh → {below}")]);
     }
