@@ -75,7 +75,7 @@ use attrs::Attrs;
 use base::Found;
 use building::{Building, Ended};
 use clock::Clock;
-use comparing::{Comparing, Late, Verdict};
+use comparing::{Comparing, Late, Next, Verdict};
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
 use importing::Importing;
@@ -294,7 +294,9 @@ impl Driver {
     fn found(&mut self, found: Found) {
         let left_out = self.left_out_systems();
         match self.comparing.found(&mut self.ctx, found, left_out) {
-            Ok(head) => head.into_iter().for_each(|head| self.evaluation.located(*head)),
+            Ok(Next::Evaluate(head)) => self.evaluation.located(*head),
+            Ok(Next::Replay(answers)) => self.evaluation.replay(answers),
+            Ok(Next::Nothing) => {}
             Err(error) => self.fail(error),
         }
     }

@@ -30,6 +30,7 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
         let line = Line::new().paint(Paint::Bold, "base").text(format!("     {text}"));
         parts(line, vec![counted.clone()], "    ", width).fit(width)
     }));
+    lines.extend(affected::skipped(summary, width));
     lines.push(diff(summary, width));
     if !summary.left_out.is_empty() {
         let texts = left_out::lines(&summary.left_out, width.saturating_sub(9)).into_iter().enumerate();

@@ -176,7 +176,11 @@ impl Ui {
         // A plan says everything at its end, once. Only a log, which may be read as it grows, is told before.
         let planned = self.is_plan() && self.settings.mode != Mode::Plain;
         for (at, notice) in self.model.take_notices() {
-            if planned && matches!(notice, Notice::Base | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_))
+            if planned
+                && matches!(
+                    notice,
+                    Notice::Base | Notice::Skipped | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_)
+                )
             {
                 continue;
             }
