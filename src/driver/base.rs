@@ -281,18 +281,13 @@ impl Search {
             return Some(locked.clone());
         }
         let options = FlakeOptions { reference: base.reference.clone(), ..self.options.flake.clone() };
-        let quick = base.rev.as_deref().and_then(|rev| record::pinned(&options, rev));
-        let quick = quick.map(|commit| commit.key(self.recall.context()));
-        let state_dir = self.recall.state_dir();
-        let known = quick.as_deref().and_then(|key| record::load_quick(state_dir, key).ok().flatten());
-        if known.is_some() {
-            return known;
+        let key = base.rev.as_deref().and_then(|rev| self.recall.pinned(&options, rev));
+        if let Some(known) = key.as_deref().and_then(|key| self.recall.locked(key)) {
+            return Some(known);
         }
         let locked = flake::lock(self.nix(), &options).await.ok()?;
-        if let Some(key) = quick.filter(|_| Record::may_hold(&locked, &options))
-            && let Err(error) = record::save_quick(state_dir, &key, &locked)
-        {
-            tracing::warn!(%error, "cannot remember the source of the base");
+        if let Some(key) = key.filter(|_| Record::may_hold(&locked, &options)) {
+            self.recall.keep_locked(&key, &locked);
         }
         Some(locked)
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diff::lockstep::{Cause, Lockstep, Masks};
+use crate::diff::lockstep::{Cause, Lockstep};
 use crate::eval::flake::{self, FlakeOptions, Locked};
 use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Selection, git, what::Name};
 use crate::event::{CauseKind, Difference, Evaluated, Text};
@@ -17,6 +17,7 @@ use crate::store::local::LocalStore;
 use crate::store::session::Session;
 
 use super::Driver;
+use super::revision;
 use super::sources::Sources;
 
 /// Attrs whose closures are measured.
@@ -45,37 +46,6 @@ pub(super) async fn walk(store: &LocalStore, lockstep: &mut Lockstep) {
     }
 }
 
-/// What two sources may differ in without meaning anything.
-pub(super) fn masks(base: &Locked, head: &Locked) -> Masks {
-    /// Shorter texts stand in many places by chance.
-    const LEAST: usize = 5;
-    let mut texts = Vec::new();
-    let mut pair = |base: Option<String>, head: Option<String>| {
-        if let (Some(base), Some(head)) = (base, head)
-            && base != head
-            && base.len().min(head.len()) >= LEAST
-        {
-            texts.push((base, head));
-        }
-    };
-    let short = |locked: &Locked| Some(locked.rev.as_deref()?.get(..7)?.to_owned());
-    let count = |locked: &Locked| Some(locked.rev_count?.to_string());
-    let seconds = |locked: &Locked| Some(locked.last_modified?.to_string());
-    let date = |locked: &Locked, format: &str| {
-        let time = jiff::Timestamp::from_second(i64::try_from(locked.last_modified?).ok()?).ok()?;
-        Some(time.strftime(format).to_string())
-    };
-    pair(base.rev.clone(), head.rev.clone());
-    pair(short(base), short(head));
-    pair(count(base), count(head));
-    pair(seconds(base), seconds(head));
-    pair(date(base, "%Y%m%d%H%M%S"), date(head, "%Y%m%d%H%M%S"));
-    pair(date(base, "%Y%m%d"), date(head, "%Y%m%d"));
-    pair(Some(base.nar_hash.clone()), Some(head.nar_hash.clone()));
-    let sources = vec![(base.store_path.clone(), head.store_path.clone())];
-    Masks { texts, sources: sources.into_iter().filter(|(base, head)| base != head).collect() }
-}
-
 impl Driver {
     /// What makes the attrs differ that do; `None` if nothing was compared.
     pub(super) async fn changed(&self) -> Option<report::Answer> {
@@ -86,7 +56,8 @@ impl Driver {
             Some((options, _)) => lock_again(options, &known.locked).await,
             None => None,
         };
-        let masks = base.as_ref().zip(source).map(|(base, (_, head))| masks(base, head)).unwrap_or_default();
+        let masks =
+            base.as_ref().zip(source).map(|(base, (_, head))| revision::masks(base, head, None)).unwrap_or_default();
         let compared = self.compared(&summary);
         if let (Some((options, _)), Some(base)) = (source, &base) {
             self.bring_back(options, base, &summary, &compared).await;

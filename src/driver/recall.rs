@@ -2,7 +2,6 @@
 //! machine or where records are shared; and storing there what was learned.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Settings;
@@ -111,11 +110,6 @@ impl Recall {
         })
     }
 
-    /// Where all of this is kept on this machine.
-    pub(super) fn state_dir(&self) -> &Path {
-        self.shelf.state_dir()
-    }
-
     /// What an evaluation depends on besides its source.
     pub(super) fn context(&self) -> &RecordContext {
         &self.context
@@ -178,6 +172,24 @@ impl Recall {
                 warnings.push(format!("no evaluation is taken from {}: {}", share.url(), failure.message));
                 None
             }
+        }
+    }
+
+    /// The key of what a reference that names a commit is locked to, on this machine.
+    pub(super) fn pinned(&self, options: &FlakeOptions, rev: &str) -> Option<String> {
+        record::pinned(options, rev).map(|commit| commit.key(&self.context))
+    }
+
+    /// What was locked under such a key before.
+    pub(super) fn locked(&self, key: &str) -> Option<Locked> {
+        // One that cannot be read is locked again.
+        record::load_quick(self.shelf.state_dir(), key).ok().flatten()
+    }
+
+    /// Stores what was locked under such a key.
+    pub(super) fn keep_locked(&self, key: &str, locked: &Locked) {
+        if let Err(error) = record::save_quick(self.shelf.state_dir(), key, locked) {
+            tracing::warn!(%error, "cannot remember the source");
         }
     }
 

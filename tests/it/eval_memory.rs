@@ -173,6 +173,17 @@ fn traces_belong_to_their_attr() {
 }
 
 #[test]
+fn traces_are_shown_to_those_who_want_to_see_more() {
+    let flake = r#"{ outputs = { self }: { packages.x86_64-linux.noisy = builtins.trace "it has 3 disks" (derivation {
+        name = "noisy"; system = "x86_64-linux"; builder = "/bin/sh"; }); }; }"#;
+    let site = Site::of(Lab::plain(&newest()), flake);
+    assert!(!site.exits(0, &["plan"]).stderr.contains("disks"));
+    let ran = site.exits(0, &["plan", "-v", "--refresh"]);
+    let line = ran.stderr.lines().find(|line| line.contains("disks")).unwrap_or_else(|| panic!("{}", ran.stderr));
+    assert!(line.contains("trace") && line.ends_with("noisy: it has 3 disks"), "{line}");
+}
+
+#[test]
 fn a_run_tells_what_evaluations_took_and_remembers_how_long() {
     each_nix(|nix| {
         let site = Site::of(Lab::plain(nix), &hungry(&[("little", 8), ("huge", 2048)]));
