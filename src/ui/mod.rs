@@ -16,6 +16,7 @@ use crate::event::{Event, Moment};
 use crate::id::DrvId;
 use crate::report::affected;
 use crate::report::closing;
+use crate::report::failure;
 use crate::report::plan;
 use crate::report::text::{Line, Style};
 
@@ -145,8 +146,8 @@ impl Ui {
         let summary = &self.model.summary;
         let whole = summary.cancelled.is_none() && summary.error.is_none();
         let lines = if whole && self.is_question() {
-            // The answer is on stdout.
-            Vec::new()
+            // The answer is on stdout; what does not evaluate has none.
+            failure::screen(summary, &summary.failures(), width)
         } else if whole && affected::is_asked(summary) {
             affected::screen(summary, width)
         } else if whole && self.is_plan() {
@@ -182,6 +183,9 @@ impl Ui {
                     Notice::Base | Notice::Skipped | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_)
                 )
             {
+                continue;
+            }
+            if self.is_question() && self.settings.mode != Mode::Plain && matches!(notice, Notice::Failed(..)) {
                 continue;
             }
             lines.extend(match self.settings.mode {
