@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::{PullRequest, nearest};
+use crate::diff::skip::Skip;
 use crate::error::{Error, Fault, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
 use crate::eval::record::{self, Record};
@@ -49,6 +50,8 @@ pub(super) struct Base {
     pub(super) recorded: bool,
     /// Attr → what came out of it.
     pub(super) answers: Answers,
+    /// Only these paths have changed since, each named by that glob of `[skip]`: the head is taken to be the same.
+    pub(super) skipped: Vec<(String, String)>,
 }
 
 /// What became of the search.
@@ -101,6 +104,8 @@ pub(super) struct Search {
     /// What holds derivations in the store of the evaluators.
     pub(super) roots: SharedRoots,
     pub(super) progress: Arc<Progress>,
+    /// `[skip]`.
+    pub(super) skip: Skip,
 }
 
 /// Which source is the base.
@@ -133,9 +138,20 @@ impl Search {
                 Err(missing) => return Ok(Found::Missing(missing)),
             },
         };
-        if let Some(answers) = self.recorded(&which).await {
+        let skipped = self.skipped(&which).await;
+        let recorded = self.recorded(&which).await;
+        // Where nothing is evaluated, what is not known is not told either.
+        if let Some(answers) = recorded.or_else(|| (!skipped.is_empty()).then(Answers::new)) {
             let Which { reference, rev, label } = which;
-            return Ok(Found::Base(Box::new(Base { label, reference, rev, locked: None, recorded: true, answers })));
+            return Ok(Found::Base(Box::new(Base {
+                label,
+                reference,
+                rev,
+                locked: None,
+                recorded: true,
+                answers,
+                skipped,
+            })));
         }
         if !evaluate {
             return Ok(Found::Missing(self.no_record(&which)));
@@ -154,7 +170,25 @@ impl Search {
             None => self.evaluate(&which, &label, &source).await.map_err(|error| of_base(&label, error))?,
         };
         let reference = source.locked.locked_ref.clone();
-        Ok(Found::Base(Box::new(Base { label, reference, rev, locked: Some(source.locked), recorded, answers })))
+        Ok(Found::Base(Box::new(Base {
+            label,
+            reference,
+            rev,
+            locked: Some(source.locked),
+            recorded,
+            answers,
+            skipped,
+        })))
+    }
+
+    /// The paths that have changed since a commit, if `[skip]` names all of them. Where git cannot tell, nothing is
+    /// skipped.
+    async fn skipped(&self, which: &Which) -> Vec<(String, String)> {
+        let (Some(rev), Some(dir), false) = (&which.rev, self.repository(), self.skip.is_empty()) else {
+            return Vec::new();
+        };
+        let changed = git::changed_paths(self.nix(), &dir, rev, self.head.rev.as_deref()).await;
+        changed.ok().and_then(|changed| self.skip.covers(&changed)).unwrap_or_default()
     }
 
     fn nix(&self) -> &Nix {

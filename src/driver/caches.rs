@@ -140,6 +140,12 @@ impl CacheList {
         &self.by_daemon
     }
 
+    /// Of those, the ones that Nix's own settings name.
+    pub(super) fn of_nix(&self) -> BTreeSet<CacheId> {
+        let of_nix = |known: &&Known| known.config.name.is_none() && self.by_daemon.contains(&known.id);
+        self.known.iter().filter(of_nix).map(|known| known.id).collect()
+    }
+
     /// The caches to which pushing may fail.
     pub(super) fn optional(&self) -> Vec<CacheId> {
         self.known.iter().filter(|known| known.push == PushWhen::Optional).map(|known| known.id).collect()

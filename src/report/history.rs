@@ -232,6 +232,7 @@ mod tests {
             inputs: vec![],
             fetch: false,
             opaque: false,
+            features: Vec::new(),
             attr: None,
             expected: None,
             outputs: vec![],
