@@ -18,7 +18,6 @@ use crate::report::affected;
 use crate::report::closing;
 use crate::report::failure;
 use crate::report::plan;
-use crate::report::summary::Header;
 use crate::report::text::{Line, Style};
 
 use model::{Model, Notice};
@@ -178,7 +177,11 @@ impl Ui {
         // A plan says everything at its end, once. Only a log, which may be read as it grows, is told before.
         let planned = self.is_plan() && self.settings.mode != Mode::Plain;
         for (at, notice) in self.model.take_notices() {
-            if planned && matches!(notice, Notice::Base | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_))
+            if planned
+                && matches!(
+                    notice,
+                    Notice::Base | Notice::Skipped | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_)
+                )
             {
                 continue;
             }
@@ -209,8 +212,7 @@ impl Ui {
     }
 
     fn is_plan(&self) -> bool {
-        let is_plan = |header: &Header| matches!(&*header.command, "plan" | "affected");
-        self.model.summary.header.as_ref().is_some_and(is_plan)
+        self.model.summary.header.as_ref().is_some_and(|header| header.is_plan())
     }
 
     fn is_question(&self) -> bool {
