@@ -2,6 +2,7 @@
 
 mod affected;
 mod args;
+mod audit;
 mod doctor;
 mod home;
 mod log;

@@ -7,3 +7,4 @@ pub mod matrix;
 pub mod plan;
 pub mod plan_file;
 pub mod presence;
+pub mod skip;

@@ -10,7 +10,7 @@ use crate::error::{Error, Fault};
 use crate::event::Fact;
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
-use crate::store::cache::{Cache, CacheConfig, CacheError, OpenContext};
+use crate::store::cache::{Cache, CacheConfig, CacheError, OpenContext, SecretKey};
 use crate::store::local::LocalStore;
 
 use super::context::Context;
@@ -122,6 +122,12 @@ impl CacheList {
             }
         }
         Ok(pushable)
+    }
+
+    /// The keys that sign for the caches that are pushed to. One that cannot be read is told by whoever pushes.
+    pub(super) fn secret_keys(&self) -> Vec<SecretKey> {
+        let keys = self.known.iter().filter_map(|known| known.config.secret_keys().ok());
+        keys.flatten().collect()
     }
 
     /// What all of them have to fit to.

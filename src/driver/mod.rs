@@ -75,7 +75,7 @@ use attrs::Attrs;
 use base::Found;
 use building::{Building, Ended};
 use clock::Clock;
-use comparing::{Comparing, Late, Verdict};
+use comparing::{Comparing, Late, Next, Verdict};
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
 use importing::Importing;
@@ -232,7 +232,10 @@ impl Driver {
                 self.evaluation.tell(ctx, &located);
                 self.begin(located);
             }
-            Input::Eval(EvalInput::Located(Err(error))) | Input::Base(Err(error)) => self.fail(error),
+            Input::Eval(EvalInput::Located(Err(error))) | Input::Base(Err(error)) => {
+                self.evaluation.tell_notes(ctx);
+                self.fail(error);
+            }
             Input::Base(Ok(found)) => self.found(found),
             Input::OnlyRevision(attrs) => self.only_revision(&attrs),
             Input::Eval(EvalInput::Held(ack)) => drop(ack),
@@ -292,9 +295,12 @@ impl Driver {
 
     /// The base is known, or will not be.
     fn found(&mut self, found: Found) {
+        self.evaluation.tell_notes(&mut self.ctx);
         let left_out = self.left_out_systems();
         match self.comparing.found(&mut self.ctx, found, left_out) {
-            Ok(head) => head.into_iter().for_each(|head| self.evaluation.located(*head)),
+            Ok(Next::Evaluate(head)) => self.evaluation.located(*head),
+            Ok(Next::Replay(answers)) => self.evaluation.replay(answers),
+            Ok(Next::Nothing) => {}
             Err(error) => self.fail(error),
         }
     }

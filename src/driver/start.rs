@@ -220,7 +220,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         // No cache has anything to do with it.
         Mode::Affected => (Verb::Affected, Pushable::default()),
     };
-    let recall = Arc::new(Recall::new(&store, &settings, &pushable.caches, list.context())?);
+    let recall = Arc::new(Recall::new(&store, &settings, &list)?);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
     let Begun { mut ctx, news, signals, opened } =

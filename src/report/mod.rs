@@ -12,6 +12,7 @@ pub mod estimate;
 pub mod failure;
 pub mod history;
 pub mod home;
+pub mod imports;
 pub mod json;
 pub mod left_out;
 pub mod list;

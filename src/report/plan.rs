@@ -8,6 +8,7 @@ use crate::id::{AttrId, Kind};
 use super::affected;
 use super::estimate::{self, Estimate};
 use super::failure::{self, kinds};
+use super::imports::imports;
 use super::left_out;
 use super::number::{about, count, duration, plural, size};
 use super::summary::{Cause, Summary};
@@ -23,11 +24,13 @@ const BIG: f64 = 5.0;
 #[must_use]
 pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     let mut lines = vec![eval(summary, width)];
+    lines.extend(imports(summary, width.saturating_sub(9)).map(|text| Line::new().pad(9).text(text)));
     let counted = affected::counted(summary).unwrap_or_default();
     lines.extend(affected::base_line(summary).map(|text| {
         let line = Line::new().paint(Paint::Bold, "base").text(format!("     {text}"));
         parts(line, vec![counted.clone()], "    ", width).fit(width)
     }));
+    lines.extend(affected::skipped(summary, width));
     lines.push(diff(summary, width));
     if !summary.left_out.is_empty() {
         let texts = left_out::lines(&summary.left_out, width.saturating_sub(9)).into_iter().enumerate();
@@ -105,10 +108,11 @@ fn diff(s: &Summary, width: usize) -> Line {
 /// `To build: 212 drvs, about 7m on 40 slots (longest chain 4m51s: linux-6.12.58 → system-path → web1)`.
 fn to_build(s: &Summary, estimate: Option<&Estimate>, width: usize) -> Line {
     let line = Line::new().paint(Paint::Bold, "To build: ");
-    if s.counts.builds == 0 {
+    let builds = s.to_build();
+    if builds == 0 {
         return line.text("nothing");
     }
-    let line = line.text(plural(s.counts.builds, "drv", "drvs"));
+    let line = line.text(plural(builds, "drv", "drvs"));
     let slots = plural(s.slots() as usize, "slot", "slots");
     let Some(estimate) = estimate else {
         let unknown = format!(" on {slots}, duration unknown (no history yet)");
@@ -215,7 +219,7 @@ fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
         format!("{}, {}", plural(s.fetches.len(), "path", "paths"), size(bytes))
     };
     let caches: Vec<&str> = s.caches.values().filter(|cache| cache.push).map(|cache| &*cache.name).collect();
-    let push = match (caches.as_slice(), s.counts.builds) {
+    let push = match (caches.as_slice(), s.to_build()) {
         ([], _) => "nothing (no push cache; --push-to NAME)".to_owned(),
         (_, 0) => "nothing that this run would build".to_owned(),
         (caches, n) => format!("what the {} give, to {}", plural(n, "drv", "drvs"), caches.join(", ")),

@@ -429,10 +429,12 @@ impl Header {
 }
 
 impl Attr {
-    /// Seconds that its evaluation took; `None` if nothing was evaluated.
+    /// Seconds that its evaluation took, without what it waited for imports; `None` if nothing was evaluated.
     #[must_use]
     pub fn eval_seconds(&self) -> Option<f64> {
-        Some(self.evaluated.as_ref()?.0.since(self.eval_started?.0))
+        let waited: f64 =
+            self.imports.iter().filter_map(|import| Some(import.span.end?.since(import.span.start))).sum();
+        Some((self.evaluated.as_ref()?.0.since(self.eval_started?.0) - waited).max(0.0))
     }
 }
 
@@ -530,6 +532,13 @@ impl Summary {
         let mut seen = BTreeSet::new();
         all.retain(|import| seen.insert(&import.path));
         all.into_iter().map(|import| &import.name).collect()
+    }
+
+    /// Drvs that are still to be built: in a plan, all but those that attrs imported from.
+    #[must_use]
+    pub fn to_build(&self) -> usize {
+        let counts = self.counts;
+        counts.builds.saturating_sub(counts.built + counts.failed + counts.given_up)
     }
 
     /// All slots of all builders.

@@ -281,6 +281,7 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
             texts.map(|(i, text)| Line::from(if i == 0 { " left out" } else { "" }).pad(10).text(text)).collect()
         }
         Notice::Base => base(model, width),
+        Notice::Skipped => skipped(model, width),
         Notice::Failed(..)
         | Notice::Warning(_)
         | Notice::EvalWarning(_)
@@ -324,8 +325,15 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
         }
         Notice::Stopping { .. } => vec![stopping(notice, width)],
         Notice::Base if s.base.is_none() => base(model, width),
+        Notice::Skipped => skipped(model, width),
         _ => Vec::new(),
     }
+}
+
+/// What is not evaluated and why, with a column of room as all that scrolls above the live part has.
+fn skipped(model: &Model, width: usize) -> Vec<Line> {
+    let lines = affected::skipped(&model.summary, width.saturating_sub(1)).into_iter();
+    lines.map(|line| Line::from(" ").then(line)).collect()
 }
 
 /// ` base   main@a01b77e from record`.

@@ -16,6 +16,7 @@ use crate::event::{Event, Moment};
 use crate::id::DrvId;
 use crate::report::affected;
 use crate::report::closing;
+use crate::report::failure;
 use crate::report::plan;
 use crate::report::text::{Line, Style};
 
@@ -145,8 +146,8 @@ impl Ui {
         let summary = &self.model.summary;
         let whole = summary.cancelled.is_none() && summary.error.is_none();
         let lines = if whole && self.is_question() {
-            // The answer is on stdout.
-            Vec::new()
+            // The answer is on stdout; what does not evaluate has none.
+            failure::screen(summary, &summary.failures(), width)
         } else if whole && affected::is_asked(summary) {
             affected::screen(summary, width)
         } else if whole && self.is_plan() {
@@ -176,8 +177,15 @@ impl Ui {
         // A plan says everything at its end, once. Only a log, which may be read as it grows, is told before.
         let planned = self.is_plan() && self.settings.mode != Mode::Plain;
         for (at, notice) in self.model.take_notices() {
-            if planned && matches!(notice, Notice::Base | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_))
+            if planned
+                && matches!(
+                    notice,
+                    Notice::Base | Notice::Skipped | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_)
+                )
             {
+                continue;
+            }
+            if self.is_question() && self.settings.mode != Mode::Plain && matches!(notice, Notice::Failed(..)) {
                 continue;
             }
             lines.extend(match self.settings.mode {

@@ -468,3 +468,75 @@ fn whatever_changes_affected_is_what_has_another_drv() {
     });
     told_by_drover.unwrap();
 }
+
+#[test]
+fn what_skip_declares_is_skipped_by_name_and_held_against_the_truth() {
+    let history = History::plain(&newest());
+    let site = &history.site;
+    // Untracked, so that it is no change and there in every commit.
+    site.lab.write("infra/drover.toml", "[skip]\npaths = ['*.md', 'hosts/**']\n");
+    let base = history.checkout_at("docs only");
+    // Nothing is known, and nothing is evaluated: the paths and their globs are named.
+    let ran = site.exits(0, &["affected", "--base", &base]);
+    assert_eq!(ran.out(), "");
+    assert!(ran.stderr.contains("README.md   *.md"), "{}", ran.stderr);
+    assert!(!site.events().of("eval_started").iter().any(|_| true), "nothing is evaluated");
+    let ran = site.exits(0, &["run", "--base", &base]);
+    assert!(ran.stderr.contains("README.md   *.md") && ran.stderr.contains("as [skip] says"), "{}", ran.stderr);
+    // With a record of the base its attrs are named.
+    git(&site.lab, &site.flake, &["checkout", "-q", "--detach", &base]);
+    site.exits(0, &["plan"]);
+    history.checkout_at("docs only");
+    let document = site.exits(0, &["affected", "--base", &base, "--json"]).json();
+    let attrs = document["attrs"].as_array().unwrap();
+    assert_eq!(attrs.len(), 11);
+    assert!(attrs.iter().all(|attr| attr["status"] == "unchanged"), "{document}");
+    assert_eq!(document["skipped"][0]["path"], "README.md");
+    let document = site.exits(0, &["run", "--base", &base, "--json"]).json();
+    assert!(statuses(&document).values().all(|status| status == "unaffected"), "{:?}", statuses(&document));
+
+    // Other paths are evaluated, and so is a commit that touches both.
+    let base = history.checkout_at("a module of all hosts");
+    let document = site.exits(0, &["affected", "--base", &base, "--json"]).json();
+    assert_eq!(told(&document), history.pair("a module of all hosts").0.changes);
+
+    // What is declared of hosts is wrong, of documents only as far as the revision goes.
+    let last = history.commits.last().unwrap();
+    history.checkout(last);
+    let all = (history.commits.len() - 1).to_string();
+    let ran = site.exits(1, &["affected", "--audit", &all, "--ignore-revision", "--json"]);
+    let document = ran.json();
+    let hidden: BTreeMap<&str, BTreeSet<String>> = document["skipped"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|skipped| {
+            let attrs =
+                skipped["hidden"].as_array().unwrap().iter().map(|attr| attr["attr"].as_str().unwrap().to_owned());
+            (skipped["subject"].as_str().unwrap(), attrs.collect())
+        })
+        .collect();
+    let mut expected = BTreeMap::new();
+    for commit in &history.commits[1..] {
+        let paths =
+            git(&site.lab, &site.flake, &["diff", "--name-only", "--no-renames", &format!("{0}~1..{0}", commit.rev)]);
+        if paths.lines().all(|path| path.ends_with(".md") || path.starts_with("hosts/")) {
+            let differs = |change: &Change| !change.revision_only && change.status != "still_broken";
+            let names = commit.changes.iter().filter(|(_, change)| differs(change)).map(|(name, _)| name.clone());
+            expected.insert(commit.subject, names.collect::<BTreeSet<_>>());
+        }
+    }
+    assert!(expected.len() > 8, "{expected:?}");
+    assert_eq!(hidden, expected);
+    let ran = site.exits(1, &["affected", "--audit", "6", "--ignore-revision"]);
+    assert!(ran.out().contains("nixosConfigurations.mon1\n"), "{}", ran.out());
+    // Only documents: nothing is hidden, unless the revision counts.
+    site.lab.write("infra/drover.toml", "[skip]\npaths = ['*.md']\n");
+    let ran = site.exits(0, &["affected", "--audit", &all, "--ignore-revision"]);
+    assert!(ran.out().is_empty() && ran.stderr.contains("hidden nothing"), "{}", ran.stderr);
+    site.exits(1, &["affected", "--audit", &all]);
+    site.lab.write("infra/drover.toml", "");
+    assert!(site.exits(2, &["affected", "--audit", "3"]).stderr.contains("hint: [skip]"));
+    site.lab.write("infra/drover.toml", "[skip]\npaths = ['a[']\n");
+    assert!(site.exits(2, &["affected", "--base", "HEAD"]).stderr.contains("hint: "));
+}

@@ -19,6 +19,7 @@ mod eval_many;
 mod eval_memory;
 mod eval_record;
 mod gc;
+mod imports;
 mod killed;
 mod lab;
 mod layers;
