@@ -18,7 +18,7 @@ use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Nix, Selection, git};
 use crate::id::AttrPath;
 
 use super::context::SharedRoots;
-use super::recall::{Keys, Recall};
+use super::recall::Recall;
 
 /// Characters of a commit that people are shown.
 const SHORT: usize = 7;
@@ -296,9 +296,7 @@ impl Search {
     async fn record(&self, fingerprint: &str) -> Option<Record> {
         let mut warnings = Vec::new();
         let known = self.recall.find(fingerprint, &self.options.selection, &mut warnings).await;
-        for warning in warnings {
-            tracing::warn!(warning, "the record of the base");
-        }
+        warnings.into_iter().for_each(|warning| self.recall.note(warning));
         known.record
     }
 
@@ -390,11 +388,11 @@ impl Search {
 
     /// Stores what was learned, here and where evaluations are shared.
     async fn remember(&self, source: &Source, record: &Record) {
-        let keys = Keys { full: source.fingerprint.clone(), ..Keys::default() };
-        if let Some((name, sealed)) = self.recall.save(&keys, record, &source.locked)
-            && let Err(warning) = self.recall.share(&name, sealed).await
+        if let Some(fingerprint) = &source.fingerprint
+            && let Some(sealed) = self.recall.store(fingerprint, record)
+            && let Err(warning) = self.recall.share(fingerprint, sealed).await
         {
-            tracing::warn!(warning, "the record of the base");
+            self.recall.note(warning);
         }
     }
 

@@ -9,10 +9,12 @@ use crate::eval::flake::{self, FlakeOptions, Locked};
 use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Selection, git, what::Name};
 use crate::event::{CauseKind, Difference, Evaluated, Text};
 use crate::id::{AttrId, StorePath};
+use crate::nix_compat::drv::{self, Derivation};
 use crate::report::summary::{Compared, Summary};
 use crate::report::why::changed as report;
 use crate::store::error::StoreError;
 use crate::store::local::LocalStore;
+use crate::store::session::Session;
 
 use super::Driver;
 use super::revision;
@@ -215,13 +217,20 @@ impl Driver {
         if compared.len() > MEASURED {
             return;
         }
+        let Ok(mut session) = self.ctx.store.connect().await else { return };
         for (id, base, head) in compared {
             let Some(path) = summary.attrs.get(id).map(|attr| attr.path.to_string()) else { continue };
             let Some(attr) = answer.attrs.iter_mut().find(|attr| attr.attr == path) else { continue };
+            let read = self.ctx.eval_store.read_drvs(vec![base.clone(), head.clone()]).await;
+            let outputs = |drv: &Result<Derivation, StoreError>| -> Option<Vec<StorePath>> {
+                drv::output_paths(drv.as_ref().ok()?).ok()?.into_values().collect()
+            };
+            let Some((base, head)) = read.first().and_then(outputs).zip(read.last().and_then(outputs)) else {
+                continue;
+            };
             let sizes = async {
-                let base = closure_size(&self.ctx.store, &self.ctx.eval_store, base).await.ok()??;
-                let head = closure_size(&self.ctx.store, &self.ctx.eval_store, head).await.ok()??;
-                Some((base, head))
+                let head = closure_size(&mut session, head).await?;
+                Some((closure_size(&mut session, base).await?, head))
             };
             attr.closure = sizes.await;
         }
@@ -250,22 +259,14 @@ async fn changed_paths(options: &EvalOptions, base: Option<&str>, head: &Locked)
     paths
 }
 
-/// Bytes of all that the outputs of a drv refer to; `None` if they are not all in the store.
-async fn closure_size(store: &LocalStore, drvs: &LocalStore, drv: &StorePath) -> Result<Option<u64>, StoreError> {
-    let mut read = drvs.read_drvs(vec![drv.clone()]).await;
-    let Some(Ok(drv)) = read.pop() else { return Ok(None) };
-    let outputs = crate::nix_compat::drv::output_paths(&drv).unwrap_or_default();
-    let Some(mut next) = outputs.into_values().collect::<Option<Vec<StorePath>>>() else { return Ok(None) };
-    let mut session = store.connect().await?;
+/// Bytes of these paths and all that they refer to; `None` if they are not all in the store.
+async fn closure_size(session: &mut Session, mut next: Vec<StorePath>) -> Option<u64> {
     let mut sizes: BTreeMap<StorePath, u64> = BTreeMap::new();
     while !next.is_empty() {
-        let infos = match session.path_infos(&next).await {
-            Ok(infos) => infos,
-            Err(error) => return Err(session.explain(error)),
-        };
+        let infos = session.path_infos(&next).await.ok()?;
         let mut more = Vec::new();
         for (path, info) in next.iter().zip(infos) {
-            let Some(info) = info else { return Ok(None) };
+            let info = info?;
             sizes.insert(path.clone(), info.nar_size);
             more.extend(info.others().cloned());
         }
@@ -274,5 +275,5 @@ async fn closure_size(store: &LocalStore, drvs: &LocalStore, drv: &StorePath) ->
         more.retain(|path| !sizes.contains_key(path));
         next = more;
     }
-    Ok(Some(sizes.values().sum()))
+    Some(sizes.values().sum())
 }

@@ -42,7 +42,6 @@ pub(super) enum EvalInput {
 pub(super) enum Source {
     /// A flake that is locked and evaluated here.
     Flake(Box<Wanted>, Arc<Recall>),
-    #[expect(dead_code, reason = "plan files and lines of other evaluators come this way")]
     /// Anything else that answers attrs. Nothing of it is recorded; a lock, if there was one, is told by whoever made it.
     Stream {
         /// What answers.
@@ -331,10 +330,20 @@ impl Evaluation {
     /// Stores what may be remembered, and shares it. That it cannot be stored costs time later, and nothing now.
     fn remember(&mut self, ctx: &mut Context, record: Option<Box<Record>>) {
         let (Some(record), Some(recall), Some(locked)) = (record, &self.recall, &self.locked) else { return };
-        let Some((name, sealed)) = recall.save(&self.keys, &record, locked) else { return };
-        let recall = recall.clone();
-        self.sharing = true;
-        ctx.tasks.start(async move { Input::Eval(EvalInput::Shared(recall.share(&name, sealed).await)) });
+        let Some(fingerprint) = self.keys.full.clone() else { return };
+        let sealed = if self.keys.complete { None } else { recall.store(&fingerprint, &record) };
+        recall.store_quick(&self.keys, locked);
+        if let Some(sealed) = sealed {
+            let recall = recall.clone();
+            self.sharing = true;
+            ctx.tasks.start(async move { Input::Eval(EvalInput::Shared(recall.share(&fingerprint, sealed).await)) });
+        }
+    }
+
+    /// Says what came up while a base was looked for.
+    pub(super) fn tell_notes(&self, ctx: &mut Context) {
+        let notes = self.recall.iter().flat_map(|recall| recall.take_notes());
+        notes.for_each(|note| ctx.bus.warn(note, None));
     }
 
     /// What was learned is on its way to others; a run waits for that.

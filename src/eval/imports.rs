@@ -17,6 +17,20 @@ use crate::id::StorePath;
 
 /// How deep imports may be nested.
 pub const DEPTH: usize = 8;
+/// Builtins that read a path.
+const READERS: [&str; 11] = [
+    "import",
+    "scopedImport",
+    "readFile",
+    "readDir",
+    "readFileType",
+    "pathExists",
+    "hashFile",
+    "path",
+    "filterSource",
+    "findFile",
+    "storePath",
+];
 /// How many imports one attr may have. One after the other is not nested, but should come to an end.
 const MOST: usize = 1000;
 
@@ -140,10 +154,19 @@ impl Need {
             .then(|| need(goals.asked.iter().filter_map(|goal| wanted(goal)).collect()))?
     }
 
-    /// The names of the derivations that were being put together when it stopped: they need what it stopped at.
-    fn users(&self) -> impl Iterator<Item = &str> {
-        let name = |line| Some(str::split_once(line, "while evaluating derivation '")?.1.split_once('\'')?.0);
-        self.trace.lines().filter_map(name)
+    /// The imports that cannot go on either, the innermost first: each is of a derivation that is just being put
+    /// together, as the argument of something that reads.
+    fn around(&self) -> Vec<&str> {
+        let quoted = |line, before| Some(str::split_once(line, before)?.1.split_once('\'')?.0);
+        let (mut around, mut inside) = (Vec::new(), None);
+        for line in self.trace.lines().rev() {
+            if let Some(name) = quoted(line, "while evaluating derivation '") {
+                inside = Some(name);
+            } else if quoted(line, "while calling the '").is_some_and(|builtin| READERS.contains(&builtin)) {
+                around.extend(inside.take());
+            }
+        }
+        around
     }
 }
 
@@ -164,9 +187,8 @@ fn wanted(text: &str) -> Option<Wanted> {
 struct Past {
     drv: StorePath,
     outputs: Vec<String>,
-    /// Who needed it.
-    users: Vec<String>,
-    depth: usize,
+    /// How many imports its code came through.
+    code: usize,
     /// What came of it.
     paths: Vec<StorePath>,
 }
@@ -207,8 +229,11 @@ pub(super) enum Step {
         /// It may not be remembered.
         import: bool,
     },
-    /// It is to be tried again, in another mode.
-    Again,
+    /// It is to be tried again, in another mode or, with `fresh`, in a new process.
+    Again {
+        /// The process that there is says what it has said before.
+        fresh: bool,
+    },
     /// This has to be imported first.
     Import(StorePath, Vec<String>),
 }
@@ -224,8 +249,15 @@ impl Asking {
         self.mode
     }
 
-    /// A try ended like this.
-    pub(super) fn tried(&mut self, answer: Result<Value, Failure>, need: Option<&Need>, rules: &Rules) -> Step {
+    /// A try ended like this. `fresh`: in a process that had not been asked anything before. One that has been may
+    /// remember what did not evaluate (2.34 does, 2.26 does not).
+    pub(super) fn tried(
+        &mut self,
+        answer: Result<Value, Failure>,
+        need: Option<&Need>,
+        fresh: bool,
+        rules: &Rules,
+    ) -> Step {
         let Some(need) = need.filter(|_| answer.is_err()) else { return Step::Over { answer, import: false } };
         let failed = |message: String| Step::Over { answer: Err(failure(message)), import: true };
         let candidates = need.wanted.iter().filter_map(|wanted| {
@@ -236,6 +268,9 @@ impl Asking {
             !self.past.iter().any(|past| past.drv == *drv && past.outputs == *outputs)
         };
         let Some((drv, outputs)) = candidates.into_iter().find(new) else {
+            if !fresh {
+                return Step::Again { fresh: true };
+            }
             self.mode = match self.mode {
                 Mode::There { loud: false } => {
                     rules.loud.store(true, Ordering::Relaxed);
@@ -244,24 +279,26 @@ impl Asking {
                 Mode::There { loud: true } | Mode::Forbidden => Mode::ByNix,
                 Mode::ByNix => return Step::Over { answer, import: true },
             };
-            return Step::Again;
+            return Step::Again { fresh: false };
         };
         if let Imports::Refused { by } = &rules.imports {
             let (name, base) = (drv_name(&drv), drv.to_basename());
             let path = format!("{}/{base}", rules.store_dir);
             return failed(format!("it imports from derivation {name}, which {by} forbids\n{path}"));
         }
-        let depth = self.depth(&drv, need);
-        if depth > DEPTH {
-            let chain = self.chain(depth).into_iter().chain([drv_name(&drv)]).collect::<Vec<_>>().join(" → ");
+        let (through, around) = (self.through(need), need.around());
+        if through.len() + 1 + around.len() > DEPTH {
+            let through = through.iter().map(|past| drv_name(&past.drv));
+            let chain: Vec<&str> = through.chain([drv_name(&drv)]).chain(around).collect();
+            let chain = chain.join(" → ");
             return failed(format!("its imports from derivations are nested more than {DEPTH} deep: {chain}"));
         }
         if self.past.len() >= MOST {
             let name = drv_name(&drv);
             return failed(format!("it imports from more than {MOST} derivations, the next one is {name}"));
         }
-        let users = need.users().map(str::to_owned).collect();
-        self.past.push(Past { drv: drv.clone(), outputs: outputs.clone(), users, depth, paths: Vec::new() });
+        let code = through.len() + 1;
+        self.past.push(Past { drv: drv.clone(), outputs: outputs.clone(), code, paths: Vec::new() });
         Step::Import(drv, outputs)
     }
 
@@ -286,21 +323,13 @@ impl Asking {
         Err(Failure { message: message.into(), ..failure })
     }
 
-    /// How deep an import is nested: one deeper than those that it was needed for, and than those whose files it comes
-    /// from.
-    fn depth(&self, drv: &StorePath, need: &Need) -> usize {
-        let name = drv_name(drv);
-        let below = self.past.iter().filter(|past| {
-            past.users.iter().any(|user| user == name)
-                || past.paths.iter().any(|path| need.trace.contains(&path.to_basename()))
-        });
-        1 + below.map(|past| past.depth).max().unwrap_or(0)
-    }
-
-    /// The last import of each depth below this one, the deepest first.
-    fn chain(&self, depth: usize) -> Vec<&str> {
-        let at = |depth| self.past.iter().rev().find(move |past| past.depth == depth);
-        (1..depth).filter_map(at).map(|past| drv_name(&past.drv)).collect()
+    /// The imports through which the code came that imports now, the first one first: positions in what they gave are in
+    /// the trace.
+    fn through(&self, need: &Need) -> Vec<&Past> {
+        let seen = |past: &&Past| past.paths.iter().any(|path| need.trace.contains(&path.to_basename()));
+        let Some(last) = self.past.iter().filter(seen).max_by_key(|past| past.code) else { return Vec::new() };
+        let at = |code| self.past.iter().rev().find(move |past| past.code == code);
+        (1..=last.code).filter_map(at).collect()
     }
 }
 
@@ -311,4 +340,141 @@ fn failure(message: String) -> Failure {
 /// `gen-nix` of `…-gen-nix.drv`.
 pub(super) fn drv_name(drv: &StorePath) -> &str {
     drv.name().trim_end_matches(".drv")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIR: &str = "/nix/store";
+    const A: &str = "psk0bbcfwn78af3smxz5b94g0b49j57q-gen-a.drv";
+    const THERE: Mode = Mode::There { loud: false };
+
+    fn named(error: &str, mode: Mode) -> Option<Vec<(String, Vec<String>)>> {
+        let need = Need::of(&error.replace("$A", &format!("{DIR}/{A}")), mode, &Goals::default())?;
+        Some(need.wanted.into_iter().map(|wanted| (wanted.drv, wanted.outputs)).collect())
+    }
+
+    #[test]
+    fn errors_name_what_is_to_be_imported() {
+        let a = |outputs: &[&str]| (format!("{DIR}/{A}"), outputs.iter().map(|&o| o.to_owned()).collect::<Vec<_>>());
+        for (error, mode, wanted) in [
+            // Both Nixes.
+            (
+                "error:\n … while calling the 'readFile' builtin\n error: cannot build '$A^out,dev' during evaluation because the option 'allow-import-from-derivation' is disabled",
+                Mode::Forbidden,
+                Some(vec![a(&["out", "dev"])]),
+            ),
+            // 2.34.
+            (
+                "error: … while\n error: Cannot build '$A'.\n       Reason: local builds are disabled (max-jobs = 0)\n Hint: set 'max-jobs' to a non-zero value",
+                THERE,
+                Some(vec![a(&[])]),
+            ),
+            (
+                "error: build of '$A', '/nix/store/x-multi.drv' failed",
+                THERE,
+                Some(vec![a(&[]), ("/nix/store/x-multi.drv".into(), vec![])]),
+            ),
+            // 2.26.
+            (
+                "error:\n Unable to start any build;\n either increase '--max-jobs' or enable remote builds.",
+                THERE,
+                Some(vec![]),
+            ),
+            // Others' business.
+            ("error: Cannot build '$A'.\n Reason: builder failed", Mode::ByNix, None),
+            ("error: attribute 'x' missing", THERE, None),
+            ("error: undefined variable 'y'", Mode::Forbidden, None),
+        ] {
+            assert_eq!(named(error, mode), wanted, "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_messages_name_what_a_build_was_asked_for() {
+        let mut goals = Goals::default();
+        let line = |text: &str| format!(r#"@nix {{"action":"msg","level":6,"msg":"{text}"}}"#);
+        for text in [
+            "building of '/nix/store/a.drv^out' from .drv file: created",
+            "entered goal loop",
+            "building of '/nix/store/a.drv^out' from .drv file: done",
+            "building of '/nix/store/a.drv^out' from .drv file: goal destroyed",
+            "building of '/nix/store/b.drv^dev' from .drv file: created",
+            "building of '/nix/store/b.drv^dev' from .drv file: woken up",
+            "entered goal loop",
+            "building of '/nix/store/input.drv^out' from .drv file: created",
+            "building of '/nix/store/input.drv^out' from .drv file: wait for build slot",
+        ] {
+            goals.hear(&line(text));
+        }
+        let need = Need::of("error: Unable to start any build", Mode::There { loud: true }, &goals).unwrap();
+        assert_eq!(need.wanted, [Wanted { drv: "/nix/store/b.drv".into(), outputs: vec!["dev".into()] }]);
+    }
+
+    /// A trace in which `c` reads `b` reads what stopped; the file of a derivation is imported, too.
+    const TRACE: &str = "error:
+       … while evaluating derivation 'top'
+       … while calling the 'import' builtin
+       at /nix/store/00000000000000000000000000000000-source/flake.nix:1:2:
+       … while evaluating derivation 'c'
+       … while calling the 'readFile' builtin
+       … while evaluating derivation 'b'
+       … while evaluating derivation 'dependency-of-b'
+       … while calling the 'readFile' builtin
+       … while realising the context of path '/nix/store/x'
+       error: cannot build 'DRV^out' during evaluation because the option 'allow-import-from-derivation' is disabled";
+
+    #[test]
+    fn imports_that_wait_for_one_are_in_the_trace() {
+        let error = TRACE.replace("DRV", &format!("{DIR}/{A}"));
+        let need = Need::of(&error, Mode::Forbidden, &Goals::default()).unwrap();
+        assert_eq!(need.around(), ["b", "c"]);
+    }
+
+    fn stop(asking: &mut Asking, need: &Need, rules: &Rules) -> Step {
+        asking.tried(Err(failure(String::new())), Some(need), true, rules)
+    }
+
+    #[test]
+    fn one_after_the_other_is_not_nested_but_code_that_was_imported_is() {
+        let rules = Rules::new(Imports::Built, DIR);
+        for (position, refused) in [("flake.nix", None), ("", Some(9))] {
+            let mut asking = Asking::new(Mode::Forbidden);
+            let path = |n: u32| StorePath::from_basename(format!("{n:032}-gen").as_bytes()).unwrap();
+            let mut stopped = None;
+            for n in 1..=20 {
+                let at = if position.is_empty() { path(n - 1).to_basename() } else { position.to_owned() };
+                let drv = format!("{DIR}/{n:032}-gen.drv");
+                let error = format!("error:\n at {DIR}/{at}:1:2:\n error: Cannot build '{drv}'.");
+                let need = Need::of(&error, THERE, &Goals::default()).unwrap();
+                match stop(&mut asking, &need, &rules) {
+                    Step::Import(drv, _) => assert_eq!(drv.to_basename(), format!("{n:032}-gen.drv")),
+                    Step::Over { answer: Err(failure), import: true } => {
+                        assert!(failure.message.contains("nested more than 8 deep: gen → gen"), "{}", failure.message);
+                        stopped.get_or_insert(n);
+                    }
+                    other => panic!("{other:?}"),
+                }
+                asking.imported(Some(Ok(vec![path(n)])), &rules).unwrap();
+            }
+            assert_eq!(stopped, refused);
+        }
+    }
+
+    #[test]
+    fn a_nix_that_says_nothing_new_is_asked_otherwise() {
+        let rules = Rules::new(Imports::Built, DIR);
+        let mut asking = Asking::new(THERE);
+        let need = Need::of(&format!("error: Cannot build '{DIR}/{A}'."), THERE, &Goals::default()).unwrap();
+        assert!(matches!(stop(&mut asking, &need, &rules), Step::Import(..)));
+        asking.imported(Some(Ok(Vec::new())), &rules).unwrap();
+        let again = asking.tried(Err(failure(String::new())), Some(&need), false, &rules);
+        assert!(matches!(again, Step::Again { fresh: true }));
+        for mode in [Mode::There { loud: true }, Mode::ByNix] {
+            assert!(matches!(stop(&mut asking, &need, &rules), Step::Again { fresh: false }));
+            assert_eq!(asking.mode(), mode);
+        }
+        assert!(matches!(stop(&mut asking, &need, &rules), Step::Over { answer: Err(_), import: true }));
+    }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::budget::Budget;
+use super::budget::{self, Budget};
 use super::expr::Question;
 use super::flake::{self, FlakeOptions, Locked};
 use super::imports::{Asking, Imports, Rules, Step};
@@ -326,6 +326,7 @@ async fn evaluate(
         nix: options.nix.clone(),
         impure: options.flake.impure,
         budget: options.budget,
+        markers: budget::markers(options.workers, options.cores, &options.budget),
         roots: locked.roots(),
         locked: locked.clone(),
         rules: Rules::new(options.imports.clone(), &locked.store_dir),
@@ -403,9 +404,10 @@ pub(super) async fn ask_with_imports(
     loop {
         let outcome = seat.ask_in(question, asking.mode()).await?;
         warnings.extend(outcome.warnings);
-        match asking.tried(outcome.answer, outcome.need.as_ref(), seat.rules()) {
+        match asking.tried(outcome.answer, outcome.need.as_ref(), outcome.started, seat.rules()) {
             Step::Over { answer, .. } => return Ok(answer),
-            Step::Again => {}
+            Step::Again { fresh: true } => seat.clear(),
+            Step::Again { fresh: false } => {}
             Step::Import(drv, outputs) => {
                 // Without a reader the failure is told to nobody.
                 let result = match import(sender, None, drv, outputs).await {

@@ -88,6 +88,8 @@ struct Service<'a> {
     held: BTreeMap<usize, Held>,
     waits: FuturesUnordered<Wait<'a>>,
     rules: &'a Rules,
+    /// How attrs are asked first.
+    mode: Mode,
     passed_over: Option<PassedOver>,
 }
 
@@ -111,6 +113,8 @@ pub(super) async fn serve(
     let share = budget::share(options.memory_mib, options.workers, options.cores, &options.budget);
     let queue = queue::order(asked, expected);
 
+    // Where the attrs cannot be listed without imports, none of them can be evaluated without.
+    let mode = first.mode();
     let started = first.pid().is_some();
     if started {
         ready(work, 0).await?;
@@ -128,6 +132,7 @@ pub(super) async fn serve(
         held: BTreeMap::new(),
         waits: FuturesUnordered::new(),
         rules: &shared.rules,
+        mode,
         passed_over,
     };
     service.run(crew).await
@@ -218,7 +223,7 @@ impl Service<'_> {
                 let held = self.held.remove(&attr);
                 let again = held.is_some();
                 let held = held.unwrap_or_else(|| Held {
-                    asking: Asking::new(Mode::Forbidden),
+                    asking: Asking::new(self.mode),
                     warnings: Vec::new(),
                     traces: Vec::new(),
                 });
@@ -293,15 +298,22 @@ impl Turn<'_> {
             send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: message.into() }).await?;
         }
         let rules = place.seat.rules();
-        let (answer, import) = match self.held.asking.tried(outcome.answer, outcome.need.as_ref(), rules) {
-            Step::Over { answer: Ok(value), import } => (pool::read_answer(entry, &value, work), import),
-            Step::Over { answer: Err(failure), import } => (Answer::Failed(failure), import),
-            Step::Again => return Ok((worker, place, Came::Waits(self.attr, self.held, None))),
-            Step::Import(drv, outputs) => {
-                let reply = pool::import(&work.sender, Some(attr), drv, outputs).await?;
-                return Ok((worker, place, Came::Waits(self.attr, self.held, Some(reply))));
-            }
-        };
+        let (answer, import) =
+            match self.held.asking.tried(outcome.answer, outcome.need.as_ref(), outcome.started, rules) {
+                Step::Over { answer: Ok(value), import } => (pool::read_answer(entry, &value, work), import),
+                Step::Over { answer: Err(failure), import } => (Answer::Failed(failure), import),
+                Step::Again { fresh } => {
+                    if fresh {
+                        acknowledged(&mut place).await;
+                        place.seat.end().await;
+                    }
+                    return Ok((worker, place, Came::Waits(self.attr, self.held, None)));
+                }
+                Step::Import(drv, outputs) => {
+                    let reply = pool::import(&work.sender, Some(attr), drv, outputs).await?;
+                    return Ok((worker, place, Came::Waits(self.attr, self.held, Some(reply))));
+                }
+            };
         if !import {
             let mut record = work.record.lock().unwrap_or_else(PoisonError::into_inner);
             record.remember(entry, &answer, self.held.warnings);

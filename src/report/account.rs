@@ -131,6 +131,7 @@ pub fn of(summary: &Summary) -> Vec<Interval> {
             Node::Needed(drv) => walk.needed(drv),
             Node::Planned(attr) => walk.planned(attr),
             Node::Eval(attr) => walk.eval(attr),
+            Node::Import(attr, number) => walk.eval_up_to(attr, number),
         };
     }
     walk.start();
@@ -142,6 +143,8 @@ pub fn of(summary: &Summary) -> Vec<Interval> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Node {
     Eval(AttrId),
+    /// The evaluation of an attr up to this one of its imports.
+    Import(AttrId, usize),
     Planned(AttrId),
     Needed(DrvId),
     Drv(DrvId),
@@ -285,7 +288,12 @@ impl Walk<'_> {
 
     /// A drv was found to be needed: the comparison, then the evaluation of the attr that asked for it.
     fn needed(&mut self, id: DrvId) -> Step {
-        let attr = self.s.drvs.get(&id)?.attr;
+        let drv = self.s.drvs.get(&id)?;
+        let attr = drv.attr;
+        if let Some((attr, number, start)) = attr.and_then(|attr| self.import_of(attr, drv.needed)) {
+            self.take(start, Owner::Run, What::Comparing, None);
+            return Some((start.min(self.cursor), Node::Import(attr, number)));
+        }
         let own = attr.and_then(|attr| Some((self.s.attrs.get(&attr)?.evaluated.as_ref()?.0, Node::Eval(attr))));
         let eval = own.filter(|(at, _)| *at <= self.cursor).or_else(|| self.index.eval_before(self.cursor));
         self.take(eval.map_or_else(|| self.begin_of_work(), |(at, _)| at), Owner::Run, What::Comparing, None);
@@ -299,9 +307,36 @@ impl Walk<'_> {
         eval
     }
 
-    /// An evaluation, then the one before it on the same evaluator.
+    /// The import that an attr was waiting for at a moment.
+    fn import_of(&self, id: AttrId, at: Moment) -> Option<(AttrId, usize, Moment)> {
+        let imports = self.s.attrs.get(&id)?.imports.iter().enumerate();
+        let mut open =
+            imports.filter(|(_, import)| import.span.start <= at && import.span.end.is_none_or(|end| at <= end));
+        open.next_back().map(|(number, import)| (id, number, import.span.start))
+    }
+
+    /// An evaluation, back to the last import that it waited for.
     fn eval(&mut self, id: AttrId) -> Step {
+        self.eval_up_to(id, self.s.attrs.get(&id)?.imports.len())
+    }
+
+    /// The evaluation between two imports, then what made the earlier one; without an earlier one, the evaluation before
+    /// it on the same evaluator.
+    fn eval_up_to(&mut self, id: AttrId, imports: usize) -> Step {
         let attr = self.s.attrs.get(&id)?;
+        if let Some(number) = imports.checked_sub(1)
+            && let Some(import) = attr.imports.get(number)
+        {
+            self.take(import.span.end.unwrap_or(self.cursor), Owner::Attr(id), What::Evaluating, None);
+            let made = self.s.drvs.iter().find(|(_, drv)| drv.path == import.path);
+            let made = made.and_then(|(drv, known)| Some((available(known)?, *drv)));
+            if let Some((at, drv)) = made.filter(|(at, _)| import.span.start <= *at && *at <= self.cursor) {
+                self.take(at, Owner::Drv(drv), What::Collecting, None);
+                return Some((at, Node::Drv(drv)));
+            }
+            self.take(import.span.start, Owner::Run, What::Comparing, None);
+            return Some((import.span.start.min(self.cursor), Node::Import(id, number)));
+        }
         let (started, worker) = attr.eval_started?;
         self.take(started, Owner::Attr(id), What::Evaluating, None);
         let ended = attr.evaluated.as_ref().map(|(at, _)| *at);

@@ -223,7 +223,7 @@ fn stopped(summary: &Summary) -> Vec<Line> {
     let counts = summary.counts;
     let left = counts.builds.saturating_sub(counts.built + counts.failed);
     let line = Line::new().paint(Paint::Warn, "stopped").text(format!("  after {}", duration(summary.seconds())));
-    let planned = summary.header.as_ref().is_some_and(|header| &*header.command == "plan");
+    let planned = summary.header.as_ref().is_some_and(|header| header.is_plan());
     let line = match counts.builds {
         0 => line,
         _ if planned => line,

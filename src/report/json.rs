@@ -152,6 +152,8 @@ pub struct Counts {
     pub push_failed: usize,
     pub pushed_bytes: u64,
     pub warnings: usize,
+    /// Drvs that attrs import from.
+    pub imports: usize,
 }
 
 /// What a cache answered; the numbers are null where that was not counted.
@@ -279,11 +281,13 @@ fn error(s: &Summary, attr: &Attr) -> Option<Error> {
 }
 
 fn drvs(s: &Summary) -> Drvs {
+    let planned = s.header.as_ref().is_some_and(|header| &*header.command == "plan");
     let paths = |which: &dyn Fn(&Drv) -> bool| {
         s.drvs.values().filter(|drv| which(drv)).map(|drv| drv.path.to_string()).collect()
     };
     Drvs {
-        build: paths(&|drv| !drv.fetch),
+        // What attrs of a plan import from is built by now.
+        build: paths(&|drv| !(drv.fetch || planned && drv.ended.is_some())),
         fetch: s.fetches.iter().map(|fetched| fetched.path.to_string()).collect(),
         valid: s.diff.map_or(0, |diff| diff.valid),
         opaque: paths(&|drv| drv.opaque),
@@ -332,6 +336,7 @@ fn counts(s: &Summary) -> Counts {
         push_failed: s.counts.push_failed,
         pushed_bytes: s.counts.pushed_bytes,
         warnings: s.warnings.len(),
+        imports: s.imports().len(),
     }
 }
 

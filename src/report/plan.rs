@@ -8,6 +8,7 @@ use crate::id::{AttrId, Kind};
 use super::affected;
 use super::estimate::{self, Estimate};
 use super::failure::{self, kinds};
+use super::imports::imports;
 use super::left_out;
 use super::number::{about, count, duration, plural, size};
 use super::summary::{Cause, Summary};
@@ -23,6 +24,7 @@ const BIG: f64 = 5.0;
 #[must_use]
 pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     let mut lines = vec![eval(summary, width)];
+    lines.extend(imports(summary, width.saturating_sub(9)).map(|text| Line::new().pad(9).text(text)));
     let counted = affected::counted(summary).unwrap_or_default();
     lines.extend(affected::base_line(summary).map(|text| {
         let line = Line::new().paint(Paint::Bold, "base").text(format!("     {text}"));
@@ -44,6 +46,7 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     lines.extend(attrs(summary, width));
     lines.extend(biggest(summary, width));
     lines.extend(fetch_and_push(summary, width));
+    lines.extend(written(summary));
     lines.extend(not_evaluated(summary, width));
     lines.extend(not_buildable(summary, width));
     lines
@@ -105,10 +108,11 @@ fn diff(s: &Summary, width: usize) -> Line {
 /// `To build: 212 drvs, about 7m on 40 slots (longest chain 4m51s: linux-6.12.58 → system-path → web1)`.
 fn to_build(s: &Summary, estimate: Option<&Estimate>, width: usize) -> Line {
     let line = Line::new().paint(Paint::Bold, "To build: ");
-    if s.counts.builds == 0 {
+    let builds = s.to_build();
+    if builds == 0 {
         return line.text("nothing");
     }
-    let line = line.text(plural(s.counts.builds, "drv", "drvs"));
+    let line = line.text(plural(builds, "drv", "drvs"));
     let slots = plural(s.slots() as usize, "slot", "slots");
     let Some(estimate) = estimate else {
         let unknown = format!(" on {slots}, duration unknown (no history yet)");
@@ -215,7 +219,7 @@ fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
         format!("{}, {}", plural(s.fetches.len(), "path", "paths"), size(bytes))
     };
     let caches: Vec<&str> = s.caches.values().filter(|cache| cache.push).map(|cache| &*cache.name).collect();
-    let push = match (caches.as_slice(), s.counts.builds) {
+    let push = match (caches.as_slice(), s.to_build()) {
         ([], _) => "nothing (no push cache; --push-to NAME)".to_owned(),
         (_, 0) => "nothing that this run would build".to_owned(),
         (caches, n) => format!("what the {} give, to {}", plural(n, "drv", "drvs"), caches.join(", ")),
@@ -226,6 +230,15 @@ fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
         return vec![fetch.text("     ").then(push)];
     }
     vec![fetch.fit(width), push.fit(width)]
+}
+
+/// `Plan file: plan.drover 1.2 MiB: 212 drvs, 34 sources`.
+fn written(s: &Summary) -> Option<Line> {
+    let written = s.written.as_ref()?;
+    let drvs = plural(written.drvs as usize, "drv", "drvs");
+    let sources = plural(written.sources as usize, "source", "sources");
+    let text = format!("{} {}: {drvs}, {sources}", written.file, size(written.bytes));
+    Some(Line::new().paint(Paint::Bold, "Plan file: ").text(text))
 }
 
 pub(super) fn not_evaluated(s: &Summary, width: usize) -> Vec<Line> {

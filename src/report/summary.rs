@@ -64,6 +64,8 @@ pub struct Summary {
     pub workers: u32,
     /// Warnings of the run.
     pub warnings: Vec<Warning>,
+    /// The plan that was written to a file.
+    pub written: Option<Written>,
     /// Different warnings of Nix while evaluating, in order, with how often each came.
     pub eval_warnings: Vec<(Text, u32)>,
     /// What ended the run early.
@@ -277,6 +279,8 @@ pub struct Drv {
     pub fetch: bool,
     /// Its outputs are unknown before building.
     pub opaque: bool,
+    /// What a machine must offer to build it.
+    pub features: Vec<Text>,
     /// The attr that first asked for it.
     pub attr: Option<AttrId>,
     /// Expected seconds, where history knows.
@@ -373,6 +377,16 @@ pub struct Warning {
     pub hint: Option<Text>,
 }
 
+/// A plan in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::PlanWritten")]
+pub struct Written {
+    pub file: Text,
+    pub bytes: u64,
+    pub drvs: u32,
+    pub sources: u32,
+}
+
 /// Running counts, so that a screen need not go through everything ten times a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -406,11 +420,21 @@ pub struct Counts {
     pub pushed_bytes: u64,
 }
 
+impl Header {
+    /// Whether nothing is built: the run ends with what would be done.
+    #[must_use]
+    pub fn is_plan(&self) -> bool {
+        matches!(&*self.command, "plan" | "matrix" | "affected")
+    }
+}
+
 impl Attr {
-    /// Seconds that its evaluation took; `None` if nothing was evaluated.
+    /// Seconds that its evaluation took, without what it waited for imports; `None` if nothing was evaluated.
     #[must_use]
     pub fn eval_seconds(&self) -> Option<f64> {
-        Some(self.evaluated.as_ref()?.0.since(self.eval_started?.0))
+        let waited: f64 =
+            self.imports.iter().filter_map(|import| Some(import.span.end?.since(import.span.start))).sum();
+        Some((self.evaluated.as_ref()?.0.since(self.eval_started?.0) - waited).max(0.0))
     }
 }
 
@@ -508,6 +532,13 @@ impl Summary {
         let mut seen = BTreeSet::new();
         all.retain(|import| seen.insert(&import.path));
         all.into_iter().map(|import| &import.name).collect()
+    }
+
+    /// Drvs that are still to be built: in a plan, all but those that attrs imported from.
+    #[must_use]
+    pub fn to_build(&self) -> usize {
+        let counts = self.counts;
+        counts.builds.saturating_sub(counts.built + counts.failed + counts.given_up)
     }
 
     /// All slots of all builders.

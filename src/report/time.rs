@@ -173,6 +173,10 @@ fn evaluating(s: &Summary) -> String {
     if s.workers > 0 {
         detail.push_str(&format!(", {}", plural(s.workers as usize, "worker", "workers")));
     }
+    match s.imports().len() {
+        0 => {}
+        n => detail.push_str(&format!(", {}", plural(n, "import from a derivation", "imports from derivations"))),
+    }
     if let Some(first) = s.attempts.values().map(|attempt| attempt.building.unwrap_or(attempt.started)).min() {
         detail.push_str(&format!("; first build at {}", clock(first.seconds())));
     }

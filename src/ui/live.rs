@@ -4,7 +4,7 @@
 use crate::event::{DrvOutcome, Moment, Stage};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId};
 use crate::report::number::{about, count, duration, plural, size};
-use crate::report::summary::{Attempt, Builder, Header};
+use crate::report::summary::{Attempt, Builder};
 use crate::report::text::{Line, Paint, listed, wrapped};
 use crate::report::{affected, failure, left_out};
 
@@ -35,8 +35,7 @@ pub fn region(model: &Model, now: Moment, width: usize) -> Vec<Line> {
 
 /// Whether nothing will be built.
 fn is_plan(model: &Model) -> bool {
-    let is_plan = |header: &Header| matches!(&*header.command, "plan" | "affected");
-    model.summary.header.as_ref().is_some_and(is_plan)
+    model.summary.header.as_ref().is_some_and(|header| header.is_plan())
 }
 
 /// Whether nothing will be evaluated and built: what is there is pushed.

@@ -2,6 +2,7 @@
 
 use crate::event::{Moment, Stage};
 use crate::id::{AttrId, DrvId};
+use crate::report::imports::imports;
 use crate::report::number::{about, clock, count, duration, plural, size};
 use crate::report::summary::Flake;
 use crate::report::text::{Line, Paint, listed};
@@ -19,6 +20,9 @@ const WHAT: usize = 60;
 
 /// Builds that a "running" line names.
 const NAMED: usize = 4;
+
+/// Columns of what attrs import.
+const IMPORTS: usize = 80;
 
 /// `0m52s eval      `.
 fn head(at: Moment, paint: Paint, word: &str) -> Line {
@@ -126,7 +130,12 @@ fn evaluated(model: &Model) -> String {
         }
         _ => String::new(),
     };
-    format!("{}, {} failed{recorded}{base}", plural(s.taken().len(), "attr", "attrs"), count(s.counts.eval_failed))
+    let imports = imports(s, IMPORTS).map(|text| format!(" · {text}")).unwrap_or_default();
+    format!(
+        "{}, {} failed{recorded}{imports}{base}",
+        plural(s.taken().len(), "attr", "attrs"),
+        count(s.counts.eval_failed)
+    )
 }
 
 fn compared(model: &Model, at: Moment) -> String {

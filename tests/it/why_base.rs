@@ -152,6 +152,53 @@ fn derivations_that_were_collected_are_evaluated_again() {
 }
 
 #[test]
+fn what_does_not_evaluate_is_told_with_its_error() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        let base = history.checkout_at("host broken");
+        let ran = history.site.exits(3, &["why", "db1", "--base", &base]);
+        assert!(ran.out().contains("does not evaluate any more"), "{}", ran.out());
+        assert!(ran.out().contains("db1 needs max_connections"), "{}", ran.out());
+        let ran = history.site.exits(3, &["why", "db1"]);
+        assert_eq!(ran.out(), "");
+        assert!(ran.stderr.contains("db1 needs max_connections"), "{}", ran.stderr);
+    });
+}
+
+#[test]
+fn a_base_of_a_pull_request_without_record_is_not_evaluated() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        history.checkout_at("one host");
+        let args = ["why", "db1", "--json"];
+        let mut command = history.site.command(&args);
+        command.envs([("CI", "true"), ("GITHUB_ACTIONS", "true"), ("GITHUB_EVENT_NAME", "pull_request")]);
+        command.env("GITHUB_BASE_REF", "main");
+        let ran = crate::support::site::finish(command, &args);
+        ran.expect(0);
+        assert_eq!(ran.json()["cause"]["kind"], "substitution_disabled", "why no cache has it: {}", ran.stderr);
+    });
+}
+
+#[test]
+fn a_failure_beside_a_base_says_how_to_see_what_changed() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        let base = history.checkout_at("another builder");
+        history
+            .site
+            .edit("pkgs/exporter.nix", "{ build }:\nbuild {\n  name = \"exporter-0.9\";\n  script = \"exit 7\";\n}\n");
+        let ran = history.site.exits(1, &["run", "mon1", "--base", &base]);
+        let line =
+            ran.stderr.lines().find(|line| line.contains("drover why")).unwrap_or_else(|| panic!("{}", ran.stderr));
+        let words: Vec<&str> = line.split_whitespace().skip(2).collect();
+        assert_eq!(words, ["why", "mon1", "--base", &base[..7]]);
+        let told = history.site.exits(0, &words).out();
+        assert!(told.contains("exporter-0.9: other arguments of its builder"), "{told}");
+    });
+}
+
+#[test]
 fn without_an_attr_or_a_base_there_is_nothing_to_say() {
     each_nix(|nix| {
         let history = History::plain(nix);
