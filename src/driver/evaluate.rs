@@ -23,6 +23,7 @@ use super::base::{Asked, Progress, Search};
 use super::context::Context;
 use super::input::Input;
 use super::recall::{Keys, Located, Recall};
+use super::source::PlainFile;
 
 /// What effects of this part answer.
 pub(super) enum EvalInput {
@@ -40,7 +41,6 @@ pub(super) enum EvalInput {
 pub(super) enum Source {
     /// A flake that is locked and evaluated here.
     Flake(Box<Wanted>, Arc<Recall>),
-    #[expect(dead_code, reason = "plan files and lines of other evaluators come this way")]
     /// Anything else that answers attrs. Nothing of it is recorded; a lock, if there was one, is told by whoever made it.
     Stream {
         /// What answers.
@@ -55,6 +55,8 @@ pub(super) struct Evaluation {
     /// How the flake is evaluated; `None` if the answers come from elsewhere.
     options: Option<EvalOptions>,
     by_name: bool,
+    /// The plain file that the flake is made for.
+    file: Option<PlainFile>,
     /// Where what it says is remembered, if it is.
     recall: Option<Arc<Recall>>,
     sharing: bool,
@@ -112,6 +114,7 @@ impl Evaluation {
             Source::Stream { evaluator, by_name } => Self {
                 options: None,
                 by_name,
+                file: None,
                 recall: None,
                 sharing: false,
                 evaluator: Some(evaluator),
@@ -147,12 +150,21 @@ impl Evaluation {
         Self {
             options,
             by_name,
+            file: wanted.file,
             recall,
             sharing: false,
             evaluator: None,
             locked: None,
             keys: Keys::default(),
             over: false,
+        }
+    }
+
+    /// An error, about what people asked for.
+    pub(super) fn of_file(&self, error: Error) -> Error {
+        match &self.file {
+            Some(file) => file.error(error),
+            None => error,
         }
     }
 
@@ -198,9 +210,10 @@ impl Evaluation {
     /// The source is fixed.
     pub(super) fn tell(&self, ctx: &mut Context, located: &Located) {
         let Located { locked, recorded, warnings, .. } = located;
+        let file = self.file.as_ref().map(PlainFile::name);
         ctx.bus.emit(Fact::FlakeLocked {
-            original: locked.original.as_str().into(),
-            locked: locked.locked_ref.as_str().into(),
+            original: file.unwrap_or(&locked.original).into(),
+            locked: file.unwrap_or(&locked.locked_ref).into(),
             rev: locked.rev.as_deref().map(Into::into),
             dirty_files: locked.dirty,
             recorded: *recorded,
@@ -227,6 +240,7 @@ impl Evaluation {
             recall: self.recall.clone()?,
             roots: ctx.eval_roots.clone(),
             progress,
+            imports: ctx.imports.clone(),
         })
     }
 
@@ -242,7 +256,10 @@ impl Evaluation {
     /// Turns a message into facts.
     pub(super) fn heard(&mut self, ctx: &mut Context, message: EvalMsg) -> Outcome {
         match message {
-            EvalMsg::Listed(listed) => {
+            EvalMsg::Listed(mut listed) => {
+                if let Some(file) = &self.file {
+                    listed = listed.into_iter().map(|listed| file.attr(listed)).collect();
+                }
                 for Listed { attr, path, kind, name } in &listed {
                     let (path, name) = (path.clone(), name.clone());
                     ctx.bus.emit(Fact::AttrListed { attr: *attr, path, kind: *kind, name });
@@ -278,7 +295,7 @@ impl Evaluation {
             }
             EvalMsg::Fatal(error) => {
                 self.stop(ctx);
-                Outcome::Fatal(error)
+                Outcome::Fatal(self.of_file(error))
             }
         }
     }
@@ -325,6 +342,8 @@ impl Evaluation {
 /// What is to be evaluated.
 pub(super) struct Wanted {
     flake: FlakeOptions,
+    /// The plain file that it is made for.
+    file: Option<PlainFile>,
     selection: Selection,
     nix: Nix,
     /// The clean work tree that it is, if it is one.
@@ -338,6 +357,11 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
     let attrs = &settings.attrs;
     // Read again where it is used; what is wrong with it is said before anything begins.
     Filter::new(&attrs.only, &attrs.exclude)?;
+    if let Some(file) = PlainFile::of(settings)? {
+        let (flake, selection) = (file.flake(), file.selection(settings)?);
+        let nix = nix(options, settings);
+        return Ok(Wanted { flake, file: Some(file), selection, nix, commit: None, expected: Arc::default() });
+    }
     let what = What::parse(&attrs.what, |word| PathBuf::from(word).join("flake.nix").exists())?;
     let eval = &settings.eval;
     let flake = FlakeOptions {
@@ -354,7 +378,8 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
         only: attrs.only.clone(),
         exclude: attrs.exclude.clone(),
     };
-    Ok(Wanted { flake, selection, nix: nix(options, settings), commit: None, expected: Arc::default() })
+    let nix = nix(options, settings);
+    Ok(Wanted { flake, file: None, selection, nix, commit: None, expected: Arc::default() })
 }
 
 impl Wanted {

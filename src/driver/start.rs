@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::build::{News, Pool};
 use crate::config::Settings;
 use crate::error::{Error, Fault, Result};
+use crate::eval::Import;
 use crate::event::{FORMAT, Fact, Text};
 use crate::id::{AttemptId, RunId};
 use crate::record::{self, RecordError, RunDir};
@@ -30,6 +31,7 @@ use super::planning::Planning;
 use super::pushing::Pushing;
 use super::recall::Recall;
 use super::signals::Signals;
+use super::source;
 use super::tasks::Tasks;
 use super::trust;
 use super::{Driver, Links, Mode, Request};
@@ -96,6 +98,7 @@ pub(super) struct Beginning {
 pub(super) struct Begun {
     pub(super) ctx: Context,
     pub(super) news: mpsc::UnboundedReceiver<(AttemptId, News)>,
+    pub(super) imports: mpsc::UnboundedReceiver<Import>,
     pub(super) signals: Signals,
     /// The caches that were opened.
     pub(super) opened: Vec<Arc<Cache>>,
@@ -129,6 +132,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
     }
 
     let (news_in, news) = mpsc::unbounded_channel();
+    let (imports_in, imports) = mpsc::unbounded_channel();
     let wishes = Wishes {
         overrides: trust::overrides(&store, &settings),
         substitute: settings.offline.then_some(false),
@@ -150,6 +154,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         caches: Arc::new(caches),
         dir,
         news: news_in,
+        imports: imports_in,
     };
     for cache in &open.caches {
         caches::announce(&mut ctx, cache);
@@ -158,19 +163,20 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         ctx.bus.warn(message, Some(&hint).filter(|hint| !hint.is_empty()).map(String::as_str));
     }
     let _ = record::prune(&ctx.settings.output.state_dir, record::KEEP);
-    Ok(Begun { ctx, news, signals, opened: open.caches })
+    Ok(Begun { ctx, news, imports, signals, opened: open.caches })
 }
 
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
     let Request { settings, mode, run, clock, ui, daemon_socket } = request;
-    let comparing = Comparing::new(&settings.base, mode == Mode::Affected);
+    let comparing = Comparing::new(&source::base(&settings)?, mode == Mode::Affected);
     if comparing.is_impossible() {
         return Err(Error::usage("there is nothing to compare with: neither --base nor a pull request says what")
             .hint("drover affected --base main    a branch, a tag, a commit or a flake"));
     }
     let options = store_options(&settings, daemon_socket);
     let wanted = evaluate::wanted(&settings, &options)?;
+    let lines = source::lines(&settings).await?;
     let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
     let store = store?;
     let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
@@ -186,13 +192,17 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let recall = Arc::new(Recall::new(&store, &settings, &pushable.caches, list.context())?);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
-    let Begun { mut ctx, news, signals, opened } =
+    let Begun { mut ctx, news, imports, signals, opened } =
         begin(Beginning { settings, origin, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
     let history = History::load(&settings.output.state_dir);
     let wanted = wanted.expecting(history.eval_seconds());
     let building = Building::new(&mut ctx, history);
-    let evaluation = Evaluation::begin(&mut ctx, Source::Flake(Box::new(wanted), recall));
+    let source = match lines {
+        Some(lines) => Source::Stream { evaluator: lines.evaluator(&mut ctx), by_name: false },
+        None => Source::Flake(Box::new(wanted), recall),
+    };
+    let evaluation = Evaluation::begin(&mut ctx, source);
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
@@ -204,6 +214,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         mode,
         signals,
         news,
+        imports,
         evaluation,
         comparing,
         planning: Planning::new(fetch_roots, readable),

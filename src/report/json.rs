@@ -287,7 +287,7 @@ fn drvs(s: &Summary) -> Drvs {
     };
     Drvs {
         // What attrs of a plan import from is built by now.
-        build: paths(&|drv| !drv.fetch && !(planned && drv.ended.is_some())),
+        build: paths(&|drv| !(drv.fetch || planned && drv.ended.is_some())),
         fetch: s.fetches.iter().map(|fetched| fetched.path.to_string()).collect(),
         valid: s.diff.map_or(0, |diff| diff.valid),
         opaque: paths(&|drv| drv.opaque),
