@@ -468,6 +468,9 @@ pub enum Fact {
         fetch: bool,
         /// Its output paths are unknown before building.
         opaque: bool,
+        /// What a machine must offer to build it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        features: Vec<Text>,
         /// Which attr first asked for it.
         attr: Option<AttrId>,
         /// Expected seconds, where history knows.
@@ -613,6 +616,17 @@ pub enum Fact {
         message: Text,
         /// What to type.
         hint: Option<Text>,
+    },
+    /// A plan was written to a file.
+    PlanWritten {
+        /// The file, as given.
+        file: Text,
+        /// Its bytes.
+        bytes: u64,
+        /// Derivations in it.
+        drvs: u32,
+        /// Sources in it.
+        sources: u32,
     },
     /// Always the last event.
     RunEnded {

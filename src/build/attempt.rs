@@ -16,7 +16,7 @@ use crate::nix_compat::daemon::{
 };
 use crate::nix_compat::error_class;
 
-use super::import::import;
+use super::import::{ImportError, Origin};
 use super::{Caches, Pool};
 use crate::store::session::Session;
 
@@ -189,17 +189,18 @@ async fn ask(
     let by_drv = attempt.opaque || pool.store().trust() == Trust::Untrusted;
     if let Some(origin) = pool.origin() {
         let needed = if by_drv { std::slice::from_ref(&attempt.path) } else { &attempt.sources };
-        if let Err(error) = import(origin, connection, needed).await {
-            return failed(Class::BuilderLost, crate::error::chain(&error));
+        if let Err(error) = origin.import(pool, connection, needed).await {
+            return failed(import_class(&error), crate::error::chain(&error));
         }
     }
     let answer = if by_drv {
         whole(connection, attempt, listen).await
     } else {
-        let drv = match pool.origin().unwrap_or(pool.store()).read_drvs(vec![attempt.path.clone()]).await.pop() {
-            Some(Ok(drv)) => drv,
-            Some(Err(error)) => return failed(Class::Internal, crate::error::chain(&error)),
-            None => return failed(Class::Internal, format!("{} was not read", attempt.path)),
+        let own = || Origin::Store(pool.store().clone());
+        let drv = match pool.origin().cloned().unwrap_or_else(own).read_drv(&attempt.path).await {
+            Ok(drv) => drv,
+            Err(error @ ImportError::Elsewhere { .. }) => return failed(Class::Cache, error.to_string()),
+            Err(error) => return failed(Class::Internal, crate::error::chain(&error)),
         };
         let basic = match BasicDerivation::new(&drv, attempt.inputs.iter().cloned()) {
             Ok(basic) => basic,
@@ -210,6 +211,15 @@ async fn ask(
     match answer {
         Ok(result) => end_of(&result, attempt, connection.store_dir()),
         Err(error) => failed(error_class::of_error(&error), crate::error::chain(&error)),
+    }
+}
+
+/// What kind of failure it is that something could not be brought.
+fn import_class(error: &ImportError) -> Class {
+    match error {
+        ImportError::Elsewhere { .. } => Class::Cache,
+        ImportError::Refused(_) => Class::Signature,
+        ImportError::Store(_) | ImportError::Bundle(_) => Class::BuilderLost,
     }
 }
 

@@ -10,5 +10,5 @@ mod pool;
 
 pub use attempt::{Attempt, Limits, News, run};
 pub use fetch::{FetchError, Piece, fetch, fetch_each};
-pub use import::copy;
+pub use import::{Origin, copy};
 pub use pool::{Caches, Lent, Pool};

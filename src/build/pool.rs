@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::import::Origin;
 use crate::store::error::StoreError;
 use crate::store::local::{LocalStore, Wishes};
 use crate::store::session::Session;
@@ -54,8 +55,8 @@ impl DerefMut for Lent {
 #[derive(Debug)]
 pub struct Pool {
     store: LocalStore,
-    /// Where evaluators leave derivations, if that is another store.
-    origin: Option<LocalStore>,
+    /// Where derivations are, if that is not the store itself.
+    origin: Option<Origin>,
     wishes: Wishes,
     idle: Mutex<Vec<Lent>>,
 }
@@ -67,15 +68,15 @@ impl Pool {
         Self { store, origin: None, wishes, idle: Mutex::new(Vec::new()) }
     }
 
-    /// The same, for derivations that are in another store.
+    /// The same, for derivations that are elsewhere.
     #[must_use]
-    pub fn with_origin(self, origin: Option<LocalStore>) -> Self {
+    pub fn with_origin(self, origin: Option<Origin>) -> Self {
         Self { origin, ..self }
     }
 
-    /// Where derivations are, if that is another store.
+    /// Where derivations are, if that is not the store itself.
     #[must_use]
-    pub fn origin(&self) -> Option<&LocalStore> {
+    pub fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
     }
 

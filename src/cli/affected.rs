@@ -9,13 +9,17 @@ use crate::report::affected;
 use crate::report::summary::Summary;
 
 use super::args::{AffectedArgs, Place};
+use super::audit;
 use super::run::{block_on, check, config_dir, keep_digest, new_run, screen};
 use super::{Session, print, print_json};
 
 /// Prints what differs; the whole answer also where some attrs do not evaluate.
 pub(super) fn affected(session: &Session, args: AffectedArgs, place: &Place) -> Result<u8> {
     check(&args.select)?;
-    let (hosts, words) = (args.hosts, args.words(place));
+    let (hosts, commits, words) = (args.hosts, args.audit, args.words(place));
+    if let Some(commits) = commits {
+        return audit::audit(session, &words, commits);
+    }
     let file = File::in_dir(&config_dir(&words.what))?;
     let settings = Settings::resolve(words, &session.env, file)?;
     let json = settings.output.json;

@@ -46,6 +46,11 @@ pub(super) enum Command {
     /// Show what would be built, fetched and pushed, and for how long
     #[command(after_help = "Example:\n  drover plan .#web1 --json")]
     Plan(Box<PlanArgs>),
+    /// Pack what must be built into the rows of a CI matrix
+    #[command(after_help = "Examples:\n  drover matrix --format github --github-output -o plan.drover\n  \
+        drover matrix --format gitlab -o plan.drover > child.yml\n  \
+        drover run --plan plan.drover ATTR…      in each row, with its `args`")]
+    Matrix(Box<MatrixArgs>),
     /// Say why something has to be built: what changed against a base, or why no cache has it
     #[command(after_help = "Examples:\n  drover why web1 --base main    what makes it differ from main\n  \
         drover why --base main         the same of all that differs, by cause\n  \
@@ -117,8 +122,26 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) output: OutputArgs,
     /// Take only what failed in the last run
-    #[arg(long, conflicts_with = "what", help_heading = "Selection")]
+    #[arg(long, conflicts_with_all = ["what", "plan"], help_heading = "Selection")]
     pub(super) failed: bool,
+    #[command(flatten)]
+    pub(super) from: FromPlan,
+}
+
+/// A plan in a file instead of a flake.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct FromPlan {
+    /// Work from this plan instead of a flake (`drover plan -o`); WHAT is attrs of it
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Selection",
+        conflicts_with_all = [
+            "flake_alias", "override_input", "reference_lock_file", "no_update_lock_file", "impure",
+            "accept_flake_config", "base", "eval_workers", "eval_max_memory_size", "eval_memory", "refresh", "eval_store",
+        ]
+    )]
+    pub(super) plan: Option<PathBuf>,
 }
 
 /// `drover plan`.
@@ -139,6 +162,61 @@ pub(super) struct PlanArgs {
     /// Assume so many slots on the local store, for the estimate [default: Nix's max-jobs]
     #[arg(short = 'j', long, value_name = "N|auto", help_heading = "Building")]
     pub(super) max_jobs: Option<String>,
+    #[command(flatten)]
+    pub(super) from: FromPlan,
+    /// Write the plan with all that it takes to build it to this file, for `drover run --plan FILE`
+    #[arg(short = 'o', long = "output", value_name = "FILE", help_heading = "Output")]
+    pub(super) output_file: Option<PathBuf>,
+}
+
+/// `drover matrix`.
+#[derive(Debug, Args)]
+pub(super) struct MatrixArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) base: BaseArgs,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    #[command(flatten)]
+    pub(super) push: PushArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+    #[command(flatten)]
+    pub(super) from: FromPlan,
+    /// Print what this forge takes
+    #[arg(long, value_enum, default_value_t = Forge::Json, hide_possible_values = true, value_name = "github|gitlab|forgejo|json", help_heading = "Rows")]
+    pub(super) format: Forge,
+    /// Make at most so many rows [default: 256]
+    #[arg(long, value_name = "N", help_heading = "Rows")]
+    pub(super) max_rows: Option<usize>,
+    /// Make one more row only for so much work more [default: 60]
+    #[arg(long, value_name = "SECONDS", help_heading = "Rows")]
+    pub(super) min_seconds: Option<f64>,
+    /// Expect this of a drv that was never built before [default: 10]
+    #[arg(long, value_name = "SECONDS", help_heading = "Rows")]
+    pub(super) assume: Option<f64>,
+    /// Also split attrs that share drvs that must be built, where that is quicker; what is built twice is said
+    #[arg(long, help_heading = "Rows")]
+    pub(super) split: bool,
+    /// Give rows of this system (that need this feature) this label: SYSTEM[+FEATURE]=LABEL (repeatable)
+    #[arg(long, value_name = "SYSTEM=LABEL", help_heading = "Rows")]
+    pub(super) runs_on: Vec<String>,
+    /// Also write has_work and matrix to $GITHUB_OUTPUT
+    #[arg(long, help_heading = "Output")]
+    pub(super) github_output: bool,
+    /// Write the plan to this file, for `drover run --plan FILE` in each row
+    #[arg(short = 'o', long = "output", value_name = "FILE", help_heading = "Output")]
+    pub(super) output_file: Option<PathBuf>,
+}
+
+/// Who takes the matrix; the help of the flag says which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Forge {
+    Github,
+    Gitlab,
+    Forgejo,
+    Json,
 }
 
 /// `drover why`.
@@ -169,6 +247,9 @@ pub(super) struct AffectedArgs {
     pub(super) select: Select,
     #[command(flatten)]
     pub(super) base: BaseArgs,
+    /// Look at the last N commits instead: which changes would [skip] of drover.toml have hidden?
+    #[arg(long, value_name = "N", conflicts_with_all = ["base", "hosts"], help_heading = "Comparison")]
+    pub(super) audit: Option<u32>,
     /// Print only NixOS hosts, by their short names
     #[arg(long, help_heading = "Output")]
     pub(super) hosts: bool,
@@ -238,10 +319,10 @@ pub(super) struct Select {
 #[command(next_help_heading = "Evaluation")]
 pub(super) struct SourceArgs {
     /// Evaluate nothing: take the JSON lines of nix-eval-jobs from this file, or from standard input (-)
-    #[arg(long, value_name = "FILE|-", conflicts_with = "file")]
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["file", "plan"])]
     pub(super) attrs_from: Option<String>,
     /// Take attrs of this Nix file instead of a flake; names are attrs in it (implies --impure)
-    #[arg(short = 'f', long, value_name = "FILE")]
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "plan")]
     pub(super) file: Option<PathBuf>,
     /// Call the function in that file with this Nix expression as NAME
     #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], allow_hyphen_values = true, requires = "file")]
@@ -507,6 +588,7 @@ impl RunArgs {
             out_link: build.out_link,
             download: build.download,
             print_out_paths: build.print_out_paths,
+            plan: self.from.plan,
             base: self.base.base,
             no_base: self.base.no_base,
             ignore_revision: self.base.ignore_revision,
@@ -534,11 +616,27 @@ impl PlanArgs {
     pub(super) fn words(self, place: &Place) -> Words {
         self.source.add(Words {
             max_jobs: self.max_jobs,
+            plan: self.from.plan,
+            plan_output: self.output_file,
             base: self.base.base,
             no_base: self.base.no_base,
             ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
         })
+    }
+}
+
+impl MatrixArgs {
+    /// As settings' words; what the rows look like is none of them.
+    pub(super) fn words(self, place: &Place) -> Words {
+        Words {
+            plan: self.from.plan,
+            plan_output: self.output_file,
+            base: self.base.base,
+            no_base: self.base.no_base,
+            ignore_revision: self.base.ignore_revision,
+            ..shared(place, self.select, self.flake, self.push, self.output)
+        }
     }
 }
 

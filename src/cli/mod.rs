@@ -2,9 +2,11 @@
 
 mod affected;
 mod args;
+mod audit;
 mod doctor;
 mod home;
 mod log;
+mod matrix;
 mod push;
 mod report;
 mod run;
@@ -84,6 +86,7 @@ fn dispatch(session: &Session, cli: Cli) -> Result<u8> {
         None => home::home(session, &cli.place),
         Some(Command::Run(args)) => run::run(session, *args, &cli.place),
         Some(Command::Plan(args)) => run::plan(session, *args, &cli.place),
+        Some(Command::Matrix(args)) => matrix::matrix(session, *args, &cli.place),
         Some(Command::Why(args)) => why::why(session, *args, &cli.place),
         Some(Command::Affected(args)) => affected::affected(session, *args, &cli.place),
         Some(Command::Push(args)) => push::push(session, &args, &cli.place),

@@ -60,19 +60,24 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 fn go(session: &Session, words: Words, mode: Mode) -> Result<u8> {
+    let (settings, finished) = drive(session, words, mode)?;
+    tell(&settings.output, finished)
+}
+
+/// Runs, and shows it.
+pub(super) fn drive(session: &Session, words: Words, mode: Mode) -> Result<(Settings, Finished)> {
     let file = File::in_dir(&config_dir(&words.what))?;
     let settings = Settings::resolve(words, &session.env, file)?;
-    let output = settings.output.clone();
     let run = new_run(session);
     let request = Request {
-        ui: screen(session, &settings, mode == Mode::Plan, run),
-        settings,
+        ui: screen(session, &settings, mode != Mode::Run, run),
+        settings: settings.clone(),
         mode,
         run,
         clock: session.clock,
         daemon_socket: session.env.get("NIX_DAEMON_SOCKET_PATH").map(PathBuf::from),
     };
-    tell(&output, block_on(driver::drive(request))?)
+    Ok((settings, block_on(driver::drive(request))?))
 }
 
 /// How the run is shown.
@@ -99,18 +104,24 @@ pub(super) fn screen(session: &Session, settings: &Settings, planned: bool, run:
 /// What is left when the screen is closed: what was asked for on stdout. The error that ended the run, if one did, has
 /// been the last thing on the screen.
 pub(super) fn tell(output: &crate::config::OutputSettings, finished: Finished) -> Result<u8> {
-    let Finished { events, exit, dir, outputs } = finished;
-    let summary = Summary::of(&events);
-    keep_digest(&dir, &summary);
-    if let Some(file) = &output.result_file {
-        super::write_json(&json::document(&summary), file)?;
-    }
+    let summary = Summary::of(&finished.events);
+    let outputs = finished.outputs.clone();
+    let exit = keep(output, finished, &summary)?;
     if output.json {
         print_json(&json::document(&summary))?;
     } else if output.print_out_paths {
         print(outputs.iter().map(|path| format!("{path}\n")).collect::<String>().as_bytes())?;
     }
     Ok(exit)
+}
+
+/// What every run leaves: its digest, and its document where a file was named for it. Gives the exit code.
+pub(super) fn keep(output: &crate::config::OutputSettings, finished: Finished, summary: &Summary) -> Result<u8> {
+    keep_digest(&finished.dir, summary);
+    if let Some(file) = &output.result_file {
+        super::write_json(&json::document(summary), file)?;
+    }
+    Ok(finished.exit)
 }
 
 /// Stores what lists say of a run.

@@ -13,8 +13,8 @@ pub use env::{DROVER_LOG, Env, PullRequest};
 pub use file::{File, FileError};
 pub(crate) use settings::nearest;
 pub use settings::{
-    AttrSettings, BaseSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PushWhen, Settings,
-    ShareSettings, Words,
+    AttrSettings, BaseSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PlanSettings,
+    PushWhen, Settings, ShareSettings, Words,
 };
 pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

@@ -69,6 +69,10 @@ pub struct Words {
     pub timeout: Option<u64>,
     pub max_silent_time: Option<u64>,
     pub out_link: Option<PathBuf>,
+    /// `--plan`.
+    pub plan: Option<PathBuf>,
+    /// `--output` of `plan` and `matrix`.
+    pub plan_output: Option<PathBuf>,
     pub download: bool,
     pub push_to: Vec<String>,
     pub no_push: bool,
@@ -251,6 +255,15 @@ pub struct OutputSettings {
     pub state_dir: PathBuf,
 }
 
+/// Plans in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlanSettings {
+    /// Read instead of a flake.
+    pub read: Option<PathBuf>,
+    /// Where the plan is written.
+    pub write: Option<PathBuf>,
+}
+
 /// All that a run is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -262,6 +275,8 @@ pub struct Settings {
     pub base: BaseSettings,
     /// Building.
     pub build: BuildSettings,
+    /// Plans in files.
+    pub plan: PlanSettings,
     /// Caches beyond Nix's own.
     pub caches: Vec<CacheSettings>,
     /// Sharing evaluations.
@@ -331,7 +346,8 @@ impl Settings {
             },
             base: BaseSettings {
                 asked: words.base,
-                pull_request: env.pull_request().filter(|_| !words.no_base),
+                // A plan has been compared when it was made.
+                pull_request: env.pull_request().filter(|_| !words.no_base && words.plan.is_none()),
                 ignore_revision: words.ignore_revision,
                 skip: skip(file.skip)?,
             },
@@ -346,6 +362,7 @@ impl Settings {
                 out_link: words.out_link,
                 download: words.download,
             },
+            plan: PlanSettings { read: words.plan, write: words.plan_output },
             caches,
             share,
             offline: words.offline,

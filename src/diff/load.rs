@@ -6,6 +6,7 @@ use crate::event::{Class, Failure};
 use crate::graph::{DrvInfo, OutputInfo};
 use crate::id::StorePath;
 use crate::nix_compat::drv::{self, Derivation};
+use crate::store::bundle::BundleError;
 use crate::store::error::StoreError;
 use crate::store::local::LocalStore;
 
@@ -15,6 +16,9 @@ pub enum LoadError {
     /// Its .drv cannot be read.
     #[error(transparent)]
     Read(#[from] StoreError),
+    /// It cannot be read from the plan file.
+    #[error(transparent)]
+    Plan(#[from] BundleError),
     /// The path of an output cannot be computed.
     #[error("{path} has an output without a valid path")]
     Output {
@@ -44,7 +48,7 @@ pub async fn load(store: &LocalStore, paths: Vec<StorePath>) -> Vec<Result<DrvIn
 }
 
 /// What the graph keeps of a derivation.
-fn info(path: &StorePath, parsed: &Derivation) -> Result<DrvInfo, LoadError> {
+pub(super) fn info(path: &StorePath, parsed: &Derivation) -> Result<DrvInfo, LoadError> {
     let outputs =
         drv::output_paths(parsed).map_err(|source| LoadError::Output { path: path.clone(), source })?.into_iter();
     let inputs = parsed.input_derivations().iter();

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc;
 
 use crate::config::{PullRequest, nearest};
+use crate::diff::skip::Skip;
 use crate::error::{Error, Fault, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
 use crate::eval::record::{self, Record};
@@ -19,7 +20,7 @@ use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Import, Nix, Selectio
 use crate::id::AttrPath;
 
 use super::context::SharedRoots;
-use super::recall::{Keys, Recall};
+use super::recall::Recall;
 
 /// Characters of a commit that people are shown.
 const SHORT: usize = 7;
@@ -51,6 +52,8 @@ pub(super) struct Base {
     pub(super) recorded: bool,
     /// Attr → what came out of it.
     pub(super) answers: Answers,
+    /// Only these paths have changed since, each named by that glob of `[skip]`: the head is taken to be the same.
+    pub(super) skipped: Vec<(String, String)>,
 }
 
 /// What became of the search.
@@ -105,6 +108,8 @@ pub(super) struct Search {
     pub(super) progress: Arc<Progress>,
     /// Where what the base imports from derivations is asked for.
     pub(super) imports: mpsc::UnboundedSender<Import>,
+    /// `[skip]`.
+    pub(super) skip: Skip,
 }
 
 /// Which source is the base.
@@ -137,9 +142,20 @@ impl Search {
                 Err(missing) => return Ok(Found::Missing(missing)),
             },
         };
-        if let Some(answers) = self.recorded(&which).await {
+        let skipped = self.skipped(&which).await;
+        let recorded = self.recorded(&which).await;
+        // Where nothing is evaluated, what is not known is not told either.
+        if let Some(answers) = recorded.or_else(|| (!skipped.is_empty()).then(Answers::new)) {
             let Which { reference, rev, label } = which;
-            return Ok(Found::Base(Box::new(Base { label, reference, rev, locked: None, recorded: true, answers })));
+            return Ok(Found::Base(Box::new(Base {
+                label,
+                reference,
+                rev,
+                locked: None,
+                recorded: true,
+                answers,
+                skipped,
+            })));
         }
         if !evaluate {
             return Ok(Found::Missing(self.no_record(&which)));
@@ -158,7 +174,25 @@ impl Search {
             None => self.evaluate(&which, &label, &source).await.map_err(|error| of_base(&label, error))?,
         };
         let reference = source.locked.locked_ref.clone();
-        Ok(Found::Base(Box::new(Base { label, reference, rev, locked: Some(source.locked), recorded, answers })))
+        Ok(Found::Base(Box::new(Base {
+            label,
+            reference,
+            rev,
+            locked: Some(source.locked),
+            recorded,
+            answers,
+            skipped,
+        })))
+    }
+
+    /// The paths that have changed since a commit, if `[skip]` names all of them. Where git cannot tell, nothing is
+    /// skipped.
+    async fn skipped(&self, which: &Which) -> Vec<(String, String)> {
+        let (Some(rev), Some(dir), false) = (&which.rev, self.repository(), self.skip.is_empty()) else {
+            return Vec::new();
+        };
+        let changed = git::changed_paths(self.nix(), &dir, rev, self.head.rev.as_deref()).await;
+        changed.ok().and_then(|changed| self.skip.covers(&changed)).unwrap_or_default()
     }
 
     fn nix(&self) -> &Nix {
@@ -261,9 +295,7 @@ impl Search {
     async fn record(&self, fingerprint: &str) -> Option<Record> {
         let mut warnings = Vec::new();
         let known = self.recall.find(fingerprint, &self.options.selection, &mut warnings).await;
-        for warning in warnings {
-            tracing::warn!(warning, "the record of the base");
-        }
+        warnings.into_iter().for_each(|warning| self.recall.note(warning));
         known.record
     }
 
@@ -285,18 +317,13 @@ impl Search {
             return Some(locked.clone());
         }
         let options = FlakeOptions { reference: base.reference.clone(), ..self.options.flake.clone() };
-        let quick = base.rev.as_deref().and_then(|rev| record::pinned(&options, rev));
-        let quick = quick.map(|commit| commit.key(self.recall.context()));
-        let state_dir = self.recall.state_dir();
-        let known = quick.as_deref().and_then(|key| record::load_quick(state_dir, key).ok().flatten());
-        if known.is_some() {
-            return known;
+        let key = base.rev.as_deref().and_then(|rev| self.recall.pinned(&options, rev));
+        if let Some(known) = key.as_deref().and_then(|key| self.recall.locked(key)) {
+            return Some(known);
         }
         let locked = flake::lock(self.nix(), &options).await.ok()?;
-        if let Some(key) = quick.filter(|_| Record::may_hold(&locked, &options))
-            && let Err(error) = record::save_quick(state_dir, &key, &locked)
-        {
-            tracing::warn!(%error, "cannot remember the source of the base");
+        if let Some(key) = key.filter(|_| Record::may_hold(&locked, &options)) {
+            self.recall.keep_locked(&key, &locked);
         }
         Some(locked)
     }
@@ -362,11 +389,11 @@ impl Search {
 
     /// Stores what was learned, here and where evaluations are shared.
     async fn remember(&self, source: &Source, record: &Record) {
-        let keys = Keys { full: source.fingerprint.clone(), ..Keys::default() };
-        if let Some((name, sealed)) = self.recall.save(&keys, record, &source.locked)
-            && let Err(warning) = self.recall.share(&name, sealed).await
+        if let Some(fingerprint) = &source.fingerprint
+            && let Some(sealed) = self.recall.store(fingerprint, record)
+            && let Err(warning) = self.recall.share(fingerprint, sealed).await
         {
-            tracing::warn!(warning, "the record of the base");
+            self.recall.note(warning);
         }
     }
 

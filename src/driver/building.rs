@@ -139,10 +139,11 @@ impl Building {
         }
     }
 
-    /// Expected seconds of a drv, from earlier runs.
-    fn expected(&self, graph: &Graph, drv: DrvId) -> Option<f64> {
+    /// Expected seconds of a drv, from earlier runs; else from those that the plan's maker knew of.
+    fn expected(&self, ctx: &Context, graph: &Graph, drv: DrvId) -> Option<f64> {
         let info = graph.info(drv)?;
-        self.history.expected(&info.name, &info.system)
+        let planned = || ctx.plan.as_ref()?.expected(graph.path(drv));
+        self.history.expected(&info.name, &info.system).or_else(planned)
     }
 
     /// A drv is needed: tells everybody; with `start`, the scheduler too, else it is kept for [`Building::release`].
@@ -150,7 +151,7 @@ impl Building {
         let Decision::Item { drv, work, inputs, attr } = decision else { return };
         let graph = &planning.graph;
         let Some(info) = graph.info(*drv) else { return };
-        let expected = self.expected(graph, *drv);
+        let expected = self.expected(ctx, graph, *drv);
         let opaque = graph.is_opaque(*drv);
         // Of what is fetched, only what is wanted comes.
         let fetched = (*work == Work::Fetch).then(|| planning.fetches(*drv));
@@ -167,6 +168,7 @@ impl Building {
             inputs: inputs.clone(),
             fetch: *work == Work::Fetch,
             opaque,
+            features: info.features.iter().map(|feature| feature.as_str().into()).collect(),
             attr: *attr,
             expected,
             outputs: outputs.map(|output| ctx.output(&output.name, output.path.as_ref())).collect(),
@@ -227,6 +229,7 @@ impl Building {
             inputs: Vec::new(),
             fetch: false,
             opaque: false,
+            features: Vec::new(),
             attr,
             expected: None,
             outputs: Vec::new(),

@@ -10,7 +10,7 @@ use crate::error::{Error, Fault};
 use crate::event::Fact;
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
-use crate::store::cache::{Cache, CacheConfig, CacheError, OpenContext};
+use crate::store::cache::{Cache, CacheConfig, CacheError, OpenContext, SecretKey};
 use crate::store::local::LocalStore;
 
 use super::context::Context;
@@ -124,6 +124,12 @@ impl CacheList {
         Ok(pushable)
     }
 
+    /// The keys that sign for the caches that are pushed to. One that cannot be read is told by whoever pushes.
+    pub(super) fn secret_keys(&self) -> Vec<SecretKey> {
+        let keys = self.known.iter().filter_map(|known| known.config.secret_keys().ok());
+        keys.flatten().collect()
+    }
+
     /// What all of them have to fit to.
     pub(super) fn context(&self) -> &OpenContext {
         &self.context
@@ -132,6 +138,12 @@ impl CacheList {
     /// The caches from which the store's daemon fetches by itself.
     pub(super) fn by_daemon(&self) -> &BTreeSet<CacheId> {
         &self.by_daemon
+    }
+
+    /// Of those, the ones that Nix's own settings name.
+    pub(super) fn of_nix(&self) -> BTreeSet<CacheId> {
+        let of_nix = |known: &&Known| known.config.name.is_none() && self.by_daemon.contains(&known.id);
+        self.known.iter().filter(of_nix).map(|known| known.id).collect()
     }
 
     /// The caches to which pushing may fail.

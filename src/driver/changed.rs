@@ -4,17 +4,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diff::lockstep::{Cause, Lockstep, Masks};
+use crate::diff::lockstep::{Cause, Lockstep};
 use crate::eval::flake::{self, FlakeOptions, Locked};
 use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Selection, git, what::Name};
 use crate::event::{CauseKind, Difference, Evaluated, Text};
 use crate::id::{AttrId, StorePath};
+use crate::nix_compat::drv::{self, Derivation};
 use crate::report::summary::{Compared, Summary};
 use crate::report::why::changed as report;
 use crate::store::error::StoreError;
 use crate::store::local::LocalStore;
+use crate::store::session::Session;
 
 use super::Driver;
+use super::revision;
 use super::sources::Sources;
 
 /// Attrs whose closures are measured.
@@ -43,37 +46,6 @@ pub(super) async fn walk(store: &LocalStore, lockstep: &mut Lockstep) {
     }
 }
 
-/// What two sources may differ in without meaning anything.
-pub(super) fn masks(base: &Locked, head: &Locked) -> Masks {
-    /// Shorter texts stand in many places by chance.
-    const LEAST: usize = 5;
-    let mut texts = Vec::new();
-    let mut pair = |base: Option<String>, head: Option<String>| {
-        if let (Some(base), Some(head)) = (base, head)
-            && base != head
-            && base.len().min(head.len()) >= LEAST
-        {
-            texts.push((base, head));
-        }
-    };
-    let short = |locked: &Locked| Some(locked.rev.as_deref()?.get(..7)?.to_owned());
-    let count = |locked: &Locked| Some(locked.rev_count?.to_string());
-    let seconds = |locked: &Locked| Some(locked.last_modified?.to_string());
-    let date = |locked: &Locked, format: &str| {
-        let time = jiff::Timestamp::from_second(i64::try_from(locked.last_modified?).ok()?).ok()?;
-        Some(time.strftime(format).to_string())
-    };
-    pair(base.rev.clone(), head.rev.clone());
-    pair(short(base), short(head));
-    pair(count(base), count(head));
-    pair(seconds(base), seconds(head));
-    pair(date(base, "%Y%m%d%H%M%S"), date(head, "%Y%m%d%H%M%S"));
-    pair(date(base, "%Y%m%d"), date(head, "%Y%m%d"));
-    pair(Some(base.nar_hash.clone()), Some(head.nar_hash.clone()));
-    let sources = vec![(base.store_path.clone(), head.store_path.clone())];
-    Masks { texts, sources: sources.into_iter().filter(|(base, head)| base != head).collect() }
-}
-
 impl Driver {
     /// What makes the attrs differ that do; `None` if nothing was compared.
     pub(super) async fn changed(&self) -> Option<report::Answer> {
@@ -84,7 +56,8 @@ impl Driver {
             Some((options, _)) => lock_again(options, &known.locked).await,
             None => None,
         };
-        let masks = base.as_ref().zip(source).map(|(base, (_, head))| masks(base, head)).unwrap_or_default();
+        let masks =
+            base.as_ref().zip(source).map(|(base, (_, head))| revision::masks(base, head, None)).unwrap_or_default();
         let compared = self.compared(&summary);
         if let (Some((options, _)), Some(base)) = (source, &base) {
             self.bring_back(options, base, &summary, &compared).await;
@@ -244,13 +217,20 @@ impl Driver {
         if compared.len() > MEASURED {
             return;
         }
+        let Ok(mut session) = self.ctx.store.connect().await else { return };
         for (id, base, head) in compared {
             let Some(path) = summary.attrs.get(id).map(|attr| attr.path.to_string()) else { continue };
             let Some(attr) = answer.attrs.iter_mut().find(|attr| attr.attr == path) else { continue };
+            let read = self.ctx.eval_store.read_drvs(vec![base.clone(), head.clone()]).await;
+            let outputs = |drv: &Result<Derivation, StoreError>| -> Option<Vec<StorePath>> {
+                drv::output_paths(drv.as_ref().ok()?).ok()?.into_values().collect()
+            };
+            let Some((base, head)) = read.first().and_then(outputs).zip(read.last().and_then(outputs)) else {
+                continue;
+            };
             let sizes = async {
-                let base = closure_size(&self.ctx.store, &self.ctx.eval_store, base).await.ok()??;
-                let head = closure_size(&self.ctx.store, &self.ctx.eval_store, head).await.ok()??;
-                Some((base, head))
+                let head = closure_size(&mut session, head).await?;
+                Some((closure_size(&mut session, base).await?, head))
             };
             attr.closure = sizes.await;
         }
@@ -279,22 +259,14 @@ async fn changed_paths(options: &EvalOptions, base: Option<&str>, head: &Locked)
     paths
 }
 
-/// Bytes of all that the outputs of a drv refer to; `None` if they are not all in the store.
-async fn closure_size(store: &LocalStore, drvs: &LocalStore, drv: &StorePath) -> Result<Option<u64>, StoreError> {
-    let mut read = drvs.read_drvs(vec![drv.clone()]).await;
-    let Some(Ok(drv)) = read.pop() else { return Ok(None) };
-    let outputs = crate::nix_compat::drv::output_paths(&drv).unwrap_or_default();
-    let Some(mut next) = outputs.into_values().collect::<Option<Vec<StorePath>>>() else { return Ok(None) };
-    let mut session = store.connect().await?;
+/// Bytes of these paths and all that they refer to; `None` if they are not all in the store.
+async fn closure_size(session: &mut Session, mut next: Vec<StorePath>) -> Option<u64> {
     let mut sizes: BTreeMap<StorePath, u64> = BTreeMap::new();
     while !next.is_empty() {
-        let infos = match session.path_infos(&next).await {
-            Ok(infos) => infos,
-            Err(error) => return Err(session.explain(error)),
-        };
+        let infos = session.path_infos(&next).await.ok()?;
         let mut more = Vec::new();
         for (path, info) in next.iter().zip(infos) {
-            let Some(info) = info else { return Ok(None) };
+            let info = info?;
             sizes.insert(path.clone(), info.nar_size);
             more.extend(info.others().cloned());
         }
@@ -303,5 +275,5 @@ async fn closure_size(store: &LocalStore, drvs: &LocalStore, drv: &StorePath) ->
         more.retain(|path| !sizes.contains_key(path));
         next = more;
     }
-    Ok(Some(sizes.values().sum()))
+    Some(sizes.values().sum())
 }

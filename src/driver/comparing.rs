@@ -8,10 +8,10 @@ use crate::config::BaseSettings;
 use crate::diff::compare::{self, Compared, Known, Side};
 use crate::error::Error;
 use crate::eval::Answer;
-use crate::event::{Difference, Fact, Moment, Text};
+use crate::event::{Difference, Fact, Moment, SkippedPath, Text};
 use crate::id::{AttrId, AttrPath, System};
 
-use super::base::{Asked, Base, Found, Progress, Search};
+use super::base::{Answers, Asked, Base, Found, Progress, Search};
 use super::context::Context;
 use super::input::Input;
 use super::recall::Located;
@@ -63,6 +63,16 @@ pub(super) enum Verdict {
     Later,
 }
 
+/// What is to be done once the base is known, or will not be.
+pub(super) enum Next {
+    /// The head is evaluated.
+    Evaluate(Box<Located>),
+    /// The head is taken to answer the same.
+    Replay(Answers),
+    /// No head waits.
+    Nothing,
+}
+
 /// What is known in the end of attrs whose verdict came later.
 #[derive(Debug, Default)]
 pub(super) struct Late {
@@ -94,23 +104,29 @@ impl Comparing {
         self.search = Some(search);
     }
 
-    /// The search for the base is over: gives the head, to go on with. `is_left_out`: attrs of which systems are not
-    /// taken.
+    /// The search for the base is over: gives what to go on with. `is_left_out`: attrs of which systems are not taken.
     pub(super) fn found(
         &mut self,
         ctx: &mut Context,
         found: Found,
         is_left_out: impl Fn(&System) -> bool,
-    ) -> Result<Option<Box<Located>>, Error> {
+    ) -> Result<Next, Error> {
         match found {
-            Found::Base(base) => self.take(ctx, *base, is_left_out),
+            Found::Base(base) => {
+                let skipped = (!base.skipped.is_empty()).then(|| base.answers.clone());
+                self.take(ctx, *base, is_left_out);
+                if let Some(answers) = skipped {
+                    self.waiting = None;
+                    return Ok(Next::Replay(answers));
+                }
+            }
             Found::Missing(missing) if self.needed => return Err(Error::usage(missing.message).hint(missing.hint)),
             Found::Missing(missing) => {
                 let (message, hint) = (missing.message.into(), Some(missing.hint.into()));
                 ctx.bus.emit(Fact::BaseMissing { message, hint });
             }
         }
-        Ok(self.waiting.take())
+        Ok(self.waiting.take().map_or(Next::Nothing, Next::Evaluate))
     }
 
     fn take(&mut self, ctx: &mut Context, base: Base, is_left_out: impl Fn(&System) -> bool) {
@@ -127,6 +143,13 @@ impl Comparing {
             attrs: number(self.side.len() - self.left_out.len()),
             failed: number(self.side.values().filter(|known| **known == Known::Failed).count()),
         });
+        if !base.skipped.is_empty() {
+            let named = |(path, glob): &(String, String)| SkippedPath {
+                path: path.as_str().into(),
+                glob: glob.as_str().into(),
+            };
+            ctx.bus.emit(Fact::ChangesSkipped { paths: base.skipped.iter().map(named).collect() });
+        }
         self.base = Some(Arc::new(base));
     }
 

@@ -6,6 +6,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::build::{News, Pool};
 use crate::config::Settings;
+use crate::diff::plan_file::PlanFile;
 use crate::eval::Import;
 use crate::event::{Failure, OutputPath};
 use crate::id::{AttemptId, StoreDir, StorePath};
@@ -28,6 +29,8 @@ pub(super) struct Context {
     pub(super) store: LocalStore,
     /// Where evaluators leave derivations; most often the same.
     pub(super) eval_store: LocalStore,
+    /// A plan that derivations are read from first.
+    pub(super) plan: Option<Arc<PlanFile>>,
     pub(super) pool: Arc<Pool>,
     pub(super) roots: SharedRoots,
     /// The roots in the store of the evaluators.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Settings;
+use crate::diff::skip::Skip;
 use crate::error::{Error, Result};
+use crate::eval;
 use crate::eval::flake::{FlakeOptions, Locked};
 use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
@@ -19,7 +21,7 @@ use crate::event::{Fact, Stage};
 use crate::id::{AttrId, System};
 use crate::store::local::{LocalStore, StoreOptions};
 
-use super::base::{Asked, Progress, Search};
+use super::base::{Answers, Asked, Progress, Search};
 use super::context::Context;
 use super::input::Input;
 use super::recall::{Keys, Located, Recall};
@@ -241,7 +243,34 @@ impl Evaluation {
             roots: ctx.eval_roots.clone(),
             progress,
             imports: ctx.imports.clone(),
+            // The globs were read when the settings were.
+            skip: Skip::new(&ctx.settings.base.skip).unwrap_or_default(),
         })
+    }
+
+    /// What another source has answered is what this one would: nothing is evaluated.
+    pub(super) fn replay(&mut self, answers: Answers) {
+        if self.over {
+            return;
+        }
+        self.evaluator = Some(Evaluator::of(async move |sender| {
+            let mut messages = vec![EvalMsg::Listed(eval::listed(answers.keys()))];
+            let ended = answers.into_values().zip(0..);
+            messages.extend(ended.map(|(answer, attr)| EvalMsg::Ended {
+                attr: AttrId(attr),
+                answer,
+                recorded: true,
+                cost: eval::memory::Cost::default(),
+                ack: None,
+            }));
+            messages.push(EvalMsg::Finished { record: None });
+            for message in messages {
+                // Nobody wants to know any more.
+                if sender.send(message).await.is_err() {
+                    return;
+                }
+            }
+        }));
     }
 
     /// Starts the evaluators.
@@ -319,10 +348,20 @@ impl Evaluation {
     /// Stores what may be remembered, and shares it. That it cannot be stored costs time later, and nothing now.
     fn remember(&mut self, ctx: &mut Context, record: Option<Box<Record>>) {
         let (Some(record), Some(recall), Some(locked)) = (record, &self.recall, &self.locked) else { return };
-        let Some((name, sealed)) = recall.save(&self.keys, &record, locked) else { return };
-        let recall = recall.clone();
-        self.sharing = true;
-        ctx.tasks.start(async move { Input::Eval(EvalInput::Shared(recall.share(&name, sealed).await)) });
+        let Some(fingerprint) = self.keys.full.clone() else { return };
+        let sealed = if self.keys.complete { None } else { recall.store(&fingerprint, &record) };
+        recall.store_quick(&self.keys, locked);
+        if let Some(sealed) = sealed {
+            let recall = recall.clone();
+            self.sharing = true;
+            ctx.tasks.start(async move { Input::Eval(EvalInput::Shared(recall.share(&fingerprint, sealed).await)) });
+        }
+    }
+
+    /// Says what came up while a base was looked for.
+    pub(super) fn tell_notes(&self, ctx: &mut Context) {
+        let notes = self.recall.iter().flat_map(|recall| recall.take_notes());
+        notes.for_each(|note| ctx.bus.warn(note, None));
     }
 
     /// What was learned is on its way to others; a run waits for that.

@@ -5,7 +5,7 @@ use crate::diff::load::LoadError;
 use crate::diff::presence::Fact as CacheFact;
 use crate::error::Error;
 use crate::eval::{Import, Imported};
-use crate::event::{AttemptEnd, Failure};
+use crate::event::{AttemptEnd, Fact, Failure};
 use crate::graph::DrvInfo;
 use crate::id::{AttemptId, AttrId, CacheId, DrvId, StorePath};
 
@@ -44,6 +44,8 @@ pub(super) enum Input {
     Imported(AttrId, Imported),
     /// Links to results were made, or not.
     Linked(Result<(), Error>),
+    /// A plan was written to a file, or not.
+    Written(Result<Fact, Error>),
     /// Something is done of which nobody waits for the end.
     Idle,
     /// Somebody wants to stop.

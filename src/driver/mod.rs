@@ -13,6 +13,7 @@
 //! | `importing` | what attrs import from derivations |
 //! | `building`, `fetching` | the scheduler's actions |
 //! | `pushing` | outputs → caches |
+//! | `plan_file` | plans in files: written, and read in the place of an evaluation |
 //! | `caches`, `trust` | which caches there are, and who fetches from which |
 //! | `attrs` | which attr waits for which drv |
 //! | `bus` | the event stream |
@@ -37,6 +38,7 @@ mod fetching;
 mod importing;
 mod input;
 mod links;
+mod plan_file;
 mod planning;
 pub mod push;
 mod pushing;
@@ -74,7 +76,7 @@ use attrs::Attrs;
 use base::Found;
 use building::{Building, Ended};
 use clock::Clock;
-use comparing::{Comparing, Late, Verdict};
+use comparing::{Comparing, Late, Next, Verdict};
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
 use importing::Importing;
@@ -100,6 +102,8 @@ pub enum Mode {
     Run,
     /// Only up to what would be done.
     Plan,
+    /// The same, for a CI matrix of it.
+    Matrix,
     /// The same, to say why.
     Why,
     /// Only up to what differs from the base.
@@ -157,7 +161,7 @@ async fn close(mut ctx: Context, exit: u8, error: Option<&Error>, outputs: Vec<S
     Finished { events, exit, dir, outputs }
 }
 
-/// How far `--out-link` is.
+/// How far `--out-link` is, or the plan's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Links {
     NotYet,
@@ -232,6 +236,7 @@ impl Driver {
                 self.begin(located);
             }
             Input::Eval(EvalInput::Located(Err(error))) | Input::Base(Err(error)) => {
+                self.evaluation.tell_notes(ctx);
                 let error = self.evaluation.of_file(error);
                 self.fail(error);
             }
@@ -258,6 +263,13 @@ impl Driver {
             Input::Linked(made) => {
                 self.links = Links::Done;
                 made.unwrap_or_else(|error| self.error = Some(error));
+            }
+            Input::Written(written) => {
+                self.links = Links::Done;
+                match written {
+                    Ok(fact) => ctx.bus.emit(fact),
+                    Err(error) => self.error = Some(error),
+                }
             }
             Input::Idle => {}
             Input::Stop(level) => self.stop(level),
@@ -288,9 +300,12 @@ impl Driver {
 
     /// The base is known, or will not be.
     fn found(&mut self, found: Found) {
+        self.evaluation.tell_notes(&mut self.ctx);
         let left_out = self.left_out_systems();
         match self.comparing.found(&mut self.ctx, found, left_out) {
-            Ok(head) => head.into_iter().for_each(|head| self.evaluation.located(*head)),
+            Ok(Next::Evaluate(head)) => self.evaluation.located(*head),
+            Ok(Next::Replay(answers)) => self.evaluation.replay(answers),
+            Ok(Next::Nothing) => {}
             Err(error) => self.fail(error),
         }
     }
@@ -340,7 +355,7 @@ impl Driver {
             // What would have to be done for it is not asked.
             Mode::Affected => self.attrs.settle(attr),
             Mode::Why if self.comparing.has_base() => self.attrs.settle(attr),
-            Mode::Run | Mode::Plan | Mode::Why => self.planning.want(&mut self.ctx, attr, drv),
+            Mode::Run | Mode::Plan | Mode::Matrix | Mode::Why => self.planning.want(&mut self.ctx, attr, drv),
         }
     }
 
@@ -418,7 +433,7 @@ impl Driver {
         }
         if self.pushing.is_done() {
             self.pushing.end(&mut self.ctx);
-            self.make_links();
+            self.leave_results();
         }
     }
 
@@ -463,7 +478,9 @@ impl Driver {
                 self.end_attr(attr, Status::Valid, None, None);
             }
             (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
-            (Mode::Plan | Mode::Why | Mode::Affected, status, _) => self.end_attr(attr, status, None, None),
+            (Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected, status, _) => {
+                self.end_attr(attr, status, None, None);
+            }
             (Mode::Run, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
                 Some(outcome) => self.end_with(attr, drv, &outcome),
                 None => self.attrs.wait_for(attr, drv),
@@ -533,13 +550,42 @@ impl Driver {
         }
     }
 
-    /// `--out-link`, once, for what is in the store now.
-    fn make_links(&mut self) {
+    /// The files that a run leaves where it was told to, once.
+    fn leave_results(&mut self) {
         if self.links != Links::NotYet {
             return;
         }
         self.links = Links::Done;
-        let Some(prefix) = self.ctx.settings.build.out_link.clone().filter(|_| self.mode == Mode::Run) else { return };
+        match self.mode {
+            Mode::Run => self.make_links(),
+            Mode::Plan | Mode::Matrix => self.write_plan(),
+            Mode::Why | Mode::Affected => {}
+        }
+    }
+
+    /// The plan's file, if one was asked for and the plan is whole.
+    fn write_plan(&mut self) {
+        let Some(file) = self.ctx.settings.plan.write.clone() else { return };
+        if self.stopping > 0 || self.error.is_some() {
+            return;
+        }
+        let ctx = &self.ctx;
+        let writing = plan_file::Writing {
+            file,
+            head: plan_file::head(&Summary::of(ctx.bus.events())),
+            store: ctx.eval_store.clone(),
+            plan: ctx.plan.clone(),
+            roots: ctx.eval_roots.clone(),
+            caches: self.planning.open_caches().map(|caches| caches.to_vec()).unwrap_or_default(),
+            of_nix: ctx.caches.of_nix(),
+        };
+        self.links = Links::Making;
+        self.ctx.tasks.start(async move { Input::Written(plan_file::write(writing).await) });
+    }
+
+    /// `--out-link`, for what is in the store now.
+    fn make_links(&mut self) {
+        let Some(prefix) = self.ctx.settings.build.out_link.clone() else { return };
         let there = |entry: &attrs::Entry| matches!(entry.status, Some(Status::Built | Status::Valid | Status::Cached));
         let attrs: Vec<AttrId> = self.attrs.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| id).collect();
         let results: Vec<_> = attrs.into_iter().map(|attr| self.outputs_of(attr)).collect();

@@ -294,9 +294,12 @@ impl Planning {
         if !questions.load.is_empty() {
             let drvs = questions.load;
             let paths: Vec<StorePath> = drvs.iter().map(|drv| self.graph.path(*drv).clone()).collect();
-            let store = ctx.eval_store.clone();
+            let (store, plan) = (ctx.eval_store.clone(), ctx.plan.clone());
             ctx.tasks.start(async move {
-                let infos = load::load(&store, paths).await;
+                let infos = match plan {
+                    Some(plan) => plan.load(&store, paths).await,
+                    None => load::load(&store, paths).await,
+                };
                 Input::Loaded(drvs.into_iter().zip(infos).collect())
             });
         }

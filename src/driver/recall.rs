@@ -2,8 +2,8 @@
 //! machine or where records are shared; and storing there what was learned.
 
 use std::collections::HashSet;
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -12,10 +12,11 @@ use crate::eval::record::{self, Context as RecordContext, Keyring, Record, Shelf
 use crate::eval::{Nix, Selection};
 use crate::id::StorePath;
 use crate::nix_compat::narinfo::TrustedPublicKey;
+use crate::store::cache::SecretKey;
 use crate::store::cache::share::Share;
-use crate::store::cache::{Cache, OpenContext, SecretKey, Sink};
 use crate::store::local::LocalStore;
 
+use super::caches::CacheList;
 use super::context::SharedRoots;
 
 /// A source that is ready to be evaluated.
@@ -73,6 +74,10 @@ pub(super) struct Recall {
     context: RecordContext,
     /// Where records are shared, if anywhere.
     share: Option<Share>,
+    /// It has not answered, which was said, and is left alone from now on.
+    down: AtomicBool,
+    /// Warnings, and whether they were said.
+    notes: Mutex<Vec<(String, bool)>>,
     /// What is learned here is not for others.
     read_only: bool,
     /// Nothing is taken from it (`--refresh`).
@@ -88,32 +93,24 @@ pub(super) struct Known {
 }
 
 impl Recall {
-    /// Gathers the keys. `opened` are the caches that are pushed to: what signs paths signs records.
+    /// Gathers the keys: what signs the paths of a cache that is pushed to signs records.
     ///
     /// # Errors
     /// If a key or a file that `[share]` names is of no use.
-    pub(super) fn new(
-        store: &LocalStore,
-        settings: &Settings,
-        opened: &[Arc<Cache>],
-        context: &OpenContext,
-    ) -> Result<Self> {
+    pub(super) fn new(store: &LocalStore, settings: &Settings, caches: &CacheList) -> Result<Self> {
         let config = &settings.share;
         let url = config.url.as_deref().filter(|_| !settings.offline);
-        let share = url.map(|url| Share::open(url, config.token_file.as_deref(), context)).transpose()?;
-        let shelf = Shelf::new(&settings.output.state_dir, keyring(store, settings, opened)?);
+        let share = url.map(|url| Share::open(url, config.token_file.as_deref(), caches.context())).transpose()?;
+        let shelf = Shelf::new(&settings.output.state_dir, keyring(store, settings, caches)?);
         Ok(Self {
             shelf,
             context: record_context(store, settings),
             share,
+            down: AtomicBool::new(false),
+            notes: Mutex::default(),
             read_only: config.read_only,
             closed: settings.eval.refresh,
         })
-    }
-
-    /// Where all of this is kept on this machine.
-    pub(super) fn state_dir(&self) -> &Path {
-        self.shelf.state_dir()
     }
 
     /// What an evaluation depends on besides its source.
@@ -160,8 +157,7 @@ impl Recall {
 
     /// The shared record of an evaluation. That there is none, or none that can be believed, costs time and no more.
     async fn fetch(&self, fingerprint: &str, warnings: &mut Vec<String>) -> Option<(Vec<u8>, Record)> {
-        let share = self.share.as_ref()?;
-        warnings.extend(share.warnings().iter().cloned());
+        let share = self.share.as_ref().filter(|_| !self.down.load(Ordering::Relaxed))?;
         let name = Shelf::name(fingerprint);
         match share.get(&name, seal::MAX_SEALED).await {
             Ok(sealed) => {
@@ -175,9 +171,28 @@ impl Recall {
                 }
             }
             Err(failure) => {
+                self.down.store(true, Ordering::Relaxed);
                 warnings.push(format!("no evaluation is taken from {}: {}", share.url(), failure.message));
                 None
             }
+        }
+    }
+
+    /// The key of what a reference that names a commit is locked to, on this machine.
+    pub(super) fn pinned(&self, options: &FlakeOptions, rev: &str) -> Option<String> {
+        record::pinned(options, rev).map(|commit| commit.key(&self.context))
+    }
+
+    /// What was locked under such a key before.
+    pub(super) fn locked(&self, key: &str) -> Option<Locked> {
+        // One that cannot be read is locked again.
+        record::load_quick(self.shelf.state_dir(), key).ok().flatten()
+    }
+
+    /// Stores what was locked under such a key.
+    pub(super) fn keep_locked(&self, key: &str, locked: &Locked) {
+        if let Err(error) = record::save_quick(self.shelf.state_dir(), key, locked) {
+            tracing::warn!(%error, "cannot remember the source");
         }
     }
 
@@ -190,7 +205,7 @@ impl Recall {
         quick: Option<String>,
         roots: &SharedRoots,
     ) -> Result<Located> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.share.as_ref().map_or_else(Vec::new, |share| share.warnings().to_vec());
         let known = match quick.as_deref().filter(|_| !self.closed) {
             Some(key) => record::load_quick(self.shelf.state_dir(), key).unwrap_or_else(|corrupt| {
                 warnings.push(corrupt.to_string());
@@ -216,38 +231,57 @@ impl Recall {
         Ok(Located { locked, record, recorded, keys: Keys { full, quick, save_quick, complete }, warnings })
     }
 
-    /// Stores what was learned. Gives what is to be shared, if anything is.
-    pub(super) fn save(&self, keys: &Keys, record: &Record, locked: &Locked) -> Option<(String, Vec<u8>)> {
-        let fingerprint = keys.full.as_deref()?;
-        let mut sealed = None;
-        if !keys.complete {
-            match self.shelf.save(fingerprint, record) {
-                Ok(bytes) => sealed = Some(bytes),
-                Err(error) => {
-                    tracing::warn!(error = %crate::error::chain(&error), "cannot remember the evaluation");
-                    return None;
-                }
+    /// Keeps a warning, once, until somebody can say it.
+    pub(super) fn note(&self, warning: String) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !notes.iter().any(|(known, _)| *known == warning) {
+            notes.push((warning, false));
+        }
+    }
+
+    /// The warnings that nobody has said yet.
+    pub(super) fn take_notes(&self) -> Vec<String> {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = notes.iter_mut().filter(|(_, said)| !*said);
+        new.map(|(warning, said)| {
+            *said = true;
+            warning.clone()
+        })
+        .collect()
+    }
+
+    /// Stores what was learned. Gives what is to be shared, if that may be shared from here.
+    pub(super) fn store(&self, fingerprint: &str, record: &Record) -> Option<Vec<u8>> {
+        let there = self.share.is_some() && !self.down.load(Ordering::Relaxed);
+        let shares = there && !self.read_only && self.shelf.keyring().can_share();
+        match self.shelf.save(fingerprint, record) {
+            Ok(sealed) => Some(sealed).filter(|_| shares),
+            Err(error) => {
+                tracing::warn!(error = %crate::error::chain(&error), "cannot remember the evaluation");
+                None
             }
         }
-        if let Some(quick) = keys.quick.as_deref().filter(|_| keys.save_quick)
+    }
+
+    /// Stores the source itself, so that it need not be locked again.
+    pub(super) fn store_quick(&self, keys: &Keys, locked: &Locked) {
+        if let Some(quick) = keys.quick.as_deref().filter(|_| keys.save_quick && keys.full.is_some())
             && let Err(error) = record::save_quick(self.shelf.state_dir(), quick, locked)
         {
             tracing::warn!(%error, "cannot remember the source");
         }
-        let shares = self.share.is_some() && !self.read_only && self.shelf.keyring().can_share();
-        sealed.filter(|_| shares).map(|sealed| (Shelf::name(fingerprint), sealed))
     }
 
     /// Writes a record to where records are shared. The error is for a warning.
-    pub(super) async fn share(&self, name: &str, sealed: Vec<u8>) -> std::result::Result<(), String> {
+    pub(super) async fn share(&self, fingerprint: &str, sealed: Vec<u8>) -> std::result::Result<(), String> {
         let Some(share) = &self.share else { return Ok(()) };
-        let put = share.put(name, sealed).await;
+        let put = share.put(&Shelf::name(fingerprint), sealed).await;
         put.map_err(|failure| format!("this evaluation is not shared at {}: {}", share.url(), failure.message))
     }
 }
 
 /// The keys that sign and that are believed: those of the caches that are pushed to, of `[share]`, and of the store.
-fn keyring(store: &LocalStore, settings: &Settings, opened: &[Arc<Cache>]) -> Result<Keyring> {
+fn keyring(store: &LocalStore, settings: &Settings, caches: &CacheList) -> Result<Keyring> {
     let config = &settings.share;
     let mut secret: Vec<SecretKey> = Vec::new();
     if let Some(file) = &config.secret_key {
@@ -257,7 +291,7 @@ fn keyring(store: &LocalStore, settings: &Settings, opened: &[Arc<Cache>]) -> Re
         })?;
         secret.push(key);
     }
-    secret.extend(opened.iter().filter_map(|cache| cache.sink()).flat_map(Sink::keys).cloned());
+    secret.extend(caches.secret_keys());
     let mut trusted: Vec<TrustedPublicKey> = secret.iter().map(SecretKey::public_key).collect();
     for text in &config.public_keys {
         let key = TrustedPublicKey::parse(text).map_err(|error| {

@@ -10,9 +10,13 @@ use crate::id::{AttrId, StorePath};
 use crate::store::local::LocalStore;
 
 use super::base::{Base, Search};
+use super::changed;
 
 /// How short people make a commit: Nix itself 7, others up to 12.
 const SHORT: std::ops::RangeInclusive<usize> = 7..=12;
+
+/// Shorter texts stand in many places by chance.
+const LEAST: usize = 5;
 
 /// Two derivations of one attr.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,53 +28,51 @@ pub(super) struct Pair {
 
 /// The attrs of these pairs that differ only by the revision. `store` is that of the evaluators.
 pub(super) async fn only(search: Arc<Search>, base: Arc<Base>, store: LocalStore, pairs: Vec<Pair>) -> Vec<AttrId> {
-    let Some(masks) = masks(&search, &base).await else { return Vec::new() };
+    let Some(masks) = masks_of(&search, &base).await else { return Vec::new() };
     let mut lockstep = Lockstep::new(masks);
     for pair in &pairs {
         lockstep.compare(&pair.base, &pair.head);
     }
-    loop {
-        let asked = lockstep.questions();
-        if asked.is_empty() {
-            break;
-        }
-        let drvs = store.read_drvs(asked.clone()).await;
-        for (path, drv) in asked.iter().zip(drvs) {
-            match drv {
-                Ok(drv) => lockstep.loaded(path, drv),
-                Err(_) => lockstep.failed(path),
-            }
-        }
-    }
+    changed::walk(&store, &mut lockstep).await;
     let mut same = |pair: &Pair| lockstep.is_equal_but_for_masks(&pair.base, &pair.head) == Some(true);
     pairs.into_iter().filter(|pair| same(pair)).map(|pair| pair.attr).collect()
 }
 
 /// What names the two sources; `None` if the base cannot be located.
-pub(super) async fn masks(search: &Search, base: &Base) -> Option<Masks> {
+async fn masks_of(search: &Search, base: &Base) -> Option<Masks> {
     let source = search.locked(base).await?;
     let head = &search.head;
     let dirty = match (&head.rev, head.work_tree()) {
         (None, Some(dir)) if head.kind == "git" => git::commit_of(&search.options.nix, &dir, "HEAD").await,
         _ => None,
     };
-    let pairs = texts(&source, None).into_iter().zip(texts(head, dirty.as_deref()));
-    Some(Masks {
-        texts: pairs.filter_map(|(base, head)| Some((base?, head?))).collect(),
-        sources: vec![(source.store_path, head.store_path.clone())],
-    })
+    Some(masks(&source, head, dirty.as_deref()))
+}
+
+/// What two sources may differ in without meaning anything. `dirty`: the commit that a head with changes is based on.
+pub(super) fn masks(base: &Locked, head: &Locked, dirty: Option<&str>) -> Masks {
+    let pairs = texts(base, None).into_iter().zip(texts(head, dirty));
+    let told = |(base, head): (Option<String>, Option<String>)| {
+        let (base, head) = (base?, head?);
+        (base != head && base.len().min(head.len()) >= LEAST).then_some((base, head))
+    };
+    let sources = vec![(base.store_path.clone(), head.store_path.clone())];
+    Masks {
+        texts: pairs.filter_map(told).collect(),
+        sources: sources.into_iter().filter(|(base, head)| base != head).collect(),
+    }
 }
 
 /// What a derivation may embed of a source, always in the same order. `dirty`: the commit of a tree with changes.
 fn texts(source: &Locked, dirty: Option<&str>) -> Vec<Option<String>> {
     let rev = source.rev.as_deref();
     let long = rev.map(str::to_owned).or_else(|| Some(format!("{}-dirty", dirty?)));
-    let modified = source.last_modified;
-    let date = modified.and_then(date);
+    let date = source.last_modified.and_then(date);
     let mut texts = vec![
         long,
         Some(source.nar_hash.clone()),
-        modified.map(|time| time.to_string()),
+        source.rev_count.map(|count| count.to_string()),
+        source.last_modified.map(|time| time.to_string()),
         date.as_ref().and_then(|date| date.get(..8)).map(str::to_owned),
         date,
     ];

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
 
-use crate::build::{News, Pool};
+use crate::build::{News, Origin, Pool};
 use crate::config::Settings;
+use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
-use crate::eval::Import;
+use crate::eval::{Evaluator, Import};
 use crate::event::{FORMAT, Fact, Text};
 use crate::id::{AttemptId, RunId};
 use crate::record::{self, RecordError, RunDir};
@@ -25,8 +26,9 @@ use super::caches::{self, CacheList, Pushable};
 use super::clock::Clock;
 use super::comparing::Comparing;
 use super::context::Context;
-use super::evaluate::{self, Evaluation, Source};
+use super::evaluate::{self, Evaluation, Source, Wanted};
 use super::importing::Importing;
+use super::plan_file;
 use super::planning::Planning;
 use super::pushing::Pushing;
 use super::recall::Recall;
@@ -63,6 +65,7 @@ pub(super) fn store_options(settings: &Settings, daemon_socket: Option<std::path
 pub(super) enum Verb {
     Run,
     Plan,
+    Matrix,
     Why,
     Affected,
     Push,
@@ -74,6 +77,7 @@ impl Verb {
         match self {
             Self::Run => "run",
             Self::Plan => "plan",
+            Self::Matrix => "matrix",
             Self::Why => "why",
             Self::Affected => "affected",
             Self::Push => "push",
@@ -86,6 +90,8 @@ pub(super) struct Beginning {
     pub(super) settings: Settings,
     /// Where evaluators leave derivations, if that is another store.
     pub(super) origin: Option<LocalStore>,
+    /// A plan that takes the place of evaluators.
+    pub(super) plan: Option<Arc<PlanFile>>,
     pub(super) verb: Verb,
     /// What was asked for, as typed.
     pub(super) what: Vec<Text>,
@@ -106,7 +112,7 @@ pub(super) struct Begun {
 
 /// Opens the record and says what there is.
 pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, open: Pushable) -> Result<Begun> {
-    let Beginning { settings, origin, verb, what, run, clock, ui } = beginning;
+    let Beginning { settings, origin, plan, verb, what, run, clock, ui } = beginning;
     let command = verb.word();
     let signals = Signals::listen()?;
     let dir = RunDir::new(&settings.output.state_dir, run);
@@ -142,7 +148,11 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
     let mut ctx = Context {
         bus,
         tasks: Tasks::default(),
-        pool: Arc::new(Pool::new(store.clone(), wishes).with_origin(origin.clone())),
+        pool: Arc::new(Pool::new(store.clone(), wishes).with_origin(match &plan {
+            Some(plan) => Some(Origin::Bundle(Arc::clone(&plan.bundle))),
+            None => origin.clone().map(Origin::Store),
+        })),
+        plan,
         eval_roots: match &origin {
             Some(origin) => Arc::new(Mutex::new(Roots::new(origin.clone()))),
             None => roots.clone(),
@@ -166,6 +176,42 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
     Ok(Begun { ctx, news, imports, signals, opened: open.caches })
 }
 
+/// Where the answers of a run will come from.
+enum Answers {
+    Flake(Box<Wanted>),
+    Plan {
+        evaluator: Evaluator,
+        by_name: bool,
+    },
+    /// Of another evaluator.
+    Lines(Box<source::Opened>),
+}
+
+/// Opens the store, and finds out where the answers come from: a plan, or a flake whose work tree is looked at meanwhile.
+async fn answers(
+    settings: &Settings,
+    options: StoreOptions,
+    history: &History,
+) -> Result<(LocalStore, Option<Arc<PlanFile>>, Answers)> {
+    if let Some(file) = &settings.plan.read {
+        let store = LocalStore::open(options).await?;
+        let plan = plan_file::open(file, &store).await?;
+        let attrs = plan_file::chosen(&plan, &settings.attrs)?;
+        let evaluator = plan_file::answers(attrs, store.store_dir());
+        let answers = Answers::Plan { evaluator, by_name: !settings.attrs.what.is_empty() };
+        return Ok((store, Some(Arc::new(plan)), answers));
+    }
+    if let Some(lines) = source::lines(settings).await? {
+        let store = LocalStore::open(options).await?;
+        return Ok((store, None, Answers::Lines(Box::new(lines))));
+    }
+    let wanted = evaluate::wanted(settings, &options)?;
+    let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
+    let store = store?;
+    let wanted = wanted.on(commit, settings, store.settings().systems()).expecting(history.eval_seconds());
+    Ok((store, None, Answers::Flake(Box::new(wanted))))
+}
+
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
     let Request { settings, mode, run, clock, ui, daemon_socket } = request;
@@ -175,39 +221,39 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
             .hint("drover affected --base main    a branch, a tag, a commit or a flake"));
     }
     let options = store_options(&settings, daemon_socket);
-    let wanted = evaluate::wanted(&settings, &options)?;
-    let lines = source::lines(&settings).await?;
-    let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
-    let store = store?;
+    let history = History::load(&settings.output.state_dir);
+    let (store, plan, answers) = answers(&settings, options, &history).await?;
     let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
-    let wanted = wanted.on(commit, &settings, store.settings().systems());
     let list = CacheList::new(&store, &settings)?;
     let (verb, pushable) = match mode {
         Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
         Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),
+        Mode::Matrix => (Verb::Matrix, list.open_pushed(Verb::Matrix).await?),
         Mode::Why => (Verb::Why, list.open_pushed(Verb::Why).await?),
         // No cache has anything to do with it.
         Mode::Affected => (Verb::Affected, Pushable::default()),
     };
-    let recall = Arc::new(Recall::new(&store, &settings, &pushable.caches, list.context())?);
+    let recall = Arc::new(Recall::new(&store, &settings, &list)?);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
     let Begun { mut ctx, news, imports, signals, opened } =
-        begin(Beginning { settings, origin, verb, what, run, clock, ui }, store, list, pushable)?;
+        begin(Beginning { settings, origin, plan, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
-    let history = History::load(&settings.output.state_dir);
-    let wanted = wanted.expecting(history.eval_seconds());
     let building = Building::new(&mut ctx, history);
-    let source = match lines {
-        Some(lines) => Source::Stream { evaluator: lines.evaluator(&mut ctx), by_name: false },
-        None => Source::Flake(Box::new(wanted), recall),
+    let source = match answers {
+        Answers::Flake(wanted) => Source::Flake(wanted, recall),
+        Answers::Lines(lines) => Source::Stream { evaluator: lines.evaluator(&mut ctx), by_name: false },
+        Answers::Plan { evaluator, by_name } => Source::Stream { evaluator, by_name },
     };
     let evaluation = Evaluation::begin(&mut ctx, source);
+    if let Some(plan) = ctx.plan.clone() {
+        plan_file::announce(&mut ctx, &plan);
+    }
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
         Mode::Run => Pushing::new(&mut ctx, &opened),
-        Mode::Plan | Mode::Why | Mode::Affected => Pushing::default(),
+        Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected => Pushing::default(),
     };
     Ok(Driver {
         ctx,

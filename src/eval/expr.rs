@@ -69,7 +69,9 @@ pub struct Question {
     pub arguments: Value,
 }
 
-/// The lines that ask a question: the second says that the answer is over, also after an error.
+/// The lines that ask a question: the second says that the answer is over, also after an error. It comes twice: where a
+/// file that the question reads ends too early, Nix 2.26 takes the question itself for a text that is not over yet, and
+/// the next line for its continuation. See [`cut_short`].
 #[must_use]
 pub fn ask(id: u64, question: &Question) -> String {
     let arguments = string(&question.arguments.to_string());
@@ -80,8 +82,19 @@ pub fn ask(id: u64, question: &Question) -> String {
         Some(output) => format!(" (with {{ {output} = {NAME}.absent; }}; {output})"),
     };
     let function = question.function;
-    format!(":p {NAME}.reply \"{id}\" ({NAME}.{function}{root} (__fromJSON {arguments}))\n:p {NAME}.end \"{id}\"\n")
+    let end = format!(":p {NAME}.end \"{id}\"\n");
+    format!(":p {NAME}.reply \"{id}\" ({NAME}.{function}{root} (__fromJSON {arguments}))\n{end}{end}")
 }
+
+/// Whether an error is only about the line that says that an answer is over: the question before it was taken for a text
+/// that is not over yet. Nix does so for no other error than [`CUT_SHORT`], which it does not show.
+#[must_use]
+pub fn cut_short(error: &str) -> bool {
+    error.contains("syntax error, unexpected ':'") && error.contains(&format!(":p {NAME}.end \""))
+}
+
+/// What Nix would have said.
+pub const CUT_SHORT: &str = "error: syntax error, unexpected end of file";
 
 /// What a line that the repl printed means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +139,7 @@ mod tests {
         };
         let text = ask(7, &question);
         assert!(!text.contains('@'), "{text}");
-        assert_eq!(text.lines().count(), 2);
+        assert_eq!(text.lines().count(), 3);
         assert!(text.contains(r"\\u00fc"), "{text}");
         assert!(!load().contains("@drover-answer"));
         assert_eq!(load().lines().count(), 1);

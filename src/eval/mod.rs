@@ -33,6 +33,6 @@ pub use flake::{FlakeOptions, LockError, Locked};
 pub use imports::Imports;
 pub use memory::Cost;
 pub use nix::Nix;
-pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Import, Imported, Listed, Meta};
+pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Import, Imported, Listed, Meta, listed};
 pub use record::Record;
 pub use what::{Selection, What};

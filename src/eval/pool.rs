@@ -421,22 +421,26 @@ pub(super) async fn ask_with_imports(
     }
 }
 
-/// Numbers and names of the attrs: the last part, or the full path where two share it or where it says too little.
 fn names(attrs: &[Entry]) -> Vec<Listed> {
+    listed(attrs.iter().map(|entry| &entry.path))
+}
+
+/// Numbers and names of attrs: the last part, or the full path where two share it or where it says too little.
+pub fn listed<'a>(paths: impl Iterator<Item = &'a AttrPath> + Clone) -> Vec<Listed> {
     let mut shared: BTreeMap<&str, u32> = BTreeMap::new();
-    for entry in attrs {
-        *shared.entry(entry.path.last()).or_default() += 1;
+    for path in paths.clone() {
+        *shared.entry(path.last()).or_default() += 1;
     }
-    let listed = attrs.iter().enumerate().map(|(index, entry)| {
-        let kind = entry.path.kind();
+    let listed = paths.enumerate().map(|(index, path)| {
+        let kind = path.kind();
         let own = match kind {
             Kind::NixosConfigurations | Kind::DarwinConfigurations | Kind::HomeConfigurations => 2,
             Kind::Packages | Kind::Checks | Kind::DevShells | Kind::Apps => 3,
             Kind::Formatter | Kind::HydraJobs | Kind::LegacyPackages | Kind::Other => 0,
         };
-        let is_own = entry.path.parts().len() == own && shared.get(entry.path.last()) == Some(&1);
-        let name = if is_own { entry.path.last().to_owned() } else { entry.path.to_string() };
-        Listed { attr: attr_id(index), path: entry.path.clone(), kind, name: name.into() }
+        let is_own = path.parts().len() == own && shared.get(path.last()) == Some(&1);
+        let name = if is_own { path.last().to_owned() } else { path.to_string() };
+        Listed { attr: attr_id(index), path: path.clone(), kind, name: name.into() }
     });
     listed.collect()
 }

@@ -331,6 +331,8 @@ impl Worker {
                         Some(Printed::End(of)) if of == id => err_over = true,
                         // What is said of the derivation itself did not evaluate, or not yet.
                         Some(Printed::Answer(of, json)) if of == id => early = Some(json.to_owned()),
+                        // The second end of the question before.
+                        Some(Printed::End(_)) => {}
                         _ if reply.traces.len() < TRACES => reply.traces.push(shortened(text)),
                         _ => {}
                     },
@@ -376,7 +378,11 @@ impl Worker {
         reply.answer = match answer.or(early).as_deref().map(serde_json::from_str) {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => Err(format!("error: cannot read the evaluator's answer: {error}")),
-            None => Err(errors.pop().unwrap_or_else(|| "error: Nix gave neither an answer nor an error".to_owned())),
+            None => Err(match errors.pop() {
+                Some(error) if expr::cut_short(&error) => expr::CUT_SHORT.to_owned(),
+                Some(error) => error,
+                None => "error: Nix gave neither an answer nor an error".to_owned(),
+            }),
         };
         Ok(reply)
     }

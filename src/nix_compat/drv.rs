@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-pub use nix_derivation::{Derivation, InputDerivation, Output};
-use nix_derivation::{Error, StructuredAttrs};
+pub use nix_derivation::{Derivation, InputDerivation, InputDerivationHash as DrvHash, Output};
+use nix_derivation::{Error, InputResolutionError, StructuredAttrs};
 
 use crate::id::{StoreDir, StorePath, System};
 
@@ -21,13 +21,48 @@ pub enum DrvError {
         /// Why.
         source: Error,
     },
+    /// It is not what its path says.
+    #[error("{0} has the text of another derivation")]
+    Renamed(StorePath),
+    /// Its outputs are not what follows from it.
+    #[error("{path} has outputs that do not follow from it")]
+    Outputs {
+        /// Which.
+        path: StorePath,
+        /// Why.
+        source: Box<InputResolutionError<Unknown>>,
+    },
 }
+
+/// A derivation that is needed is not known.
+#[derive(Debug, thiserror::Error)]
+#[error("what it needs is not known")]
+pub struct Unknown;
 
 /// Parses the content of the .drv at this path.
 pub fn parse(bytes: &[u8], path: &StorePath, dir: &StoreDir) -> Result<Derivation, DrvError> {
     let name = path.name().strip_suffix(".drv").ok_or_else(|| DrvError::NotADrv(path.clone()))?;
     Derivation::from_aterm_bytes_in(bytes, name, dir.clone())
         .map_err(|source| DrvError::Parse { path: path.clone(), source })
+}
+
+/// Parses a derivation that nobody vouches for: its path has to follow from its text, and its outputs from it and from
+/// the derivations that it needs, whose identities `hash` knows. Gives its own identity as well.
+pub fn verify(
+    bytes: &[u8],
+    path: &StorePath,
+    dir: &StoreDir,
+    hash: impl Fn(&StorePath) -> Option<DrvHash>,
+) -> Result<(Derivation, DrvHash), DrvError> {
+    let drv = parse(bytes, path, dir)?;
+    let references = drv.input_derivations().keys().chain(drv.input_sources());
+    if dir.build_text_path(path.name(), bytes, references).ok().as_ref() != Some(path) {
+        return Err(DrvError::Renamed(path.clone()));
+    }
+    let outputs = |source| DrvError::Outputs { path: path.clone(), source: Box::new(source) };
+    drv.try_validate_with_input_hashes(|input| hash(input).ok_or(Unknown)).map_err(outputs)?;
+    let own = drv.try_hash_input_derivation_modulo(|input| hash(input).ok_or(Unknown)).map_err(outputs)?;
+    Ok((drv, own))
 }
 
 /// What a machine must offer to build it: `requiredSystemFeatures`.

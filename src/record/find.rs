@@ -206,6 +206,7 @@ mod tests {
                 inputs: vec![],
                 fetch: false,
                 opaque: false,
+                features: Vec::new(),
                 attr: Some(AttrId(0)),
                 expected: None,
                 outputs: vec![],

@@ -244,6 +244,9 @@ fn verdict(s: &Summary) -> Line {
     let unaffected = all.len() - affected.len();
     let line = Line::new().paint(Paint::Bold, "affected").text("  ");
     let removed = if s.removed.is_empty() { String::new() } else { format!(" · {} removed", count(s.removed.len())) };
+    if affected.is_empty() && all.is_empty() && !s.skipped.is_empty() {
+        return line.text("nothing, as [skip] says");
+    }
     if affected.is_empty() {
         return line.text(format!("nothing: {} as on the base{removed}", plural(all.len(), "attr", "attrs")));
     }
@@ -297,23 +300,26 @@ fn rows(s: &Summary, width: usize) -> Vec<Line> {
     lines
 }
 
-/// Why nothing was evaluated: the changed paths and the globs that name them.
-fn skipped(s: &Summary, width: usize) -> Vec<Line> {
-    if s.skipped.is_empty() {
-        return Vec::new();
-    }
-    let text = format!(
-        "not evaluated: of {} changed since the base, [skip] names every one",
-        plural(s.skipped.len(), "path", "paths")
-    );
-    let mut lines: Vec<Line> = wrapped(&text, width.saturating_sub(WORD), 2).into_iter().map(Line::from).collect();
-    for skipped in s.skipped.iter().take(SKIPPED) {
-        lines.push(
-            Line::from(format!("  {}", skipped.path)).paint(Paint::Dim, format!("   {}", skipped.glob)).fit(width),
-        );
-    }
+/// Why nothing was evaluated, and the changed paths with the globs that name them.
+#[must_use]
+pub fn skipped(s: &Summary, width: usize) -> Vec<Line> {
+    let base = s.base.as_ref().map_or("the base", |base| &base.label);
+    let (first, rest) = match s.skipped.len() {
+        0 => return Vec::new(),
+        1 => ("the only path", String::new()),
+        n => ("all", format!(" {} paths", count(n))),
+    };
+    let text = format!("{first}{rest} changed since {base}: named by [skip], so that nothing is evaluated");
+    let mut texts = wrapped(&text, width.saturating_sub(9), 3).into_iter();
+    let mut lines =
+        vec![Line::new().paint(Paint::Warn, "skipped").text(format!("  {}", texts.next().unwrap_or_default()))];
+    lines.extend(texts.map(|more| Line::from(format!("         {more}"))));
+    let paths = s.skipped.iter().take(SKIPPED).map(|skipped| {
+        Line::from(format!("         {}", skipped.path)).paint(Paint::Dim, format!("   {}", skipped.glob)).fit(width)
+    });
+    lines.extend(paths);
     if s.skipped.len() > SKIPPED {
-        lines.push(Line::from(format!("  {} more", count(s.skipped.len() - SKIPPED))));
+        lines.push(Line::from(format!("         {} more    drover affected --json", count(s.skipped.len() - SKIPPED))));
     }
     lines
 }

@@ -178,6 +178,9 @@ fn parts(summary: &Summary, options: &Options, long: bool) -> Vec<String> {
 #[must_use]
 pub fn what_was(summary: &Summary, kinds: impl Fn(&Summary, &[AttrId]) -> String) -> String {
     let all = summary.taken();
+    if all.is_empty() && !summary.skipped.is_empty() {
+        return "nothing to do, as [skip] says".to_owned();
+    }
     if all.is_empty() {
         let left_out = !summary.attrs.is_empty() || !summary.left_out.is_empty();
         return if left_out { "nothing but what was left out".to_owned() } else { "there is nothing to do".to_owned() };
@@ -220,7 +223,7 @@ fn stopped(summary: &Summary) -> Vec<Line> {
     let counts = summary.counts;
     let left = counts.builds.saturating_sub(counts.built + counts.failed);
     let line = Line::new().paint(Paint::Warn, "stopped").text(format!("  after {}", duration(summary.seconds())));
-    let planned = summary.header.as_ref().is_some_and(|header| &*header.command == "plan");
+    let planned = summary.header.as_ref().is_some_and(|header| header.is_plan());
     let line = match counts.builds {
         0 => line,
         _ if planned => line,

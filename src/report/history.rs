@@ -1,5 +1,5 @@
 //! How long things took before: for each package and system the build times of the last runs, and for each attr the
-//! times that its evaluation took, in one small file of the state directory (`history.json`), so that a start need not
+//! times that its evaluation took, in one small file of the state directory (`share/history.json`), so that a start need not
 //! read records.
 //!
 //! Keyed by package name and system, not by hash: a new version usually takes as long as the one before. Attrs go by
@@ -29,8 +29,9 @@ const EVAL_TIMES: usize = 3;
 /// An attr that was not evaluated in this many runs that evaluated something is forgotten. They may be of other flakes.
 const EVAL_RUNS: u32 = 100;
 
-/// The largest file that is read.
+/// The largest file that is read, and the largest that is written: it lies in a folder that is carried around.
 const MAX_FILE: u64 = 32 << 20;
+const MAX_WRITTEN: usize = 4_000_000;
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -55,26 +56,44 @@ impl History {
     /// Reads the history of a state directory. A missing, damaged or newer file is no history.
     #[must_use]
     pub fn load(state_dir: &Path) -> Self {
-        let read = || -> Option<Self> {
-            let path = file(state_dir);
-            if std::fs::metadata(&path).ok()?.len() > MAX_FILE {
+        let read = |path: &Path| -> Option<Self> {
+            if std::fs::metadata(path).ok()?.len() > MAX_FILE {
                 return None;
             }
-            let history: Self = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+            let history: Self = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
             (history.version == VERSION).then_some(history)
         };
-        read().unwrap_or(Self { version: VERSION, ..Self::default() })
+        let known = read(&file(state_dir)).or_else(|| read(&earlier_file(state_dir)));
+        known.unwrap_or(Self { version: VERSION, ..Self::default() })
     }
 
-    /// Writes it so that a reader sees the old or the new file. Of two drovers that end at once, the later wins.
+    /// Writes it so that a reader sees the old or the new file. Of two drovers that end at once, the later wins. What is
+    /// too much for one file is forgotten, the oldest first.
     ///
     /// # Errors
-    /// If the state directory is missing or cannot be written.
+    /// If the state directory cannot be written.
     pub fn save(&self, state_dir: &Path) -> io::Result<()> {
-        let mut file_now = tempfile::NamedTempFile::new_in(state_dir)?;
-        file_now.write_all(&serde_json::to_vec(self).map_err(io::Error::from)?)?;
-        file_now.persist(file(state_dir)).map_err(|e| e.error)?;
+        let path = file(state_dir);
+        let dir = path.parent().unwrap_or(state_dir);
+        std::fs::create_dir_all(dir)?;
+        let mut file_now = tempfile::NamedTempFile::new_in(dir)?;
+        file_now.write_all(&self.bounded(MAX_WRITTEN)?)?;
+        file_now.persist(&path).map_err(|e| e.error)?;
+        // One that an earlier drover wrote is in it.
+        let _ = std::fs::remove_file(earlier_file(state_dir));
         Ok(())
+    }
+
+    /// As JSON of at most `most` bytes.
+    fn bounded(&self, most: usize) -> io::Result<Vec<u8>> {
+        let mut json = serde_json::to_vec(self).map_err(io::Error::from)?;
+        let mut left = self.clone();
+        while json.len() > most && !(left.times.is_empty() && left.evals.is_empty()) {
+            forget_half(&mut left.times);
+            forget_half(&mut left.evals);
+            json = serde_json::to_vec(&left).map_err(io::Error::from)?;
+        }
+        Ok(json)
     }
 
     /// Takes in what a run has evaluated and built; also of one that failed or was stopped.
@@ -150,8 +169,28 @@ fn push((last, times): &mut (u32, Vec<u32>), run: u32, seconds: f64, most: usize
     }
 }
 
+/// Beside the records of evaluations: both may be carried to other machines. What strangers write into it changes in
+/// which order things are done, and nothing else.
 fn file(state_dir: &Path) -> PathBuf {
+    state_dir.join("share").join("history.json")
+}
+
+/// Where it was before.
+fn earlier_file(state_dir: &Path) -> PathBuf {
     state_dir.join("history.json")
+}
+
+/// Keeps the newer half.
+fn forget_half(known: &mut BTreeMap<String, (u32, Vec<u32>)>) {
+    let mut runs: Vec<u32> = known.values().map(|(last, _)| *last).collect();
+    runs.sort_unstable();
+    let middle = runs.get(runs.len() / 2).copied().unwrap_or(0);
+    let mut room = known.len() / 2;
+    known.retain(|_, (last, _)| {
+        let keeps = *last >= middle && room > 0;
+        room -= usize::from(keeps);
+        keeps
+    });
 }
 
 fn key(name: &str, system: &System) -> String {
@@ -193,6 +232,7 @@ mod tests {
             inputs: vec![],
             fetch: false,
             opaque: false,
+            features: Vec::new(),
             attr: None,
             expected: None,
             outputs: vec![],
@@ -211,6 +251,37 @@ mod tests {
         assert_eq!(history.expected("linux-9.9", &"x86_64-linux".into()), Some(12.0));
         assert_eq!(history.expected("linux-9.9", &"aarch64-linux".into()), None);
         assert_eq!(history.expected("linux-headers-9.9", &"x86_64-linux".into()), None);
+    }
+
+    #[test]
+    fn the_file_of_an_earlier_drover_is_taken_over() {
+        let state = tempfile::tempdir().unwrap();
+        let mut history = History::load(state.path());
+        history.fold(&run_of("linux-1", 10.0));
+        std::fs::write(state.path().join("history.json"), serde_json::to_vec(&history).unwrap()).unwrap();
+        let mut history = History::load(state.path());
+        assert_eq!(history.expected("linux-2", &"x86_64-linux".into()), Some(10.0));
+        history.fold(&run_of("linux-2", 10.0));
+        history.save(state.path()).unwrap();
+        assert!(!state.path().join("history.json").exists());
+        assert_eq!(History::load(state.path()), history);
+    }
+
+    #[test]
+    fn a_history_that_is_too_large_forgets_what_is_oldest() {
+        let mut history = History::load(Path::new("nowhere"));
+        for number in 0..100 {
+            history.times.insert(format!("x86_64-linux p{number}"), (number, vec![1]));
+        }
+        let json = history.bounded(2000).unwrap();
+        assert!(json.len() <= 2000);
+        let left: History = serde_json::from_slice(&json).unwrap();
+        assert_eq!(left.times.values().map(|(last, _)| *last).min(), Some(50));
+        assert_eq!(left.times.len(), 50);
+        assert_eq!(
+            history.bounded(10).unwrap(),
+            serde_json::to_vec(&History { times: BTreeMap::new(), ..history }).unwrap()
+        );
     }
 
     #[test]
@@ -272,7 +343,8 @@ mod tests {
     fn a_damaged_or_newer_file_is_no_history() {
         let state = tempfile::tempdir().unwrap();
         for text in ["{", "{\"version\":2,\"run\":1,\"times\":{}}", "[]"] {
-            std::fs::write(state.path().join("history.json"), text).unwrap();
+            std::fs::create_dir_all(state.path().join("share")).unwrap();
+            std::fs::write(state.path().join("share/history.json"), text).unwrap();
             assert!(History::load(state.path()).is_empty());
         }
     }

@@ -64,7 +64,7 @@ pub fn verdict(summary: &Summary) -> String {
         matches!(status, Some(Status::Failed | Status::EvalFailed))
     };
     let failed: Vec<AttrId> = all.iter().copied().filter(bad).collect();
-    let planned = summary.header.as_ref().is_some_and(|header| &*header.command == "plan");
+    let planned = summary.header.as_ref().is_some_and(|header| matches!(&*header.command, "plan" | "matrix"));
     let text = match (all.len(), failed.len()) {
         _ if closing::is_push(summary) => match summary.counts.push_failed {
             0 => closing::what_was_pushed(summary),

@@ -16,6 +16,7 @@ pub mod imports;
 pub mod json;
 pub mod left_out;
 pub mod list;
+pub mod matrix;
 pub mod missing;
 pub mod number;
 pub mod past;

@@ -30,6 +30,7 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
         let line = Line::new().paint(Paint::Bold, "base").text(format!("     {text}"));
         parts(line, vec![counted.clone()], "    ", width).fit(width)
     }));
+    lines.extend(affected::skipped(summary, width));
     lines.push(diff(summary, width));
     if !summary.left_out.is_empty() {
         let texts = left_out::lines(&summary.left_out, width.saturating_sub(9)).into_iter().enumerate();
@@ -45,6 +46,7 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     lines.extend(attrs(summary, width));
     lines.extend(biggest(summary, width));
     lines.extend(fetch_and_push(summary, width));
+    lines.extend(written(summary));
     lines.extend(not_evaluated(summary, width));
     lines.extend(not_buildable(summary, width));
     lines
@@ -228,6 +230,15 @@ fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
         return vec![fetch.text("     ").then(push)];
     }
     vec![fetch.fit(width), push.fit(width)]
+}
+
+/// `Plan file: plan.drover 1.2 MiB: 212 drvs, 34 sources`.
+fn written(s: &Summary) -> Option<Line> {
+    let written = s.written.as_ref()?;
+    let drvs = plural(written.drvs as usize, "drv", "drvs");
+    let sources = plural(written.sources as usize, "source", "sources");
+    let text = format!("{} {}: {drvs}, {sources}", written.file, size(written.bytes));
+    Some(Line::new().paint(Paint::Bold, "Plan file: ").text(text))
 }
 
 pub(super) fn not_evaluated(s: &Summary, width: usize) -> Vec<Line> {

@@ -64,6 +64,8 @@ pub struct Summary {
     pub workers: u32,
     /// Warnings of the run.
     pub warnings: Vec<Warning>,
+    /// The plan that was written to a file.
+    pub written: Option<Written>,
     /// Different warnings of Nix while evaluating, in order, with how often each came.
     pub eval_warnings: Vec<(Text, u32)>,
     /// What ended the run early.
@@ -277,6 +279,8 @@ pub struct Drv {
     pub fetch: bool,
     /// Its outputs are unknown before building.
     pub opaque: bool,
+    /// What a machine must offer to build it.
+    pub features: Vec<Text>,
     /// The attr that first asked for it.
     pub attr: Option<AttrId>,
     /// Expected seconds, where history knows.
@@ -373,6 +377,16 @@ pub struct Warning {
     pub hint: Option<Text>,
 }
 
+/// A plan in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of Fact::PlanWritten")]
+pub struct Written {
+    pub file: Text,
+    pub bytes: u64,
+    pub drvs: u32,
+    pub sources: u32,
+}
+
 /// Running counts, so that a screen need not go through everything ten times a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -404,6 +418,14 @@ pub struct Counts {
     pub push_failed: usize,
     /// Bytes that went to caches.
     pub pushed_bytes: u64,
+}
+
+impl Header {
+    /// Whether nothing is built: the run ends with what would be done.
+    #[must_use]
+    pub fn is_plan(&self) -> bool {
+        matches!(&*self.command, "plan" | "matrix" | "affected")
+    }
 }
 
 impl Attr {

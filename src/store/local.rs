@@ -395,7 +395,7 @@ impl DrvReader {
 }
 
 /// Largest NAR of a .drv that is read through a store, in bytes.
-const MAX_DRV: u64 = 64 << 20;
+pub(super) const MAX_DRV: u64 = 64 << 20;
 
 /// Reads a derivation through a connection.
 pub async fn read_drv_from(session: &mut Session, path: &StorePath) -> Result<Derivation, StoreError> {
@@ -417,7 +417,7 @@ pub async fn read_drv_from(session: &mut Session, path: &StorePath) -> Result<De
 }
 
 /// The content of a NAR that is one file.
-async fn file_of_nar(nar: &[u8]) -> Result<Vec<u8>, WireError> {
+pub(super) async fn file_of_nar(nar: &[u8]) -> Result<Vec<u8>, WireError> {
     let mut reader = nar;
     for wanted in ["nix-archive-1", "(", "type", "regular", "contents"] {
         if read_bytes(&mut reader).await? != wanted.as_bytes() {

@@ -4,7 +4,7 @@
 use crate::event::{DrvOutcome, Moment, Stage};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId};
 use crate::report::number::{about, count, duration, plural, size};
-use crate::report::summary::{Attempt, Builder, Header};
+use crate::report::summary::{Attempt, Builder};
 use crate::report::text::{Line, Paint, listed, wrapped};
 use crate::report::{affected, failure, left_out};
 
@@ -35,8 +35,7 @@ pub fn region(model: &Model, now: Moment, width: usize) -> Vec<Line> {
 
 /// Whether nothing will be built.
 fn is_plan(model: &Model) -> bool {
-    let is_plan = |header: &Header| matches!(&*header.command, "plan" | "affected");
-    model.summary.header.as_ref().is_some_and(is_plan)
+    model.summary.header.as_ref().is_some_and(|header| header.is_plan())
 }
 
 /// Whether nothing will be evaluated and built: what is there is pushed.
@@ -282,6 +281,7 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
             texts.map(|(i, text)| Line::from(if i == 0 { " left out" } else { "" }).pad(10).text(text)).collect()
         }
         Notice::Base => base(model, width),
+        Notice::Skipped => skipped(model, width),
         Notice::Failed(..)
         | Notice::Warning(_)
         | Notice::EvalWarning(_)
@@ -325,8 +325,15 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
         }
         Notice::Stopping { .. } => vec![stopping(notice, width)],
         Notice::Base if s.base.is_none() => base(model, width),
+        Notice::Skipped => skipped(model, width),
         _ => Vec::new(),
     }
+}
+
+/// What is not evaluated and why, with a column of room as all that scrolls above the live part has.
+fn skipped(model: &Model, width: usize) -> Vec<Line> {
+    let lines = affected::skipped(&model.summary, width.saturating_sub(1)).into_iter();
+    lines.map(|line| Line::from(" ").then(line)).collect()
 }
 
 /// ` base   main@a01b77e from record`.

@@ -16,8 +16,8 @@ use crate::event::{Event, Moment};
 use crate::id::DrvId;
 use crate::report::affected;
 use crate::report::closing;
+use crate::report::failure;
 use crate::report::plan;
-use crate::report::summary::Header;
 use crate::report::text::{Line, Style};
 
 use model::{Model, Notice};
@@ -146,8 +146,8 @@ impl Ui {
         let summary = &self.model.summary;
         let whole = summary.cancelled.is_none() && summary.error.is_none();
         let lines = if whole && self.is_question() {
-            // The answer is on stdout.
-            Vec::new()
+            // The answer is on stdout; what does not evaluate has none.
+            failure::screen(summary, &summary.failures(), width)
         } else if whole && affected::is_asked(summary) {
             affected::screen(summary, width)
         } else if whole && self.is_plan() {
@@ -177,8 +177,15 @@ impl Ui {
         // A plan says everything at its end, once. Only a log, which may be read as it grows, is told before.
         let planned = self.is_plan() && self.settings.mode != Mode::Plain;
         for (at, notice) in self.model.take_notices() {
-            if planned && matches!(notice, Notice::Base | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_))
+            if planned
+                && matches!(
+                    notice,
+                    Notice::Base | Notice::Skipped | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_)
+                )
             {
+                continue;
+            }
+            if self.is_question() && self.settings.mode != Mode::Plain && matches!(notice, Notice::Failed(..)) {
                 continue;
             }
             lines.extend(match self.settings.mode {
@@ -205,8 +212,7 @@ impl Ui {
     }
 
     fn is_plan(&self) -> bool {
-        let is_plan = |header: &Header| matches!(&*header.command, "plan" | "affected");
-        self.model.summary.header.as_ref().is_some_and(is_plan)
+        self.model.summary.header.as_ref().is_some_and(|header| header.is_plan())
     }
 
     fn is_question(&self) -> bool {

@@ -46,6 +46,8 @@ pub enum Notice {
     Locked,
     /// There is a base, or none where there should be one.
     Base,
+    /// Nothing is evaluated, since `[skip]` names all that has changed.
+    Skipped,
     /// Caches answered.
     Caches(Vec<CacheId>),
     /// Builders can be used.
@@ -181,6 +183,7 @@ impl Model {
         Some(match fact {
             Fact::RunStarted { .. } => Notice::Started,
             Fact::FlakeLocked { .. } => Notice::Locked,
+            Fact::ChangesSkipped { .. } => Notice::Skipped,
             Fact::BaseKnown { .. } | Fact::BaseMissing { .. } => Notice::Base,
             Fact::CacheReady { cache, .. } => Notice::Caches(vec![*cache]),
             Fact::BuilderReady { builder, .. } => Notice::Builders(vec![*builder]),

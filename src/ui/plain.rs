@@ -65,6 +65,10 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
             vec![head(at, Paint::Bad, "FAILED").text(names).pad(INDENT + 12).text("  ").text(why(model, reason))]
         }
         Notice::Pushed(cache) => vec![head(at, Paint::Plain, "push").text(push_text(model, *cache))],
+        Notice::Skipped => affected::skipped(s, usize::MAX)
+            .into_iter()
+            .map(|line| Line::from(format!("{:>5} ", clock(at.seconds()))).then(line))
+            .collect(),
         Notice::Base => {
             affected::base_line(s).map(|text| head(at, Paint::Plain, "base").text(text)).into_iter().collect()
         }

@@ -51,6 +51,7 @@ fn a_small_run_is_accounted_to_the_microsecond() {
         inputs: inputs.iter().map(|i| DrvId(*i)).collect(),
         fetch: false,
         opaque: false,
+        features: Vec::new(),
         attr: Some(attr),
         expected: None,
         outputs: vec![],
@@ -260,6 +261,7 @@ fn arb_fact() -> BoxedStrategy<Fact> {
                 inputs,
                 fetch,
                 opaque: false,
+                features: Vec::new(),
                 attr,
                 expected: Some(expected),
                 outputs: vec![]

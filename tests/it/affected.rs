@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::history::{Change, Commit, History, attr, commit_at, git};
 use crate::support::nix::{each_nix, newest};
-use crate::support::site::{Ran, finish, statuses, wait_until};
+use crate::support::site::{Ran, finish, statuses, strings, wait_until};
 
 /// What Nix itself says of an attr: its drvPath and outPath; `None` if it does not evaluate.
 type Evaluated = BTreeMap<String, Option<(String, String)>>;
@@ -34,6 +34,26 @@ fn evaluated(history: &History, commit: &Commit) -> Evaluated {
         .chain(packages)
         .map(|(name, paths)| (name, paths.as_array().map(|paths| (text(&paths[0]), text(&paths[1])))))
         .collect()
+}
+
+/// The same where an error may be none that Nix can catch: each attr by itself.
+fn evaluated_one_by_one(history: &History, rev: &str) -> Evaluated {
+    let lab = &history.site.lab;
+    let reference = format!("git+file://{}?rev={rev}", history.site.flake.display());
+    let ask = |attr: &str, apply: &str| -> Option<Value> {
+        let installable = format!("{reference}#{attr}");
+        let output = lab.command("nix").args(["eval", "--json", &installable, "--apply", apply]).output().unwrap();
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    };
+    let mut all = Evaluated::new();
+    for (set, below) in [("nixosConfigurations", ".config.system.build.toplevel"), ("packages.x86_64-linux", "")] {
+        for name in strings(&ask(set, "builtins.attrNames").unwrap()) {
+            let paths = ask(&format!("{set}.{name}{below}"), "drv: [ drv.drvPath drv.outPath ]");
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            all.insert(format!("{set}.{name}"), paths.map(|paths| (text(&paths[0]), text(&paths[1]))));
+        }
+    }
+    all
 }
 
 /// Status and whether outputs differ, of all that is not unchanged.
@@ -362,4 +382,161 @@ fn ctrl_c_ends_a_comparison_and_its_evaluators() {
     let ran = running.wait();
     assert!(ran.expect(130).out().is_empty());
     history.site.expect_no_process(std::time::Duration::from_secs(10));
+}
+
+/// A change of one file, somewhere.
+#[derive(Debug, Clone)]
+struct Mutation {
+    /// Which of the files, and which place in it; larger numbers wrap.
+    file: usize,
+    place: usize,
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Comment,
+    Text,
+    Garbage,
+    Delete,
+}
+
+/// Makes the change. The files that list attrs stay readable, since what nobody can list nobody can compare.
+fn mutate(history: &History, mutation: &Mutation) {
+    let flake = &history.site.flake;
+    let files: Vec<String> = git(&history.site.lab, flake, &["ls-files"]).lines().map(str::to_owned).collect();
+    let files: Vec<String> = files.into_iter().filter(|file| file != "flake.lock").collect();
+    let file = &files[mutation.file % files.len()];
+    let lists = ["flake.nix", "hosts/default.nix", "pkgs/default.nix"].contains(&file.as_str());
+    let path = flake.join(file);
+    let old = std::fs::read_to_string(&path).unwrap();
+    let strings: Vec<usize> = old.match_indices('"').map(|(at, _)| at).skip(1).step_by(2).collect();
+    let new = match mutation.how {
+        _ if lists => format!("{old}# {}\n", mutation.place),
+        How::Comment => format!("{old}# {}\n", mutation.place),
+        How::Text if strings.is_empty() => format!("{old}\n"),
+        // In front of the end of some string.
+        How::Text => {
+            let at = strings[mutation.place % strings.len()];
+            format!("{}x{}", &old[..at], &old[at..])
+        }
+        How::Garbage => format!("{old}}}\n"),
+        How::Delete => {
+            std::fs::remove_file(&path).unwrap();
+            return;
+        }
+    };
+    std::fs::write(path, new).unwrap();
+}
+
+/// Random changes of random files: what is affected is what Nix itself instantiates otherwise. `DROVER_TEST_ROUNDS` says
+/// how many.
+#[test]
+fn whatever_changes_affected_is_what_has_another_drv() {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+
+    let history = History::plain(&newest());
+    let (lab, flake) = (&history.site.lab, &history.site.flake);
+    let last = history.commits.last().unwrap();
+    let base = evaluated(&history, last);
+    let how = proptest::sample::select(vec![How::Comment, How::Text, How::Text, How::Garbage, How::Delete]);
+    let mutation = (0..1000_usize, 0..1000_usize, how).prop_map(|(file, place, how)| Mutation { file, place, how });
+    #[expect(clippy::disallowed_methods, reason = "how long to try is said by whoever runs the test")]
+    let rounds = std::env::var("DROVER_TEST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    // A failing case is told; to make it smaller would take too long.
+    let config = Config { cases: rounds, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
+    let told_by_drover = TestRunner::new(config).run(&proptest::collection::vec(mutation, 1..4), |mutations| {
+        git(lab, flake, &["checkout", "-q", "--force", "--detach", &last.rev]);
+        mutations.iter().for_each(|mutation| {
+            if git(lab, flake, &["status", "--porcelain"]).contains(" D ") {
+                git(lab, flake, &["add", "-A"]);
+            }
+            mutate(&history, mutation);
+        });
+        git(lab, flake, &["add", "-A"]);
+        git(lab, flake, &["commit", "-q", "--allow-empty", "-m", "mutated"]);
+        let rev = git(lab, flake, &["rev-parse", "HEAD"]);
+        let expected = compared(&base, &evaluated_one_by_one(&history, &rev));
+        let ran = history.site.drover(&["affected", "--base", &last.rev, "--all-systems", "--json"]);
+        prop_assert!(matches!(ran.code, Some(0 | 3)), "{}", ran.stderr);
+        let document = ran.json();
+        let got: BTreeMap<String, (&str, bool)> =
+            told(&document).into_iter().map(|(name, change)| (name, (change.status, change.outputs_differ))).collect();
+        prop_assert_eq!(got, expected, "{:?}", mutations);
+        Ok(())
+    });
+    told_by_drover.unwrap();
+}
+
+#[test]
+fn what_skip_declares_is_skipped_by_name_and_held_against_the_truth() {
+    let history = History::plain(&newest());
+    let site = &history.site;
+    // Untracked, so that it is no change and there in every commit.
+    site.lab.write("infra/drover.toml", "[skip]\npaths = ['*.md', 'hosts/**']\n");
+    let base = history.checkout_at("docs only");
+    // Nothing is known, and nothing is evaluated: the paths and their globs are named.
+    let ran = site.exits(0, &["affected", "--base", &base]);
+    assert_eq!(ran.out(), "");
+    assert!(ran.stderr.contains("README.md   *.md"), "{}", ran.stderr);
+    assert!(!site.events().of("eval_started").iter().any(|_| true), "nothing is evaluated");
+    let ran = site.exits(0, &["run", "--base", &base]);
+    assert!(ran.stderr.contains("README.md   *.md") && ran.stderr.contains("as [skip] says"), "{}", ran.stderr);
+    // With a record of the base its attrs are named.
+    git(&site.lab, &site.flake, &["checkout", "-q", "--detach", &base]);
+    site.exits(0, &["plan"]);
+    history.checkout_at("docs only");
+    let document = site.exits(0, &["affected", "--base", &base, "--json"]).json();
+    let attrs = document["attrs"].as_array().unwrap();
+    assert_eq!(attrs.len(), 11);
+    assert!(attrs.iter().all(|attr| attr["status"] == "unchanged"), "{document}");
+    assert_eq!(document["skipped"][0]["path"], "README.md");
+    let document = site.exits(0, &["run", "--base", &base, "--json"]).json();
+    assert!(statuses(&document).values().all(|status| status == "unaffected"), "{:?}", statuses(&document));
+
+    // Other paths are evaluated, and so is a commit that touches both.
+    let base = history.checkout_at("a module of all hosts");
+    let document = site.exits(0, &["affected", "--base", &base, "--json"]).json();
+    assert_eq!(told(&document), history.pair("a module of all hosts").0.changes);
+
+    // What is declared of hosts is wrong, of documents only as far as the revision goes.
+    let last = history.commits.last().unwrap();
+    history.checkout(last);
+    let all = (history.commits.len() - 1).to_string();
+    let ran = site.exits(1, &["affected", "--audit", &all, "--ignore-revision", "--json"]);
+    let document = ran.json();
+    let hidden: BTreeMap<&str, BTreeSet<String>> = document["skipped"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|skipped| {
+            let attrs =
+                skipped["hidden"].as_array().unwrap().iter().map(|attr| attr["attr"].as_str().unwrap().to_owned());
+            (skipped["subject"].as_str().unwrap(), attrs.collect())
+        })
+        .collect();
+    let mut expected = BTreeMap::new();
+    for commit in &history.commits[1..] {
+        let paths =
+            git(&site.lab, &site.flake, &["diff", "--name-only", "--no-renames", &format!("{0}~1..{0}", commit.rev)]);
+        if paths.lines().all(|path| path.ends_with(".md") || path.starts_with("hosts/")) {
+            let differs = |change: &Change| !change.revision_only && change.status != "still_broken";
+            let names = commit.changes.iter().filter(|(_, change)| differs(change)).map(|(name, _)| name.clone());
+            expected.insert(commit.subject, names.collect::<BTreeSet<_>>());
+        }
+    }
+    assert!(expected.len() > 8, "{expected:?}");
+    assert_eq!(hidden, expected);
+    let ran = site.exits(1, &["affected", "--audit", "6", "--ignore-revision"]);
+    assert!(ran.out().contains("nixosConfigurations.mon1\n"), "{}", ran.out());
+    // Only documents: nothing is hidden, unless the revision counts.
+    site.lab.write("infra/drover.toml", "[skip]\npaths = ['*.md']\n");
+    let ran = site.exits(0, &["affected", "--audit", &all, "--ignore-revision"]);
+    assert!(ran.out().is_empty() && ran.stderr.contains("hidden nothing"), "{}", ran.stderr);
+    site.exits(1, &["affected", "--audit", &all]);
+    site.lab.write("infra/drover.toml", "");
+    assert!(site.exits(2, &["affected", "--audit", "3"]).stderr.contains("hint: [skip]"));
+    site.lab.write("infra/drover.toml", "[skip]\npaths = ['a[']\n");
+    assert!(site.exits(2, &["affected", "--base", "HEAD"]).stderr.contains("hint: "));
 }

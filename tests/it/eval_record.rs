@@ -229,3 +229,65 @@ fn nothing_in_meta_fails_an_attr() {
         assert_eq!(meta("last"), licensed(&["free"]), "an evaluator that meta has killed is replaced");
     });
 }
+
+/// Attrs that fail for want of something that another time may be there, and attrs that fail by themselves.
+const ERRORS: &str = r#"{ outputs = { self }: { packages.x86_64-linux =
+    let
+      sha256 = "0000000000000000000000000000000000000000000000000000";
+      build = name: script: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" script ]; };
+      deep = import (builtins.toFile "deep.nix" ("0" + builtins.concatStringsSep "" (builtins.genList (_: " - 1") 2000000)));
+      loop = n: 1 + loop n;
+    in {
+      passes-url = build (builtins.readFile (builtins.fetchurl { url = "http://127.0.0.1:1/x"; inherit sha256; })) "";
+      passes-host = build (builtins.readFile (builtins.fetchurl { url = "http://nowhere.invalid/x"; inherit sha256; })) "";
+      passes-tarball = build (import (fetchTarball { url = "http://127.0.0.1:1/x.tar.gz"; inherit sha256; })) "";
+      passes-git = build (builtins.fetchGit { url = "file:///nonexistent/repository"; rev = "0123456789012345678901234567890123456789"; }).name "";
+      passes-tree = build (builtins.fetchTree { type = "tarball"; url = "http://127.0.0.1:1/x.tar.gz"; narHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="; }).name "";
+      passes-hash = build (builtins.readFile (builtins.fetchurl { url = "file://PLACE"; inherit sha256; })) "";
+      passes-ifd = build (import (build "fails" "exit 1")) "";
+      passes-ifd-system = build (import (derivation { name = "x"; system = "riscv64-linux"; builder = "/bin/sh"; })) "";
+      passes-stack = build (toString deep) "";
+      own-throw = throw "retired";
+      own-abort = abort "never";
+      own-assert = assert 1 == 2; null;
+      own-attr = build { }.x "";
+      own-file = import ./none.nix;
+      own-syntax = import (builtins.toFile "bad.nix" "{");
+      own-type = build (1 + "x") "";
+      own-depth = build (toString (loop 1)) "";
+      own-recursion = let x = x; in x;
+      own-path = build (builtins.readFile /etc/hostname) "";
+      own-unlocked = build (builtins.readFile (builtins.fetchurl "http://127.0.0.1:1/x")) "";
+      own-feature = derivation { name = "x"; system = "x86_64-linux"; builder = "/bin/sh"; __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; };
+      own-number = 7;
+      own-argument = ({ a }: a) { };
+    }; }; }"#;
+
+#[test]
+fn what_real_nixes_say_tells_own_errors_from_passing_ones() {
+    each_nix(|nix| {
+        let lab = Lab::chroot(nix);
+        let place = lab.write("downloaded", "x");
+        lab.write("errors/flake.nix", &ERRORS.replace("PLACE", &place.display().to_string()));
+        let dir = lab.work().join("errors");
+        commit(&lab, &dir);
+        for ifd in ["true", "false"] {
+            let mut options = options(&lab, &dir.display().to_string());
+            options.nix.args.extend(["--option", "allow-import-from-derivation", ifd].map(str::to_owned));
+            options.nix.args.extend(["--option", "download-attempts", "1"].map(str::to_owned));
+            let said = evaluate(&options, lock(&options).unwrap(), None).unwrap();
+            let record = said.record.unwrap();
+            let mut wrong = Vec::new();
+            for (attr, answer) in &said.answers {
+                let Answer::Failed(failure) = answer else { panic!("{attr}: {answer:?}") };
+                let stored = record.answers().any(|(path, _, _)| path.to_string() == *attr);
+                eprintln!("{attr}: {:?}: {}", failure.class, failure.message.lines().next().unwrap_or_default());
+                if stored != attr.contains(".own-") {
+                    wrong.push(attr);
+                }
+            }
+            assert!(wrong.is_empty(), "{wrong:?}");
+            assert_eq!(said.answers.len(), 23);
+        }
+    });
+}

@@ -51,6 +51,7 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::Warning { .. } => "warning",
         Fact::Cancelled { .. } => "cancelled",
         Fact::RunFailed { .. } => "run_failed",
+        Fact::PlanWritten { .. } => "plan_written",
         Fact::RunEnded { .. } => "run_ended",
         Fact::EvalTrace { .. } => "eval_trace",
         Fact::BaseProgress { .. } => "base_progress",
@@ -64,7 +65,7 @@ fn tag(fact: &Fact) -> &'static str {
     }
 }
 
-const FACTS: usize = 43;
+const FACTS: usize = 44;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

@@ -152,6 +152,35 @@ fn derivations_that_were_collected_are_evaluated_again() {
 }
 
 #[test]
+fn what_does_not_evaluate_is_told_with_its_error() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        let base = history.checkout_at("host broken");
+        let ran = history.site.exits(3, &["why", "db1", "--base", &base]);
+        assert!(ran.out().contains("does not evaluate any more"), "{}", ran.out());
+        assert!(ran.out().contains("db1 needs max_connections"), "{}", ran.out());
+        let ran = history.site.exits(3, &["why", "db1"]);
+        assert_eq!(ran.out(), "");
+        assert!(ran.stderr.contains("db1 needs max_connections"), "{}", ran.stderr);
+    });
+}
+
+#[test]
+fn a_base_of_a_pull_request_without_record_is_not_evaluated() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        history.checkout_at("one host");
+        let args = ["why", "db1", "--json"];
+        let mut command = history.site.command(&args);
+        command.envs([("CI", "true"), ("GITHUB_ACTIONS", "true"), ("GITHUB_EVENT_NAME", "pull_request")]);
+        command.env("GITHUB_BASE_REF", "main");
+        let ran = crate::support::site::finish(command, &args);
+        ran.expect(0);
+        assert_eq!(ran.json()["cause"]["kind"], "substitution_disabled", "why no cache has it: {}", ran.stderr);
+    });
+}
+
+#[test]
 fn without_an_attr_or_a_base_there_is_nothing_to_say() {
     each_nix(|nix| {
         let history = History::plain(nix);

@@ -210,6 +210,7 @@ impl Story {
                 inputs: inputs.to_vec(),
                 fetch,
                 opaque: false,
+                features: Vec::new(),
                 attr: Some(attr),
                 expected,
                 outputs: vec![out(name)],
@@ -620,5 +621,6 @@ pub fn every_fact() -> Vec<Event> {
     story.at(7.0, Fact::ImportStarted { attr: Some(attrs[0]), path: path.clone(), name: "gen-nix".into() });
     let why = Some(failure(Class::NoBuilder, "no builder for aarch64-linux"));
     story.at(7.0, Fact::ImportEnded { attr: None, path, failure: why });
+    story.at(7.0, Fact::PlanWritten { file: "plan.drover".into(), bytes: 1_258_291, drvs: 212, sources: 34 });
     story.events()
 }

@@ -215,12 +215,17 @@ impl Collector<'_> {
         if base == head {
             return;
         }
+        let whole = (Some(base.to_owned()), Some(head.to_owned()));
+        if self.masks.equal(base.as_bytes(), head.as_bytes()) {
+            let (kind, name) = (CauseKind::Variable, "name".to_owned());
+            return self.found.push(Difference { kind, name, base: whole.0, head: whole.1, revision: true });
+        }
         let ((package, from), (other, to)) = (split_name(base), split_name(head));
         let same = package == other && !from.is_empty() && !to.is_empty();
-        let (name, from, to) = if same { (package, from, to) } else { (other, base, head) };
-        let revision = self.masks.equal(base.as_bytes(), head.as_bytes());
-        let (base, head) = (Some(from.to_owned()), Some(to.to_owned()));
-        self.found.push(Difference { kind: CauseKind::Dependency, name: name.to_owned(), base, head, revision });
+        let name = if same { package } else { other };
+        let (base, head) = if same { (Some(from.to_owned()), Some(to.to_owned())) } else { whole };
+        let kind = CauseKind::Dependency;
+        self.found.push(Difference { kind, name: name.to_owned(), base, head, revision: false });
     }
 
     /// Names of outputs, and hashes of fixed ones; whether such a hash differs.

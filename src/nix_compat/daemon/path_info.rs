@@ -7,7 +7,8 @@ use tokio::io::AsyncRead;
 use super::answer::{Answer, Layout, Source};
 use crate::id::{StoreDir, StorePath};
 use crate::nix_compat::wire::{
-    Encoder, WireError, read_bool, read_bytes, read_optional_path, read_paths, read_text, read_texts, read_u64,
+    Encoder, WireError, read_bool, read_bytes, read_optional_path, read_path, read_paths, read_text, read_texts,
+    read_u64,
 };
 
 /// A valid path with its metadata (`ValidPathInfo`).
@@ -69,6 +70,12 @@ impl PathInfo {
         let mut ranked: Vec<_> = rank.into_iter().zip(infos).collect();
         ranked.sort_by_key(|(rank, _)| *rank);
         ranked.into_iter().map(|(_, info)| info).collect()
+    }
+
+    /// Reads what [`PathInfo::write`] writes.
+    pub async fn read<R: AsyncRead + Unpin>(reader: &mut R, dir: &StoreDir) -> Result<Self, WireError> {
+        let path = read_path(reader, dir).await?;
+        Ok(Unkeyed::read(reader, dir).await?.of(path))
     }
 
     /// Adds the path and its metadata.

@@ -5,7 +5,7 @@ use crate::id::{AttemptId, AttrId, CacheId, DrvId};
 
 use super::{
     Asked, Attempt, Attr, AttrEnd, Base, BaseProgress, Builder, Cache, Compared, Diff, Drv, Fetch, Flake, Header,
-    Import, LeftOut, Memory, Planned, Push, Span, Summary, Verified, Warning,
+    Import, LeftOut, Memory, Planned, Push, Span, Summary, Verified, Warning, Written,
 };
 
 /// Takes one event in.
@@ -52,6 +52,9 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         }
         Fact::RunFailed { message, hint } => {
             s.error = Some(Warning { at, message: message.clone(), hint: hint.clone() });
+        }
+        Fact::PlanWritten { file, bytes, drvs, sources } => {
+            s.written = Some(Written { file: file.clone(), bytes: *bytes, drvs: *drvs, sources: *sources });
         }
         Fact::RunEnded { exit } => s.exit = Some(*exit),
         Fact::BaseProgress { .. }
@@ -259,7 +262,9 @@ fn drv_fact(s: &mut Summary, at: Moment, fact: &Fact) {
 
 /// A drv that comes again (its fetch failed) keeps what has happened to it so far.
 fn drv_needed(s: &mut Summary, at: Moment, fact: &Fact) {
-    let Fact::DrvNeeded { drv: id, path, name, system, inputs, fetch, opaque, attr, expected, outputs } = fact else {
+    let Fact::DrvNeeded { drv: id, path, name, system, inputs, fetch, opaque, features, attr, expected, outputs } =
+        fact
+    else {
         return;
     };
     let known = s.drvs.remove(id);
@@ -281,6 +286,7 @@ fn drv_needed(s: &mut Summary, at: Moment, fact: &Fact) {
         inputs: inputs.clone(),
         fetch: *fetch,
         opaque: *opaque,
+        features: features.clone(),
         attr: *attr,
         expected: expected.filter(|seconds| seconds.is_finite() && *seconds >= 0.0),
         outputs: outputs.clone(),

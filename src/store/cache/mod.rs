@@ -79,6 +79,12 @@ impl CacheConfig {
         location::shown(&self.url)
     }
 
+    /// The keys that sign what is pushed to it; none if it is not pushed to.
+    pub fn secret_keys(&self) -> Result<Vec<SecretKey>, CacheError> {
+        let location = Location::parse(&self.url)?;
+        read_secret_keys(self, &location.params, &location.shown)
+    }
+
     /// Whether what it says of files can be used: the token file. Costs no network.
     pub fn check_files(&self) -> Result<(), CacheError> {
         let Some(file) = &self.token_file else { return Ok(()) };
