@@ -138,7 +138,7 @@ pub(super) struct FromPlan {
         help_heading = "Selection",
         conflicts_with_all = [
             "flake_alias", "override_input", "reference_lock_file", "no_update_lock_file", "impure",
-            "accept_flake_config", "base", "eval_workers", "eval_max_memory_size", "eval_memory", "refresh", "eval_store",
+            "accept_flake_config", "no_ifd", "base", "eval_workers", "eval_max_memory_size", "eval_memory", "refresh", "eval_store",
         ]
     )]
     pub(super) plan: Option<PathBuf>,

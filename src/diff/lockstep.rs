@@ -2,9 +2,9 @@
 //! themselves. Pure.
 //!
 //! Each pair of a base .drv and a head .drv is looked at once, however many roots lead to it. Inputs with the same path
-//! are the same and nothing below them is looked at; the others are [matched](matching) by outputs, content, name and
-//! package. What the head says is then [said in the words of the base](rewrite): the paths of matched inputs, of own
-//! outputs and of matched sources are exchanged for the base's. What still differs is the derivation's [own]
+//! are the same and nothing below them is looked at; the others are matched (`matching`) by outputs, content, name and
+//! package. What the head says is then said in the words of the base (`rewrite`): the paths of matched inputs, of own
+//! outputs and of matched sources are exchanged for the base's. What still differs is the derivation's own (`own`)
 //! difference, and the pair is a cause. The driver reads .drvs level by level: it asks for [questions](Lockstep::questions)
 //! and gives back [what it read](Lockstep::loaded), until there are none.
 //!

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -167,15 +168,21 @@ impl PlanFile {
         paths: Vec<StorePath>,
     ) -> Vec<std::result::Result<DrvInfo, LoadError>> {
         let always = store.settings().always_allow_substitutes;
-        let read = |path: &StorePath| {
-            let drv = self.bundle.drv(path)?;
+        let (bundle, asked) = (Arc::clone(&self.bundle), paths.clone());
+        let read = move |path: &StorePath| {
+            let drv = bundle.drv(path)?;
             Some(drv.map_err(LoadError::from).and_then(|drv| {
                 let mut info = load::info(path, &drv)?;
                 info.substitutes |= always;
                 Ok(info)
             }))
         };
-        let found: Vec<_> = paths.iter().map(read).collect();
+        // Most of a plan is read here, so it works on all cores.
+        let reading = tokio::task::spawn_blocking(move || asked.par_iter().map(read).collect::<Vec<_>>());
+        let found = match reading.await {
+            Ok(found) => found,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
         let missing = paths.iter().zip(&found).filter(|(_, found)| found.is_none());
         let missing: Vec<StorePath> = missing.map(|(path, _)| path.clone()).collect();
         let mut stored = load::load(store, missing.clone()).await.into_iter();

@@ -56,7 +56,7 @@ pub(super) fn record_context(store: &LocalStore, settings: &Settings) -> RecordC
     RecordContext {
         nix: store.version().text.clone(),
         settings: RecordContext::settings(all),
-        arguments: format!("accept-flake-config {}", eval.accept_flake_config),
+        arguments: format!("accept-flake-config {}, no-ifd {}", eval.accept_flake_config, eval.no_ifd),
         store_dir: store.store_dir().as_str().to_owned(),
         local: format!(
             "{all:?}\n{}\n{:?}\n{:?}\n{}",

@@ -119,6 +119,13 @@ pub fn share(asked_mib: u64, workers: Option<u32>, cores: u32, budget: &Budget) 
     (budget.bytes / 4 * 3 / u64::from(workers)).min(most)
 }
 
+/// Threads that each of so many evaluators may collect garbage with: all together about as many as there are cores.
+#[must_use]
+pub fn markers(workers: Option<u32>, cores: u32, budget: &Budget) -> u32 {
+    let workers = workers.unwrap_or_else(|| most_workers(cores, budget)).max(1);
+    (cores / workers).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,12 +159,22 @@ mod tests {
         assert_eq!(count(None, 4, 1500, 0.0, 16), 4, "no more than cores");
         assert_eq!(count(None, 4, 1500, 0.0, 2), 2, "no more than there is memory for");
         assert_eq!(count(None, 4, 1500, 0.0, 0), 4, "no limit");
-        assert_eq!(count(None, 4, 1500, 0.0, 0), 4);
         assert_eq!(count(None, 4, 3, 30.0, 16), 3, "three slow ones are worth three");
         assert_eq!(count(None, 4, 3, f64::NAN, 16), 1);
         assert_eq!(count(Some(7), 4, 1500, 0.0, 1), 7, "who says so gets so many");
         assert_eq!(count(Some(7), 4, 3, 0.0, 16), 3, "but none with nothing to do");
         assert_eq!(count(Some(0), 4, 0, 0.0, 16), 1);
+    }
+
+    #[test]
+    fn collectors_share_the_cores() {
+        let budget = Budget::set(2 * GIB);
+        assert_eq!(markers(Some(2), 4, &budget), 2);
+        assert_eq!(markers(Some(2), 2, &budget), 1);
+        assert_eq!(markers(Some(9), 4, &budget), 1);
+        assert_eq!(markers(None, 4, &budget), 2);
+        assert_eq!(markers(None, 4, &Budget::set(GIB)), 4);
+        assert_eq!(markers(Some(0), 0, &budget), 1);
     }
 
     #[test]

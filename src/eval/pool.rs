@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::budget::Budget;
+use super::budget::{self, Budget};
 use super::expr::Question;
 use super::flake::{self, FlakeOptions, Locked};
 use super::imports::{Asking, Imports, Rules, Step};
@@ -326,6 +326,7 @@ async fn evaluate(
         nix: options.nix.clone(),
         impure: options.flake.impure,
         budget: options.budget,
+        markers: budget::markers(options.workers, options.cores, &options.budget),
         roots: locked.roots(),
         locked: locked.clone(),
         rules: Rules::new(options.imports.clone(), &locked.store_dir),

@@ -18,7 +18,7 @@ use super::imports::{Mode, Need, Rules};
 use super::memory::{Cost, Gauge};
 use super::message;
 use super::nix::Nix;
-use super::worker::{Died, StartError, Worker};
+use super::worker::{Collector, Died, StartError, Worker};
 use crate::error::Error;
 use crate::event::{Class, Failure};
 
@@ -33,6 +33,8 @@ pub struct Shared {
     pub impure: bool,
     /// Memory that all processes may hold; the heap of each may take it all.
     pub budget: Budget,
+    /// Threads that each process may collect garbage with.
+    pub markers: u32,
     /// Where error positions may lie.
     pub roots: Vec<String>,
     /// What attrs may import from derivations.
@@ -162,8 +164,9 @@ impl Seat {
     }
 
     async fn start(&self, mode: Mode) -> Result<Worker, StartError> {
-        let Shared { nix, locked, impure, budget, .. } = &*self.shared;
-        let mut worker = Worker::spawn(nix, locked, *impure, budget.bytes, mode)?;
+        let Shared { nix, locked, impure, budget, markers, .. } = &*self.shared;
+        let collector = Collector { heap: budget.bytes, markers: *markers };
+        let mut worker = Worker::spawn(nix, locked, *impure, collector, mode)?;
         self.gauge.watch(worker.pid());
         if let Err(error) = worker.load(locked, *impure).await {
             self.gauge.watch(None);

@@ -143,10 +143,21 @@ fn is_out_of_memory(line: &str) -> bool {
     SIGNS.iter().any(|sign| line.contains(sign))
 }
 
+/// What the garbage collector of one process may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Collector {
+    /// Bytes that the heap may grow to; 0 is no limit.
+    pub heap: u64,
+    /// Threads that look for what is in use. By itself each process has as many as there are cores, and they wait for
+    /// each other by spinning.
+    pub markers: u32,
+}
+
 /// Bounds the heap of Nix's garbage collector, which then dies of "out of memory" and says so. A limit of the kernel
 /// (`RLIMIT_DATA`) would be inherited by builders that an import from a derivation starts; these have an empty
 /// environment.
-fn bounded(cmd: Cmd, heap: u64) -> Cmd {
+fn bounded(cmd: Cmd, Collector { heap, markers }: Collector) -> Cmd {
+    let cmd = cmd.env("GC_MARKERS", markers.to_string());
     if heap == 0 {
         return cmd;
     }
@@ -214,9 +225,14 @@ impl StartError {
 }
 
 impl Worker {
-    /// Starts a process, which has to load the flake before it is asked anything. Its heap may grow to `heap` bytes; 0 is
-    /// no limit.
-    pub(super) fn spawn(nix: &Nix, locked: &Locked, impure: bool, heap: u64, mode: Mode) -> Result<Self, StartError> {
+    /// Starts a process, which has to load the flake before it is asked anything.
+    pub(super) fn spawn(
+        nix: &Nix,
+        locked: &Locked,
+        impure: bool,
+        collector: Collector,
+        mode: Mode,
+    ) -> Result<Self, StartError> {
         let purity = if impure { "--impure" } else { "--pure-eval" };
         let cmd = nix
             // Without the whole trace the positions that matter may be left out of it.
@@ -226,7 +242,7 @@ impl Worker {
             // Else readline draws the line that it reads.
             .env("TERM", "dumb")
             .args(["--", &locked.locked_ref]);
-        let cmd = bounded(cmd, heap);
+        let cmd = bounded(cmd, collector);
         let mut child = cmd.spawn()?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {

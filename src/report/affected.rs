@@ -214,7 +214,10 @@ pub fn base_line(s: &Summary) -> Option<String> {
 /// The screen of `drover affected`; its last line is the verdict.
 #[must_use]
 pub fn screen(s: &Summary, width: usize) -> Vec<Line> {
-    let mut lines = vec![plan::eval(s, width)];
+    let mut lines = Vec::new();
+    if !s.attrs.is_empty() || s.skipped.is_empty() {
+        lines.push(plan::eval(s, width));
+    }
     lines.extend(
         base_line(s).map(|text| Line::new().paint(Paint::Bold, "base").text(format!("     {text}")).fit(width)),
     );
@@ -233,28 +236,30 @@ pub fn screen(s: &Summary, width: usize) -> Vec<Line> {
         lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {}", warning.message)).fit(width));
     }
     lines.push(Line::new());
-    lines.push(verdict(s).fit(width));
+    lines.push(verdict(s, width).fit(width));
     lines
 }
 
 /// `affected  9 of 40 hosts, 2 of 6 packages · 35 unaffected`.
-fn verdict(s: &Summary) -> Line {
+fn verdict(s: &Summary, width: usize) -> Line {
     let affected = affected(s);
     let all: Vec<AttrId> = s.attrs.iter().filter(|(_, attr)| attr.compared.is_some()).map(|(id, _)| *id).collect();
     let unaffected = all.len() - affected.len();
     let line = Line::new().paint(Paint::Bold, "affected").text("  ");
-    let removed = if s.removed.is_empty() { String::new() } else { format!(" · {} removed", count(s.removed.len())) };
+    let removed = (!s.removed.is_empty()).then(|| Line::from(format!(" · {} removed", count(s.removed.len()))));
+    let with_removed = |line: Line| removed.into_iter().fold(line, |line, part| line.then_if_fits(part, width));
     if affected.is_empty() && all.is_empty() && !s.skipped.is_empty() {
         return line.text("nothing, as [skip] says");
     }
     if affected.is_empty() {
-        return line.text(format!("nothing: {} as on the base{removed}", plural(all.len(), "attr", "attrs")));
+        return with_removed(line.text(format!("nothing: {} as on the base", plural(all.len(), "attr", "attrs"))));
     }
     let parts = s.kinds(|attr| affected.contains(&attr)).into_iter().map(|(kind, n)| {
         let of = all.iter().filter(|id| s.attrs.get(id).is_some_and(|attr| attr.kind == kind)).count();
         format!("{} of {} {}", count(n), count(of), kind.noun(of))
     });
-    line.text(format!("{} · {} unaffected{removed}", parts.collect::<Vec<_>>().join(", "), count(unaffected)))
+    let what = parts.collect::<Vec<_>>().join(", ");
+    with_removed(line.text(format!("{what} · {} unaffected", count(unaffected))))
 }
 
 /// A line for each way to differ and kind: `changed         3 hosts     web1 web2 web3`.

@@ -162,6 +162,7 @@ fn drv_failure(summary: &Summary, id: DrvId, group: &FailureGroup, tail: usize, 
         lines.push(Line::from(format!("    {line}")).fit(width));
     }
     lines.extend(log_line(summary, id, attempt, width));
+    lines.extend(why(summary, &group.attrs));
     lines.push(match failure {
         // Here nobody can repeat it.
         Some(failure) if failure.class == Class::NoBuilder => typed("go on", &without(summary, &group.attrs)),
@@ -181,6 +182,18 @@ fn without(summary: &Summary, attrs: &[AttrId]) -> String {
     }
     let names = summary.names(attrs).into_iter().map(|name| format!(" --exclude '{name}'"));
     format!("drover run{}", names.collect::<String>())
+}
+
+/// How to see what has changed, where there is a base with which one of these attrs was compared.
+fn why(summary: &Summary, attrs: &[AttrId]) -> Option<Line> {
+    let base = summary.base.as_ref()?;
+    let changed = attrs.iter().find(|attr| {
+        let compared = summary.attrs.get(attr).and_then(|attr| attr.compared.as_ref());
+        compared.is_some_and(|compared| compared.difference == Difference::Changed)
+    })?;
+    let label = base.rev.as_deref().and_then(|rev| rev.get(..7)).unwrap_or(&base.locked);
+    let name = summary.names(&[*changed]).concat();
+    Some(typed("why", &format!("drover why {name} --base {label}")))
 }
 
 /// Where the whole log is.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use drover::store::cache::keys::SecretKey;
 use serde_json::Value;
 
-use crate::support::nix::{Lab, Nix, each_nix};
+use crate::support::nix::{Lab, Nix, each_nix, newest};
 use crate::support::package_set::cache::{self, Cache, paths};
 use crate::support::package_set::oracle::{self, Todo};
 use crate::support::package_set::shape::Shape;
@@ -295,4 +295,26 @@ fn a_real_package_set_is_planned_like_nix_does() {
 #[test]
 fn a_generated_package_set_is_planned_like_nix_does() {
     agrees_with_nix(Shape::generated(1));
+}
+
+#[test]
+fn a_plan_in_a_file_says_the_same_in_an_empty_store() {
+    let planned = Planned::new(Shape::generated(1));
+    // What depends on the version of Nix is looked at with fewer derivations.
+    let nix = newest();
+    let site = planned.site(&nix);
+    let file = site.lab.work().join("plan.drover").display().to_string();
+    let document = site.exits(0, &["plan", "-o", &file, "--json"]).json();
+    // The same settings, another store, and no flake.
+    let lab = Lab::chroot(&nix);
+    std::fs::copy(site.lab.path("conf/nix.conf"), lab.path("conf/nix.conf")).unwrap();
+    let flake = lab.work();
+    let other = Site { lab, flake };
+    let again = other.exits(0, &["plan", "--plan", &file, "--json"]).json();
+    assert_eq!(statuses(&again), statuses(&document));
+    assert_eq!(strings(&again["drvs"]["build"]), strings(&document["drvs"]["build"]));
+    assert_eq!(strings(&again["drvs"]["fetch"]), strings(&document["drvs"]["fetch"]));
+    let matrix = other.exits(0, &["matrix", "--plan", &file, "--min-seconds", "0"]).json();
+    let drvs: u64 = matrix["include"].as_array().unwrap().iter().map(|row| row["drvs"].as_u64().unwrap()).sum();
+    assert_eq!(drvs, document["counts"]["drvs_to_build"].as_u64().unwrap());
 }

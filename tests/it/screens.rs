@@ -4,11 +4,11 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use drover::event::{Event, Fact, Moment, Pushed, Stage, Status};
+use drover::event::{Difference, Event, Fact, Moment, Pushed, SkippedPath, Stage, Status};
 use drover::id::Kind;
 use drover::report::summary::Summary;
 use drover::report::text::{Line, Style, render};
-use drover::report::{closing, doctor, home, list, plan, time};
+use drover::report::{affected, closing, doctor, home, list, plan, time};
 use drover::ui::model::Model;
 use drover::ui::{Mode, Settings, Ui, live};
 
@@ -259,6 +259,82 @@ fn a_plan_says_what_would_be_done_and_for_how_long() {
     let summary = Summary::of(&story.events());
     let known = both(|width| show(&plan::screen(&summary, width), width));
     snap("plan", &format!("{known}\n== CI\n{}", ci(&story.events())));
+}
+
+/// A comparison of a small flake: one attr for each way to differ.
+fn comparison() -> Story {
+    let mut story = Story::new("affected", &[]);
+    story.flake(0.1, 0, false);
+    story.at(0.1, Fact::StageStarted { stage: Stage::Eval });
+    for (second, done) in [(1.0, 0), (2.0, 5)] {
+        story.at(second, Fact::BaseProgress { label: "main@a01b77e".into(), done, total: 9 });
+    }
+    story.base(3.0, false, 9);
+    let host = Kind::NixosConfigurations;
+    let attrs: Vec<_> =
+        ["web1", "web2", "web3", "db1", "lb1", "new1", "old1", "rev1"].map(|name| story.attr(3.25, host, name)).into();
+    let tool = story.attr(3.25, Kind::Packages, "tool");
+    for (number, attr) in attrs.iter().copied().chain([tool]).enumerate() {
+        let difference = match number {
+            0..=2 | 8 => Difference::Changed,
+            3 => Difference::NewlyBroken,
+            5 => Difference::Added,
+            6 => Difference::StillBroken,
+            _ => Difference::Unchanged,
+        };
+        match difference {
+            Difference::NewlyBroken | Difference::StillBroken => {
+                story.eval_failed(
+                    attr,
+                    0,
+                    3.5,
+                    4.0,
+                    ("error: attribute 'hostKey' missing", Some("hosts/db1.nix:12:9")),
+                );
+            }
+            _ => story.evaluated(attr, 0, 3.5, 4.0),
+        }
+        story.compared(4.0, attr, difference);
+    }
+    let changed = |attr, revision_only| Fact::AttrCompared {
+        attr,
+        difference: Difference::Changed,
+        revision_only,
+        same_outputs: !revision_only,
+        base_drv: None,
+    };
+    story.at(4.5, changed(attrs[4], false));
+    story.at(4.5, changed(attrs[7], true));
+    story.at(4.5, Fact::AttrRemoved { path: "nixosConfigurations.web9".parse().unwrap(), base_drv: None });
+    story.at(4.5, Fact::StageEnded { stage: Stage::Eval });
+    story
+}
+
+#[test]
+fn what_differs_from_a_base_is_told_by_the_way_it_does() {
+    let mut story = comparison();
+    let while_it_goes_on = both(|width| live_at(&story.until(2.5), 2.5, width));
+    story.at(5.0, Fact::RunEnded { exit: 3 });
+    let summary = Summary::of(&story.events());
+    let screen = both(|width| show(&affected::screen(&summary, width), width));
+    let ci = ci(&story.events());
+    let names = format!("{}== hosts\n{}", affected::names(&summary, false), affected::names(&summary, true));
+    snap("affected", &format!("{while_it_goes_on}\n== the end\n{screen}\n== CI\n{ci}\n== stdout\n{names}"));
+}
+
+#[test]
+fn what_skip_skips_is_named() {
+    let mut story = Story::new("affected", &[]);
+    story.flake(0.1, 0, false);
+    story.at(0.1, Fact::StageStarted { stage: Stage::Eval });
+    story.base(0.2, true, 9);
+    let path = |n: u32| SkippedPath { path: format!("docs/chapter-{n}.md").into(), glob: "docs/**".into() };
+    story.at(0.2, Fact::ChangesSkipped { paths: (0..12).map(path).collect() });
+    story.at(0.2, Fact::StageEnded { stage: Stage::Eval });
+    story.at(0.3, Fact::RunEnded { exit: 0 });
+    let summary = Summary::of(&story.events());
+    let screen = both(|width| show(&affected::screen(&summary, width), width));
+    snap("affected_skipped", &format!("{screen}\n== CI\n{}", ci(&story.events())));
 }
 
 #[test]

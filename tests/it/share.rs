@@ -212,19 +212,30 @@ fn one_state_evaluates_once_for_all() {
         let site = Site::of(Lab::plain(nix), FLAKE);
         let machine = Machine::new(&site, "all", "");
         let (path, notes) = site.spy("nix");
-        let spied = |args: &[&str]| {
+        let evaluators = |args: &[&str], code: i32| {
+            let count = || fs::read_to_string(&notes).unwrap().lines().filter(|line| line.starts_with("repl")).count();
+            let before = count();
             let mut command = machine.command(args);
             command.env("PATH", &path);
-            finish(command, args)
+            let ran = finish(command, args);
+            ran.expect(code);
+            (count() - before, ran)
         };
-        let evaluators = || fs::read_to_string(&notes).unwrap().lines().filter(|line| line.starts_with("repl")).count();
-        let document = spied(&["plan", "--json"]).expect(3).json();
-        let started = evaluators();
+        // The commit before, on another day.
+        assert!(evaluators(&["plan"], 3).0 > 0);
+        fs::write(machine.flake.join("flake.nix"), FLAKE.replace("build \"b\"", "build \"b-2\"")).unwrap();
+        crate::eval::git(&site.lab, &machine.flake, &["commit", "-qam", "second"]);
+
+        let file = site.lab.path("plan.drover").display().to_string();
+        let (started, _) = evaluators(&["plan", "-o", &file], 3);
         assert!(started > 0);
-        for args in [&["plan", "--json"][..], &["plan", "--json"], &["run", "--json"], &["run", "--json"]] {
-            assert_eq!(spied(args).expect(3).json()["flake"], document["flake"]);
-            assert_eq!(evaluators(), started, "{args:?}");
+        for row in &HEALTHY {
+            assert_eq!(evaluators(&["run", "--plan", &file, row], 0).0, 0, "{row}");
         }
+        assert_eq!(evaluators(&["run"], 3).0, 0);
+        let (started, affected) = evaluators(&["affected", "--base", "HEAD~1"], 3);
+        assert_eq!(started, 0);
+        assert_eq!(affected.out().lines().collect::<Vec<_>>(), ["packages.x86_64-linux.b", "packages.x86_64-linux.c"]);
     });
 }
 
@@ -250,7 +261,13 @@ fn two_at_once_are_both_right() {
     let args = ["plan", "--json"];
     let running: Vec<_> = (0..3).map(|_| start(machine.command(&args), &args)).collect();
     let documents: Vec<_> = running.into_iter().map(|running| running.wait().expect(3).json()).collect();
-    assert!(documents.iter().all(|document| document["attrs"] == documents[0]["attrs"]));
+    let answers = |document: &serde_json::Value| -> Vec<[serde_json::Value; 4]> {
+        let attrs = document["attrs"].as_array().unwrap().iter();
+        attrs.map(|attr| ["attr", "drv", "error", "status"].map(|key| attr[key].clone())).collect()
+    };
+    for document in &documents {
+        assert_eq!(answers(document), answers(&documents[0]));
+    }
     machine.plan().asks_nothing();
 }
 

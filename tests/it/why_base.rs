@@ -181,6 +181,24 @@ fn a_base_of_a_pull_request_without_record_is_not_evaluated() {
 }
 
 #[test]
+fn a_failure_beside_a_base_says_how_to_see_what_changed() {
+    each_nix(|nix| {
+        let history = History::plain(nix);
+        let base = history.checkout_at("another builder");
+        history
+            .site
+            .edit("pkgs/exporter.nix", "{ build }:\nbuild {\n  name = \"exporter-0.9\";\n  script = \"exit 7\";\n}\n");
+        let ran = history.site.exits(1, &["run", "mon1", "--base", &base]);
+        let line =
+            ran.stderr.lines().find(|line| line.contains("drover why")).unwrap_or_else(|| panic!("{}", ran.stderr));
+        let words: Vec<&str> = line.split_whitespace().skip(2).collect();
+        assert_eq!(words, ["why", "mon1", "--base", &base[..7]]);
+        let told = history.site.exits(0, &words).out();
+        assert!(told.contains("exporter-0.9: other arguments of its builder"), "{told}");
+    });
+}
+
+#[test]
 fn without_an_attr_or_a_base_there_is_nothing_to_say() {
     each_nix(|nix| {
         let history = History::plain(nix);
