@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::sync::mpsc;
+
 use crate::config::{PullRequest, nearest};
 use crate::diff::skip::Skip;
 use crate::error::{Error, Fault, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
 use crate::eval::record::{self, Record};
-use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Nix, Selection, git};
+use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Import, Nix, Selection, git};
 use crate::id::AttrPath;
 
 use super::context::SharedRoots;
@@ -104,6 +106,8 @@ pub(super) struct Search {
     /// What holds derivations in the store of the evaluators.
     pub(super) roots: SharedRoots,
     pub(super) progress: Arc<Progress>,
+    /// Where what the base imports from derivations is asked for.
+    pub(super) imports: mpsc::UnboundedSender<Import>,
     /// `[skip]`.
     pub(super) skip: Skip,
 }
@@ -367,6 +371,8 @@ impl Search {
                     paths = listed.into_iter().map(|listed| listed.path).collect();
                     self.progress.total.store(count(paths.len()), Ordering::Relaxed);
                 }
+                // Its attrs have no numbers here. If the run has ended, nobody answers.
+                EvalMsg::Import(import) => drop(self.imports.send(Import { attr: None, ..import })),
                 EvalMsg::Ended { attr, answer, ack, .. } => {
                     if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
                         // If the store cannot be reached, whoever needs the derivation says so.
