@@ -717,6 +717,11 @@ pub enum Fact {
         /// The paths, each with the glob that it matches.
         paths: Vec<SkippedPath>,
     },
+    /// Attrs that differ are evaluated once more on both sides, with the same commit and time.
+    RevisionMasked {
+        /// How many.
+        attrs: u32,
+    },
 }
 
 /// A changed path that `[skip]` names.

@@ -281,6 +281,33 @@ in
     else
       throw "it is ${typeName value} where a derivation is wanted";
 
+  # The outputs of a flake as they would be if it came from no commit and no time: what says so is the same in every
+  # such flake, as far as the flake has it. The source tree stays what it is. Inputs that the flake hands on to itself (a
+  # flake below it, `follows = ""`) know where they come from all the same.
+  masked =
+    { reference }:
+    let
+      flake = builtins.getFlake reference;
+      inherit (flake) outPath inputs;
+      sourceInfo = flake.sourceInfo // builtins.intersectAttrs flake.sourceInfo {
+        rev = "0000000000000000000000000000000000000000";
+        shortRev = "0000000";
+        dirtyRev = "0000000000000000000000000000000000000000-dirty";
+        dirtyShortRev = "0000000-dirty";
+        revCount = 0;
+        lastModified = 0;
+        lastModifiedDate = "19700101000000";
+        narHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+      };
+      outputs = (import (outPath + "/flake.nix")).outputs (inputs // { inherit self; });
+      # In the order in which Nix does it.
+      self = outputs // sourceInfo // {
+        inherit outPath inputs outputs sourceInfo;
+        _type = "flake";
+      };
+    in
+    outputs // { __droverMasked = true; };
+
   # Whether this evaluator may read this store path: it may if that is the tree that it has loaded. The context makes
   # Nix look where the store really is.
   loaded =

@@ -43,10 +43,13 @@ pub(super) struct Comparing {
     changed: BTreeMap<AttrId, Changed>,
     /// It is being found out which of them differ only by the revision.
     asking: bool,
+    /// What their derivations do not say is asked of both sides with the revision masked.
+    masked: bool,
 }
 
 /// An attr with another drv.
 struct Changed {
+    path: AttrPath,
     pair: Pair,
     same_outputs: bool,
     base_drv: Option<Text>,
@@ -181,7 +184,7 @@ impl Comparing {
             (difference, before, &head)
         {
             let pair = Pair { attr, base: base.clone(), head: drv.clone() };
-            self.changed.insert(attr, Changed { pair, same_outputs, base_drv });
+            self.changed.insert(attr, Changed { path: path.clone(), pair, same_outputs, base_drv });
             later = self.ignore_revision;
         }
         self.left_out.remove(path);
@@ -222,8 +225,31 @@ impl Comparing {
         !self.asking && self.waiting.is_none()
     }
 
-    /// Which attrs differ only by the revision.
+    /// Asks both sides, with the revision masked, for what differs by more than the revision as far as is known; once, and
+    /// if that can be done. `told`: what differs by it alone.
+    fn mask(&mut self, ctx: &mut Context, told: &[AttrId]) -> bool {
+        let (Some(base), Some(search)) = (self.base.clone(), self.search.clone()) else { return false };
+        let left = self.changed.iter().filter(|(attr, _)| !told.contains(attr));
+        let left: Vec<(AttrId, AttrPath)> = left.map(|(attr, changed)| (*attr, changed.path.clone())).collect();
+        if self.masked || !self.ignore_revision || left.is_empty() || !revision::is_maskable(&search) {
+            return false;
+        }
+        self.masked = true;
+        ctx.bus.emit(Fact::RevisionMasked { attrs: u32::try_from(left.len()).unwrap_or(u32::MAX) });
+        let mut told = told.to_vec();
+        let only = revision::only_masked(search, base, ctx.eval_store.clone(), left);
+        ctx.tasks.start(async move {
+            told.extend(only.await);
+            Input::OnlyRevision(told)
+        });
+        true
+    }
+
+    /// Which attrs differ only by the revision, as far as is known.
     pub(super) fn only_revision(&mut self, ctx: &mut Context, attrs: &[AttrId]) -> Late {
+        if self.mask(ctx, attrs) {
+            return Late::default();
+        }
         self.asking = false;
         let mut late = Late::default();
         for (attr, changed) in std::mem::take(&mut self.changed) {

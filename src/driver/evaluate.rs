@@ -409,6 +409,7 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
         reference_lock_file: eval.reference_lock_file.clone(),
         no_update_lock_file: eval.no_update_lock_file,
         impure: eval.impure,
+        masked: false,
     };
     let selection = Selection {
         names: what.names,

@@ -1,12 +1,18 @@
 //! Which attrs differ from the base only because they embed where they come from: the commit, its time, or the source
 //! tree. Told by the derivations of both sides, in lock-step, with what names the two sources masked. Where a .drv is
 //! not at hand, or the base cannot be located any more, an attr is not said to be such a one.
+//!
+//! That misses what is computed from the revision: a part of it, its hash, the day. Where somebody asks for it, attrs
+//! that are left are evaluated once more on both sides with the same commit and time, and told by those derivations.
+//! What does not evaluate so is not said to be such a one either.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::diff::lockstep::{Lockstep, Masks};
-use crate::eval::{Locked, git};
-use crate::id::{AttrId, StorePath};
+use crate::eval::what::Name;
+use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, FlakeOptions, Locked, Selection, git};
+use crate::id::{AttrId, AttrPath, StorePath};
 use crate::store::local::LocalStore;
 
 use super::base::{Base, Search};
@@ -28,12 +34,79 @@ pub(super) struct Pair {
 
 /// The attrs of these pairs that differ only by the revision. `store` is that of the evaluators.
 pub(super) async fn only(search: Arc<Search>, base: Arc<Base>, store: LocalStore, pairs: Vec<Pair>) -> Vec<AttrId> {
-    let Some(masks) = masks_of(&search, &base).await else { return Vec::new() };
+    match masks_of(&search, &base).await {
+        Some(masks) => equal(masks, &store, pairs).await,
+        None => Vec::new(),
+    }
+}
+
+/// Whether the head can be evaluated with its commit and time masked.
+pub(super) fn is_maskable(search: &Search) -> bool {
+    search.head.is_maskable(&search.options.flake)
+}
+
+/// The attrs among these, of both sides, that differ no more when both are evaluated with the same commit and time.
+pub(super) async fn only_masked(
+    search: Arc<Search>,
+    base: Arc<Base>,
+    store: LocalStore,
+    attrs: Vec<(AttrId, AttrPath)>,
+) -> Vec<AttrId> {
+    let Some(source) = search.locked(&base).await.filter(|source| source.is_maskable(&search.options.flake)) else {
+        return Vec::new();
+    };
+    // One after the other, so that both keep to the memory.
+    let mut before = masked(&search, &source, attrs.iter().map(|(_, path)| path)).await;
+    let asked = attrs.iter().map(|(_, path)| path).filter(|path| before.contains_key(path));
+    let mut after = masked(&search, &search.head, asked).await;
+    let both = |(attr, path)| Some(Pair { attr, base: before.remove(&path)?, head: after.remove(&path)? });
+    let pairs = attrs.into_iter().filter_map(both).collect();
+    equal(masks(&source, &search.head, None), &store, pairs).await
+}
+
+/// The derivations of attrs of a masked source, as far as they have one.
+async fn masked<'a>(
+    search: &Search,
+    source: &Locked,
+    paths: impl Iterator<Item = &'a AttrPath>,
+) -> BTreeMap<AttrPath, StorePath> {
+    let name = |path: &AttrPath| Name { text: path.to_string(), path: path.clone(), outputs: None };
+    let selection = Selection { names: paths.map(name).collect(), ..Selection::default() };
+    let mut drvs = BTreeMap::new();
+    if selection.names.is_empty() {
+        return drvs;
+    }
+    let flake = FlakeOptions { reference: source.locked_ref.clone(), masked: true, ..search.options.flake.clone() };
+    let options = EvalOptions { flake, selection, ..search.options.clone() };
+    let mut evaluator = Evaluator::start(options, source.clone(), None);
+    let mut listed = Vec::new();
+    while let Some(message) = evaluator.next().await {
+        match message {
+            EvalMsg::Listed(attrs) => listed = attrs,
+            // Nothing is built of what nobody wants: the attr fails here.
+            EvalMsg::Import(import) => drop(import),
+            EvalMsg::Ended { attr, answer: Answer::Drv(drv), ack, .. } => {
+                // What cannot be held may be gone when it is read: then nothing is said of it.
+                let _ = search.roots.lock().await.hold(std::slice::from_ref(&drv.drv)).await;
+                drop(ack);
+                if let Some(listed) = listed.get(attr.index()) {
+                    drvs.insert(listed.path.clone(), drv.drv);
+                }
+            }
+            EvalMsg::Fatal(error) => tracing::debug!(%error, "cannot evaluate with a masked revision"),
+            _ => {}
+        }
+    }
+    drvs
+}
+
+/// The attrs of these pairs that are equal under masks.
+async fn equal(masks: Masks, store: &LocalStore, pairs: Vec<Pair>) -> Vec<AttrId> {
     let mut lockstep = Lockstep::new(masks);
     for pair in &pairs {
         lockstep.compare(&pair.base, &pair.head);
     }
-    changed::walk(&store, &mut lockstep).await;
+    changed::walk(store, &mut lockstep).await;
     let mut same = |pair: &Pair| lockstep.is_equal_but_for_masks(&pair.base, &pair.head) == Some(true);
     pairs.into_iter().filter(|pair| same(pair)).map(|pair| pair.attr).collect()
 }

@@ -58,6 +58,16 @@ pub fn load() -> String {
     format!("{NAME} = import (__toFile \"{FILE}\" {})", literal(&code.join("\n")))
 }
 
+/// A variable that only masked outputs bring along; see [`mask`].
+pub const MASKED: &str = "__droverMasked";
+
+/// The line that puts masked outputs of a flake in the place of its own, for all questions that follow.
+#[must_use]
+pub fn mask(reference: &str) -> String {
+    let arguments = string(&serde_json::json!({ "reference": reference }).to_string());
+    format!(":a {NAME}.masked (__fromJSON {arguments})")
+}
+
 /// One question: a function of the code, the output that it is asked about, its arguments.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
@@ -143,6 +153,8 @@ mod tests {
         assert!(text.contains(r"\\u00fc"), "{text}");
         assert!(!load().contains("@drover-answer"));
         assert_eq!(load().lines().count(), 1);
+        assert!(!mask("git+ssh://git@drover.example/@drover-end:1").contains('@'));
+        assert!(EVAL.contains(&format!("{MASKED} = true;")));
     }
 
     #[test]

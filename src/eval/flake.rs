@@ -31,6 +31,9 @@ pub struct FlakeOptions {
     pub no_update_lock_file: bool,
     /// `--impure`.
     pub impure: bool,
+    /// What the flake says about its commit and time is the same for all sources. Not for anybody to build, and never
+    /// remembered. See [`Locked::is_maskable`].
+    pub masked: bool,
 }
 
 impl FlakeOptions {
@@ -111,6 +114,13 @@ impl Locked {
     #[must_use]
     pub fn is_fixed(&self) -> bool {
         self.rev.is_some() || (self.dirty.is_none() && !self.original.starts_with("path:"))
+    }
+
+    /// Whether it can be evaluated with its commit and time masked: evaluators then load it by its reference alone, which
+    /// has to say all.
+    #[must_use]
+    pub fn is_maskable(&self, options: &FlakeOptions) -> bool {
+        self.is_fixed() && self.in_step && !options.changes_lock()
     }
 
     /// The local work tree, if the source is one.

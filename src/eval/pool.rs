@@ -325,6 +325,7 @@ async fn evaluate(
     let shared = Arc::new(Shared {
         nix: options.nix.clone(),
         impure: options.flake.impure,
+        masked: options.flake.masked,
         budget: options.budget,
         markers: budget::markers(options.workers, options.cores, &options.budget),
         roots: locked.roots(),

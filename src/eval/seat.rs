@@ -31,6 +31,8 @@ pub struct Shared {
     pub locked: Locked,
     /// Without `--pure-eval`.
     pub impure: bool,
+    /// With its commit and time masked.
+    pub masked: bool,
     /// Memory that all processes may hold; the heap of each may take it all.
     pub budget: Budget,
     /// Threads that each process may collect garbage with.
@@ -164,11 +166,15 @@ impl Seat {
     }
 
     async fn start(&self, mode: Mode) -> Result<Worker, StartError> {
-        let Shared { nix, locked, impure, budget, markers, .. } = &*self.shared;
+        let Shared { nix, locked, impure, masked, budget, markers, .. } = &*self.shared;
         let collector = Collector { heap: budget.bytes, markers: *markers };
         let mut worker = Worker::spawn(nix, locked, *impure, collector, mode)?;
         self.gauge.watch(worker.pid());
-        if let Err(error) = worker.load(locked, *impure).await {
+        let mut loaded = worker.load(locked, *impure).await;
+        if *masked && loaded.is_ok() {
+            loaded = worker.mask(locked).await;
+        }
+        if let Err(error) = loaded {
             self.gauge.watch(None);
             return Err(error);
         }

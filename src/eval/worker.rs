@@ -282,6 +282,26 @@ impl Worker {
         }
     }
 
+    /// Puts the flake's outputs with a masked source in the place of those that it has loaded.
+    pub(super) async fn mask(&mut self, locked: &Locked) -> Result<(), StartError> {
+        let arguments = serde_json::json!({ "path": [] });
+        let question = Question { function: "exists", output: Some(expr::MASKED.to_owned()), arguments };
+        let line = format!("{}\n", expr::mask(&locked.locked_ref));
+        let reply = match self.exchange(&line, &question).await {
+            Ok(reply) => reply,
+            Err(died) => return Err(self.not_loaded(locked, &died.words, Some(&died))),
+        };
+        match reply.answer {
+            Ok(answer) if answer.get("found").is_some() => Ok(()),
+            Ok(_) => Err(StartError::Flake {
+                reference: locked.locked_ref.clone(),
+                message: "it has no outputs when its revision is masked".to_owned(),
+                position: None,
+            }),
+            Err(error) => Err(self.not_loaded(locked, &error, None)),
+        }
+    }
+
     /// Why the flake is not loaded. A source that no longer has the hash that it was locked with has changed.
     fn not_loaded(&self, locked: &Locked, error: &str, died: Option<&Died>) -> StartError {
         if error.contains("NAR hash mismatch") || error.contains("'lastModified' attribute mismatch") {

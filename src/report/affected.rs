@@ -211,6 +211,12 @@ pub fn base_line(s: &Summary) -> Option<String> {
     })
 }
 
+/// What is evaluated again so as to tell what differs only by the revision.
+#[must_use]
+pub fn masked(attrs: u32) -> String {
+    format!("{} once more on both sides, with the revision masked", plural(attrs as usize, "attr", "attrs"))
+}
+
 /// The screen of `drover affected`; its last line is the verdict.
 #[must_use]
 pub fn screen(s: &Summary, width: usize) -> Vec<Line> {

@@ -282,6 +282,7 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
         }
         Notice::Base => base(model, width),
         Notice::Skipped => skipped(model, width),
+        Notice::Masked(attrs) => vec![masked(*attrs, width)],
         Notice::Failed(..)
         | Notice::Warning(_)
         | Notice::EvalWarning(_)
@@ -334,6 +335,11 @@ pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) 
 fn skipped(model: &Model, width: usize) -> Vec<Line> {
     let lines = affected::skipped(&model.summary, width.saturating_sub(1)).into_iter();
     lines.map(|line| Line::from(" ").then(line)).collect()
+}
+
+/// ` eval   3 attrs once more on both sides, with the revision masked`.
+fn masked(attrs: u32, width: usize) -> Line {
+    Line::new().paint(Paint::Bold, " eval").text(format!("   {}", affected::masked(attrs))).fit(width)
 }
 
 /// ` base   main@a01b77e from record`.

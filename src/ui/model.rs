@@ -48,6 +48,8 @@ pub enum Notice {
     Base,
     /// Nothing is evaluated, since `[skip]` names all that has changed.
     Skipped,
+    /// So many attrs are evaluated again, with the revision masked.
+    Masked(u32),
     /// Caches answered.
     Caches(Vec<CacheId>),
     /// Builders can be used.
@@ -185,6 +187,7 @@ impl Model {
             Fact::FlakeLocked { .. } => Notice::Locked,
             Fact::ChangesSkipped { .. } => Notice::Skipped,
             Fact::BaseKnown { .. } | Fact::BaseMissing { .. } => Notice::Base,
+            Fact::RevisionMasked { attrs } => Notice::Masked(*attrs),
             Fact::CacheReady { cache, .. } => Notice::Caches(vec![*cache]),
             Fact::BuilderReady { builder, .. } => Notice::Builders(vec![*builder]),
             Fact::AttrsLeftOut { .. } => Notice::LeftOut(vec![s.left_out.len() - 1]),

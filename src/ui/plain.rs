@@ -72,6 +72,7 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
         Notice::Base => {
             affected::base_line(s).map(|text| head(at, Paint::Plain, "base").text(text)).into_iter().collect()
         }
+        Notice::Masked(attrs) => vec![head(at, Paint::Plain, "eval").text(affected::masked(*attrs))],
         Notice::Warning(index) => s.warnings.get(*index).map_or_else(Vec::new, |warning| {
             let mut lines = vec![head(at, Paint::Warn, "warning").text(first_line(&warning.message))];
             let hint = warning.hint.as_ref().map(|hint| format!("hint: {hint}"));

@@ -60,12 +60,13 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::AttrCompared { .. } => "attr_compared",
         Fact::AttrRemoved { .. } => "attr_removed",
         Fact::ChangesSkipped { .. } => "changes_skipped",
+        Fact::RevisionMasked { .. } => "revision_masked",
         Fact::ImportStarted { .. } => "import_started",
         Fact::ImportEnded { .. } => "import_ended",
     }
 }
 
-const FACTS: usize = 44;
+const FACTS: usize = 45;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

@@ -622,5 +622,6 @@ pub fn every_fact() -> Vec<Event> {
     let why = Some(failure(Class::NoBuilder, "no builder for aarch64-linux"));
     story.at(7.0, Fact::ImportEnded { attr: None, path, failure: why });
     story.at(7.0, Fact::PlanWritten { file: "plan.drover".into(), bytes: 1_258_291, drvs: 212, sources: 34 });
+    story.at(7.0, Fact::RevisionMasked { attrs: 3 });
     story.events()
 }

@@ -103,6 +103,7 @@ impl Record {
     #[must_use]
     pub fn may_hold(locked: &Locked, options: &FlakeOptions) -> bool {
         !options.impure
+            && !options.masked
             && options.overrides.is_empty()
             && options.reference_lock_file.is_none()
             && locked.in_step

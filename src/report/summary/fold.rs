@@ -57,6 +57,8 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
             s.written = Some(Written { file: file.clone(), bytes: *bytes, drvs: *drvs, sources: *sources });
         }
         Fact::RunEnded { exit } => s.exit = Some(*exit),
+        // It is told, and nothing follows from it.
+        Fact::RevisionMasked { .. } => {}
         Fact::BaseProgress { .. }
         | Fact::BaseKnown { .. }
         | Fact::BaseMissing { .. }
