@@ -214,21 +214,26 @@ impl Search {
                 format!("--base {name} is a revision, and {} is in no git repository here", self.head.original);
             return Err(Error::usage(message).hint("--base takes a flake reference too: --base github:acme/infra/main"));
         };
-        let names = git::names(self.nix(), &dir).await;
-        let found = match git::commit_of(self.nix(), &dir, name).await {
-            Some(commit) => Some(commit),
+        let rev = match git::commit_of(self.nix(), &dir, name).await {
+            Some(commit) => commit,
             // What CI checks out has no branches of its own.
-            None => match of_remote(&names, name) {
-                Some(remote) => git::commit_of(self.nix(), &dir, remote).await,
-                None => None,
-            },
-        };
-        let Some(rev) = found else {
-            let shallow = git::is_shallow(self.nix(), &dir).await;
-            return Err(unknown(name, &names, shallow));
+            None => self.of_remote(&dir, name).await?,
         };
         let label = if rev.starts_with(name) { short(&rev).to_owned() } else { format!("{name}@{}", short(&rev)) };
         Ok(self.at(&dir, rev, label).await)
+    }
+
+    /// The commit of a branch that only a remote has.
+    async fn of_remote(&self, dir: &std::path::Path, name: &str) -> Result<String> {
+        let names = git::names(self.nix(), dir).await;
+        let found = match of_remote(&names, name) {
+            Some(remote) => git::commit_of(self.nix(), dir, remote).await,
+            None => None,
+        };
+        match found {
+            Some(commit) => Ok(commit),
+            None => Err(unknown(name, &names, git::is_shallow(self.nix(), dir).await)),
+        }
     }
 
     /// Where a pull request parted from its target.
