@@ -112,6 +112,8 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) base: BaseArgs,
     #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
     pub(super) flake: FlakeArgs,
     #[command(flatten)]
     pub(super) build: BuildArgs,
@@ -149,6 +151,8 @@ pub(super) struct PlanArgs {
     pub(super) select: Select,
     #[command(flatten)]
     pub(super) base: BaseArgs,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
     #[command(flatten)]
     pub(super) flake: FlakeArgs,
     #[command(flatten)]
@@ -308,6 +312,32 @@ pub(super) struct Select {
     /// Alias of WHAT
     #[arg(long = "flake", value_name = "REF", hide = true)]
     pub(super) flake_alias: Option<String>,
+}
+
+/// What takes the place of a flake.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Evaluation")]
+pub(super) struct SourceArgs {
+    /// Evaluate nothing: take the JSON lines of nix-eval-jobs from this file, or from standard input (-)
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["file", "plan"])]
+    pub(super) attrs_from: Option<String>,
+    /// Take attrs of this Nix file instead of a flake; names are attrs in it (implies --impure)
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "plan")]
+    pub(super) file: Option<PathBuf>,
+    /// Call the function in that file with this Nix expression as NAME
+    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], allow_hyphen_values = true, requires = "file")]
+    pub(super) arg: Vec<String>,
+    /// Call the function in that file with this text as NAME
+    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], allow_hyphen_values = true, requires = "file")]
+    pub(super) argstr: Vec<String>,
+}
+
+impl SourceArgs {
+    /// Said on top of what all commands that evaluate share.
+    fn add(self, words: Words) -> Words {
+        let Self { attrs_from, file, arg, argstr } = self;
+        Words { attrs_from, file, arg: pairs(&arg), argstr: pairs(&argstr), ..words }
+    }
 }
 
 /// How the flake is locked and evaluated.
@@ -548,7 +578,7 @@ impl RunArgs {
     /// As settings' words.
     pub(super) fn words(self, place: &Place) -> Words {
         let build = self.build;
-        Words {
+        self.source.add(Words {
             max_jobs: build.max_jobs,
             retries: build.retries,
             fail_fast: build.fail_fast,
@@ -563,7 +593,7 @@ impl RunArgs {
             no_base: self.base.no_base,
             ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
-        }
+        })
     }
 }
 
@@ -584,7 +614,7 @@ impl PushCommand {
 impl PlanArgs {
     /// As settings' words.
     pub(super) fn words(self, place: &Place) -> Words {
-        Words {
+        self.source.add(Words {
             max_jobs: self.max_jobs,
             plan: self.from.plan,
             plan_output: self.output_file,
@@ -592,7 +622,7 @@ impl PlanArgs {
             no_base: self.base.no_base,
             ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
-        }
+        })
     }
 }
 

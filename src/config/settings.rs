@@ -58,6 +58,10 @@ pub struct Words {
     pub no_base: bool,
     pub ignore_revision: bool,
     pub no_ifd: bool,
+    pub attrs_from: Option<String>,
+    pub file: Option<PathBuf>,
+    pub arg: Vec<(String, String)>,
+    pub argstr: Vec<(String, String)>,
     pub max_jobs: Option<String>,
     pub retries: Option<u32>,
     pub fail_fast: bool,
@@ -128,6 +132,12 @@ pub struct EvalSettings {
     pub refresh: bool,
     /// An attr that imports from a derivation has failed.
     pub no_ifd: bool,
+    /// The file of lines of another evaluator, which take the place of evaluating; `-` is standard input.
+    pub attrs_from: Option<String>,
+    /// The plain Nix file that takes the place of a flake.
+    pub file: Option<PathBuf>,
+    /// What it is called with: names, and Nix expressions.
+    pub args: Vec<(String, String)>,
 }
 
 /// What attrs are compared with.
@@ -330,6 +340,9 @@ impl Settings {
                 memory: eval_memory(words.eval_memory.as_deref(), file.eval.max_memory.as_deref())?,
                 refresh: words.refresh,
                 no_ifd: words.no_ifd,
+                args: arguments(words.arg, words.argstr)?,
+                attrs_from: words.attrs_from,
+                file: words.file,
             },
             base: BaseSettings {
                 asked: words.base,
@@ -475,6 +488,25 @@ fn kind_named(name: &str) -> Result<Kind> {
         Some(near) => format!("did you mean '{near}'?"),
         None => format!("kinds are {}", names.join(", ")),
     }))
+}
+
+/// `--arg` and `--argstr` as Nix expressions.
+fn arguments(exprs: Vec<(String, String)>, texts: Vec<(String, String)>) -> Result<Vec<(String, String)>> {
+    let quoted = |text: &str| {
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$");
+        format!("\"{}\"", text.replace('\n', "\\n"))
+    };
+    let mut args: Vec<(String, String)> = Vec::new();
+    let exprs = exprs.into_iter().map(|(name, expr)| (name, format!("({expr}\n)")));
+    let texts = texts.into_iter().map(|(name, text)| (name, quoted(&text)));
+    for (name, value) in exprs.chain(texts) {
+        if args.iter().any(|(known, _)| *known == name) {
+            return Err(Error::usage(format!("the argument '{name}' is given twice"))
+                .hint("drover run --file FILE --arg NAME EXPR"));
+        }
+        args.push((name, value));
+    }
+    Ok(args)
 }
 
 /// The name that looks most like the given one, if any looks like it.

@@ -69,6 +69,13 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<
     let sayers = Sayers { flag: flag(words.eval_memory.is_some(), "--eval-memory"), ..plain() };
     book.row("eval.max-memory", [memory], sayers);
     let ifd = Sayers { flag: flag(words.no_ifd, "--no-ifd"), nix: None, ..plain() };
+    let from = Sayers { flag: Some("--attrs-from"), ..plain() };
+    if let Some(file) = &settings.eval.attrs_from {
+        book.row("attrs-from", [file.clone()], from);
+    }
+    if let Some(file) = &settings.eval.file {
+        book.row("file", [file.display().to_string()], Sayers { flag: Some("--file"), ..plain() });
+    }
     book.row("eval.no-ifd", [settings.eval.no_ifd.to_string()], ifd);
     for (name, value) in &settings.eval.options {
         let value = if secret(name) { "(not shown)".to_owned() } else { public_url(value) };

@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::sync::mpsc;
+
 use crate::config::{PullRequest, nearest};
 use crate::diff::skip::Skip;
 use crate::error::{Error, Fault, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
 use crate::eval::record::{self, Record};
-use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Nix, Selection, git};
+use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Import, Nix, Selection, git};
 use crate::id::AttrPath;
 
 use super::context::SharedRoots;
@@ -104,6 +106,8 @@ pub(super) struct Search {
     /// What holds derivations in the store of the evaluators.
     pub(super) roots: SharedRoots,
     pub(super) progress: Arc<Progress>,
+    /// Where what the base imports from derivations is asked for.
+    pub(super) imports: mpsc::UnboundedSender<Import>,
     /// `[skip]`.
     pub(super) skip: Skip,
 }
@@ -210,21 +214,26 @@ impl Search {
                 format!("--base {name} is a revision, and {} is in no git repository here", self.head.original);
             return Err(Error::usage(message).hint("--base takes a flake reference too: --base github:acme/infra/main"));
         };
-        let names = git::names(self.nix(), &dir).await;
-        let found = match git::commit_of(self.nix(), &dir, name).await {
-            Some(commit) => Some(commit),
+        let rev = match git::commit_of(self.nix(), &dir, name).await {
+            Some(commit) => commit,
             // What CI checks out has no branches of its own.
-            None => match of_remote(&names, name) {
-                Some(remote) => git::commit_of(self.nix(), &dir, remote).await,
-                None => None,
-            },
-        };
-        let Some(rev) = found else {
-            let shallow = git::is_shallow(self.nix(), &dir).await;
-            return Err(unknown(name, &names, shallow));
+            None => self.of_remote(&dir, name).await?,
         };
         let label = if rev.starts_with(name) { short(&rev).to_owned() } else { format!("{name}@{}", short(&rev)) };
         Ok(self.at(&dir, rev, label).await)
+    }
+
+    /// The commit of a branch that only a remote has.
+    async fn of_remote(&self, dir: &std::path::Path, name: &str) -> Result<String> {
+        let names = git::names(self.nix(), dir).await;
+        let found = match of_remote(&names, name) {
+            Some(remote) => git::commit_of(self.nix(), dir, remote).await,
+            None => None,
+        };
+        match found {
+            Some(commit) => Ok(commit),
+            None => Err(unknown(name, &names, git::is_shallow(self.nix(), dir).await)),
+        }
     }
 
     /// Where a pull request parted from its target.
@@ -362,6 +371,8 @@ impl Search {
                     paths = listed.into_iter().map(|listed| listed.path).collect();
                     self.progress.total.store(count(paths.len()), Ordering::Relaxed);
                 }
+                // Its attrs have no numbers here. If the run has ended, nobody answers.
+                EvalMsg::Import(import) => drop(self.imports.send(Import { attr: None, ..import })),
                 EvalMsg::Ended { attr, answer, ack, .. } => {
                     if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
                         // If the store cannot be reached, whoever needs the derivation says so.

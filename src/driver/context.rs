@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::build::{News, Pool};
 use crate::config::Settings;
 use crate::diff::plan_file::PlanFile;
+use crate::eval::Import;
 use crate::event::{Failure, OutputPath};
 use crate::id::{AttemptId, StoreDir, StorePath};
 use crate::record::RunDir;
@@ -40,6 +41,8 @@ pub(super) struct Context {
     pub(super) dir: RunDir,
     /// Where attempts tell what happens to them.
     pub(super) news: mpsc::UnboundedSender<(AttemptId, News)>,
+    /// Where evaluations beside that of the run ask for what they import from derivations.
+    pub(super) imports: mpsc::UnboundedSender<Import>,
 }
 
 impl Context {

@@ -25,6 +25,7 @@ use super::base::{Answers, Asked, Progress, Search};
 use super::context::Context;
 use super::input::Input;
 use super::recall::{Keys, Located, Recall};
+use super::source::PlainFile;
 
 /// What effects of this part answer.
 pub(super) enum EvalInput {
@@ -56,6 +57,8 @@ pub(super) struct Evaluation {
     /// How the flake is evaluated; `None` if the answers come from elsewhere.
     options: Option<EvalOptions>,
     by_name: bool,
+    /// The plain file that the flake is made for.
+    file: Option<PlainFile>,
     /// Where what it says is remembered, if it is.
     recall: Option<Arc<Recall>>,
     sharing: bool,
@@ -113,6 +116,7 @@ impl Evaluation {
             Source::Stream { evaluator, by_name } => Self {
                 options: None,
                 by_name,
+                file: None,
                 recall: None,
                 sharing: false,
                 evaluator: Some(evaluator),
@@ -148,12 +152,21 @@ impl Evaluation {
         Self {
             options,
             by_name,
+            file: wanted.file,
             recall,
             sharing: false,
             evaluator: None,
             locked: None,
             keys: Keys::default(),
             over: false,
+        }
+    }
+
+    /// An error, about what people asked for.
+    pub(super) fn of_file(&self, error: Error) -> Error {
+        match &self.file {
+            Some(file) => file.error(error),
+            None => error,
         }
     }
 
@@ -199,9 +212,10 @@ impl Evaluation {
     /// The source is fixed.
     pub(super) fn tell(&self, ctx: &mut Context, located: &Located) {
         let Located { locked, recorded, warnings, .. } = located;
+        let file = self.file.as_ref().map(PlainFile::name);
         ctx.bus.emit(Fact::FlakeLocked {
-            original: locked.original.as_str().into(),
-            locked: locked.locked_ref.as_str().into(),
+            original: file.unwrap_or(&locked.original).into(),
+            locked: file.unwrap_or(&locked.locked_ref).into(),
             rev: locked.rev.as_deref().map(Into::into),
             dirty_files: locked.dirty,
             recorded: *recorded,
@@ -228,6 +242,7 @@ impl Evaluation {
             recall: self.recall.clone()?,
             roots: ctx.eval_roots.clone(),
             progress,
+            imports: ctx.imports.clone(),
             // The globs were read when the settings were.
             skip: Skip::new(&ctx.settings.base.skip).unwrap_or_default(),
         })
@@ -270,7 +285,10 @@ impl Evaluation {
     /// Turns a message into facts.
     pub(super) fn heard(&mut self, ctx: &mut Context, message: EvalMsg) -> Outcome {
         match message {
-            EvalMsg::Listed(listed) => {
+            EvalMsg::Listed(mut listed) => {
+                if let Some(file) = &self.file {
+                    listed = listed.into_iter().map(|listed| file.attr(listed)).collect();
+                }
                 for Listed { attr, path, kind, name } in &listed {
                     let (path, name) = (path.clone(), name.clone());
                     ctx.bus.emit(Fact::AttrListed { attr: *attr, path, kind: *kind, name });
@@ -306,7 +324,7 @@ impl Evaluation {
             }
             EvalMsg::Fatal(error) => {
                 self.stop(ctx);
-                Outcome::Fatal(error)
+                Outcome::Fatal(self.of_file(error))
             }
         }
     }
@@ -363,6 +381,8 @@ impl Evaluation {
 /// What is to be evaluated.
 pub(super) struct Wanted {
     flake: FlakeOptions,
+    /// The plain file that it is made for.
+    file: Option<PlainFile>,
     selection: Selection,
     nix: Nix,
     /// The clean work tree that it is, if it is one.
@@ -376,6 +396,11 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
     let attrs = &settings.attrs;
     // Read again where it is used; what is wrong with it is said before anything begins.
     Filter::new(&attrs.only, &attrs.exclude)?;
+    if let Some(file) = PlainFile::of(settings)? {
+        let (flake, selection) = (file.flake(), file.selection(settings)?);
+        let nix = nix(options, settings);
+        return Ok(Wanted { flake, file: Some(file), selection, nix, commit: None, expected: Arc::default() });
+    }
     let what = What::parse(&attrs.what, |word| PathBuf::from(word).join("flake.nix").exists())?;
     let eval = &settings.eval;
     let flake = FlakeOptions {
@@ -392,7 +417,8 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
         only: attrs.only.clone(),
         exclude: attrs.exclude.clone(),
     };
-    Ok(Wanted { flake, selection, nix: nix(options, settings), commit: None, expected: Arc::default() })
+    let nix = nix(options, settings);
+    Ok(Wanted { flake, file: None, selection, nix, commit: None, expected: Arc::default() })
 }
 
 impl Wanted {

@@ -4,7 +4,7 @@ use crate::build::{FetchError, News};
 use crate::diff::load::LoadError;
 use crate::diff::presence::Fact as CacheFact;
 use crate::error::Error;
-use crate::eval::Imported;
+use crate::eval::{Import, Imported};
 use crate::event::{AttemptEnd, Fact, Failure};
 use crate::graph::DrvInfo;
 use crate::id::{AttemptId, AttrId, CacheId, DrvId, StorePath};
@@ -38,6 +38,8 @@ pub(super) enum Input {
     Fetched(DrvId, Result<(), FetchError>),
     /// About pushing to one cache.
     Push(CacheId, PushInput),
+    /// An evaluation beside that of the run imports from a derivation.
+    Import(Import),
     /// What an attr imports from was brought into the store that evaluates.
     Imported(AttrId, Imported),
     /// Links to results were made, or not.

@@ -45,6 +45,7 @@ mod pushing;
 mod recall;
 mod revision;
 mod signals;
+mod source;
 mod sources;
 mod start;
 mod tasks;
@@ -62,7 +63,7 @@ use crate::config::Settings;
 use crate::diff::plan::Decision;
 use crate::error::{Error, Fault, Result, exit_code};
 use crate::eval::list::LeftOut;
-use crate::eval::{Answer, DrvAnswer, EvalMsg};
+use crate::eval::{Answer, DrvAnswer, EvalMsg, Import};
 use crate::event::{DrvOutcome, Event, Fact, Moment, STOPPED, Stage, Status};
 use crate::id::{AttemptId, AttrId, DrvId, Kind, RunId, StorePath, System};
 use crate::record::RunDir;
@@ -174,6 +175,7 @@ pub(super) struct Driver {
     mode: Mode,
     signals: Signals,
     news: mpsc::UnboundedReceiver<(AttemptId, News)>,
+    imports: mpsc::UnboundedReceiver<Import>,
     evaluation: Evaluation,
     comparing: Comparing,
     planning: Planning,
@@ -215,6 +217,7 @@ impl Driver {
             biased;
             level = self.signals.next() => Input::Stop(level),
             Some((attempt, news)) = self.news.recv() => Input::News(attempt, news),
+            Some(import) = self.imports.recv() => Input::Import(import),
             input = self.ctx.tasks.next() => input,
             message = self.evaluation.next() => Input::Eval(EvalInput::Message(message)),
             () = alarm => Input::Tick,
@@ -234,6 +237,7 @@ impl Driver {
             }
             Input::Eval(EvalInput::Located(Err(error))) | Input::Base(Err(error)) => {
                 self.evaluation.tell_notes(ctx);
+                let error = self.evaluation.of_file(error);
                 self.fail(error);
             }
             Input::Base(Ok(found)) => self.found(found),
@@ -253,6 +257,7 @@ impl Driver {
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::AttemptEnded(attempt, end, tail) => self.building.ended(ctx, attempt, end, tail),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
+            Input::Import(import) => self.importing.begin(ctx, &mut self.planning, import),
             Input::Imported(number, result) => self.importing.copied(ctx, number, result),
             Input::Push(cache, input) => self.pushing.handle(ctx, cache, input),
             Input::Linked(made) => {

@@ -135,7 +135,7 @@ pub(super) fn head(summary: &Summary) -> Head {
         dirty_files: flake.dirty_files,
     });
     let attrs = summary.attrs.values().filter_map(|attr| attr_head(attr, summary.status(attr)?));
-    let build = summary.drvs.values().filter(|drv| !drv.fetch);
+    let build = summary.drvs.values().filter(|drv| !drv.fetch && drv.ended.is_none());
     Head {
         version: VERSION,
         drover: env!("CARGO_PKG_VERSION").to_owned(),

@@ -76,7 +76,7 @@ pub async fn push(request: PushRequest) -> Result<Finished> {
     let pushable = list.open_pushed(Verb::Push).await?;
     let what = typed.iter().map(|word| word.as_str().into()).collect();
     let beginning = Beginning { settings, origin: None, plan: None, verb: Verb::Push, what, run, clock, ui };
-    let Begun { ctx, signals, opened, news: _ } = begin(beginning, store, list, pushable)?;
+    let Begun { ctx, signals, opened, .. } = begin(beginning, store, list, pushable)?;
     let mut pusher = Pusher {
         ctx,
         signals,

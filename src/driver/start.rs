@@ -9,7 +9,7 @@ use crate::build::{News, Origin, Pool};
 use crate::config::Settings;
 use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
-use crate::eval::Evaluator;
+use crate::eval::{Evaluator, Import};
 use crate::event::{FORMAT, Fact, Text};
 use crate::id::{AttemptId, RunId};
 use crate::record::{self, RecordError, RunDir};
@@ -33,6 +33,7 @@ use super::planning::Planning;
 use super::pushing::Pushing;
 use super::recall::Recall;
 use super::signals::Signals;
+use super::source;
 use super::tasks::Tasks;
 use super::trust;
 use super::{Driver, Links, Mode, Request};
@@ -103,6 +104,7 @@ pub(super) struct Beginning {
 pub(super) struct Begun {
     pub(super) ctx: Context,
     pub(super) news: mpsc::UnboundedReceiver<(AttemptId, News)>,
+    pub(super) imports: mpsc::UnboundedReceiver<Import>,
     pub(super) signals: Signals,
     /// The caches that were opened.
     pub(super) opened: Vec<Arc<Cache>>,
@@ -136,6 +138,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
     }
 
     let (news_in, news) = mpsc::unbounded_channel();
+    let (imports_in, imports) = mpsc::unbounded_channel();
     let wishes = Wishes {
         overrides: trust::overrides(&store, &settings),
         substitute: settings.offline.then_some(false),
@@ -161,6 +164,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         caches: Arc::new(caches),
         dir,
         news: news_in,
+        imports: imports_in,
     };
     for cache in &open.caches {
         caches::announce(&mut ctx, cache);
@@ -169,13 +173,18 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         ctx.bus.warn(message, Some(&hint).filter(|hint| !hint.is_empty()).map(String::as_str));
     }
     let _ = record::prune(&ctx.settings.output.state_dir, record::KEEP);
-    Ok(Begun { ctx, news, signals, opened: open.caches })
+    Ok(Begun { ctx, news, imports, signals, opened: open.caches })
 }
 
 /// Where the answers of a run will come from.
 enum Answers {
     Flake(Box<Wanted>),
-    Plan { evaluator: Evaluator, by_name: bool },
+    Plan {
+        evaluator: Evaluator,
+        by_name: bool,
+    },
+    /// Of another evaluator.
+    Lines(Box<source::Opened>),
 }
 
 /// Opens the store, and finds out where the answers come from: a plan, or a flake whose work tree is looked at meanwhile.
@@ -192,6 +201,10 @@ async fn answers(
         let answers = Answers::Plan { evaluator, by_name: !settings.attrs.what.is_empty() };
         return Ok((store, Some(Arc::new(plan)), answers));
     }
+    if let Some(lines) = source::lines(settings).await? {
+        let store = LocalStore::open(options).await?;
+        return Ok((store, None, Answers::Lines(Box::new(lines))));
+    }
     let wanted = evaluate::wanted(settings, &options)?;
     let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
     let store = store?;
@@ -202,7 +215,7 @@ async fn answers(
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
     let Request { settings, mode, run, clock, ui, daemon_socket } = request;
-    let comparing = Comparing::new(&settings.base, mode == Mode::Affected);
+    let comparing = Comparing::new(&source::base(&settings)?, mode == Mode::Affected);
     if comparing.is_impossible() {
         return Err(Error::usage("there is nothing to compare with: neither --base nor a pull request says what")
             .hint("drover affected --base main    a branch, a tag, a commit or a flake"));
@@ -223,12 +236,13 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let recall = Arc::new(Recall::new(&store, &settings, &list)?);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
-    let Begun { mut ctx, news, signals, opened } =
+    let Begun { mut ctx, news, imports, signals, opened } =
         begin(Beginning { settings, origin, plan, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
     let building = Building::new(&mut ctx, history);
     let source = match answers {
         Answers::Flake(wanted) => Source::Flake(wanted, recall),
+        Answers::Lines(lines) => Source::Stream { evaluator: lines.evaluator(&mut ctx), by_name: false },
         Answers::Plan { evaluator, by_name } => Source::Stream { evaluator, by_name },
     };
     let evaluation = Evaluation::begin(&mut ctx, source);
@@ -246,6 +260,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         mode,
         signals,
         news,
+        imports,
         evaluation,
         comparing,
         planning: Planning::new(fetch_roots, readable),

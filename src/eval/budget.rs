@@ -1,7 +1,7 @@
 //! How much memory an evaluation may take, and how many evaluators that is enough for. Pure; `memory` asks the system.
 //!
 //! The budget holds for all evaluators of a run together. Their share bounds what one of them may keep between two
-//! attrs; what happens when they exceed the budget in the middle of attrs is the business of [`super::crew`].
+//! attrs; what happens when they exceed the budget in the middle of attrs is the business of `crew`.
 
 /// Attrs for which one more evaluator is worth its start.
 const ATTRS_PER_WORKER: usize = 8;

@@ -42,7 +42,8 @@ pub fn string(json: &str) -> String {
 }
 
 /// A Nix string literal on one line, for any text without NUL.
-fn literal(text: &str) -> String {
+#[must_use]
+pub fn literal(text: &str) -> String {
     let escaped =
         text.replace('\\', "\\\\").replace('"', "\\\"").replace("$", "\\$").replace('\n', "\\n").replace('\t', "\\t");
     format!("\"{escaped}\"")

@@ -1,5 +1,5 @@
 //! What the system says about memory: of this machine, of the control group that drover is in, of one process. Does
-//! not decide anything with it: see [`super::budget`] and [`super::crew`].
+//! not decide anything with it: see [`super::budget`] and `crew`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};

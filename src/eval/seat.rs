@@ -95,7 +95,7 @@ impl Seat {
         self.worker.as_ref().is_some_and(|worker| worker.mode() != mode)
     }
 
-    /// Asks the process that is there, in whatever mode; see [`Seat::ask_in`].
+    /// Asks the process that is there, in whatever mode; see `ask_in`.
     pub async fn ask(&mut self, question: &Question) -> Result<Outcome, Error> {
         self.ask_in(question, self.mode()).await
     }

@@ -232,6 +232,11 @@ pub(super) fn repeat_eval(summary: &Summary, attr: AttrId) -> Option<String> {
         Kind::Apps => ".program",
         _ => ".drvPath",
     };
+    // Of a plain file, and of lines that another evaluator wrote.
+    if !flake.contains(':') {
+        let file = flake.starts_with(['/', '<']);
+        return file.then(|| format!("nix eval --show-trace --file '{flake}' '{}{below}'", attr.path));
+    }
     Some(format!("nix eval --show-trace '{flake}#{}{below}'", attr.path))
 }
 

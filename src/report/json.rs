@@ -281,13 +281,13 @@ fn error(s: &Summary, attr: &Attr) -> Option<Error> {
 }
 
 fn drvs(s: &Summary) -> Drvs {
-    let planned = s.header.as_ref().is_some_and(|header| &*header.command == "plan");
+    let planned = s.header.as_ref().is_some_and(|header| header.is_plan());
     let paths = |which: &dyn Fn(&Drv) -> bool| {
         s.drvs.values().filter(|drv| which(drv)).map(|drv| drv.path.to_string()).collect()
     };
     Drvs {
         // What attrs of a plan import from is built by now.
-        build: paths(&|drv| !(drv.fetch || planned && drv.ended.is_some())),
+        build: paths(&|drv| !drv.fetch && (drv.ended.is_none() || !planned)),
         fetch: s.fetches.iter().map(|fetched| fetched.path.to_string()).collect(),
         valid: s.diff.map_or(0, |diff| diff.valid),
         opaque: paths(&|drv| drv.opaque),

@@ -90,7 +90,9 @@ impl Needs {
     /// Of a planned run.
     #[must_use]
     pub fn of(summary: &Summary) -> Self {
-        let drvs: Vec<DrvId> = summary.drvs.iter().filter(|(_, drv)| !drv.fetch).map(|(id, _)| *id).collect();
+        // What attrs import from is built by now.
+        let left = summary.drvs.iter().filter(|(_, drv)| !drv.fetch && drv.ended.is_none());
+        let drvs: Vec<DrvId> = left.map(|(id, _)| *id).collect();
         let places: BTreeMap<DrvId, usize> = drvs.iter().enumerate().map(|(at, drv)| (*drv, at)).collect();
         let own = home(summary);
         let mut attrs = Vec::new();

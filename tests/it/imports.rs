@@ -153,6 +153,18 @@ fn a_plan_builds_what_is_imported_and_nothing_else() {
     });
 }
 
+#[test]
+fn what_the_base_imports_is_built_too() {
+    each_nix(|nix| {
+        let site = Site::of(Lab::plain(nix), &FLAKE.replace("exit 3", "exit 4"));
+        let text = FLAKE.replace("exit 3", "exit 4").replace("(chain 3)", "(chain 3 + \"!\")");
+        site.edit("flake.nix", &text);
+        let ran = site.exits(3, &["affected", "--base", "HEAD^"]);
+        assert_eq!(ran.out(), format!("{}\n", attr("three")));
+        assert!(imported(&site).iter().filter(|name| *name == "link-1").count() > 2, "{:?}", imported(&site));
+    });
+}
+
 fn refused(ran: &Ran, by: &str) {
     let document = ran.json();
     let classes = classes(&document);

@@ -40,5 +40,6 @@ mod push_queue;
 mod records;
 mod screens;
 mod share;
+mod sources;
 mod why;
 mod why_base;

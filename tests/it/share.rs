@@ -509,3 +509,49 @@ fn a_forged_record_is_never_believed() {
         assert_ne!(theirs.drvs, seen.drvs);
     });
 }
+
+#[test]
+fn a_forged_record_of_a_base_is_never_believed() {
+    let site = Site::of(Lab::chroot(&newest()), FLAKE);
+    let (trusted, stranger) = (site.key("push-1"), site.key("stranger-1"));
+    let place = site.lab.path("place");
+    let url = format!("file://{}", place.display());
+    let honest = Machine::new(&site, "honest", &writer(&url, &trusted));
+    let seen = honest.plan();
+    let base = fingerprint_of(&honest.only_record());
+    let second = |machine: &Machine<'_>| {
+        fs::write(machine.flake.join("flake.nix"), FLAKE.replace("build \"b\"", "build \"b-2\"")).unwrap();
+        crate::eval::git(&site.lab, &machine.flake, &["commit", "-qam", "second"]);
+    };
+    second(&honest);
+    honest.plan();
+    let affected = |machine: &Machine<'_>| {
+        let ran = finish(machine.command(&["affected", "--base", "HEAD~1"]), &["affected"]);
+        ran.expect(3);
+        let run = files(&machine.state.join("runs")).pop().unwrap();
+        let events = crate::support::site::Events::read(&run.join("events.jsonl"));
+        let warnings: Vec<String> =
+            events.of("warning").into_iter().map(|event| event["message"].as_str().unwrap().to_owned()).collect();
+        (ran.out(), warnings)
+    };
+    let truth = (String::from("packages.x86_64-linux.b\npackages.x86_64-linux.c\n"), Vec::new());
+    assert_eq!(affected(&honest), truth);
+
+    // By this one, `a` was something else before.
+    let shared = place.join("drover/eval").join(format!("{base}.record"));
+    let a = seen.drvs.iter().find(|drv| drv.ends_with("-a.drv")).unwrap();
+    let wrong = json_of(&fs::read(&shared).unwrap()).replace(a.as_str(), &seen.drvs[0]);
+    fs::write(&shared, seal(&wrong, &base, Some(&stranger))).unwrap();
+    let victim = Machine::new(&site, "victim", &reader(&url, &trusted));
+    second(&victim);
+    let (out, warnings) = affected(&victim);
+    assert_eq!(out, truth.0);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains(&format!("{url}/drover/eval/{base}.record")) && warnings[0].contains("stranger-1"));
+    assert_eq!(affected(&victim), truth, "from now on from its own record");
+
+    fs::write(&shared, seal(&wrong, &base, Some(&trusted))).unwrap();
+    let believer = Machine::new(&site, "believer", &reader(&url, &trusted));
+    second(&believer);
+    assert!(affected(&believer).0.contains("packages.x86_64-linux.a\n"), "under the trusted key it would be believed");
+}
