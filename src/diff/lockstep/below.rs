@@ -82,8 +82,10 @@ impl Lockstep {
     fn walk(&self, roots: &[PairNo]) -> Walk {
         let mut walk = Walk { causes: Vec::new(), via: vec![None; self.pairs.len()] };
         let mut told = vec![false; self.pairs.len()];
-        let mut level: BTreeSet<PairNo> = roots.iter().copied().collect();
-        for root in &level {
+        // Numbers depend on hashes; names are the same wherever the store is.
+        let named = |pair: PairNo| (self.drvs[self.pairs[pair].head].name(), pair);
+        let mut level: BTreeSet<(&str, PairNo)> = roots.iter().map(|root| named(*root)).collect();
+        for (_, root) in &level {
             walk.via[*root] = Some(*root);
             told[*root] = true;
             walk.causes.extend(self.pairs[*root].cause.as_ref().map(|_| (0, *root, *root)));
@@ -92,12 +94,12 @@ impl Lockstep {
         while !level.is_empty() {
             distance += 1;
             let mut next = BTreeSet::new();
-            for at in level {
+            for (_, at) in level {
                 let pair = &self.pairs[at];
                 for input in &pair.inputs {
                     if walk.via[*input].is_none() {
                         walk.via[*input] = Some(at);
-                        next.insert(*input);
+                        next.insert(named(*input));
                     }
                     if self.pairs[*input].cause.is_some() && !told[*input] && !pair.absorbed.contains(input) {
                         told[*input] = true;
@@ -107,7 +109,7 @@ impl Lockstep {
             }
             level = next;
         }
-        walk.causes.sort_unstable();
+        walk.causes.sort_by_cached_key(|(distance, pair, _)| (*distance, named(*pair)));
         walk
     }
 

@@ -253,7 +253,9 @@ fn all_attrs(answer: &Answer, width: usize) -> Vec<Line> {
         let sizes: Vec<String> = group.attrs.iter().filter_map(|attr| closure(attr)).collect();
         let same = sizes.len() == group.attrs.len() && sizes.iter().all(|size| Some(size) == sizes.first());
         let size = sizes.first().filter(|_| same).map(|size| Line::new().text("    ").paint(Paint::Dim, size));
-        if let (Some(size), Some(last)) = (size, head.pop()) {
+        if let Some(size) = size
+            && let Some(last) = head.pop()
+        {
             head.push(last.then_if_fits(size, width));
         }
         lines.extend(headline(head, &told, width));
