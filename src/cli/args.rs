@@ -247,7 +247,7 @@ pub(super) struct AffectedArgs {
     pub(super) select: Select,
     #[command(flatten)]
     pub(super) base: BaseArgs,
-    /// Look at the last N commits instead: which changes would [skip] of drover.toml have hidden?
+    /// Look at the last N commits instead: which changes would `[skip]` of drover.toml have hidden?
     #[arg(long, value_name = "N", conflicts_with_all = ["base", "hosts"], help_heading = "Comparison")]
     pub(super) audit: Option<u32>,
     /// Print only NixOS hosts, by their short names

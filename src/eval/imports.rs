@@ -284,7 +284,9 @@ impl Asking {
         if let Imports::Refused { by } = &rules.imports {
             let (name, base) = (drv_name(&drv), drv.to_basename());
             let path = format!("{}/{base}", rules.store_dir);
-            return failed(format!("it imports from derivation {name}, which {by} forbids\n{path}"));
+            return failed(format!(
+                "it imports from derivation {name}, which {by} forbids; without that, drover builds it\n{path}"
+            ));
         }
         let (through, around) = (self.through(need), need.around());
         if through.len() + 1 + around.len() > DEPTH {
