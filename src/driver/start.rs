@@ -263,6 +263,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         imports,
         evaluation,
         comparing,
+        base_again: None,
         planning: Planning::new(fetch_roots, readable),
         building,
         importing: Importing::default(),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::support::history::{Commit, History};
-use crate::support::nix::each_nix;
-use crate::support::site::Ran;
+use crate::support::nix::{Lab, each_nix};
+use crate::support::site::{Ran, Site};
 
 fn snap(name: &str, text: &str) {
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
@@ -148,6 +148,27 @@ fn derivations_that_were_collected_are_evaluated_again() {
         let again = why(&history, "a package of three hosts", "web1");
         assert_eq!(first["cause"], again["cause"]);
         assert_eq!(first["chain"], again["chain"]);
+    });
+}
+
+#[test]
+fn what_the_base_imports_is_built_again_if_it_was_collected() {
+    each_nix(|nix| {
+        let flake = r#"{ outputs = { self }: let
+          make = name: script: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" script ]; };
+        in { packages.x86_64-linux.a = make "a" (builtins.readFile (make "gen" "echo -n 'echo old > $out' > $out")); }; }"#;
+        let site = Site::of(Lab::plain(nix), flake);
+        site.edit("flake.nix", &flake.replace("echo old", "echo new"));
+        let args = ["why", "packages.x86_64-linux.a", "--base", "HEAD^", "--json"];
+        let first = site.exits(0, &args).json();
+        assert_eq!(first["chain"].as_array().map(Vec::len), Some(1), "{first}");
+        let base = first["cause"]["base_drv"].as_str().unwrap().to_owned();
+        site.lab.run("nix-store", &["--gc"]);
+        assert!(!site.lab.physical().join(base.rsplit('/').next().unwrap()).exists());
+        let again = site.exits(0, &args).json();
+        assert_eq!((&first["cause"], &first["chain"]), (&again["cause"], &again["chain"]));
+        let built = site.events().built();
+        assert_eq!(built.iter().filter(|name| *name == "gen").count(), 2, "of both sides: {built:?}");
     });
 }
 
