@@ -16,6 +16,7 @@ mod known;
 mod matching;
 mod own;
 mod rewrite;
+mod said;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -33,6 +34,7 @@ use known::{Known, Reading};
 use matching::Candidate;
 use own::{OneSided, Sides};
 use rewrite::Rewriter;
+use said::Said;
 
 /// Pairs that are looked at, at most. A package set of which everything differs has some 15,000.
 const MOST_PAIRS: usize = 400_000;
@@ -67,6 +69,8 @@ struct Pair {
     /// Its users apply it as a patch.
     patch: bool,
     cause: Option<Arc<Cause>>,
+    /// The number of what the cause says, once somebody asked.
+    fold: Option<usize>,
     /// What is below it, once somebody asked.
     below: Option<Below>,
 }
@@ -84,6 +88,8 @@ pub struct Lockstep {
     /// Pairs that may be able to go on.
     ready: Vec<PairNo>,
     ask: Vec<DrvNo>,
+    /// What causes say, numbered.
+    folds: HashMap<Said, usize>,
     /// There were too many pairs.
     cut: bool,
 }
@@ -101,6 +107,7 @@ impl Lockstep {
             waiting: BTreeMap::new(),
             ready: Vec::new(),
             ask: Vec::new(),
+            folds: HashMap::new(),
             cut: false,
         }
     }
@@ -151,15 +158,30 @@ impl Lockstep {
         if base == head {
             return Some(Why { same_outputs: true, ..Why::default() });
         }
-        let (base, head) = (*self.index.get(base)?, *self.index.get(head)?);
-        let pair = *self.pair_index.get(&(base, head))?;
+        let pair = self.known_pair(base, head)?;
         Some(self.why_of(pair))
+    }
+
+    /// The causes of all of these together, each with all the derivations in which it is found, once no questions are
+    /// left.
+    pub fn causes<'a>(&mut self, pairs: impl Iterator<Item = (&'a StorePath, &'a StorePath)>) -> Vec<Reached> {
+        let roots: Vec<PairNo> = pairs.filter_map(|(base, head)| self.known_pair(base, head)).collect();
+        self.reached(&roots, usize::MAX)
+    }
+
+    fn known_pair(&self, base: &StorePath, head: &StorePath) -> Option<PairNo> {
+        let (base, head) = (*self.index.get(base)?, *self.index.get(head)?);
+        self.pair_index.get(&(base, head)).copied()
     }
 
     /// Whether two .drvs are equal once the texts of the [`Masks`] are masked, once no questions are left; `None` if
     /// they were never compared.
     pub fn is_equal_but_for_masks(&mut self, base: &StorePath, head: &StorePath) -> Option<bool> {
-        self.why(base, head).map(|why| base == head || why.revision_only)
+        if base == head {
+            return Some(true);
+        }
+        let pair = self.known_pair(base, head)?;
+        Some(self.revision_only(pair))
     }
 
     /// The number of a .drv.
@@ -190,6 +212,7 @@ impl Lockstep {
             absorbed: Vec::new(),
             patch: false,
             cause: None,
+            fold: None,
             below: None,
         });
         self.pair_index.insert((base, head), no);

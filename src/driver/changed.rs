@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::diff::lockstep::{Cause, Lockstep};
+use crate::diff::lockstep::{Cause, Lockstep, Reached};
 use crate::eval::flake::{self, FlakeOptions, Locked};
 use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Import, Selection, git, what::Name};
 use crate::event::{CauseKind, Difference, Evaluated, Text};
@@ -144,6 +144,9 @@ impl Driver {
         let mut causes: BTreeMap<(StorePath, StorePath), usize> = BTreeMap::new();
         let mut found: Vec<Arc<Cause>> = Vec::new();
         let mut whys: BTreeMap<AttrId, report::Attr> = BTreeMap::new();
+        let all = lockstep.causes(compared.iter().map(|(_, base, head)| (base, head)));
+        let names = |one: &Reached| one.drvs.iter().map(|(_, head)| self.step(head)).collect();
+        answer.folds = all.iter().map(|one| (one.fold, names(one))).collect();
         for (id, base, head) in &compared {
             let (Some(why), Some(attr)) = (lockstep.why(base, head), summary.attrs.get(id)) else { continue };
             let reached = why.causes.iter().map(|reached| {
@@ -152,13 +155,15 @@ impl Driver {
                     found.push(Arc::clone(&reached.cause));
                     found.len() - 1
                 });
-                let chain = reached.chain.iter().map(|(_, head)| self.step(head)).collect();
-                report::Reached { cause, chain }
+                let steps = |of: &[(StorePath, StorePath)]| of.iter().map(|(_, head)| self.step(head)).collect();
+                let (chain, drvs) = (steps(&reached.chain), steps(&reached.drvs));
+                report::Reached { cause, chain, fold: reached.fold, drvs, count: reached.count }
             });
             let plain = self.attr(attr.path.to_string(), &attr.name, attr.compared.as_ref());
             let causes = reached.collect();
             let (more, revision_only) = (why.more, why.revision_only);
             let same_outputs = plain.same_outputs || why.same_outputs;
+            answer.cut |= why.cut;
             whys.insert(*id, report::Attr { causes, more, revision_only, same_outputs, ..plain });
         }
         for (id, attr) in &summary.attrs {

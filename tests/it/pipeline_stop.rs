@@ -267,8 +267,9 @@ fn an_import_from_a_derivation_ends_with_its_run() {
         );
         for name in ["INT", "KILL"] {
             let running = site.start(&["run"]);
-            let (_, evaluator) = wait_until("a sleeping builder", || sleeper(&site, running.pid()));
-            assert!(evaluator.cmdline.contains("repl"), "{evaluator:?}");
+            // It is drover that builds it, not the evaluator.
+            let (_, daemon) = wait_until("a sleeping builder", || sleeper(&site, running.pid()));
+            assert!(daemon.cmdline.contains("nix-daemon"), "{daemon:?}");
             running.signal(name);
             let ran = running.wait();
             assert_eq!(ran.code, (name == "INT").then_some(130));

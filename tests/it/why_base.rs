@@ -1,11 +1,11 @@
 //! `drover why` against a base: for each commit of a repository with a past the true cause, by both Nixes alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::support::history::{Commit, History};
-use crate::support::nix::{Lab, each_nix};
+use crate::support::history::{Commit, History, git};
+use crate::support::nix::{Lab, Nix, each_nix};
 use crate::support::site::{Ran, Site};
 
 fn snap(name: &str, text: &str) {
@@ -229,4 +229,51 @@ fn without_an_attr_or_a_base_there_is_nothing_to_say() {
         let ran = history.site.exits(2, &["why", "web11", "--base", &base]);
         assert!(ran.stderr.contains("web1"), "{}", ran.stderr);
     });
+}
+
+/// The fleet, all of which embeds the file `salt`, and that file changed; the commit before.
+fn salted(nix: &Nix) -> (Site, String) {
+    let site = Site::fleet(Lab::plain(nix));
+    let base = git(&site.lab, &site.flake, &["rev-parse", "HEAD"]);
+    site.edit("salt", "77\n");
+    (site, base)
+}
+
+#[test]
+fn one_change_that_everything_embeds_is_one_cause() {
+    each_nix(|nix| {
+        let (site, base) = salted(nix);
+        let mut all = String::new();
+        for (columns, what) in [("100", &["host00"][..]), ("60", &["host00"]), ("100", &[]), ("60", &[])] {
+            let args = [&["why"], what, &["--base", &base]].concat();
+            let mut command = site.command(&args);
+            command.env("COLUMNS", columns);
+            let ran = crate::support::site::finish(command, &args);
+            let text = ran.expect(0).out().replace(&base[..7], "parent0");
+            assert!(text.lines().all(|line| line.chars().count() <= columns.parse().unwrap()), "{text}");
+            all.push_str(&format!("## {} at {columns} columns\n{text}\n", what.first().unwrap_or(&"all")));
+        }
+        snap("why_fold", &all);
+        let document = site.exits(0, &["why", "host00", "--base", &base, "--json"]).json();
+        let closure = needed(&site, "host00");
+        assert_eq!(document["attrs"][0]["causes"].as_array().unwrap().len(), 1, "{document}");
+        assert_eq!(document["cause"]["count"], closure.len());
+        assert_eq!(document["cause"]["at_least"], false);
+        let document = site.exits(0, &["why", "--base", &base, "--json"]).json();
+        let salt = &document["groups"][0];
+        assert_eq!(salt["attrs"].as_array().unwrap().len(), document["attrs"].as_array().unwrap().len());
+        let drvs = salt["cause"]["drvs"].as_array().unwrap();
+        let named: BTreeSet<&str> = drvs.iter().map(|drv| drv["drv"].as_str().unwrap()).collect();
+        assert_eq!(salt["cause"]["count"], named.len(), "each is named once");
+        let missing: Vec<&String> = closure.iter().filter(|drv| !named.contains(drv.as_str())).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    });
+}
+
+/// All .drvs below a host, by Nix itself.
+fn needed(site: &Site, host: &str) -> BTreeSet<String> {
+    let attr = format!("{}#nixosConfigurations.{host}.config.system.build.toplevel.drvPath", site.flake.display());
+    let drv = site.lab.run("nix", &["eval", "--raw", &attr]);
+    let all = site.lab.run("nix-store", &["-qR", drv.trim()]);
+    all.lines().filter(|path| path.ends_with(".drv")).map(str::to_owned).collect()
 }

@@ -1,58 +1,141 @@
-//! Which causes are below a pair, and by which way. Each pair is looked at once, whoever asks.
+//! Which causes are below a pair, and by which way. Causes that say the same are told as one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::said::Said;
 use super::words::{Reached, Why};
 use super::{CauseKind, Lockstep, PairNo};
+use crate::id::StorePath;
 
-/// Causes that are kept for each pair, the nearest.
+/// Causes that are told of a pair, the nearest; and derivations of each.
 const MOST: usize = 48;
 
-/// What is below a pair.
-#[derive(Debug, Clone, Default)]
+/// Whether there are causes below a pair. Each pair is looked at once, whoever asks.
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Below {
-    /// How far, which pair differs by itself, and the next pair on the way there; the nearest first.
-    causes: Vec<(u32, PairNo, PairNo)>,
-    /// There are more.
-    more: bool,
-    /// Some cause is not merely the revision.
+    /// Some.
+    any: bool,
+    /// Some that are not merely the revision.
     others: bool,
+}
+
+/// All causes below some pairs, the nearest first.
+#[derive(Debug, Default)]
+struct Walk {
+    /// How far, which pair differs by itself, and which pair led there; a root leads to itself.
+    causes: Vec<(u32, PairNo, PairNo)>,
+    /// For each pair the one that led there first.
+    via: Vec<Option<PairNo>>,
 }
 
 impl Lockstep {
     pub(super) fn why_of(&mut self, pair: PairNo) -> Why {
-        self.look_below(pair);
-        let Some(below) = self.pairs[pair].below.clone() else { return Why::default() };
-        let reached = |(_, cause, _): &(u32, PairNo, PairNo)| {
-            Some(Reached { cause: Arc::clone(self.pairs[*cause].cause.as_ref()?), chain: self.chain(pair, *cause) })
-        };
-        let causes: Vec<Reached> = below.causes.iter().filter_map(reached).collect();
-        let revision_only = !below.others && !causes.is_empty() && !self.cut;
+        let revision_only = self.revision_only(pair);
+        let mut causes = self.reached(&[pair], MOST);
+        let more = causes.len() > MOST || self.cut;
+        causes.truncate(MOST);
         let same_outputs = self.same_outputs(self.pairs[pair].base, self.pairs[pair].head);
-        Why { causes, more: below.more || self.cut, revision_only, same_outputs }
+        Why { causes, more, cut: self.cut, revision_only, same_outputs }
     }
 
-    /// The way from a pair to a cause below it.
-    fn chain(&self, from: PairNo, cause: PairNo) -> Vec<(crate::id::StorePath, crate::id::StorePath)> {
-        let mut chain = Vec::new();
-        let mut at = Some(from);
-        // Ways lead to pairs that were looked at earlier, so they end.
-        while let Some(pair) = at {
-            let (base, head) = (self.pairs[pair].base, self.pairs[pair].head);
-            chain.push((self.drvs[base].path.clone(), self.drvs[head].path.clone()));
-            let next =
-                self.pairs[pair].below.as_ref().and_then(|below| below.causes.iter().find(|(_, to, _)| *to == cause));
-            at = next.map(|(_, _, via)| *via).filter(|via| *via != pair);
+    /// Whether there are causes, and all are of kind [`CauseKind::Revision`].
+    pub(super) fn revision_only(&mut self, pair: PairNo) -> bool {
+        self.look_below(pair);
+        let below = self.pairs[pair].below.unwrap_or_default();
+        below.any && !below.others && !self.cut
+    }
+
+    /// The causes below these pairs, the nearest first, with so many of the derivations of each.
+    pub(super) fn reached(&mut self, roots: &[PairNo], drvs: usize) -> Vec<Reached> {
+        let walk = self.walk(roots);
+        let mut places: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut all: Vec<Reached> = Vec::new();
+        for (_, no, via) in &walk.causes {
+            let Some(cause) = self.pairs[*no].cause.clone() else { continue };
+            let fold = self.fold(*no);
+            let place = *places.entry(fold).or_insert(all.len());
+            if place == all.len() {
+                let chain = self.chain(&walk, *no, *via);
+                all.push(Reached { cause, chain, fold, drvs: Vec::new(), count: 0 });
+            }
+            let both = self.both(*no);
+            let reached = &mut all[place];
+            reached.count += 1;
+            if reached.drvs.len() < drvs {
+                reached.drvs.push(both);
+            }
         }
+        all
+    }
+
+    /// The number that a pair's cause shares with all that say the same.
+    fn fold(&mut self, pair: PairNo) -> usize {
+        if let (None, Some(cause)) = (self.pairs[pair].fold, &self.pairs[pair].cause) {
+            let next = self.folds.len();
+            self.pairs[pair].fold = Some(*self.folds.entry(Said::of(cause)).or_insert(next));
+        }
+        self.pairs[pair].fold.unwrap_or_default()
+    }
+
+    /// Goes down from these pairs, level by level.
+    fn walk(&self, roots: &[PairNo]) -> Walk {
+        let mut walk = Walk { causes: Vec::new(), via: vec![None; self.pairs.len()] };
+        let mut told = vec![false; self.pairs.len()];
+        // Numbers depend on hashes; names are the same wherever the store is.
+        let named = |pair: PairNo| (self.drvs[self.pairs[pair].head].name(), pair);
+        let mut level: BTreeSet<(&str, PairNo)> = roots.iter().map(|root| named(*root)).collect();
+        for (_, root) in &level {
+            walk.via[*root] = Some(*root);
+            told[*root] = true;
+            walk.causes.extend(self.pairs[*root].cause.as_ref().map(|_| (0, *root, *root)));
+        }
+        let mut distance = 0;
+        while !level.is_empty() {
+            distance += 1;
+            let mut next = BTreeSet::new();
+            for (_, at) in level {
+                let pair = &self.pairs[at];
+                for input in &pair.inputs {
+                    if walk.via[*input].is_none() {
+                        walk.via[*input] = Some(at);
+                        next.insert(named(*input));
+                    }
+                    if self.pairs[*input].cause.is_some() && !told[*input] && !pair.absorbed.contains(input) {
+                        told[*input] = true;
+                        walk.causes.push((distance, *input, at));
+                    }
+                }
+            }
+            level = next;
+        }
+        walk.causes.sort_by_cached_key(|(distance, pair, _)| (*distance, named(*pair)));
+        walk
+    }
+
+    /// The way to a cause, from the root down.
+    fn chain(&self, walk: &Walk, cause: PairNo, via: PairNo) -> Vec<(StorePath, StorePath)> {
+        let mut chain = vec![self.both(cause)];
+        let mut at = (via != cause).then_some(via);
+        // Each was led to by one that was there before, so this ends at a root.
+        while let Some(pair) = at {
+            chain.push(self.both(pair));
+            at = walk.via[pair].filter(|via| *via != pair);
+        }
+        chain.reverse();
         chain
+    }
+
+    fn both(&self, pair: PairNo) -> (StorePath, StorePath) {
+        let of = |drv: usize| self.drvs[drv].path.clone();
+        (of(self.pairs[pair].base), of(self.pairs[pair].head))
     }
 
     /// Looks at a pair and all below it, inputs first. Where forged .drvs need one another, the way back counts as
     /// nothing.
     fn look_below(&mut self, pair: PairNo) {
         let mut stack = vec![(pair, 0)];
-        let mut open = std::collections::BTreeSet::from([pair]);
+        let mut open = BTreeSet::from([pair]);
         while let Some((at, next)) = stack.pop() {
             if self.pairs[at].below.is_some() {
                 continue;
@@ -64,38 +147,12 @@ impl Lockstep {
                 }
                 continue;
             }
-            self.pairs[at].below = Some(self.folded(at));
+            let kind = self.pairs[at].cause.as_ref().map(|cause: &Arc<_>| cause.kind);
+            let own = Below { any: kind.is_some(), others: kind.is_some_and(|kind| kind != CauseKind::Revision) };
+            let inputs = self.pairs[at].inputs.iter().filter_map(|input| self.pairs[*input].below);
+            let below =
+                inputs.fold(own, |own, input| Below { any: own.any || input.any, others: own.others || input.others });
+            self.pairs[at].below = Some(below);
         }
-    }
-
-    /// What is below a pair, from what is below its inputs.
-    fn folded(&self, no: PairNo) -> Below {
-        let pair = &self.pairs[no];
-        let mut nearest: BTreeMap<PairNo, (u32, PairNo)> = BTreeMap::new();
-        let mut folded = Below::default();
-        if let Some(cause) = &pair.cause {
-            nearest.insert(no, (0, no));
-            folded.others = cause.kind != CauseKind::Revision;
-        }
-        for input in &pair.inputs {
-            let Some(below) = &self.pairs[*input].below else { continue };
-            let absorbed = pair.absorbed.contains(input);
-            folded.more |= below.more;
-            folded.others |= below.others;
-            for (distance, cause, _) in &below.causes {
-                if absorbed && cause == input {
-                    continue;
-                }
-                let way = (distance + 1, *input);
-                let known = nearest.entry(*cause).or_insert(way);
-                *known = way.min(*known);
-            }
-        }
-        let causes = nearest.into_iter().map(|(cause, (distance, via))| (distance, cause, via));
-        folded.causes = causes.collect();
-        folded.causes.sort_unstable();
-        folded.more |= folded.causes.len() > MOST;
-        folded.causes.truncate(MOST);
-        folded
     }
 }

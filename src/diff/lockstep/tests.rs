@@ -176,6 +176,38 @@ fn many_hosts_over_one_change_cost_one_walk() {
 }
 
 #[test]
+fn what_many_say_alike_is_one_cause_however_many_they_are() {
+    let most = 200;
+    let world = |salt: &str, odd: &str| {
+        let each = |n: usize| {
+            let script = format!("set {salt}\necho pkg{n}\n");
+            Spec::new(&format!("pkg{n}-1"), &(n.saturating_sub(3)..n).collect::<Vec<_>>())
+                .var("salt", if n == 7 { odd } else { salt })
+                .var("script", &script)
+        };
+        World::of(&(0..most).map(each).collect::<Vec<_>>())
+    };
+    let (base, head) = (world("1\n", "1\n"), world("77\n", "8\n"));
+    let mut lockstep = Lockstep::new(Masks::default());
+    lockstep.compare(base.last(), head.last());
+    lockstep.compare(base.path(9), head.path(9));
+    answer(&mut lockstep, &[&base, &head]);
+    let why = lockstep.why(base.last(), head.last()).unwrap();
+    assert!(!why.more && !why.cut);
+    let counts: Vec<(usize, usize)> = why.causes.iter().map(|one| (one.count, one.chain.len())).collect();
+    assert_eq!(counts, [(most - 1, 1), (1, 65)], "one for all, and the one that says something else");
+    assert_eq!(why.causes[0].drvs.len(), 48);
+    let names: Vec<&str> = why.causes[0].drvs.iter().take(3).map(|(_, head)| head.name()).collect();
+    assert_eq!(names[0], "pkg199-1.drv", "the nearest first: {names:?}");
+    let few = lockstep.why(base.path(9), head.path(9)).unwrap();
+    assert_eq!(few.causes.iter().map(|one| one.count).collect::<Vec<_>>(), [9, 1]);
+    assert_eq!(few.causes[0].fold, why.causes[0].fold);
+    let both = [(base.path(9), head.path(9)), (base.last(), head.last())];
+    let all = lockstep.causes(both.into_iter());
+    assert_eq!(all.iter().map(|one| (one.count, one.drvs.len())).collect::<Vec<_>>(), [(most - 1, most - 1), (1, 1)]);
+}
+
+#[test]
 fn a_drv_that_is_gone_is_said_and_the_rest_is_compared() {
     let mut specs = host();
     specs[0] = specs[0].clone().var("flags", "-O3");

@@ -43,13 +43,19 @@ pub struct Cause {
     pub same_outputs: bool,
 }
 
-/// A cause and the way to it.
+/// A cause, wherever it is found, and the way to the nearest place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
-    /// What differs.
+    /// What differs, in the nearest pair.
     pub cause: Arc<Cause>,
-    /// (base, head), from what was compared down to the pair that differs; a shortest one.
+    /// (base, head), from what was compared down to the nearest pair; a shortest one.
     pub chain: Vec<(StorePath, StorePath)>,
+    /// A number that all causes of one comparison share that say the same.
+    pub fold: usize,
+    /// The pairs that say the same, the nearest first; not necessarily all.
+    pub drvs: Vec<(StorePath, StorePath)>,
+    /// How many there are.
+    pub count: usize,
 }
 
 /// Why two derivations differ.
@@ -59,6 +65,8 @@ pub struct Why {
     pub causes: Vec<Reached>,
     /// There are more causes than are named.
     pub more: bool,
+    /// There were too many pairs, and not all were compared: each count is the least that it can be.
+    pub cut: bool,
     /// Every cause is of kind [`CauseKind::Revision`], also those that are not named.
     pub revision_only: bool,
     /// All outputs have the same paths on both sides.

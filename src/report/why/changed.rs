@@ -5,14 +5,20 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::event::{CauseKind, Difference, Text};
-use crate::report::number::{name_version, plural, size};
-use crate::report::text::{Line, Paint, listed};
+use crate::report::number::{plural, size};
+use crate::report::text::{Line, Paint, listed, wrapped};
 
 mod document;
+mod groups;
+#[cfg(test)]
+mod tests;
+mod words;
 
 pub use document::{Document, document};
 
 use super::textdiff;
+use groups::groups;
+use words::Told;
 
 /// Causes that are shown with all that differs; the others in one line.
 const WHOLE: usize = 12;
@@ -23,6 +29,9 @@ const DIFFERENCES: usize = 6;
 /// What is said in one line, in this order.
 const OTHERS: [Difference; 5] =
     [Difference::Added, Difference::Removed, Difference::NewlyBroken, Difference::StillBroken, Difference::Fixed];
+
+/// Lines over which one that is too long goes on.
+const LINES: usize = 4;
 
 /// Files of a source that are shown, and lines of each.
 const FILES: usize = 6;
@@ -39,6 +48,11 @@ pub struct Answer {
     pub attrs: Vec<Attr>,
     /// The causes.
     pub causes: Vec<Cause>,
+    /// Absolute path and name of all derivations in which a cause is found, below whichever attr; by
+    /// [`Reached::fold`].
+    pub folds: BTreeMap<usize, Vec<(Text, Text)>>,
+    /// Not everything was compared: there may be more derivations than are counted.
+    pub cut: bool,
 }
 
 /// One attr.
@@ -64,11 +78,17 @@ pub struct Attr {
     pub error: Option<String>,
 }
 
-/// A cause and the way to it.
+/// A cause, the way to it, and where else below the attr it is found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reached {
-    /// Place in [`Answer::causes`].
+    /// Place in [`Answer::causes`]: the nearest.
     pub cause: usize,
+    /// Causes that say the same have the same number.
+    pub fold: usize,
+    /// Absolute path and name of the derivations in which it is found, the nearest first; not necessarily all.
+    pub drvs: Vec<(Text, Text)>,
+    /// How many those are.
+    pub count: usize,
     /// Absolute path and name of each .drv of the head, from the attr's own down.
     pub chain: Vec<(Text, Text)>,
 }
@@ -123,12 +143,6 @@ pub struct FileChange {
     pub head: Option<String>,
 }
 
-/// Attrs with one cause.
-struct Group<'a> {
-    causes: Vec<&'a Cause>,
-    attrs: Vec<&'a Attr>,
-}
-
 /// The screen. `one`: a single attr was asked about, and its chains are shown.
 #[must_use]
 pub fn screen(answer: &Answer, one: bool, width: usize) -> Vec<Line> {
@@ -147,19 +161,20 @@ pub fn screen(answer: &Answer, one: bool, width: usize) -> Vec<Line> {
 }
 
 fn one_attr(answer: &Answer, attr: &Attr, width: usize) -> Vec<Line> {
-    let head = Line::new().paint(Paint::Bold, &attr.name).text(format!("  {}", verdict(attr, &answer.base)));
-    let mut lines = vec![head.fit(width)];
+    let name = Line::new().paint(Paint::Bold, &attr.name).text("  ");
+    let mut lines = hanging(name, Paint::Plain, &verdict(attr, &answer.base), width);
     lines.extend(attr.error.iter().flat_map(|error| error.lines().take(6)).map(|line| Line::from(format!("  {line}"))));
     for (at, reached) in attr.causes.iter().enumerate() {
         let Some(cause) = answer.causes.get(reached.cause) else { continue };
+        let drvs = reached.drvs.iter().collect();
+        let told = Told { cause, drvs, count: reached.count, at_least: answer.cut };
+        lines.extend(headline(hanging(Line::new().text("  "), Paint::Bold, &told.said(), width), &told, width));
         let names: Vec<&str> = reached.chain.iter().map(|(_, name)| &**name).collect();
-        let chain = if names.len() > 1 { super::chain(&names) } else { String::new() };
-        lines.push(Line::new().text("  ").paint(Paint::Bold, said(cause)));
-        if !chain.is_empty() {
-            lines.push(Line::new().text("    ").paint(Paint::Dim, chain).fit(width));
+        if names.len() > 1 {
+            lines.push(Line::new().text("    ").paint(Paint::Dim, super::chain(&names)).fit(width));
         }
         if at < WHOLE {
-            lines.extend(details(cause, 4));
+            lines.extend(details(&told, 4, width));
         }
     }
     if attr.more {
@@ -167,6 +182,31 @@ fn one_attr(answer: &Answer, attr: &Attr, width: usize) -> Vec<Line> {
     }
     lines.extend(closure(attr).map(|text| Line::from(format!("  closure  {text}"))));
     lines.extend(again(answer, &attr.name));
+    lines
+}
+
+/// What was said, with the names of the derivations: in the same line if they fit.
+fn headline(mut lines: Vec<Line>, told: &Told, width: usize) -> Vec<Line> {
+    let Some(last) = lines.pop() else { return lines };
+    let beside = told.names(usize::MAX).map(|names| Line::new().text("   ").then(names));
+    match beside {
+        Some(names) if last.width() + names.width() > width => {
+            lines.push(last);
+            lines.extend(told.names(width.saturating_sub(4)).map(|names| Line::new().pad(4).then(names)));
+        }
+        names => lines.push(names.into_iter().fold(last, Line::then)),
+    }
+    lines
+}
+
+/// A text that goes on below itself where it is too long.
+fn hanging(first: Line, paint: Paint, text: &str, width: usize) -> Vec<Line> {
+    let indent = first.width();
+    let mut lines = Vec::new();
+    for part in wrapped(text, width.saturating_sub(indent), LINES) {
+        let start = if lines.is_empty() { first.clone() } else { Line::new().pad(indent) };
+        lines.push(start.paint(paint, part));
+    }
     lines
 }
 
@@ -194,31 +234,45 @@ fn all_attrs(answer: &Answer, width: usize) -> Vec<Line> {
         .collect();
     let rest = others.iter().chain([&rev]).map(|attrs| joined(attrs, width / 2));
     let column = names.iter().cloned().chain(rest).map(|names| names.chars().count()).max().unwrap_or(0) + 2;
+    let mut before: Vec<&str> = Vec::new();
     for (at, (group, names)) in groups.iter().zip(&names).enumerate() {
-        let mut text = group.causes.first().map(|cause| said(cause)).unwrap_or_default();
-        if group.causes.len() > 1 {
-            text.push_str(&format!(" ×{}", group.causes.len()));
+        let of: Vec<&str> = group.attrs.iter().map(|attr| attr.attr.as_str()).collect();
+        // Attrs with the same causes are one group, and stand there once.
+        let names = if before == of { "" } else { names.as_str() };
+        before = of;
+        let told = Told { cause: group.cause, drvs: group.drvs.clone(), count: group.drvs.len(), at_least: answer.cut };
+        let name = Line::new().paint(Paint::Bold, names);
+        let line = name.clone().pad(column).text(told.said());
+        let mut head = vec![line];
+        if head.iter().any(|line| line.width() > width) {
+            head = hanging(Line::new().text("  "), Paint::Plain, &told.said(), width);
+            if !names.is_empty() {
+                head.insert(0, name);
+            }
         }
-        let line = Line::new().paint(Paint::Bold, names).pad(column).text(text);
         let sizes: Vec<String> = group.attrs.iter().filter_map(|attr| closure(attr)).collect();
         let same = sizes.len() == group.attrs.len() && sizes.iter().all(|size| Some(size) == sizes.first());
         let size = sizes.first().filter(|_| same).map(|size| Line::new().text("    ").paint(Paint::Dim, size));
-        lines.push(size.into_iter().fold(line, |line, size| line.then_if_fits(size, width)));
-        if at < WHOLE
-            && let Some(cause) = group.causes.first()
+        if let Some(size) = size
+            && let Some(last) = head.pop()
         {
-            lines.extend(details(cause, 4));
+            head.push(last.then_if_fits(size, width));
+        }
+        lines.extend(headline(head, &told, width));
+        if at < WHOLE {
+            lines.extend(details(&told, 4, width));
         }
     }
     if !rev.is_empty() {
         let text =
             format!("{} only in the revision that they embed", if rev.len() == 1 { "differs" } else { "differ" });
-        lines.push(Line::new().paint(Paint::Bold, joined(&rev, width / 2)).pad(column).text(text));
+        let name = Line::new().paint(Paint::Bold, joined(&rev, width / 2)).pad(column);
+        lines.extend(hanging(name, Paint::Plain, &text, width));
     }
     for attrs in &others {
         if let Some(first) = attrs.first() {
             let line = Line::new().paint(Paint::Bold, joined(attrs, width / 2)).pad(column);
-            lines.push(line.text(verdict(first, &answer.base)));
+            lines.extend(hanging(line, Paint::Plain, &verdict(first, &answer.base), width));
         }
     }
     lines.extend(again(answer, ""));
@@ -226,43 +280,6 @@ fn all_attrs(answer: &Answer, width: usize) -> Vec<Line> {
         lines.push(Line::from(format!("nothing differs from {}", answer.base)));
     }
     lines
-}
-
-/// Causes that say the same, in however many derivations, with the attrs that they are the cause of; those of the most
-/// attrs first.
-fn groups<'a>(answer: &'a Answer, attrs: &[&'a Attr]) -> Vec<Group<'a>> {
-    let mut by_text: BTreeMap<String, Group<'a>> = BTreeMap::new();
-    for attr in attrs {
-        for reached in &attr.causes {
-            let Some(cause) = answer.causes.get(reached.cause) else { continue };
-            // Where an attr has a cause of its own, its revision is none to speak of.
-            if cause.kind == CauseKind::Revision {
-                continue;
-            }
-            let group = by_text.entry(signature(cause)).or_insert_with(|| Group { causes: vec![], attrs: vec![] });
-            if !group.causes.iter().any(|known| known.head_drv == cause.head_drv) {
-                group.causes.push(cause);
-            }
-            if !group.attrs.iter().any(|known| known.attr == attr.attr) {
-                group.attrs.push(attr);
-            }
-        }
-    }
-    let mut groups: Vec<Group> = by_text.into_values().collect();
-    groups.sort_by_key(|group| (std::cmp::Reverse(group.attrs.len()), group.attrs.first().map(|attr| &attr.name)));
-    groups
-}
-
-/// What two causes share that say the same.
-fn signature(cause: &Cause) -> String {
-    let own = cause.details.iter().filter(|detail| !detail.revision);
-    let texts = own.map(|detail| {
-        let sides = (detail.base.as_deref(), detail.head.as_deref());
-        format!("{:?} {} {:?}", detail.kind, detail.name, textdiff::lines(sides.0, sides.1))
-    });
-    let package = crate::id::split_name(name_version(&cause.head_drv)).0.to_owned();
-    let place = if cause.kind == CauseKind::Unreadable { cause.head_drv.to_string() } else { package };
-    format!("{place} {}", texts.collect::<Vec<_>>().join("\n"))
 }
 
 fn joined(attrs: &[&Attr], width: usize) -> String {
@@ -299,64 +316,16 @@ fn closure(attr: &Attr) -> Option<String> {
     })
 }
 
-/// A cause in a few words.
-fn said(cause: &Cause) -> String {
-    let place = name_version(&cause.head_drv);
-    let (name, from, to) = (&cause.name, cause.from.as_deref(), cause.to.as_deref());
-    match cause.kind {
-        CauseKind::Dependency => match (from, to) {
-            (Some(from), Some(to)) if to.starts_with(name.as_str()) => format!("{from} → {to}"),
-            (from, to) => format!("{name} {} → {}", from.unwrap_or("-"), to.unwrap_or("-")),
-        },
-        CauseKind::Patch => match (from, to) {
-            (None, _) => format!("{place} has a new patch: {name}"),
-            (_, None) => format!("{place} has lost a patch: {name}"),
-            _ => format!("{place} has another patch: {name}"),
-        },
-        CauseKind::Source => match (from, to) {
-            (None, _) => format!("{place} has a new source: {name}"),
-            (_, None) => format!("{place} has lost a source: {name}"),
-            _ => format!("{place}: the source {name} differs"),
-        },
-        CauseKind::Variable => format!("{place}: {}", variables(cause)),
-        CauseKind::Builder => format!("{place} has another builder"),
-        CauseKind::Args => format!("{place}: other arguments of its builder"),
-        CauseKind::System => format!("{place} is for another system"),
-        CauseKind::Output if cause.details.iter().any(|detail| detail.name == "outputs") => {
-            format!("{place} has other outputs")
-        }
-        CauseKind::Output => format!("{place} has another hash"),
-        CauseKind::AddedInput => format!("{place} needs {name} now"),
-        CauseKind::RemovedInput => format!("{place} needs {name} no more"),
-        CauseKind::Revision => format!("{place} embeds the {}", embedded(cause)),
-        CauseKind::Unreadable => format!("{place}: its .drv is gone, and nothing is known of it"),
-    }
-}
-
-/// What of the revision a derivation embeds.
-fn embedded(cause: &Cause) -> &'static str {
-    let source = cause.details.iter().any(|detail| detail.kind == CauseKind::Source);
-    if source { "source tree" } else { "revision" }
-}
-
-/// `the variable text differs`, `the variables a, b differ`.
-fn variables(cause: &Cause) -> String {
-    let own = cause.details.iter().filter(|detail| detail.kind == CauseKind::Variable && !detail.revision);
-    let names: Vec<&str> = own.map(|detail| detail.name.as_str()).collect();
-    match names.as_slice() {
-        [one] => format!("the variable {one} differs"),
-        [.., _] if names.len() > 4 => format!("{} differ", plural(names.len(), "variable", "variables")),
-        _ => format!("the variables {} differ", names.join(", ")),
-    }
-}
-
 /// All that differs, line by line.
-fn details(cause: &Cause, indent: usize) -> Vec<Line> {
-    let mut lines = Vec::new();
+fn details(told: &Told, indent: usize, width: usize) -> Vec<Line> {
+    let (cause, mut lines) = (told.cause, Vec::new());
+    if told.inline().is_some() {
+        return lines;
+    }
     let shown: Vec<&Detail> = cause.details.iter().filter(|detail| !is_said(cause, detail)).collect();
     if cause.kind == CauseKind::Revision {
         let names: Vec<&str> = shown.iter().map(|detail| detail.name.as_str()).collect();
-        return vec![Line::new().pad(indent).paint(Paint::Dim, format!("in {}", names.join(", ")))];
+        return hanging(Line::new().pad(indent), Paint::Dim, &format!("in {}", names.join(", ")), width);
     }
     for detail in shown.iter().take(DIFFERENCES) {
         for (at, text) in texts(detail).into_iter().enumerate() {
@@ -368,7 +337,7 @@ fn details(cause: &Cause, indent: usize) -> Vec<Line> {
             let label = if at == 0 { label(cause, detail) } else { String::new() };
             let line = Line::new().pad(indent).paint(Paint::Dim, label);
             let line = if line.width() > indent { line.text("  ") } else { line };
-            lines.push(line.paint(paint, text));
+            lines.extend(hanging(line, paint, &text, width));
         }
     }
     if shown.len() > DIFFERENCES {

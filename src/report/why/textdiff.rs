@@ -31,6 +31,17 @@ pub(super) fn lines(base: Option<&str>, head: Option<&str>) -> Vec<String> {
     }
 }
 
+/// `old → new`, if both are one short line.
+pub(super) fn short(base: &str, head: &str) -> Option<String> {
+    let line = |text: &'_ str| text.strip_suffix('\n').unwrap_or(text).to_owned();
+    let (base, head) = (line(base), line(head));
+    if base == head || base.contains('\n') || head.contains('\n') {
+        return None;
+    }
+    let mut lines = lines(Some(&base), Some(&head));
+    lines.pop().filter(|text| lines.is_empty() && text.chars().count() <= SHORT)
+}
+
 /// All lines that differ, whole: for files. With `most` lines at most; how many more there are.
 pub(super) fn unified(base: &str, head: &str, most: usize) -> (Vec<String>, usize) {
     let (base, head): (Vec<&str>, Vec<&str>) = (base.lines().collect(), head.lines().collect());
@@ -160,6 +171,14 @@ mod tests {
         assert_eq!(diff("", "--with-ssl"), ["\"\" → --with-ssl"]);
         assert_eq!(lines(None, Some("1")), ["+ 1"]);
         assert_eq!(lines(Some("1"), None), ["− 1"]);
+    }
+
+    #[test]
+    fn one_line_with_its_end_is_a_short_value() {
+        assert_eq!(short("1\n", "77\n").as_deref(), Some("1 → 77"));
+        assert_eq!(short("1\n", "1"), None, "the line end is all that differs");
+        assert_eq!(short("a\nb", "a\nc"), None);
+        assert_eq!(short(&"a".repeat(40), &"b".repeat(40)), None);
     }
 
     #[test]

@@ -87,11 +87,16 @@ proptest! {
             let why = lockstep.why(base.path(at), head.path(at)).unwrap();
             let planted: BTreeSet<usize> =
                 below(&plant, at).into_iter().filter(|at| plant.drvs[*at].2.is_some()).collect();
-            let found: BTreeSet<usize> = why.causes.iter().map(|reached| numbers[&reached.cause.head]).collect();
+            let found: BTreeSet<usize> = why.causes.iter().flat_map(|reached| &reached.drvs).map(|(_, head)| numbers[head]).collect();
             prop_assert_eq!(&found, &planted, "of {}", at);
+            prop_assert_eq!(why.causes.iter().map(|reached| reached.count).sum::<usize>(), planted.len());
             let only_rev = plant.masked && !planted.is_empty() && planted.iter().all(|at| plant.drvs[*at].2 == Some(5));
             prop_assert_eq!(why.revision_only, only_rev);
             for reached in &why.causes {
+                prop_assert_eq!(&reached.drvs[0].1, &reached.cause.head);
+                let kinds: BTreeSet<Option<u8>> =
+                    reached.drvs.iter().map(|(_, head)| plant.drvs[numbers[head]].2).collect();
+                prop_assert_eq!(kinds.len(), 1, "only what says the same is one cause");
                 let is_rev = plant.masked && plant.drvs[numbers[&reached.cause.head]].2 == Some(5);
                 prop_assert_eq!(reached.cause.kind == CauseKind::Revision, is_rev);
                 let chain: Vec<usize> = reached.chain.iter().map(|(_, head)| numbers[head]).collect();

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
-use crate::event::{CauseKind, Difference};
+use crate::event::{CauseKind, Difference, Text};
 
-use super::{Answer, Attr, Cause, Detail, groups};
+use super::groups::groups;
+use super::words::Told;
+use super::{Answer, Attr, Detail};
 
 /// The document.
 #[derive(Debug, Serialize)]
@@ -72,6 +74,12 @@ pub struct CauseDocument<'a> {
     pub head_drv: &'a str,
     pub same_outputs: bool,
     pub differences: &'a [Detail],
+    /// The derivations in which it is found, the nearest first: of an attr 48 at most, of a group all.
+    pub drvs: Vec<Step<'a>>,
+    /// How many those are.
+    pub count: usize,
+    /// There may be more: not everything was compared.
+    pub at_least: bool,
 }
 
 /// Attrs with one cause.
@@ -86,9 +94,10 @@ pub struct GroupDocument<'a> {
 pub fn document(answer: &Answer, exit: u8) -> Document<'_> {
     let attrs: Vec<AttrDocument> = answer.attrs.iter().map(|attr| attr_document(answer, attr)).collect();
     let changed: Vec<&Attr> = answer.attrs.iter().collect();
-    let groups = groups(answer, &changed).into_iter().filter_map(|group| {
-        let cause = cause_document(group.causes.first()?);
-        Some(GroupDocument { attrs: group.attrs.iter().map(|attr| attr.attr.as_str()).collect(), cause })
+    let groups = groups(answer, &changed).into_iter().map(|group| {
+        let count = group.drvs.len();
+        let cause = cause_document(Told { cause: group.cause, drvs: group.drvs, count, at_least: answer.cut });
+        GroupDocument { attrs: group.attrs.iter().map(|attr| attr.attr.as_str()).collect(), cause }
     });
     Document {
         version: crate::report::json::VERSION,
@@ -103,8 +112,10 @@ pub fn document(answer: &Answer, exit: u8) -> Document<'_> {
 
 fn attr_document<'a>(answer: &'a Answer, attr: &'a Attr) -> AttrDocument<'a> {
     let causes = attr.causes.iter().filter_map(|reached| {
-        let chain = reached.chain.iter().map(|(drv, name)| Step { drv, name }).collect();
-        Some(ReachedDocument { chain, cause: cause_document(answer.causes.get(reached.cause)?) })
+        let chain = reached.chain.iter().map(step).collect();
+        let (cause, drvs) = (answer.causes.get(reached.cause)?, reached.drvs.iter().collect());
+        let told = Told { cause, drvs, count: reached.count, at_least: answer.cut };
+        Some(ReachedDocument { chain, cause: cause_document(told) })
     });
     let causes: Vec<ReachedDocument> = causes.collect();
     let first = causes.first().cloned();
@@ -122,7 +133,12 @@ fn attr_document<'a>(answer: &'a Answer, attr: &'a Attr) -> AttrDocument<'a> {
     }
 }
 
-fn cause_document(cause: &Cause) -> CauseDocument<'_> {
+fn step((drv, name): &(Text, Text)) -> Step<'_> {
+    Step { drv, name }
+}
+
+fn cause_document(told: Told<'_>) -> CauseDocument<'_> {
+    let Told { cause, drvs, count, at_least } = told;
     CauseDocument {
         kind: cause.kind,
         name: &cause.name,
@@ -132,5 +148,8 @@ fn cause_document(cause: &Cause) -> CauseDocument<'_> {
         head_drv: &cause.head_drv,
         same_outputs: cause.same_outputs,
         differences: &cause.details,
+        drvs: drvs.into_iter().map(step).collect(),
+        count,
+        at_least,
     }
 }
