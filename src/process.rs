@@ -191,6 +191,33 @@ pub fn quote(text: &str) -> String {
     }
 }
 
+/// The process group of a child that has children of its own. Dropping it kills all of them.
+#[derive(Debug)]
+pub struct Group(Option<rustix::process::Pid>);
+
+impl Group {
+    /// Of a child that has not been waited for.
+    #[must_use]
+    pub fn of(child: &tokio::process::Child) -> Self {
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        Self(pid.and_then(rustix::process::Pid::from_raw))
+    }
+
+    /// The child has ended and was waited for: its number may be somebody else's from now on.
+    pub fn is_over(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // If it is gone, so much the better.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

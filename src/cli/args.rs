@@ -314,10 +314,21 @@ pub(super) struct Select {
     pub(super) flake_alias: Option<String>,
 }
 
-/// What takes the place of a flake.
+/// Who evaluates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum EvalBy {
+    Drover,
+    NixEvalJobs,
+}
+
+/// What takes the place of a flake, or of drover's evaluators.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Evaluation")]
 pub(super) struct SourceArgs {
+    /// Let nix-eval-jobs of the same minor version as Nix evaluate derivations, never hosts; nothing of it is recorded
+    /// [default: drover]
+    #[arg(long, value_name = "EVALUATOR", value_enum, conflicts_with_all = ["attrs_from", "file", "plan"])]
+    pub(super) eval: Option<EvalBy>,
     /// Evaluate nothing: take the JSON lines of nix-eval-jobs from this file, or from standard input (-)
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["file", "plan"])]
     pub(super) attrs_from: Option<String>,
@@ -335,8 +346,9 @@ pub(super) struct SourceArgs {
 impl SourceArgs {
     /// Said on top of what all commands that evaluate share.
     fn add(self, words: Words) -> Words {
-        let Self { attrs_from, file, arg, argstr } = self;
-        Words { attrs_from, file, arg: pairs(&arg), argstr: pairs(&argstr), ..words }
+        let Self { eval, attrs_from, file, arg, argstr } = self;
+        let eval_jobs = eval == Some(EvalBy::NixEvalJobs);
+        Words { eval_jobs, attrs_from, file, arg: pairs(&arg), argstr: pairs(&argstr), ..words }
     }
 }
 

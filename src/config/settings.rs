@@ -58,6 +58,8 @@ pub struct Words {
     pub no_base: bool,
     pub ignore_revision: bool,
     pub no_ifd: bool,
+    /// `--eval nix-eval-jobs`.
+    pub eval_jobs: bool,
     pub attrs_from: Option<String>,
     pub file: Option<PathBuf>,
     pub arg: Vec<(String, String)>,
@@ -132,6 +134,8 @@ pub struct EvalSettings {
     pub refresh: bool,
     /// An attr that imports from a derivation has failed.
     pub no_ifd: bool,
+    /// nix-eval-jobs evaluates.
+    pub jobs: bool,
     /// The file of lines of another evaluator, which take the place of evaluating; `-` is standard input.
     pub attrs_from: Option<String>,
     /// The plain Nix file that takes the place of a flake.
@@ -341,6 +345,7 @@ impl Settings {
                 refresh: words.refresh,
                 no_ifd: words.no_ifd,
                 args: arguments(words.arg, words.argstr)?,
+                jobs: words.eval_jobs,
                 attrs_from: words.attrs_from,
                 file: words.file,
             },

@@ -70,6 +70,9 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<
     book.row("eval.max-memory", [memory], sayers);
     let ifd = Sayers { flag: flag(words.no_ifd, "--no-ifd"), nix: None, ..plain() };
     let from = Sayers { flag: Some("--attrs-from"), ..plain() };
+    if settings.eval.jobs {
+        book.row("eval", ["nix-eval-jobs".to_owned()], Sayers { flag: Some("--eval"), ..plain() });
+    }
     if let Some(file) = &settings.eval.attrs_from {
         book.row("attrs-from", [file.clone()], from);
     }

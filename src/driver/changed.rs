@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use crate::diff::lockstep::{Cause, Lockstep, Reached};
 use crate::eval::flake::{self, FlakeOptions, Locked};
-use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Selection, git, what::Name};
+use crate::eval::{Answer, EvalMsg, EvalOptions, Evaluator, Import, Selection, git, what::Name};
 use crate::event::{CauseKind, Difference, Evaluated, Text};
 use crate::id::{AttrId, StorePath};
 use crate::nix_compat::drv::{self, Derivation};
@@ -16,15 +18,86 @@ use crate::store::error::StoreError;
 use crate::store::local::LocalStore;
 use crate::store::session::Session;
 
-use super::Driver;
+use super::context::SharedRoots;
+use super::input::Input;
 use super::revision;
 use super::sources::Sources;
+use super::{Driver, Mode};
 
 /// Attrs whose closures are measured.
 const MEASURED: usize = 50;
 
 /// Paths of the repository that are told.
 const PATHS: usize = 200;
+
+/// The base, looked at again.
+pub(super) enum BaseAgain {
+    /// Not yet over.
+    Underway,
+    /// Its source, as far as it could be had: a record of it does not hold that.
+    Done(Option<Box<Locked>>),
+}
+
+/// What it takes to look at the base again.
+struct Looking {
+    options: EvalOptions,
+    /// The base, locked.
+    reference: String,
+    /// Somebody asked for this base, so that it may be evaluated.
+    asked: bool,
+    /// Its derivations that are compared, with the names of their attrs.
+    drvs: Vec<(Name, StorePath)>,
+    roots: SharedRoots,
+    imports: mpsc::UnboundedSender<Import>,
+}
+
+impl Looking {
+    /// Locks the base as it was, and makes its derivations again that were collected.
+    async fn find(self) -> Option<Locked> {
+        let flake = FlakeOptions { reference: self.reference.clone(), ..self.options.flake.clone() };
+        match flake::lock(&self.options.nix, &flake).await {
+            Ok(locked) => {
+                self.bring_back(flake, &locked).await;
+                Some(locked)
+            }
+            Err(error) => {
+                tracing::debug!(error = %crate::error::chain(&error), "cannot look at the source of the base");
+                None
+            }
+        }
+    }
+
+    /// Attrs of the base whose derivations were collected are evaluated once more, if somebody asked for this base.
+    /// Derivations that are there are held from now on.
+    async fn bring_back(&self, flake: FlakeOptions, base: &Locked) {
+        let drvs: Vec<StorePath> = self.drvs.iter().map(|(_, drv)| drv.clone()).collect();
+        let Ok(valid) = self.roots.lock().await.valid(&drvs).await else { return };
+        let gone = self.drvs.iter().zip(valid).filter(|(_, valid)| !valid);
+        let names: Vec<Name> = gone.map(|((name, _), _)| name.clone()).collect();
+        if names.is_empty() || !self.asked {
+            return;
+        }
+        let selection = Selection { names, ..self.options.selection.clone() };
+        let again = EvalOptions { flake, selection, ..self.options.clone() };
+        let mut evaluator = Evaluator::start(again, base.clone(), None);
+        while let Some(message) = evaluator.next().await {
+            match message {
+                // Its attrs have no numbers here. If the run has ended, nobody answers.
+                EvalMsg::Import(import) => drop(self.imports.send(Import { attr: None, ..import })),
+                EvalMsg::Ended { answer: Answer::Drv(drv), ack, .. } => {
+                    // What cannot be held may be gone when it is read; then that is said.
+                    let _ = self.roots.lock().await.hold(std::slice::from_ref(&drv.drv)).await;
+                    drop(ack);
+                }
+                EvalMsg::Fatal(error) => {
+                    tracing::warn!(%error, "cannot evaluate the base again");
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+}
 
 /// Reads what a comparison asks for, until it asks for nothing more.
 pub(super) async fn walk(store: &LocalStore, lockstep: &mut Lockstep) {
@@ -52,16 +125,12 @@ impl Driver {
         let summary = Summary::of(self.ctx.bus.events());
         let known = summary.base.as_ref()?;
         let source = self.evaluation.source();
-        let base = match source {
-            Some((options, _)) => lock_again(options, &known.locked).await,
-            None => None,
+        let base = match &self.base_again {
+            Some(BaseAgain::Done(base)) => base.as_deref(),
+            Some(BaseAgain::Underway) | None => None,
         };
-        let masks =
-            base.as_ref().zip(source).map(|(base, (_, head))| revision::masks(base, head, None)).unwrap_or_default();
+        let masks = base.zip(source).map(|(base, (_, head))| revision::masks(base, head, None)).unwrap_or_default();
         let compared = self.compared(&summary);
-        if let (Some((options, _)), Some(base)) = (source, &base) {
-            self.bring_back(options, base, &summary, &compared).await;
-        }
         let mut lockstep = Lockstep::new(masks);
         for (_, base, head) in &compared {
             lockstep.compare(base, head);
@@ -117,41 +186,35 @@ impl Driver {
         Some(answer)
     }
 
-    /// Derivations of the base that were collected are made again, if somebody asked for this base: its attrs are
-    /// evaluated once more. Those that are there are held from now on.
-    async fn bring_back(
-        &self,
-        options: &EvalOptions,
-        base: &Locked,
-        summary: &Summary,
-        compared: &[(AttrId, StorePath, StorePath)],
-    ) {
-        let drvs: Vec<StorePath> = compared.iter().map(|(_, base, _)| base.clone()).collect();
-        let Ok(valid) = self.ctx.eval_roots.lock().await.valid(&drvs).await else { return };
-        let gone = compared.iter().zip(valid).filter(|(_, valid)| !valid);
-        let names = gone.filter_map(|((id, ..), _)| Name::parse(&summary.attrs.get(id)?.path.to_string()).ok());
-        let names: Vec<Name> = names.collect();
-        if names.is_empty() || self.ctx.settings.base.asked.is_none() {
-            return;
-        }
-        let flake = FlakeOptions { reference: base.locked_ref.clone(), ..options.flake.clone() };
-        let selection = Selection { names, ..options.selection.clone() };
-        let again = EvalOptions { flake, selection, ..options.clone() };
-        let mut evaluator = Evaluator::start(again, base.clone(), None);
-        while let Some(message) = evaluator.next().await {
-            match message {
-                EvalMsg::Ended { answer: Answer::Drv(drv), ack, .. } => {
-                    // What cannot be held may be gone when it is read; then that is said.
-                    let _ = self.ctx.eval_roots.lock().await.hold(std::slice::from_ref(&drv.drv)).await;
-                    drop(ack);
+    /// Whether the base has been looked at again, which is begun if it has not; only `why` needs that.
+    pub(super) fn is_base_there(&mut self) -> bool {
+        if self.base_again.is_none() {
+            let looking = if self.mode == Mode::Why { self.look_again() } else { None };
+            self.base_again = Some(match looking {
+                Some(looking) => {
+                    self.ctx.tasks.start(async move { Input::BaseAgain(looking.find().await.map(Box::new)) });
+                    BaseAgain::Underway
                 }
-                EvalMsg::Fatal(error) => {
-                    tracing::warn!(%error, "cannot evaluate the base again");
-                    return;
-                }
-                _ => {}
-            }
+                None => BaseAgain::Done(None),
+            });
         }
+        matches!(self.base_again, Some(BaseAgain::Done(_)))
+    }
+
+    fn look_again(&self) -> Option<Looking> {
+        let (options, _) = self.evaluation.source()?;
+        let summary = Summary::of(self.ctx.bus.events());
+        let reference = summary.base.as_ref()?.locked.to_string();
+        let name = |id: &AttrId| Name::parse(&summary.attrs.get(id)?.path.to_string()).ok();
+        let compared = self.compared(&summary);
+        Some(Looking {
+            options: options.clone(),
+            reference,
+            asked: self.ctx.settings.base.asked.is_some(),
+            drvs: compared.into_iter().filter_map(|(id, base, _)| Some((name(&id)?, base))).collect(),
+            roots: self.ctx.eval_roots.clone(),
+            imports: self.ctx.imports.clone(),
+        })
     }
 
     /// Attrs that have another drv, with both.
@@ -238,18 +301,6 @@ impl Driver {
                 Some((closure_size(&mut session, base).await?, head))
             };
             attr.closure = sizes.await;
-        }
-    }
-}
-
-/// The base as it was locked, once more: a record of it does not hold its source.
-async fn lock_again(options: &EvalOptions, reference: &str) -> Option<Locked> {
-    let again = FlakeOptions { reference: reference.to_owned(), ..options.flake.clone() };
-    match flake::lock(&options.nix, &again).await {
-        Ok(locked) => Some(locked),
-        Err(error) => {
-            tracing::debug!(error = %crate::error::chain(&error), "cannot look at the source of the base");
-            None
         }
     }
 }

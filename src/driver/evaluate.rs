@@ -69,7 +69,7 @@ pub(super) struct Evaluation {
 }
 
 /// Whether imports from derivations are built: not if somebody forbids them, here or in Nix's own settings.
-fn imports(store: &LocalStore, settings: &Settings) -> Imports {
+pub(super) fn imports(store: &LocalStore, settings: &Settings) -> Imports {
     let by = |by: &str| Imports::Refused { by: by.to_owned() };
     const NAME: &str = "allow-import-from-derivation";
     let said = settings.eval.options.iter().rev().find(|(name, _)| name == NAME).map(|(_, value)| value.as_str());
@@ -450,7 +450,7 @@ fn is_about_store(warning: &str) -> bool {
 }
 
 /// How `nix` is run for evaluating.
-fn nix(options: &StoreOptions, settings: &Settings) -> Nix {
+pub(super) fn nix(options: &StoreOptions, settings: &Settings) -> Nix {
     let mut args = Vec::new();
     for (name, value) in &settings.eval.options {
         args.extend(["--option".to_owned(), name.clone(), value.clone()]);

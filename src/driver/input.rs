@@ -4,7 +4,7 @@ use crate::build::{FetchError, News};
 use crate::diff::load::LoadError;
 use crate::diff::presence::Fact as CacheFact;
 use crate::error::Error;
-use crate::eval::{Import, Imported};
+use crate::eval::{Import, Imported, Locked};
 use crate::event::{AttemptEnd, Fact, Failure};
 use crate::graph::DrvInfo;
 use crate::id::{AttemptId, AttrId, CacheId, DrvId, StorePath};
@@ -20,6 +20,8 @@ pub(super) enum Input {
     Eval(EvalInput),
     /// The base is found and evaluated, or not.
     Base(Result<Found, Error>),
+    /// What there is of the base to say why.
+    BaseAgain(Option<Box<Locked>>),
     /// The attrs that differ from the base only by the revision.
     OnlyRevision(Vec<AttrId>),
     /// .drv files were read.

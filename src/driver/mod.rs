@@ -75,6 +75,7 @@ use crate::ui::Ui;
 use attrs::Attrs;
 use base::Found;
 use building::{Building, Ended};
+use changed::BaseAgain;
 use clock::Clock;
 use comparing::{Comparing, Late, Next, Verdict};
 use context::Context;
@@ -178,6 +179,8 @@ pub(super) struct Driver {
     imports: mpsc::UnboundedReceiver<Import>,
     evaluation: Evaluation,
     comparing: Comparing,
+    /// The base, for `why`; `None` before it is looked at again.
+    base_again: Option<BaseAgain>,
     planning: Planning,
     building: Building,
     importing: Importing,
@@ -241,6 +244,7 @@ impl Driver {
                 self.fail(error);
             }
             Input::Base(Ok(found)) => self.found(found),
+            Input::BaseAgain(base) => self.base_again = Some(BaseAgain::Done(base)),
             Input::OnlyRevision(attrs) => self.only_revision(&attrs),
             Input::Eval(EvalInput::Held(ack)) => drop(ack),
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
@@ -412,7 +416,8 @@ impl Driver {
 
     /// Ends each stage as soon as nothing more can come from the ones before.
     fn close_stages(&mut self) {
-        let planned = self.evaluation.is_over() && self.comparing.is_over() && self.planning.is_idle();
+        let compared = self.evaluation.is_over() && self.comparing.is_over() && self.planning.is_idle();
+        let planned = compared && self.stopping == 0 && self.is_base_there() && self.planning.is_idle();
         if let Some(cycle) = self.planning.cycle().filter(|_| planned && self.stopping == 0) {
             self.fail(Error::new(Fault::Unreachable, format!("derivations that need each other: {cycle}")));
         }

@@ -12,11 +12,14 @@ use crate::config::{BaseSettings, Settings};
 use crate::error::{Error, Fault, Result};
 use crate::eval::expr;
 use crate::eval::glob::Filter;
+use crate::eval::jobs::{self, Jobs};
 use crate::eval::lines::{self, Lines};
 use crate::eval::what::Name;
-use crate::eval::{Evaluator, FlakeOptions, Listed, Selection, What};
+use crate::eval::{Budget, Evaluator, FlakeOptions, Listed, Nix, Selection, What, budget, memory};
 use crate::event::Fact;
 use crate::id::AttrPath;
+use crate::store::local::LocalStore;
+use crate::store::settings::Version;
 
 use super::context::Context;
 
@@ -127,11 +130,16 @@ fn flake_nix(import: &str, args: &[(String, String)]) -> String {
 /// What attrs are compared with: nothing where there is no flake, of which there could be another revision.
 pub(super) fn base(settings: &Settings) -> Result<BaseSettings> {
     let flag = match (&settings.eval.attrs_from, &settings.eval.file) {
+        _ if settings.eval.jobs => "--eval nix-eval-jobs",
         (Some(_), _) => "--attrs-from",
         (None, Some(_)) => "--file",
         (None, None) => return Ok(settings.base.clone()),
     };
     match &settings.base.asked {
+        Some(_) if settings.eval.jobs => {
+            Err(Error::usage(format!("--base needs drover's own evaluators, and {flag} takes their place"))
+                .hint(format!("leave out --base or {flag}")))
+        }
         Some(_) => Err(Error::usage(format!("--base needs a flake, and {flag} takes its place"))
             .hint(format!("leave out --base or {flag}"))),
         None => Ok(BaseSettings::default()),
@@ -182,6 +190,63 @@ impl Opened {
             recorded: false,
         });
         let (roots, store_dir) = (ctx.eval_roots.clone(), ctx.store_dir().as_str().to_owned());
-        lines::evaluator(Lines { source, name, below, filter, roots, store_dir })
+        lines::evaluator(Lines { source, name, below, strict: false, filter, roots, store_dir })
+    }
+}
+
+/// nix-eval-jobs, about to be started.
+pub(super) struct Started {
+    jobs: Jobs,
+    filter: Filter,
+}
+
+/// What `--eval nix-eval-jobs` asks for, if it does. Its version has to be that of the Nix in force.
+pub(super) async fn jobs(settings: &Settings, store: &LocalStore, nix: Nix, no_ifd: bool) -> Result<Started> {
+    const PROGRAM: &str = jobs::PROGRAM;
+    let (attrs, eval) = (&settings.attrs, &settings.eval);
+    let filter = Filter::new(&attrs.only, &attrs.exclude)?;
+    let what = What::parse(&attrs.what, |word| Path::new(word).join("flake.nix").exists())?;
+    let kinds = attrs.kinds.clone().unwrap_or_default();
+    let names = jobs::names(&Selection { names: what.names, kinds, ..Selection::default() })?;
+    let (said, ours) = (jobs::version(&nix).await?, store.version());
+    let same = Version::parse(&said).is_some_and(|its| its.release == ours.release);
+    if !same {
+        let (major, minor) = ours.release;
+        let message = format!("{PROGRAM} is of another version than Nix {}: {said}", ours.text);
+        return Err(
+            Error::usage(message).hint(format!("a {PROGRAM} {major}.{minor} on PATH, or without --eval {PROGRAM}"))
+        );
+    }
+    let flake = FlakeOptions {
+        reference: what.flake,
+        overrides: eval.override_inputs.clone(),
+        reference_lock_file: eval.reference_lock_file.clone(),
+        no_update_lock_file: eval.no_update_lock_file,
+        impure: eval.impure,
+    };
+    let budget_mib = Budget::least(eval.memory, memory::room()).bytes >> 20;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let room = if budget_mib == 0 { cores } else { budget_mib / budget::DEFAULT_MEMORY_MIB };
+    let workers = eval.workers.unwrap_or_else(|| u32::try_from(cores.min(room)).unwrap_or(1)).max(1);
+    let share = if budget_mib == 0 { u64::MAX } else { budget_mib / u64::from(workers) };
+    let memory_mib = eval.max_memory_mib.unwrap_or(budget::DEFAULT_MEMORY_MIB.min(share)).max(1);
+    Ok(Started { jobs: Jobs { nix, flake, names, workers, memory_mib, no_ifd }, filter })
+}
+
+impl Started {
+    /// What answers.
+    pub(super) fn evaluator(self, ctx: &mut Context) -> Evaluator {
+        let shown: crate::event::Text = self.jobs.flake.reference.as_str().into();
+        ctx.bus.emit(Fact::FlakeLocked {
+            original: shown.clone(),
+            locked: shown,
+            rev: None,
+            dirty_files: None,
+            recorded: false,
+        });
+        let (roots, store_dir) = (ctx.eval_roots.clone(), ctx.store_dir().as_str().to_owned());
+        let name = jobs::PROGRAM.to_owned();
+        let lines = Lines { source: (), name, below: None, strict: true, filter: self.filter, roots, store_dir };
+        jobs::evaluator(self.jobs, lines)
     }
 }

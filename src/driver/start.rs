@@ -9,7 +9,7 @@ use crate::build::{News, Origin, Pool};
 use crate::config::Settings;
 use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
-use crate::eval::{Evaluator, Import};
+use crate::eval::{Evaluator, Import, Imports};
 use crate::event::{FORMAT, Fact, Text};
 use crate::id::{AttemptId, RunId};
 use crate::record::{self, RecordError, RunDir};
@@ -185,6 +185,8 @@ enum Answers {
     },
     /// Of another evaluator.
     Lines(Box<source::Opened>),
+    /// The same, which drover starts.
+    Jobs(Box<source::Started>),
 }
 
 /// Opens the store, and finds out where the answers come from: a plan, or a flake whose work tree is looked at meanwhile.
@@ -204,6 +206,13 @@ async fn answers(
     if let Some(lines) = source::lines(settings).await? {
         let store = LocalStore::open(options).await?;
         return Ok((store, None, Answers::Lines(Box::new(lines))));
+    }
+    if settings.eval.jobs {
+        let nix = evaluate::nix(&options, settings);
+        let store = LocalStore::open(options).await?;
+        let no_ifd = evaluate::imports(&store, settings) != Imports::Built;
+        let started = source::jobs(settings, &store, nix, no_ifd).await?;
+        return Ok((store, None, Answers::Jobs(Box::new(started))));
     }
     let wanted = evaluate::wanted(settings, &options)?;
     let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
@@ -243,6 +252,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let source = match answers {
         Answers::Flake(wanted) => Source::Flake(wanted, recall),
         Answers::Lines(lines) => Source::Stream { evaluator: lines.evaluator(&mut ctx), by_name: false },
+        Answers::Jobs(jobs) => Source::Stream { evaluator: jobs.evaluator(&mut ctx), by_name: false },
         Answers::Plan { evaluator, by_name } => Source::Stream { evaluator, by_name },
     };
     let evaluation = Evaluation::begin(&mut ctx, source);
@@ -263,6 +273,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         imports,
         evaluation,
         comparing,
+        base_again: None,
         planning: Planning::new(fetch_roots, readable),
         building,
         importing: Importing::default(),

@@ -36,6 +36,8 @@ pub struct Lines<R> {
     pub name: String,
     /// What the paths of the lines are relative to: the fragment that the other evaluator was given.
     pub below: Option<AttrPath>,
+    /// They are relative to it, whatever they look like, and may come twice: it was given so by drover itself.
+    pub strict: bool,
     /// Which attrs are taken.
     pub filter: Filter,
     /// The store that holds the derivations.
@@ -71,7 +73,7 @@ struct Read {
 #[must_use]
 pub fn evaluator<R: AsyncBufRead + Unpin + Send + 'static>(lines: Lines<R>) -> Evaluator {
     Evaluator::of(|sender| async move {
-        let last = match stream(lines, &sender).await {
+        let last = match lines.read(&mut Seen::default(), &sender).await {
             Ok(()) => EvalMsg::Finished { record: None },
             Err(Stop::Fatal(error)) => EvalMsg::Fatal(error),
             Err(Stop::Gone) => return,
@@ -81,8 +83,38 @@ pub fn evaluator<R: AsyncBufRead + Unpin + Send + 'static>(lines: Lines<R>) -> E
     })
 }
 
-async fn stream<R: AsyncBufRead + Unpin>(mut lines: Lines<R>, sender: &mpsc::Sender<EvalMsg>) -> Result<(), Stop> {
-    let mut seen: BTreeMap<AttrPath, usize> = BTreeMap::new();
+/// Which attrs have been read, and in which line.
+pub(super) type Seen = BTreeMap<AttrPath, usize>;
+
+impl Lines<()> {
+    /// The same of this source, and the rest for the next one.
+    pub(super) fn with<R>(self, source: R, below: Option<AttrPath>) -> (Lines<R>, Self) {
+        let Self { source: (), name, strict, filter, roots, store_dir, .. } = self;
+        let rest = Self {
+            source: (),
+            name: name.clone(),
+            below: None,
+            strict,
+            filter: filter.clone(),
+            roots: roots.clone(),
+            store_dir: store_dir.clone(),
+        };
+        (Lines { source, name, below, strict, filter, roots, store_dir }, rest)
+    }
+}
+
+impl<R: AsyncBufRead + Unpin> Lines<R> {
+    /// Reads to the end.
+    pub(super) async fn read(self, seen: &mut Seen, sender: &mpsc::Sender<EvalMsg>) -> Result<(), Stop> {
+        stream(self, seen, sender).await
+    }
+}
+
+async fn stream<R: AsyncBufRead + Unpin>(
+    mut lines: Lines<R>,
+    seen: &mut Seen,
+    sender: &mpsc::Sender<EvalMsg>,
+) -> Result<(), Stop> {
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
@@ -103,8 +135,11 @@ async fn stream<R: AsyncBufRead + Unpin>(mut lines: Lines<R>, sender: &mpsc::Sen
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let Read { path, answer } =
-            parse(&line, lines.below.as_ref(), &lines.store_dir).map_err(|why| malformed(&lines.name, number, &why))?;
+        let Read { path, answer } = parse(&line, lines.below.as_ref(), lines.strict, &lines.store_dir)
+            .map_err(|why| malformed(&lines.name, number, &why))?;
+        if lines.strict && seen.contains_key(&path) {
+            continue;
+        }
         if let Some(first) = seen.insert(path.clone(), number) {
             return Err(malformed(&lines.name, number, &format!("'{path}' is in line {first} already")).into());
         }
@@ -155,9 +190,9 @@ fn failed(message: String) -> Answer {
 }
 
 /// Reads one line.
-fn parse(line: &[u8], below: Option<&AttrPath>, store_dir: &str) -> Result<Read, String> {
+fn parse(line: &[u8], below: Option<&AttrPath>, strict: bool, store_dir: &str) -> Result<Read, String> {
     let raw: Raw = serde_json::from_slice(line).map_err(|error| format!("it is no JSON object as wanted: {error}"))?;
-    let path = path(&raw, below)?;
+    let path = path(&raw, below, strict)?;
     if let Some(error) = &raw.error {
         let explained = message::explain(&ansi::text(error.as_bytes()), |_| false);
         let position = explained.position.map(|at| message::relative(&at, &[]).into());
@@ -185,8 +220,9 @@ fn parse(line: &[u8], below: Option<&AttrPath>, store_dir: &str) -> Result<Read,
     Ok(Read { path, answer })
 }
 
-/// The full path of the attr. A path that starts with a flake output that drover knows is full already.
-fn path(raw: &Raw, below: Option<&AttrPath>) -> Result<AttrPath, String> {
+/// The full path of the attr. Unless that is known better, a path that starts with a flake output that drover knows is
+/// full already.
+fn path(raw: &Raw, below: Option<&AttrPath>, strict: bool) -> Result<AttrPath, String> {
     let parts = match (&raw.attr_path, &raw.attr) {
         (Some(parts), _) => parts.clone(),
         (None, Some(attr)) => {
@@ -194,7 +230,7 @@ fn path(raw: &Raw, below: Option<&AttrPath>) -> Result<AttrPath, String> {
         }
         (None, None) => return Err("it has neither 'attrPath' nor 'attr'".to_owned()),
     };
-    let full = parts.first().is_some_and(|first| Kind::of_output(first).is_some());
+    let full = !strict && parts.first().is_some_and(|first| Kind::of_output(first).is_some());
     let before = below.filter(|_| !full).map(|below| below.parts().to_vec()).unwrap_or_default();
     let parts = [before, parts].concat();
     if parts.is_empty() || parts.iter().any(String::is_empty) {
@@ -222,7 +258,7 @@ mod tests {
 
     fn read(line: &str, below: &str) -> Result<Read, String> {
         let below = (!below.is_empty()).then(|| below.parse().unwrap());
-        parse(line.replace("$DRV", DRV).as_bytes(), below.as_ref(), "/nix/store")
+        parse(line.replace("$DRV", DRV).as_bytes(), below.as_ref(), false, "/nix/store")
     }
 
     #[test]

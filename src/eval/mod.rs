@@ -15,6 +15,7 @@ pub mod flake;
 pub mod git;
 pub mod glob;
 pub mod imports;
+pub mod jobs;
 pub mod lines;
 pub mod list;
 pub mod memory;

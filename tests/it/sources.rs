@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::support::nix::{Lab, each_nix, newest};
-use crate::support::site::{Site, classes, statuses};
+use crate::support::site::{Site, classes, statuses, wait_until};
 
 /// A package set as people write them: a function, sets that are entered and sets that are not.
 const FILE: &str = r#"{ system ? "x86_64-linux", suffix ? "", needed }: let
@@ -209,4 +209,131 @@ fn lines_that_are_wrong_are_refused_and_what_is_gone_is_told() {
     let error = attr(&document, "x86_64-linux.a")["error"]["message"].as_str().unwrap();
     assert!(error.starts_with(&format!("its derivation {drv} is not in this store")), "{error}");
     assert_eq!(attr(&document, "x86_64-linux.\"b.c\"")["status"], "to_build");
+}
+
+/// Speaks the flags and the lines of nix-eval-jobs, and asks Nix: there is no package of the real one to test with.
+const JOBS: &str = r#"#!/bin/sh
+[ "$1" = --version ] && { echo "nix-eval-jobs (Nix) VERSION"; exit 0; }
+echo "$@" >> NOTES
+fail() { echo "error: $1" >&2; exit 1; }
+flake= recurse= roots= left=$#
+while [ "$left" -gt 0 ]; do
+  case $1 in
+    --flake) flake=$2; n=2 ;;
+    --workers|--max-memory-size) [ "$2" -gt 0 ] || fail "$1"; n=2 ;;
+    --gc-roots-dir) [ -d "$2" ] || fail "$1"; roots=$2; n=2 ;;
+    --meta) n=1 ;;
+    --force-recurse) recurse=1; n=1 ;;
+    --store|--eval-store) set -- "$@" "$1" "$2"; n=2 ;;
+    --option|--override-input) set -- "$@" "$1" "$2" "$3"; n=3 ;;
+    *) fail "unrecognised flag '$1'" ;;
+  esac
+  shift $n; left=$((left - n))
+done
+[ -n "$roots" ] && [ -n "$recurse" ] || fail "flags"
+walk='x: let
+  walk = p: v: if !(builtins.tryEval v).success || v.type or null == "derivation" then [ p ]
+    else builtins.concatLists (map (n: walk (p ++ [ n ]) v.${n}) (builtins.attrNames v));
+  line = p: let all = map builtins.toJSON p; in builtins.concatStringsSep "." all + "|" + toString all + "\n";
+in builtins.concatStringsSep "" (map line (walk [ ] x))'
+names=$(BIN/nix eval --raw "$@" --apply "$walk" "$flake") || exit 1
+echo "warning: said by the other one" >&2
+echo "$names" | while IFS='|' read -r path list; do
+  about="attr = \"any\"; attrPath = [ $list ];"
+  line="d: { $about inherit (d) name system drvPath; outputs = builtins.listToAttrs (map (o: { name = o; value = d.\${o}.outPath; }) (d.outputs or [ \"out\" ])); }"
+  BIN/nix eval --json "$@" --apply "$line" "$flake${path:+.$path}" 2> /dev/null ||
+    BIN/nix eval --json --expr "{ $about error = \"error: bad\"; }" "$@"
+  echo
+done
+"#;
+
+/// drover with a nix-eval-jobs that is this script on its `PATH`; gives its notes too.
+fn with_jobs(site: &Site, script: &str, version: &str, args: &[&str]) -> (std::process::Command, std::path::PathBuf) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (path, notes) = site.spy("nix");
+    let script = script.replace("VERSION", version).replace("NOTES", &notes.display().to_string());
+    let script = script.replace("BIN", &site.lab.nix.bin.display().to_string());
+    let program = site.lab.write("../spy/nix-eval-jobs", &script);
+    std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = site.command(args);
+    command.env("PATH", path);
+    (command, notes)
+}
+
+fn version(site: &Site) -> String {
+    let (major, minor) = site.lab.nix.release();
+    format!("{major}.{minor}.99")
+}
+
+#[test]
+fn nix_eval_jobs_evaluates_where_somebody_asks_for_it() {
+    each_nix(|nix| {
+        for lab in [Lab::plain(nix), Lab::chroot(nix)] {
+            lab.configure("extra-platforms =");
+            let site = Site::of(lab, FLAKE);
+            let run = |args: &[&str]| {
+                let args = [args, &["--eval", "nix-eval-jobs", "--json"]].concat();
+                let (command, notes) = with_jobs(&site, JOBS, &version(&site), &args);
+                (crate::support::site::finish(command, &args), std::fs::read_to_string(notes).unwrap())
+            };
+            let (ran, notes) = run(&["run", ".#checks", "--eval-workers", "3", "--option", "cores", "1"]);
+            let document = ran.expect(3).json();
+            let wanted = [
+                ("checks.x86_64-linux.a", "built"),
+                ("checks.x86_64-linux.\"b.c\"", "built"),
+                ("checks.x86_64-linux.arm", "skipped"),
+                ("checks.x86_64-linux.bad", "eval_failed"),
+            ];
+            assert_eq!(statuses(&document), wanted.map(|(name, status)| (name.to_owned(), status.to_owned())).into());
+            let what = format!("{}#checks.x86_64-linux.a.drvPath", site.flake.display());
+            let says = site.lab.run("nix", &["eval", "--raw", &what]);
+            assert_eq!(attr(&document, "checks.x86_64-linux.a")["drv"], says.as_str());
+            assert!(notes.contains("--flake .#checks --meta --workers 3 --max-memory-size "), "{notes}");
+            assert!(notes.contains("--option cores 1"), "{notes}");
+            assert!(!notes.contains("repl") && !notes.contains("metadata"), "only one of them evaluates: {notes}");
+            let events = site.events();
+            assert_eq!(events.of("eval_warning")[0]["message"], "said by the other one");
+
+            // A kind that the flake does not have is nothing; what is asked for twice is there once.
+            let (ran, _) = run(&["plan", "--kind", "packages", "--kind", "checks", "--only", "a"]);
+            assert_eq!(statuses(&ran.expect(0).json()), [("checks.x86_64-linux.a".into(), "valid".into())].into());
+            let (ran, _) = run(&["plan", ".#checks.x86_64-linux.a", ".#checks.x86_64-linux.a"]);
+            assert_eq!(statuses(&ran.expect(0).json()), [("checks.x86_64-linux.a".into(), "valid".into())].into());
+        }
+    });
+}
+
+#[test]
+fn nix_eval_jobs_that_cannot_serve_is_told() {
+    let site = Site::of(Lab::plain(&newest()), FLAKE);
+    let told = |script: &str, version: &str, code: i32, args: &[&str], why: &str| {
+        let args = [&["plan", "--eval", "nix-eval-jobs"], args].concat();
+        let ran = crate::support::site::finish(with_jobs(&site, script, version, &args).0, &args);
+        ran.expect(code);
+        assert!(ran.stderr.contains(why), "{args:?}: {}", ran.stderr);
+    };
+    let ran = site.exits(2, &["plan", ".#checks", "--eval", "nix-eval-jobs"]);
+    assert!(ran.stderr.contains("there is none on PATH"), "{}", ran.stderr);
+    let version = version(&site);
+    told(JOBS, "2.3.4", 2, &[".#checks"], "is of another version than Nix");
+    told(JOBS, &version, 2, &[], "nix-eval-jobs evaluates derivations only, no hosts");
+    told(JOBS, &version, 3, &[".#nothing"], "exited with code 1: error: flags");
+    told(JOBS, &version, 2, &[".#devShells"], "does not provide");
+    told(JOBS, &version, 2, &[".#checks", "--base", "HEAD"], "--base needs drover's own evaluators");
+    let dies =
+        "#!/bin/sh\n[ \"$1\" = --version ] && { echo VERSION; exit; }\necho 'error: boom' >&2\nkill -s SEGV $$\n";
+    told(dies, &version, 3, &[".#checks"], "nix-eval-jobs was killed by signal 11: error: boom");
+}
+
+#[test]
+fn a_stop_ends_nix_eval_jobs_and_all_that_it_started() {
+    let site = Site::of(Lab::plain(&newest()), FLAKE);
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && { echo VERSION; exit; }\nsleep 600 &\nwait\n";
+    let args = ["run", ".#checks", "--eval", "nix-eval-jobs"];
+    let (command, _) = with_jobs(&site, script, &version(&site), &args);
+    let running = crate::support::site::start(command, &args);
+    wait_until("the evaluator", || site.processes().iter().any(|one| one.cmdline.contains("sleep 600")).then_some(()));
+    running.signal("INT");
+    assert_eq!(running.wait().code, Some(130));
+    site.expect_no_process(std::time::Duration::from_secs(10));
 }

@@ -152,6 +152,27 @@ fn derivations_that_were_collected_are_evaluated_again() {
 }
 
 #[test]
+fn what_the_base_imports_is_built_again_if_it_was_collected() {
+    each_nix(|nix| {
+        let flake = r#"{ outputs = { self }: let
+          make = name: script: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" script ]; };
+        in { packages.x86_64-linux.a = make "a" (builtins.readFile (make "gen" "echo -n 'echo old > $out' > $out")); }; }"#;
+        let site = Site::of(Lab::plain(nix), flake);
+        site.edit("flake.nix", &flake.replace("echo old", "echo new"));
+        let args = ["why", "packages.x86_64-linux.a", "--base", "HEAD^", "--json"];
+        let first = site.exits(0, &args).json();
+        assert_eq!(first["chain"].as_array().map(Vec::len), Some(1), "{first}");
+        let base = first["cause"]["base_drv"].as_str().unwrap().to_owned();
+        site.lab.run("nix-store", &["--gc"]);
+        assert!(!site.lab.physical().join(base.rsplit('/').next().unwrap()).exists());
+        let again = site.exits(0, &args).json();
+        assert_eq!((&first["cause"], &first["chain"]), (&again["cause"], &again["chain"]));
+        let built = site.events().built();
+        assert_eq!(built.iter().filter(|name| *name == "gen").count(), 2, "of both sides: {built:?}");
+    });
+}
+
+#[test]
 fn what_does_not_evaluate_is_told_with_its_error() {
     each_nix(|nix| {
         let history = History::plain(nix);
