@@ -223,6 +223,7 @@ pub(super) async fn jobs(settings: &Settings, store: &LocalStore, nix: Nix, no_i
         reference_lock_file: eval.reference_lock_file.clone(),
         no_update_lock_file: eval.no_update_lock_file,
         impure: eval.impure,
+        masked: false,
     };
     let budget_mib = Budget::least(eval.memory, memory::room()).bytes >> 20;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
