@@ -82,6 +82,8 @@ pub(super) struct Recall {
     read_only: bool,
     /// Nothing is taken from it (`--refresh`).
     closed: bool,
+    /// Only answers are wanted; whether their derivations still exist does not matter.
+    answers_only: bool,
 }
 
 /// What is known of an evaluation.
@@ -110,7 +112,13 @@ impl Recall {
             notes: Mutex::default(),
             read_only: config.read_only,
             closed: settings.eval.refresh,
+            answers_only: false,
         })
+    }
+
+    /// For comparisons: a record that answers all is taken without asking the store.
+    pub(super) fn for_answers(self, answers_only: bool) -> Self {
+        Self { answers_only, ..self }
     }
 
     /// What an evaluation depends on besides its source.
@@ -223,7 +231,9 @@ impl Recall {
             Some(fingerprint) => self.find(fingerprint, selection, &mut warnings).await,
             None => Known::default(),
         };
-        if let Some(record) = &mut record {
+        if let Some(record) = &mut record
+            && !(self.answers_only && record.is_complete(selection))
+        {
             keep_what_exists(record, roots).await?;
         }
         let recorded = record.is_some();

@@ -242,7 +242,8 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         // No cache has anything to do with it.
         Mode::Affected => (Verb::Affected, Pushable::default()),
     };
-    let recall = Arc::new(Recall::new(&store, &settings, &list)?);
+    let recall = Recall::new(&store, &settings, &list)?.for_answers(mode == Mode::Affected);
+    let recall = Arc::new(recall);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
     let Begun { mut ctx, news, imports, signals, opened } =
