@@ -289,6 +289,8 @@ struct Naive<'a> {
     failed: &'a BTreeSet<StorePath>,
     wanted: BTreeMap<usize, Outputs>,
     must_build: BTreeSet<usize>,
+    /// Drvs that are known to be built, so that nobody makes what their present outputs lack.
+    built: &'a BTreeSet<usize>,
     items: BTreeMap<usize, Needed>,
 }
 
@@ -300,7 +302,8 @@ impl Naive<'_> {
                 self.want(input, wanted);
             }
         }
-        for output in each(outputs).filter(|_| !self.world.drvs[drv].unreadable) {
+        let patched = !self.world.drvs[drv].unreadable && !self.built.contains(&drv);
+        for output in each(outputs).filter(|_| patched) {
             for (maker, outputs) in standing_of_one(self.world, self.failed, drv, output).1 {
                 self.want(maker, outputs);
             }
@@ -359,8 +362,13 @@ impl Naive<'_> {
 }
 
 fn reference(world: &World, failed: &BTreeSet<StorePath>) -> Outcome {
+    reference_with(world, failed, &BTreeSet::new()).0
+}
+
+/// The same where these drvs are known to be built from the beginning; also all that must be built.
+fn reference_with(world: &World, failed: &BTreeSet<StorePath>, built: &BTreeSet<usize>) -> (Outcome, BTreeSet<usize>) {
     let (wanted, must_build, items) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-    let mut naive = Naive { world, failed, wanted, must_build, items };
+    let mut naive = Naive { world, failed, wanted, must_build, built, items };
     for (drv, outputs) in &world.attrs {
         naive.want(*drv, *outputs);
     }
@@ -394,7 +402,7 @@ fn reference(world: &World, failed: &BTreeSet<StorePath>) -> Outcome {
             work.extend(world.answer(&path).1.into_iter().filter(|to| *to != path).map(|to| (to, true)));
         }
     }
-    Outcome { items: naive.items, attrs, asked: asked.into_keys().collect() }
+    (Outcome { items: naive.items, attrs, asked: asked.into_keys().collect() }, naive.must_build)
 }
 
 /// What to do next, to which of the candidates, and to how many.
@@ -640,6 +648,62 @@ fn with_kept(mut expected: Items, given: &Items, before: impl Iterator<Item = It
     expected
 }
 
+/// What may come of it: the plan by definition; or, where something was said before it was asked, the one that does not
+/// patch what is built itself, since that was known early enough.
+fn expected(world: &World, failed: &BTreeSet<StorePath>, before: &[Items], given: &Items, volunteers: bool) -> Items {
+    let (whole, built) = reference_with(world, failed, &BTreeSet::new());
+    let plan = with_kept(whole.items.clone(), given, before.iter().cloned());
+    if !volunteers || plan == *given {
+        return plan;
+    }
+    let (lean, _) = reference_with(world, failed, &built);
+    with_kept(lean.items, given, before.iter().cloned().chain([whole.items]))
+}
+
+fn volunteers(choices: &[Choice]) -> bool {
+    choices.iter().any(|(kind, ..)| *kind == 7)
+}
+
+#[test]
+fn what_is_said_early_may_save_a_patch() {
+    let spec = |inputs: &[(usize, Outputs)], outputs, presence| Spec {
+        inputs: inputs.iter().copied().collect(),
+        outputs,
+        twin: None,
+        floating: false,
+        substitutes: true,
+        unreadable: false,
+        presence,
+        references: Default::default(),
+        fetch_fails: false,
+    };
+    let (valid, cached) = (Presence::Valid, Presence::Present(CacheId(0)));
+    let mut world = World {
+        drvs: vec![
+            spec(&[], 7, [cached, Presence::Untrusted, valid]),
+            spec(&[], 4, [valid; 3]),
+            spec(&[(0, 1)], 4, [valid; 3]),
+            spec(&[(2, 4)], 3, [cached, cached, valid]),
+            spec(&[(0, 1)], 4, [valid, valid, cached]),
+            spec(&[(4, 4)], 4, [valid, valid, cached]),
+        ],
+        attrs: vec![(5, 4), (3, 3)],
+        fetch_roots: true,
+    };
+    for at in [1, 4, 5] {
+        world.drvs[at].substitutes = false;
+    }
+    let lacking = world.path(0, 1);
+    world.drvs[3].references[0].extend(lacking);
+    world.drvs[3].references[1].insert(output_path(1000, "out"));
+    // Whatever is said first, both plans are right, and nothing else is.
+    for which in 0..1000 {
+        let choices = [(7, which, 1)];
+        let (outcome, failed, _) = run(&world, &choices);
+        assert_eq!(outcome.items, expected(&world, &failed, &[], &outcome.items, true));
+    }
+}
+
 proptest! {
     #![proptest_config(cases(2000))]
 
@@ -649,11 +713,12 @@ proptest! {
         let (outcome, ..) = run(&world, &choices);
         let expected = reference(&world, &BTreeSet::new());
         let of_first = |count| reference(&World { attrs: world.attrs[..count].to_vec(), ..world.clone() }, &BTreeSet::new());
-        let before = (1..world.attrs.len()).map(|count| of_first(count).items);
-        prop_assert_eq!(&outcome.items, &with_kept(expected.items, &outcome.items, before));
+        let before: Vec<Items> = (1..world.attrs.len()).map(|count| of_first(count).items).collect();
+        let volunteers = volunteers(&choices);
+        let items = self::expected(&world, &BTreeSet::new(), &before, &outcome.items, volunteers);
+        prop_assert_eq!(&outcome.items, &items);
         prop_assert_eq!(&outcome.attrs, &expected.attrs);
         prop_assert!(outcome.asked.is_superset(&expected.asked));
-        let volunteers = choices.iter().any(|(kind, ..)| *kind == 7);
         prop_assert!(volunteers || outcome.asked == expected.asked, "asked for more than is wanted");
     }
 
@@ -672,8 +737,8 @@ proptest! {
             world.drvs[at].references.iter_mut().for_each(|references| references.retain(|to| !own.contains(to)));
         }
         let (outcome, failed, before) = run(&world, &choices);
-        let before = before.iter().map(|failed| reference(&world, failed).items);
-        let expected = with_kept(reference(&world, &failed).items, &outcome.items, before);
-        prop_assert_eq!(outcome.items, expected);
+        let before: Vec<Items> = before.iter().map(|failed| reference(&world, failed).items).collect();
+        let items = expected(&world, &failed, &before, &outcome.items, volunteers(&choices));
+        prop_assert_eq!(outcome.items, items);
     }
 }
