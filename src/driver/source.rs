@@ -181,17 +181,22 @@ impl Opened {
     /// What answers.
     pub(super) fn evaluator(self, ctx: &mut Context) -> Evaluator {
         let Self { source, name, below, filter } = self;
-        let shown: crate::event::Text = name.as_str().into();
-        ctx.bus.emit(Fact::FlakeLocked {
-            original: shown.clone(),
-            locked: shown,
-            rev: None,
-            dirty_files: None,
-            recorded: false,
-        });
+        tell_source(ctx, &name);
         let (roots, store_dir) = (ctx.eval_roots.clone(), ctx.store_dir().as_str().to_owned());
         lines::evaluator(Lines { source, name, below, strict: false, filter, roots, store_dir })
     }
+}
+
+/// Says where answers come from, of which no lock is known.
+fn tell_source(ctx: &mut Context, name: &str) {
+    let shown: crate::event::Text = name.into();
+    ctx.bus.emit(Fact::FlakeLocked {
+        original: shown.clone(),
+        locked: shown,
+        rev: None,
+        dirty_files: None,
+        recorded: false,
+    });
 }
 
 /// nix-eval-jobs, about to be started.
@@ -237,14 +242,7 @@ pub(super) async fn jobs(settings: &Settings, store: &LocalStore, nix: Nix, no_i
 impl Started {
     /// What answers.
     pub(super) fn evaluator(self, ctx: &mut Context) -> Evaluator {
-        let shown: crate::event::Text = self.jobs.flake.reference.as_str().into();
-        ctx.bus.emit(Fact::FlakeLocked {
-            original: shown.clone(),
-            locked: shown,
-            rev: None,
-            dirty_files: None,
-            recorded: false,
-        });
+        tell_source(ctx, &self.jobs.flake.reference);
         let (roots, store_dir) = (ctx.eval_roots.clone(), ctx.store_dir().as_str().to_owned());
         let name = jobs::PROGRAM.to_owned();
         let lines = Lines { source: (), name, below: None, strict: true, filter: self.filter, roots, store_dir };
