@@ -325,7 +325,7 @@ pub enum Fact {
         /// A recorded evaluation of the same source answers; nothing is evaluated.
         recorded: bool,
     },
-    /// A builder can be used.
+    /// A builder can be used: for the first time, or again.
     BuilderReady {
         /// Its number.
         builder: BuilderId,
@@ -335,6 +335,15 @@ pub enum Fact {
         slots: u32,
         /// What it can build for, its own first.
         systems: Vec<System>,
+        /// What it can do besides, `kvm`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        features: Vec<Text>,
+        /// How fast it is; `None` for 1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        speed: Option<f64>,
+        /// Where it is named, `/etc/nix/machines`; `None` for the local store.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        named_in: Option<Text>,
     },
     /// A cache answers.
     CacheReady {
@@ -721,6 +730,104 @@ pub enum Fact {
     RevisionMasked {
         /// How many.
         attrs: u32,
+    },
+    /// A builder cannot be used, now or for the rest of the run. It may never have been ready.
+    BuilderSuspended {
+        /// Its number.
+        builder: BuilderId,
+        /// `big1`.
+        name: Text,
+        /// Why.
+        failure: Failure,
+        /// Attempts that ended with it.
+        running: u32,
+        /// Seconds until it is tried again; `None`: not in this run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<f64>,
+        /// A command that mends it or shows more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<Text>,
+    },
+    /// A builder takes nothing new for a while, or takes something again.
+    BuilderPaused {
+        /// Which.
+        builder: BuilderId,
+        /// `2.1 GiB free in /nix/store`; `None`: no longer.
+        reason: Option<Text>,
+    },
+    /// How a builder is doing.
+    BuilderLoad {
+        /// Which.
+        builder: BuilderId,
+        /// Percent of the last 10 s in which something waited for a processor (`/proc/pressure/cpu`, `some`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cpu: Option<f64>,
+        /// Percent of the last 10 s in which all waited for memory (`/proc/pressure/memory`, `full`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        memory: Option<f64>,
+        /// Bytes that are free where its store is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disk_free: Option<u64>,
+    },
+    /// Builders were asked which outputs they hold.
+    BuilderAsked {
+        /// Which.
+        builder: BuilderId,
+        /// Paths that it was asked for so far.
+        asked: u32,
+        /// Those that are valid there.
+        valid: u32,
+    },
+    /// What a drv needs begins to be brought to the builder of this attempt.
+    AttemptBringing {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Paths that are not there.
+        paths: u32,
+        /// Bytes of their NARs, as far as they are known.
+        nar_size: u64,
+    },
+    /// All that it needs is at its builder; it builds as soon as a slot is free.
+    AttemptPrepared {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Paths that were copied from another store.
+        copied: u32,
+        /// Bytes of their NARs.
+        copied_size: u64,
+        /// Paths that the builder fetched from caches.
+        fetched: u32,
+    },
+    /// Outputs of a drv that was built elsewhere begin to come into the local store.
+    ResultsReturning {
+        /// Whose.
+        drv: DrvId,
+        /// Where they are.
+        builder: BuilderId,
+    },
+    /// They have come, or not.
+    ResultsReturned {
+        /// Whose.
+        drv: DrvId,
+        /// Paths that were copied.
+        paths: u32,
+        /// Bytes of their NARs.
+        nar_size: u64,
+        /// Why they have not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
+    /// Outputs that could not be pushed are kept on their builder by roots, for a later run; or cannot be.
+    OutputsKept {
+        /// Where.
+        builder: BuilderId,
+        /// Absolute.
+        paths: Vec<Text>,
+        /// The day on which a run removes the roots, `2026-11-28`; `None`: there are no roots, for this reason.
+        until: Option<Text>,
+        /// Why there are none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Text>,
     },
 }
 

@@ -94,6 +94,9 @@ impl Building {
             name: "local".into(),
             slots: local.slots,
             systems: ctx.store.settings().systems(),
+            features: Vec::new(),
+            speed: None,
+            named_in: None,
         });
         building.tell(ctx, SchedInput::BuilderUp(local));
         building.tell(ctx, SchedInput::NoMoreBuilders);

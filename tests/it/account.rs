@@ -228,7 +228,10 @@ fn arb_fact() -> BoxedStrategy<Fact> {
             builder,
             name,
             slots,
-            systems: vec!["s".into()]
+            systems: vec!["s".into()],
+            features: Vec::new(),
+            speed: None,
+            named_in: None
         }),
         (cache(), text(), any::<bool>()).prop_map(|(cache, name, push)| Fact::CacheReady {
             cache,

@@ -61,12 +61,21 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::AttrRemoved { .. } => "attr_removed",
         Fact::ChangesSkipped { .. } => "changes_skipped",
         Fact::RevisionMasked { .. } => "revision_masked",
+        Fact::BuilderSuspended { .. } => "builder_suspended",
+        Fact::BuilderPaused { .. } => "builder_paused",
+        Fact::BuilderLoad { .. } => "builder_load",
+        Fact::BuilderAsked { .. } => "builder_asked",
+        Fact::AttemptBringing { .. } => "attempt_bringing",
+        Fact::AttemptPrepared { .. } => "attempt_prepared",
+        Fact::ResultsReturning { .. } => "results_returning",
+        Fact::ResultsReturned { .. } => "results_returned",
+        Fact::OutputsKept { .. } => "outputs_kept",
         Fact::ImportStarted { .. } => "import_started",
         Fact::ImportEnded { .. } => "import_ended",
     }
 }
 
-const FACTS: usize = 45;
+const FACTS: usize = 54;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

@@ -107,7 +107,9 @@ impl Story {
     pub fn builder(&mut self, at: f64, id: u32, name: &str, slots: u32, systems: &[&str]) {
         self.builders.push((BuilderId(id), slots, at));
         let systems = systems.iter().map(|system| (*system).into()).collect();
-        self.at(at, Fact::BuilderReady { builder: BuilderId(id), name: name.into(), slots, systems });
+        let (builder, name) = (BuilderId(id), name.into());
+        let (features, speed, named_in) = (Vec::new(), None, None);
+        self.at(at, Fact::BuilderReady { builder, name, slots, systems, features, speed, named_in });
     }
 
     pub fn cache(&mut self, at: f64, id: u32, name: &str, push: bool) {
@@ -540,6 +542,38 @@ fn fetched(name: &str) -> FetchedPath {
     FetchedPath { path: store_path(name).into(), cache: CacheId(0), nar_size: 2 << 20, file_size: 1 << 20 }
 }
 
+/// What is told of builders that are reached over ssh.
+fn farm_facts(story: &mut Story) {
+    let (builder, attempt, drv) = (BuilderId(1), AttemptId(0), DrvId(0));
+    let lost = || failure(Class::BuilderLost, "no bytes for 30s");
+    story.at(
+        7.0,
+        Fact::BuilderReady {
+            builder,
+            name: "big1".into(),
+            slots: 16,
+            systems: vec!["x86_64-linux".into()],
+            features: vec!["kvm".into()],
+            speed: Some(2.0),
+            named_in: Some("/etc/nix/machines".into()),
+        },
+    );
+    let hint = Some("ssh ci@big1 nix-daemon --version".into());
+    story.at(
+        7.0,
+        Fact::BuilderSuspended { builder, name: "big1".into(), failure: lost(), running: 7, again: Some(4.0), hint },
+    );
+    story.at(7.0, Fact::BuilderPaused { builder, reason: Some("2.1 GiB free in /nix/store".into()) });
+    story.at(7.0, Fact::BuilderLoad { builder, cpu: Some(12.5), memory: Some(0.5), disk_free: Some(1 << 31) });
+    story.at(7.0, Fact::BuilderAsked { builder, asked: 12, valid: 3 });
+    story.at(7.0, Fact::AttemptBringing { attempt, paths: 4, nar_size: 4096 });
+    story.at(7.0, Fact::AttemptPrepared { attempt, copied: 3, copied_size: 3072, fetched: 1 });
+    story.at(7.0, Fact::ResultsReturning { drv, builder });
+    story.at(7.0, Fact::ResultsReturned { drv, paths: 2, nar_size: 2048, failure: Some(lost()) });
+    let paths = vec![store_path("leaf").into()];
+    story.at(7.0, Fact::OutputsKept { builder, paths, until: Some("2026-11-28".into()), reason: None });
+}
+
 /// A small run that holds every fact once, and every way in which an attr, an attempt and a push can end.
 pub fn every_fact() -> Vec<Event> {
     let mut story = Story::new("run", &[".#web1"]);
@@ -623,5 +657,6 @@ pub fn every_fact() -> Vec<Event> {
     story.at(7.0, Fact::ImportEnded { attr: None, path, failure: why });
     story.at(7.0, Fact::PlanWritten { file: "plan.drover".into(), bytes: 1_258_291, drvs: 212, sources: 34 });
     story.at(7.0, Fact::RevisionMasked { attrs: 3 });
+    farm_facts(&mut story);
     story.events()
 }

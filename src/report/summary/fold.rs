@@ -58,7 +58,16 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         }
         Fact::RunEnded { exit } => s.exit = Some(*exit),
         // It is told, and nothing follows from it.
-        Fact::RevisionMasked { .. } => {}
+        Fact::RevisionMasked { .. }
+        | Fact::BuilderSuspended { .. }
+        | Fact::BuilderPaused { .. }
+        | Fact::BuilderLoad { .. }
+        | Fact::BuilderAsked { .. }
+        | Fact::AttemptBringing { .. }
+        | Fact::AttemptPrepared { .. }
+        | Fact::ResultsReturning { .. }
+        | Fact::ResultsReturned { .. }
+        | Fact::OutputsKept { .. } => {}
         Fact::BaseProgress { .. }
         | Fact::BaseKnown { .. }
         | Fact::BaseMissing { .. }
@@ -127,7 +136,7 @@ fn surroundings(s: &mut Summary, at: Moment, fact: &Fact) {
                 recorded: *recorded,
             });
         }
-        Fact::BuilderReady { builder, name, slots, systems } => {
+        Fact::BuilderReady { builder, name, slots, systems, .. } => {
             let ready = Builder { name: name.clone(), slots: *slots, systems: systems.clone() };
             s.builders.insert(*builder, ready);
         }
