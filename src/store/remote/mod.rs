@@ -14,6 +14,7 @@
 mod about;
 mod address;
 mod error;
+mod kept;
 mod load;
 mod ssh;
 
@@ -26,6 +27,7 @@ use tokio::sync::OnceCell;
 
 pub use about::About;
 pub use error::{DialError, DialKind};
+pub use kept::KeepError;
 pub use load::{Load, Probe};
 
 use self::address::{Address, SshAddress};
