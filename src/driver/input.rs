@@ -1,6 +1,6 @@
 //! What can happen to a run from outside: the one type that the loop handles.
 
-use crate::build::{FetchError, News};
+use crate::build::{Brought, FetchError, News, NotBrought};
 use crate::diff::load::LoadError;
 use crate::diff::presence::Fact as CacheFact;
 use crate::error::Error;
@@ -32,6 +32,8 @@ pub(super) enum Input {
     CachesOpen(Vec<Opened>),
     /// The caches answered.
     Facts(Vec<(StorePath, CacheFact)>),
+    /// What an attempt needs is at its builder, or cannot be brought there.
+    Prepared(AttemptId, Result<Brought, NotBrought>),
     /// An attempt has something to say.
     News(AttemptId, News),
     /// An attempt ended.

@@ -23,6 +23,7 @@
 //! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
+mod attempts;
 mod attrs;
 mod base;
 mod building;

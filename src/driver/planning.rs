@@ -124,6 +124,11 @@ impl Planning {
         self.planner.fetches(drv).map(|(path, _)| path.clone()).collect()
     }
 
+    /// Whether somebody reads its outputs in the local store.
+    pub(super) fn is_wanted_here(&self, drv: DrvId) -> bool {
+        self.planner.is_wanted_here(drv)
+    }
+
     /// Whether something that it was to bring is known to be gone by now.
     pub(super) fn is_stale(&self, drv: DrvId) -> bool {
         self.planner.is_stale(drv)

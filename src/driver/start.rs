@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
 
-use crate::build::{News, Origin, Pool};
+use crate::build::{News, Origin, Pool, Site, Sites};
 use crate::config::Settings;
 use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
@@ -14,6 +14,7 @@ use crate::event::{FORMAT, Fact, Text};
 use crate::id::{AttemptId, RunId};
 use crate::record::{self, RecordError, RunDir};
 use crate::report::history::History;
+use crate::store::any::Store;
 use crate::store::cache::Cache;
 use crate::store::local::{LocalStore, StoreOptions, Wishes};
 use crate::store::roots::Roots;
@@ -48,6 +49,14 @@ async fn eval_store(store: &LocalStore, uri: Option<&str>) -> Result<Option<Loca
         return Err(Error::usage(message).hint("drover run --eval-store URL    with a store in the same directory"));
     }
     Ok(Some(origin))
+}
+
+/// A store of this machine as a place that paths are brought to.
+fn place(store: &LocalStore, wishes: Wishes) -> Arc<Site> {
+    let fetches = wishes.substitute.unwrap_or(store.settings().substitute);
+    let pool = Arc::new(Pool::new(Store::Local(store.clone()), wishes));
+    let roots = Arc::new(Mutex::new(Roots::new(Store::Local(store.clone()))));
+    Arc::new(Site::new(pool, roots, fetches))
 }
 
 /// How the store is reached.
@@ -144,20 +153,27 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         substitute: settings.offline.then_some(false),
         ..Wishes::default()
     };
-    let roots = Arc::new(Mutex::new(Roots::new(store.clone())));
+    let local = place(&store, wishes);
+    let eval_site = match &origin {
+        Some(origin) => place(origin, Wishes::default()),
+        None => local.clone(),
+    };
     let mut ctx = Context {
         bus,
         tasks: Tasks::default(),
-        pool: Arc::new(Pool::new(store.clone(), wishes).with_origin(match &plan {
-            Some(plan) => Some(Origin::Bundle(Arc::clone(&plan.bundle))),
-            None => origin.clone().map(Origin::Store),
-        })),
-        plan,
-        eval_roots: match &origin {
-            Some(origin) => Arc::new(Mutex::new(Roots::new(origin.clone()))),
-            None => roots.clone(),
+        origin: match (&plan, &origin) {
+            (Some(plan), _) => Origin::Bundle(Arc::clone(&plan.bundle)),
+            (None, Some(origin)) => Origin::Store(origin.clone()),
+            (None, None) => Origin::Store(store.clone()),
         },
-        roots,
+        plan,
+        pool: local.pool.clone(),
+        roots: local.roots.clone(),
+        site: local,
+        sites: Sites::default(),
+        is_farm: false,
+        eval_roots: eval_site.roots.clone(),
+        eval_site,
         eval_store: origin.unwrap_or_else(|| store.clone()),
         store,
         settings: Arc::new(settings),

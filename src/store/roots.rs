@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use super::error::StoreError;
+use super::any::Store;
 use super::local::LocalStore;
 use super::session::Session;
 use crate::id::StorePath;
@@ -19,6 +20,12 @@ pub trait Connect: Send + Sync {
 impl Connect for LocalStore {
     fn connect(&self) -> impl Future<Output = Result<Session, StoreError>> + Send {
         LocalStore::connect(self)
+    }
+}
+
+impl Connect for Store {
+    fn connect(&self) -> impl Future<Output = Result<Session, StoreError>> + Send {
+        Store::connect(self)
     }
 }
 
