@@ -52,6 +52,8 @@ pub(super) struct Building {
 
 struct Running {
     drv: DrvId,
+    /// It builds, or waits for somebody else; it says itself when it has ended.
+    going: bool,
     stop: CancellationToken,
 }
 
@@ -72,6 +74,7 @@ impl Building {
             max_failures: build.max_failures,
             retries: build.retries,
             fetch_slots: FETCHES,
+            fetch_where_needed: false,
         };
         let mut building = Self {
             sched: Scheduler::new(policy),
@@ -183,6 +186,8 @@ impl Building {
             system: info.system.clone(),
             features: info.features.clone(),
             local_only: opaque,
+            here: true,
+            fixed_output: info.fixed_output,
             prefer_local: info.prefer_local,
             cost: expected.unwrap_or(UNKNOWN_COST),
         };
@@ -246,8 +251,9 @@ impl Building {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
                 match action {
-                    Action::Start { attempt, drv, builder } => self.start(ctx, &planning.graph, attempt, drv, builder),
-                    Action::Stop { attempt } => self.stop(attempt),
+                    Action::Start { attempt, drv, builder } => self.start(ctx, attempt, drv, builder),
+                    Action::Go { attempt } => self.go(ctx, &planning.graph, attempt),
+                    Action::Stop { attempt } => self.stop(ctx, attempt),
                     Action::Fetch { drv } => self.fetch(ctx, planning, drv),
                     Action::StopFetch { drv } => self.stop_fetch(ctx, planning, drv),
                     Action::Replan { drv } => planning.fetch_failed(drv, &self.fetching.culprits(drv)),
@@ -281,15 +287,22 @@ impl Building {
         }
     }
 
-    fn start(&mut self, ctx: &mut Context, graph: &Graph, attempt: AttemptId, drv: DrvId, builder: BuilderId) {
+    /// All that an attempt needs is in the local store.
+    fn start(&mut self, ctx: &mut Context, attempt: AttemptId, drv: DrvId, builder: BuilderId) {
         self.begin(ctx);
         ctx.bus.emit(Fact::AttemptStarted { attempt, drv, builder });
+        self.running.insert(attempt, Running { drv, going: false, stop: CancellationToken::new() });
+        self.tell(ctx, SchedInput::Prepared { attempt });
+    }
+
+    fn go(&mut self, ctx: &mut Context, graph: &Graph, attempt: AttemptId) {
+        let Some(running) = self.running.get_mut(&attempt) else { return };
+        running.going = true;
+        let (drv, stopped) = (running.drv, running.stop.clone());
         let spec = self.spec(ctx, graph, drv);
         let mut log = LogWriter::new(&ctx.dir, &spec.path.to_basename(), spec.limits.log.unwrap_or(KEPT_LOG));
         let (pool, news) = (ctx.pool.clone(), ctx.news.clone());
         let show = ctx.settings.output.logs;
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
         ctx.tasks.start(async move {
             let end = build::run(&pool, &spec, &stopped, |told| {
                 // A log that cannot be written costs the log; its last lines are kept all the same.
@@ -312,7 +325,6 @@ impl Building {
             let Kept { lines, tail } = log.finish().unwrap_or_default();
             Input::AttemptEnded(attempt, end, Tail { lines, last: if failed { tail } else { Vec::new() } })
         });
-        self.running.insert(attempt, Running { drv, stop });
     }
 
     /// What an attempt is told: the drv, and the outputs of other drvs that it uses.
@@ -342,10 +354,12 @@ impl Building {
         }
     }
 
-    /// The attempt says itself when it has stopped.
-    fn stop(&self, attempt: AttemptId) {
-        if let Some(running) = self.running.get(&attempt) {
-            running.stop.cancel();
+    fn stop(&mut self, ctx: &mut Context, attempt: AttemptId) {
+        let Some(running) = self.running.get(&attempt) else { return };
+        running.stop.cancel();
+        if !running.going {
+            let failure = Failure { class: Class::Cancelled, message: "stopped".into(), position: None };
+            self.ended(ctx, attempt, AttemptEnd::Failed(failure), Tail { lines: 0, last: Vec::new() });
         }
     }
 
@@ -389,7 +403,7 @@ impl Building {
         }
         let log_tail = tail.last.iter().map(|line| Arc::from(line.as_str())).collect();
         ctx.bus.emit(Fact::AttemptEnded { attempt, end: end.clone(), log_lines: tail.lines, log_tail });
-        self.tell(ctx, SchedInput::AttemptEnded { attempt, end });
+        self.tell(ctx, SchedInput::AttemptEnded { attempt, end, gone: Vec::new() });
     }
 
     /// A fetch ended.
