@@ -28,8 +28,8 @@ pub(super) struct Attempts {
 struct Running {
     drv: DrvId,
     builder: BuilderId,
-    /// It builds, or waits for somebody else; it says itself when it has ended.
-    going: bool,
+    /// Something is being done for it, which says itself when it has ended; otherwise it waits for a slot.
+    busy: bool,
     stop: CancellationToken,
     /// Its builder was lost; it has been stopped for that.
     lost: Option<Failure>,
@@ -56,7 +56,7 @@ impl Attempts {
     ) -> bool {
         ctx.bus.emit(Fact::AttemptStarted { attempt, drv, builder });
         let stop = CancellationToken::new();
-        let running = Running { drv, builder, going: false, stop: stop.clone(), lost: None };
+        let running = Running { drv, builder, busy: true, stop: stop.clone(), lost: None };
         self.running.insert(attempt, running);
         let Some(site) = ctx.site_of(builder) else {
             let gone = failure(Class::BuilderLost, "the builder is gone");
@@ -65,6 +65,7 @@ impl Attempts {
         };
         let wanted = needs(ctx, &planning.graph, drv, builder, &site);
         if site.holdings.hold_all(&wanted) {
+            self.set_busy(attempt, false);
             tell_prepared(ctx, attempt, Brought::default());
             return true;
         }
@@ -74,7 +75,7 @@ impl Attempts {
             let brought = tokio::select! {
                 biased;
                 brought = build::bring(&site, &wanted, &sources, &tell) => brought,
-                () = stop.cancelled() => Err(failure(Class::Cancelled, "stopped").into()),
+                () = stop.cancelled() => Err(stopped().into()),
             };
             Input::Prepared(attempt, brought)
         });
@@ -88,9 +89,13 @@ impl Attempts {
         attempt: AttemptId,
         brought: Result<Brought, NotBrought>,
     ) -> Option<Result<(), NotBrought>> {
-        let running = self.running.get(&attempt)?;
-        if let (Some(failure), _) = (&running.lost, &brought) {
+        let running = self.running.get_mut(&attempt)?;
+        running.busy = false;
+        if let Some(failure) = &running.lost {
             return Some(Err(failure.clone().into()));
+        }
+        if running.stop.is_cancelled() {
+            return Some(Err(stopped().into()));
         }
         Some(brought.map(|brought| tell_prepared(ctx, attempt, brought)))
     }
@@ -98,7 +103,7 @@ impl Attempts {
     /// A slot is free: it is built.
     pub(super) fn go(&mut self, ctx: &mut Context, graph: &Graph, attempt: AttemptId) {
         let Some(running) = self.running.get_mut(&attempt) else { return };
-        running.going = true;
+        running.busy = true;
         let stopped = running.stop.clone();
         let spec = spec(ctx, graph, running.drv);
         let Some(site) = ctx.site_of(running.builder) else {
@@ -133,22 +138,33 @@ impl Attempts {
         });
     }
 
-    /// Stops an attempt, which says itself when it has stopped.
-    pub(super) fn stop(&self, attempt: AttemptId) {
-        if let Some(running) = self.running.get(&attempt) {
-            running.stop.cancel();
+    fn set_busy(&mut self, attempt: AttemptId, busy: bool) {
+        if let Some(running) = self.running.get_mut(&attempt) {
+            running.busy = busy;
         }
     }
 
-    /// A builder is lost: its attempts are stopped, and end as lost. Gives how many there were.
-    pub(super) fn lose(&mut self, builder: BuilderId, failure: &Failure) -> u32 {
-        let mut count = 0;
-        for running in self.running.values_mut().filter(|running| running.builder == builder) {
+    /// Stops an attempt. True if it has ended with that; else it says itself when it has stopped.
+    #[must_use]
+    pub(super) fn stop(&self, attempt: AttemptId) -> bool {
+        let Some(running) = self.running.get(&attempt) else { return false };
+        running.stop.cancel();
+        !running.busy
+    }
+
+    /// A builder is lost: its attempts are stopped, and end as lost. Gives how many there were, and those that have
+    /// ended with that.
+    pub(super) fn lose(&mut self, builder: BuilderId, failure: &Failure) -> (u32, Vec<AttemptId>) {
+        let (mut count, mut idle) = (0, Vec::new());
+        for (attempt, running) in self.running.iter_mut().filter(|(_, running)| running.builder == builder) {
             running.lost = Some(failure.clone());
             running.stop.cancel();
             count += 1;
+            if !running.busy {
+                idle.push(*attempt);
+            }
         }
-        count
+        (count, idle)
     }
 
     /// An attempt has something to say. `Some` if it waits for somebody else now, or no longer does.
@@ -273,6 +289,11 @@ pub(super) fn gone_inputs(
         }
     }
     inputs
+}
+
+/// Somebody wanted it to end.
+pub(super) fn stopped() -> Failure {
+    failure(Class::Cancelled, "stopped")
 }
 
 fn failure(class: Class, message: &str) -> Failure {

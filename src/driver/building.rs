@@ -10,7 +10,7 @@ use crate::id::{AttemptId, AttrId, BuilderId, DrvId, StorePath};
 use crate::report::history::History;
 use crate::sched::{Action, Input as SchedInput, Item, Policy, Scheduler};
 
-use super::attempts::{AttemptOver, Attempts, gone_inputs};
+use super::attempts::{AttemptOver, Attempts, gone_inputs, stopped};
 use super::context::{Context, LOCAL};
 use super::fetching::Fetching;
 use super::input::{Input, Tail};
@@ -213,7 +213,7 @@ impl Building {
                 match action {
                     Action::Start { attempt, drv, builder } => self.start(ctx, planning, attempt, drv, builder),
                     Action::Go { attempt } => self.attempts.go(ctx, &planning.graph, attempt),
-                    Action::Stop { attempt } => self.attempts.stop(attempt),
+                    Action::Stop { attempt } => self.stop(ctx, attempt),
                     Action::Fetch { drv } => self.fetch(ctx, planning, drv),
                     Action::StopFetch { drv } => self.stop_fetch(ctx, planning, drv),
                     Action::Replan { drv } => planning.fetch_failed(drv, &self.fetching.culprits(drv)),
@@ -273,7 +273,14 @@ impl Building {
         }
     }
 
-    /// What an attempt needs is at its builder, or cannot be brought there.
+    fn stop(&mut self, ctx: &mut Context, attempt: AttemptId) {
+        if self.attempts.stop(attempt) {
+            self.ended(ctx, attempt, AttemptEnd::Failed(stopped()), Tail::default());
+        }
+    }
+
+    /// What an attempt needs is at its builder, or cannot be brought there. Gives its builder, if that is why and it is
+    /// not the local store.
     pub(super) fn prepared(
         &mut self,
         ctx: &mut Context,
@@ -339,8 +346,12 @@ impl Building {
     }
 
     /// A builder is lost, and its attempts with it. Gives how many these were.
-    pub(super) fn lose(&mut self, builder: BuilderId, failure: &Failure) -> u32 {
-        self.attempts.lose(builder, failure)
+    pub(super) fn lose(&mut self, ctx: &mut Context, builder: BuilderId, failure: &Failure) -> u32 {
+        let (count, idle) = self.attempts.lose(builder, failure);
+        for attempt in idle {
+            self.ended(ctx, attempt, AttemptEnd::Failed(failure.clone()), Tail::default());
+        }
+        count
     }
 
     /// A fetch ended.
