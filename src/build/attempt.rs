@@ -74,7 +74,12 @@ pub async fn run(
 ) -> AttemptEnd {
     // An opaque drv brings with it what only the daemon knows that it needs.
     let caches = if attempt.opaque { Caches::On } else { Caches::Off };
-    let mut session = match pool.take(caches).await {
+    let taken = tokio::select! {
+        biased;
+        taken = pool.take(caches) => taken,
+        () = stop.cancelled() => return failed(Class::Cancelled, "stopped"),
+    };
+    let mut session = match taken {
         Ok(session) => session,
         Err(error) => return failed(Class::BuilderLost, crate::error::chain(&error)),
     };

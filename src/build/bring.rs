@@ -152,7 +152,7 @@ impl Work<'_> {
             return Ok(BTreeMap::new());
         }
         let paths: Vec<StorePath> = claims.iter().map(|claim| claim.path().clone()).collect();
-        let valid = self.to.roots.lock().await.valid(&paths).await.map_err(|error| lost(&error))?;
+        let valid = self.to.valid(&paths).await.map_err(|error| lost(&error))?;
         let mut missing = BTreeMap::new();
         for (claim, valid) in claims.into_iter().zip(valid) {
             match valid {
@@ -218,7 +218,7 @@ impl Work<'_> {
         self.to.pool.give_back(session);
         match fetched {
             Ok(valid) => Ok(valid.into_iter().collect()),
-            Err((true, error)) => Err(lost(&error)),
+            Err((true, error)) => Err(lost(&error).into()),
             Err((false, error)) => {
                 tracing::debug!(%error, "a store does not fetch from its caches");
                 Ok(Vec::new())

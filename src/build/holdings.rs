@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     fn path(name: &str) -> StorePath {
-        StorePath::from_basename(&format!("{}-{name}", "0".repeat(32))).unwrap()
+        StorePath::from_parts([name.as_bytes()[0]; 20], name).unwrap()
     }
 
     #[tokio::test]

@@ -111,6 +111,11 @@ impl Pool {
         }
     }
 
+    /// Closes all connections of which nobody makes use.
+    pub fn forget(&self) {
+        self.idle().clear();
+    }
+
     /// Gives a connection back. One on which anything went wrong in mid-message is closed: a stale word in it would
     /// be taken for the answer to the next request.
     pub fn give_back(&self, lent: Lent) {

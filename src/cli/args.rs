@@ -446,6 +446,9 @@ pub(super) struct BuildArgs {
     /// Fetch results that only a cache has
     #[arg(long)]
     pub(super) download: bool,
+    /// Leave what other builders build where it was built
+    #[arg(long, conflicts_with_all = ["download", "out_link"])]
+    pub(super) no_download: bool,
     /// Print the output paths of what was asked for
     #[arg(long)]
     pub(super) print_out_paths: bool,
@@ -620,6 +623,7 @@ impl RunArgs {
             max_silent_time: build.max_silent_time,
             out_link: build.out_link,
             download: build.download,
+            no_download: build.no_download,
             print_out_paths: build.print_out_paths,
             plan: self.from.plan,
             base: self.base.base,

@@ -80,6 +80,7 @@ pub struct Words {
     /// `--output` of `plan` and `matrix`.
     pub plan_output: Option<PathBuf>,
     pub download: bool,
+    pub no_download: bool,
     pub push_to: Vec<String>,
     pub no_push: bool,
     pub offline: bool,
@@ -182,6 +183,8 @@ pub struct BuildSettings {
     pub out_link: Option<PathBuf>,
     /// Fetch results that caches hold.
     pub download: bool,
+    /// What other builders build for an attr comes into the local store.
+    pub results_home: bool,
 }
 
 /// Whether a cache is pushed to.
@@ -375,6 +378,7 @@ impl Settings {
                 max_log_size: file.build.max_log_size.filter(|&bytes| bytes > 0),
                 out_link: words.out_link,
                 download: words.download,
+                results_home: !words.no_download,
             },
             builders,
             farm,

@@ -152,19 +152,23 @@ impl Attempts {
         !running.busy
     }
 
-    /// A builder is lost: its attempts are stopped, and end as lost. Gives how many there were, and those that have
-    /// ended with that.
-    pub(super) fn lose(&mut self, builder: BuilderId, failure: &Failure) -> (u32, Vec<AttemptId>) {
-        let (mut count, mut idle) = (0, Vec::new());
+    /// How many a builder has.
+    pub(super) fn count(&self, builder: BuilderId) -> u32 {
+        let there = self.running.values().filter(|running| running.builder == builder);
+        u32::try_from(there.count()).unwrap_or(u32::MAX)
+    }
+
+    /// A builder is lost: its attempts are stopped, and end as lost. Gives those that have ended with that.
+    pub(super) fn lose(&mut self, builder: BuilderId, failure: &Failure) -> Vec<AttemptId> {
+        let mut idle = Vec::new();
         for (attempt, running) in self.running.iter_mut().filter(|(_, running)| running.builder == builder) {
             running.lost = Some(failure.clone());
             running.stop.cancel();
-            count += 1;
             if !running.busy {
                 idle.push(*attempt);
             }
         }
-        (count, idle)
+        idle
     }
 
     /// An attempt has something to say. `Some` if it waits for somebody else now, or no longer does.
@@ -232,7 +236,7 @@ fn tell_prepared(ctx: &mut Context, attempt: AttemptId, brought: Brought) {
 
 /// The outputs of other drvs that a drv uses, as far as they are known before building.
 fn inputs(graph: &Graph, drv: DrvId) -> impl Iterator<Item = &StorePath> {
-    graph.inputs(drv).flat_map(|(input, names)| names.iter().filter_map(move |name| graph.output_path(input, name)))
+    graph.inputs(drv).flat_map(move |(input, names)| names.iter().filter_map(move |name| graph.output_path(input, name)))
 }
 
 /// What has to be valid on a builder before a drv can be built there, as far as it may not be. The sources of what is

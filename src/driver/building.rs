@@ -345,13 +345,16 @@ impl Building {
         (lost && builder != LOCAL).then_some(builder)
     }
 
-    /// A builder is lost, and its attempts with it. Gives how many these were.
-    pub(super) fn lose(&mut self, ctx: &mut Context, builder: BuilderId, failure: &Failure) -> u32 {
-        let (count, idle) = self.attempts.lose(builder, failure);
-        for attempt in idle {
+    /// How many attempts a builder has.
+    pub(super) fn running_on(&self, builder: BuilderId) -> u32 {
+        self.attempts.count(builder)
+    }
+
+    /// A builder is lost, and its attempts with it.
+    pub(super) fn lose(&mut self, ctx: &mut Context, builder: BuilderId, failure: &Failure) {
+        for attempt in self.attempts.lose(builder, failure) {
             self.ended(ctx, attempt, AttemptEnd::Failed(failure.clone()), Tail::default());
         }
-        count
     }
 
     /// A fetch ended.
@@ -363,6 +366,9 @@ impl Building {
         result: Result<(), FetchError>,
     ) {
         if let Some(failure) = self.fetching.ended(ctx, planning, drv, result) {
+            if failure.is_none() {
+                ctx.site.holdings.note(&planning.fetches(drv));
+            }
             self.tell(ctx, SchedInput::FetchEnded { drv, failure });
         }
     }

@@ -17,6 +17,7 @@ use crate::store::local::LocalStore;
 
 use super::bus::Bus;
 use super::caches::CacheList;
+use super::farm::FarmInput;
 use super::tasks::Tasks;
 
 /// See the module's page.
@@ -48,6 +49,8 @@ pub(super) struct Context {
     pub(super) dir: RunDir,
     /// Where attempts tell what happens to them.
     pub(super) news: mpsc::UnboundedSender<(AttemptId, News)>,
+    /// Where watches tell what happens to builders.
+    pub(super) farm_inputs: mpsc::UnboundedSender<(BuilderId, FarmInput)>,
     /// Where evaluations beside that of the run ask for what they import from derivations.
     pub(super) imports: mpsc::UnboundedSender<Import>,
 }

@@ -170,6 +170,11 @@ impl Farm {
         self.posts.iter().filter(|(_, post)| !post.heard).map(|(id, _)| *id).collect()
     }
 
+    /// Whether a builder is not up and may be within a moment.
+    pub(super) fn is_dialling(&self, builder: BuilderId) -> bool {
+        self.posts.get(&builder).is_some_and(|post| !post.heard)
+    }
+
     /// What some builder can build for, as far as is known.
     pub(super) fn systems(&self, ctx: &Context) -> Vec<System> {
         let mut systems = Vec::new();

@@ -7,11 +7,12 @@ use crate::error::Error;
 use crate::eval::{Import, Imported, Locked};
 use crate::event::{AttemptEnd, Fact, Failure};
 use crate::graph::DrvInfo;
-use crate::id::{AttemptId, AttrId, CacheId, DrvId, StorePath};
+use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId, StorePath};
 
 use super::base::Found;
 use super::caches::Opened;
 use super::evaluate::EvalInput;
+use super::farm::FarmInput;
 use super::pushing::PushInput;
 
 /// One thing that happened.
@@ -50,6 +51,12 @@ pub(super) enum Input {
     Linked(Result<(), Error>),
     /// A plan was written to a file, or not.
     Written(Result<Fact, Error>),
+    /// Something happened to a builder.
+    Farm(BuilderId, FarmInput),
+    /// A builder was asked which paths it holds; `None`: it did not answer.
+    BuilderAnswered(BuilderId, Vec<StorePath>, Option<Vec<bool>>),
+    /// Results have come into the local store, or not.
+    Returned(DrvId, Vec<StorePath>, Result<Brought, NotBrought>),
     /// Something is done of which nobody waits for the end.
     Idle,
     /// Somebody wants to stop.

@@ -5,7 +5,6 @@
 use std::collections::HashSet;
 
 use super::error::StoreError;
-use super::any::Store;
 use super::local::LocalStore;
 use super::session::Session;
 use crate::id::StorePath;
@@ -20,12 +19,6 @@ pub trait Connect: Send + Sync {
 impl Connect for LocalStore {
     fn connect(&self) -> impl Future<Output = Result<Session, StoreError>> + Send {
         LocalStore::connect(self)
-    }
-}
-
-impl Connect for Store {
-    fn connect(&self) -> impl Future<Output = Result<Session, StoreError>> + Send {
-        Store::connect(self)
     }
 }
 
@@ -64,6 +57,13 @@ impl<C: Connect> Roots<C> {
             return Ok(Vec::new());
         }
         self.ask(paths, &Ask::Valid).await
+    }
+
+    /// Whether the store answers at all.
+    pub async fn ping(&mut self) -> Result<(), StoreError> {
+        let held: Vec<StorePath> = self.held.iter().take(1).cloned().collect();
+        // Without a path to ask for, a new connection says as much.
+        self.ask(&held, &Ask::Valid).await.map(drop)
     }
 
     /// How many paths are held.
