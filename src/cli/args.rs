@@ -163,6 +163,8 @@ pub(super) struct PlanArgs {
     #[arg(short = 'j', long, value_name = "N|auto", help_heading = "Building")]
     pub(super) max_jobs: Option<String>,
     #[command(flatten)]
+    pub(super) builders: BuildersArgs,
+    #[command(flatten)]
     pub(super) from: FromPlan,
     /// Write the plan with all that it takes to build it to this file, for `drover run --plan FILE`
     #[arg(short = 'o', long = "output", value_name = "FILE", help_heading = "Output")]
@@ -395,13 +397,28 @@ pub(super) struct FlakeArgs {
     pub(super) eval_store: Option<String>,
 }
 
+/// Where drvs are built.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Building")]
+pub(super) struct BuildersArgs {
+    /// Build on these builders besides this machine and on no others, in Nix's syntax, or by their names in
+    /// drover.toml: 'ssh-ng://ci@big1; big2', @FILE, '' for none [default: drover.toml, then Nix's builders]
+    #[arg(long, value_name = "BUILDERS")]
+    pub(super) builders: Option<String>,
+}
+
 /// How drvs are built.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Building")]
 pub(super) struct BuildArgs {
-    /// Build so many drvs at once here [default: Nix's max-jobs]
+    /// Build so many drvs at once here; 0: only on other builders [default: Nix's max-jobs]
     #[arg(short = 'j', long, value_name = "N|auto")]
     pub(super) max_jobs: Option<String>,
+    #[command(flatten)]
+    pub(super) builders: BuildersArgs,
+    /// Wait so long for a builder that is away, if no other can build the rest [default: 120]
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) builder_wait: Option<u64>,
     /// Try again so often where that may help: lost builder, network, full disk [default: 2]
     #[arg(long, value_name = "N")]
     pub(super) retries: Option<u32>,
@@ -429,6 +446,9 @@ pub(super) struct BuildArgs {
     /// Fetch results that only a cache has
     #[arg(long)]
     pub(super) download: bool,
+    /// Leave what other builders build where it was built
+    #[arg(long, conflicts_with_all = ["download", "out_link"])]
+    pub(super) no_download: bool,
     /// Print the output paths of what was asked for
     #[arg(long)]
     pub(super) print_out_paths: bool,
@@ -534,6 +554,8 @@ pub(super) struct DoctorArgs {
     #[arg(long, num_args = 2, value_names = ["NAME", "VALUE"])]
     pub(super) option: Vec<String>,
     #[command(flatten)]
+    pub(super) builders: BuildersArgs,
+    #[command(flatten)]
     pub(super) push: PushArgs,
 }
 
@@ -592,6 +614,8 @@ impl RunArgs {
         let build = self.build;
         self.source.add(Words {
             max_jobs: build.max_jobs,
+            builders: build.builders.builders,
+            builder_wait: build.builder_wait,
             retries: build.retries,
             fail_fast: build.fail_fast,
             max_failures: build.max_failures,
@@ -599,6 +623,7 @@ impl RunArgs {
             max_silent_time: build.max_silent_time,
             out_link: build.out_link,
             download: build.download,
+            no_download: build.no_download,
             print_out_paths: build.print_out_paths,
             plan: self.from.plan,
             base: self.base.base,
@@ -628,6 +653,7 @@ impl PlanArgs {
     pub(super) fn words(self, place: &Place) -> Words {
         self.source.add(Words {
             max_jobs: self.max_jobs,
+            builders: self.builders.builders,
             plan: self.from.plan,
             plan_output: self.output_file,
             base: self.base.base,
@@ -682,6 +708,7 @@ impl DoctorArgs {
         Words {
             what: self.flake.into_iter().collect(),
             option: pairs(&self.option),
+            builders: self.builders.builders,
             push_to: self.push.push_to,
             no_push: self.push.no_push,
             offline: self.push.offline,

@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::builders::{self, BuilderSettings, FarmSettings};
 use super::env::{DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO};
 use super::file::{CacheTable, PushTable, ShareTable, SkipTable};
+use super::machines::is_system;
 use super::{Env, File, PullRequest};
 use crate::error::{Error, Result};
 use crate::id::{Kind, System};
@@ -65,6 +67,8 @@ pub struct Words {
     pub arg: Vec<(String, String)>,
     pub argstr: Vec<(String, String)>,
     pub max_jobs: Option<String>,
+    pub builders: Option<String>,
+    pub builder_wait: Option<u64>,
     pub retries: Option<u32>,
     pub fail_fast: bool,
     pub max_failures: Option<u32>,
@@ -76,6 +80,7 @@ pub struct Words {
     /// `--output` of `plan` and `matrix`.
     pub plan_output: Option<PathBuf>,
     pub download: bool,
+    pub no_download: bool,
     pub push_to: Vec<String>,
     pub no_push: bool,
     pub offline: bool,
@@ -178,6 +183,8 @@ pub struct BuildSettings {
     pub out_link: Option<PathBuf>,
     /// Fetch results that caches hold.
     pub download: bool,
+    /// What other builders build for an attr comes into the local store.
+    pub results_home: bool,
 }
 
 /// Whether a cache is pushed to.
@@ -269,7 +276,7 @@ pub struct PlanSettings {
 }
 
 /// All that a run is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Which attrs.
     pub attrs: AttrSettings,
@@ -279,6 +286,10 @@ pub struct Settings {
     pub base: BaseSettings,
     /// Building.
     pub build: BuildSettings,
+    /// The tables `[builder.NAME]`; all builders of a run are those of [`builders::all`].
+    pub builders: Vec<BuilderSettings>,
+    /// What else is said of builders.
+    pub farm: FarmSettings,
     /// Plans in files.
     pub plan: PlanSettings,
     /// Caches beyond Nix's own.
@@ -301,7 +312,7 @@ fn first<T>(flag: Option<T>, env: Option<T>, file: Option<T>) -> Option<T> {
 }
 
 /// A number from the environment.
-fn number<T: std::str::FromStr>(env: &Env, name: &str) -> Result<Option<T>> {
+pub(super) fn number<T: std::str::FromStr>(env: &Env, name: &str) -> Result<Option<T>> {
     let Some(text) = env.get(name) else { return Ok(None) };
     text.parse()
         .map(Some)
@@ -316,6 +327,7 @@ impl Settings {
                 .hint("drover run --state-dir DIR"));
         };
         let caches = caches(&words, env, &file)?;
+        let (farm, builders) = builders::resolve(&words, env, &file)?;
         let share = share(file.share, env)?;
         if let Some(file) = words.reference_lock_file.as_deref().filter(|file| !file.is_file()) {
             return Err(Error::usage(format!("--reference-lock-file {}: there is no such file", file.display()))
@@ -357,7 +369,7 @@ impl Settings {
                 skip: skip(file.skip)?,
             },
             build: BuildSettings {
-                max_jobs: max_jobs(words.max_jobs.as_deref(), env)?,
+                max_jobs: max_jobs(words.max_jobs.as_deref(), env)?.or(file.build.max_jobs),
                 retries: first(words.retries, None, file.build.retries).unwrap_or(2),
                 fail_fast: words.fail_fast,
                 max_failures: words.max_failures,
@@ -366,7 +378,10 @@ impl Settings {
                 max_log_size: file.build.max_log_size.filter(|&bytes| bytes > 0),
                 out_link: words.out_link,
                 download: words.download,
+                results_home: !words.no_download,
             },
+            builders,
+            farm,
             plan: PlanSettings { read: words.plan, write: words.plan_output },
             caches,
             share,
@@ -466,11 +481,7 @@ fn result_file(file: Option<PathBuf>, format: Option<&str>) -> Result<Option<Pat
 
 /// A system as Nix writes it: `x86_64-linux`.
 fn system_named(name: String) -> Result<System> {
-    let fits = name.split_once('-').is_some_and(|(cpu, os)| {
-        let word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-        word(cpu) && word(os)
-    });
-    match fits {
+    match is_system(&name) {
         true => Ok(System(name)),
         false => {
             Err(Error::usage(format!("'{name}' is no system")).hint("drover run --systems x86_64-linux,aarch64-linux"))
