@@ -30,6 +30,11 @@ impl Bus {
         self.clock.now()
     }
 
+    /// The day on which the run started, in UTC.
+    pub(super) fn day(&self) -> jiff::civil::Date {
+        self.clock.day()
+    }
+
     /// The moment after this time.
     pub(super) fn in_future(&self, after: Duration) -> Moment {
         Moment(self.now().0.saturating_add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX)))

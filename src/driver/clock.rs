@@ -26,6 +26,12 @@ impl Clock {
         Moment(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
+    /// The day on which the run started, in UTC.
+    #[must_use]
+    pub fn day(&self) -> jiff::civil::Date {
+        self.started.to_zoned(jiff::tz::TimeZone::UTC).date()
+    }
+
     /// The tokio instant of a moment, to sleep until.
     #[must_use]
     pub fn instant(&self, moment: Moment) -> tokio::time::Instant {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::build::{News, Origin, Pool, Site, Sites, Sources};
 pub(super) use crate::build::SharedRoots;
+use crate::build::{News, Origin, Pool, Site, Sites, Sources};
 use crate::config::Settings;
 use crate::diff::plan_file::PlanFile;
 use crate::eval::Import;

@@ -25,6 +25,7 @@ use crate::store::roots::Roots;
 
 use super::context::{Context, LOCAL};
 use super::input::Input;
+use super::keeping;
 use super::trust;
 use super::watch;
 
@@ -175,6 +176,11 @@ impl Farm {
         self.posts.get(&builder).is_some_and(|post| !post.heard)
     }
 
+    /// A builder that is up, but for the local store.
+    pub(super) fn store(&self, builder: BuilderId) -> Option<RemoteStore> {
+        self.posts.get(&builder)?.up.as_ref()?.store.clone()
+    }
+
     /// What some builder can build for, as far as is known.
     pub(super) fn systems(&self, ctx: &Context) -> Vec<System> {
         let mut systems = Vec::new();
@@ -252,6 +258,7 @@ impl Farm {
         ctx.sites.insert(id, site.clone());
         let named_in = post.settings.as_ref().map(|settings| settings.named_in.as_str());
         tell_ready(ctx, &builder, named_in);
+        keeping::release(ctx, store.clone());
         let slots = builder.slots;
         let watching = watch::remote(ctx, id, post.number, &store, &site);
         post.up = Some(Up { store: Some(store), builder, watching });

@@ -13,6 +13,7 @@ use super::base::Found;
 use super::caches::Opened;
 use super::evaluate::EvalInput;
 use super::farm::FarmInput;
+use super::keeping::Kept;
 use super::pushing::PushInput;
 
 /// One thing that happened.
@@ -57,6 +58,8 @@ pub(super) enum Input {
     BuilderAnswered(BuilderId, Vec<StorePath>, Option<Vec<bool>>),
     /// Results have come into the local store, or not.
     Returned(DrvId, Vec<StorePath>, Result<Brought, NotBrought>),
+    /// A builder has made roots for what could not be pushed, or cannot.
+    Kept(Kept),
     /// Something is done of which nobody waits for the end.
     Idle,
     /// Somebody wants to stop.

@@ -15,6 +15,7 @@
 //! | `farm`, `watch`, `asking` | the builders: dialled, watched, asked what they hold |
 //! | `homecoming` | results that were built elsewhere |
 //! | `pushing` | outputs → caches |
+//! | `keeping` | roots on builders for what could not be pushed |
 //! | `plan_file` | plans in files: written, and read in the place of an evaluation |
 //! | `caches`, `trust` | which caches there are, and who fetches from which |
 //! | `attrs` | which attr waits for which drv |
@@ -43,6 +44,7 @@ mod fetching;
 mod homecoming;
 mod importing;
 mod input;
+mod keeping;
 mod links;
 mod plan_file;
 mod planning;
@@ -93,6 +95,7 @@ use farm::{Farm, FarmInput, Heard};
 use homecoming::Homecoming;
 use importing::Importing;
 use input::Input;
+use keeping::Keeping;
 use planning::Planning;
 use pushing::{Pushing, Why};
 use recall::Located;
@@ -208,6 +211,7 @@ pub(super) struct Driver {
     parked: Vec<(AttrId, Answer)>,
     importing: Importing,
     pushing: Pushing,
+    keeping: Keeping,
     attrs: Attrs,
     outcomes: BTreeMap<DrvId, DrvOutcome>,
     /// Attrs that were never listed, as the evaluators counted them.
@@ -296,6 +300,7 @@ impl Driver {
                 self.planning.builder_answered(ctx, builder, &paths, valid.as_deref());
             }
             Input::Returned(drv, paths, brought) => self.returned(drv, paths, brought),
+            Input::Kept(kept) => self.keeping.kept(ctx, kept),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
             Input::Import(import) => self.importing.begin(ctx, &mut self.planning, import),
             Input::Imported(number, result) => self.importing.copied(ctx, number, result),
@@ -359,7 +364,6 @@ impl Driver {
     /// Results have come into the local store, or not.
     fn returned(&mut self, drv: DrvId, paths: Vec<StorePath>, brought: std::result::Result<Brought, NotBrought>) {
         let Some(returned) = self.homecoming.returned(&mut self.ctx, drv, paths, brought) else { return };
-        self.push(returned.outputs, Why::Built);
         for (attr, status) in returned.attrs {
             match &returned.failure {
                 None => self.end_attr(attr, status, None, None),
@@ -522,6 +526,7 @@ impl Driver {
         }
         if self.pushing.is_done() {
             self.pushing.end(&mut self.ctx);
+            self.keeping.begin(&mut self.ctx, &self.pushing, &self.farm);
             self.leave_results();
         }
     }
@@ -530,7 +535,8 @@ impl Driver {
         let links = self.links == Links::Done;
         let rest = links && !self.evaluation.is_sharing();
         let home = self.homecoming.is_done() || self.stopping > 0;
-        self.stopping == 2 || (self.building.is_done() && home && self.pushing.is_done() && (rest || self.stopping > 0))
+        let pushed = self.pushing.is_done() && self.keeping.is_done();
+        self.stopping == 2 || (self.building.is_done() && home && pushed && (rest || self.stopping > 0))
     }
 
     fn decided(&mut self, decision: Decision) {
@@ -563,10 +569,10 @@ impl Driver {
         let fetch = self.ctx.settings.build.download || self.ctx.settings.build.out_link.is_some();
         match (self.mode, status, drv) {
             (Mode::Run, Status::Valid, _) => {
+                let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
+                self.push(outputs, Why::Found);
                 let drv = self.drv_of(attr);
                 if !drv.is_some_and(|drv| self.comes_home(attr, drv, Status::Valid)) {
-                    let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
-                    self.push(outputs, Why::Found);
                     self.end_attr(attr, Status::Valid, None, None);
                 }
             }

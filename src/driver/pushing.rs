@@ -135,6 +135,19 @@ impl Pushing {
         }
     }
 
+    /// What is not in every cache, of what fits this: nothing that something else of it refers to.
+    pub(super) fn left(&self, fits: impl Fn(&StorePath) -> bool) -> Vec<StorePath> {
+        let mut left = BTreeSet::new();
+        let mut below: BTreeSet<&StorePath> = BTreeSet::new();
+        for target in &self.targets {
+            for (path, _) in target.queue.not_there().filter(|(path, _)| fits(path)) {
+                left.insert(path);
+                below.extend(target.infos.get(path).into_iter().flat_map(PathInfo::others));
+            }
+        }
+        left.difference(&below).map(|path| (*path).clone()).collect()
+    }
+
     /// Every path has its final word, and all was read back.
     pub(super) fn is_done(&self) -> bool {
         self.targets.iter().all(|target| target.verified == Some(true))

@@ -31,6 +31,7 @@ use super::evaluate::{self, Evaluation, Source, Wanted};
 use super::farm::{Farm, FarmInput};
 use super::homecoming::{self, Homecoming};
 use super::importing::Importing;
+use super::keeping::Keeping;
 use super::plan_file;
 use super::planning::Planning;
 use super::pushing::Pushing;
@@ -309,6 +310,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         parked: Vec::new(),
         importing: Importing::default(),
         pushing,
+        keeping: Keeping::default(),
         attrs: Attrs::default(),
         outcomes: std::collections::BTreeMap::new(),
         passed_over: Vec::new(),
