@@ -32,7 +32,7 @@ pub(super) struct Kept {
 
 impl Keeping {
     /// Makes roots for what is not in every cache that it was to be pushed to.
-    pub(super) fn begin(&mut self, ctx: &mut Context, pushing: &Pushing, farm: &Farm) {
+    pub(super) fn begin(&mut self, ctx: &mut Context, pushing: &Pushing, farm: Option<&Farm>) {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
@@ -44,7 +44,7 @@ impl Keeping {
         }
         let until = ctx.bus.day().saturating_add(ctx.settings.farm.keep);
         for (builder, paths) in left {
-            let Some(store) = farm.store(builder) else { continue };
+            let Some(store) = farm.and_then(|farm| farm.store(builder)) else { continue };
             self.open += 1;
             ctx.tasks.start(async move { Input::Kept(keep(&store, builder, paths, until).await) });
         }

@@ -24,7 +24,7 @@
 //! | `exit` | the exit code |
 //! | `why` | a plan, and a closer look at what it found to be missing |
 //! | `changed`, `sources` | what makes attrs differ from the base |
-//! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
+//! | `push`, `elsewhere` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
 mod asking;
 mod attempts;
@@ -37,6 +37,7 @@ mod changed;
 pub mod clock;
 mod comparing;
 mod context;
+mod elsewhere;
 mod evaluate;
 mod exit;
 mod farm;
@@ -526,7 +527,7 @@ impl Driver {
         }
         if self.pushing.is_done() {
             self.pushing.end(&mut self.ctx);
-            self.keeping.begin(&mut self.ctx, &self.pushing, &self.farm);
+            self.keeping.begin(&mut self.ctx, &self.pushing, Some(&self.farm));
             self.leave_results();
         }
     }

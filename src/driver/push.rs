@@ -1,15 +1,18 @@
 //! `drover push`: makes caches complete, without evaluating or building anything.
 //!
-//! The same parts as in a run, on the same bus and into a record of its own; only the loop is smaller.
+//! The same parts as in a run, on the same bus and into a record of its own; only the loop is smaller. Builders are
+//! dialled only if something is not in the local store.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use crate::config::Settings;
 use crate::error::{Error, Fault, Result, exit_code};
 use crate::event::{Class, Fact, Moment, Pushed, Stage, Text};
-use crate::id::{RunId, StorePath};
+use crate::id::{BuilderId, RunId, StorePath};
 use crate::push::named;
 use crate::store::cache::Cache;
 use crate::store::local::LocalStore;
@@ -18,7 +21,10 @@ use crate::ui::Ui;
 use super::caches::{self, CacheList, Opened};
 use super::clock::Clock;
 use super::context::Context;
+use super::elsewhere::Elsewhere;
+use super::farm::FarmInput;
 use super::input::Input;
+use super::keeping::Keeping;
 use super::pushing::{Pushing, Why};
 use super::signals::Signals;
 use super::start::{Beginning, Begun, Verb, begin, store_options};
@@ -76,11 +82,15 @@ pub async fn push(request: PushRequest) -> Result<Finished> {
     let pushable = list.open_pushed(Verb::Push).await?;
     let what = typed.iter().map(|word| word.as_str().into()).collect();
     let beginning = Beginning { settings, origin: None, plan: None, verb: Verb::Push, what, run, clock, ui };
-    let Begun { ctx, signals, opened, .. } = begin(beginning, store, list, pushable)?;
+    let Begun { ctx, signals, opened, farm_inputs, .. } = begin(beginning, store, list, pushable)?;
     let mut pusher = Pusher {
         ctx,
         signals,
+        farm_inputs,
+        elsewhere: Elsewhere::default(),
+        readable: None,
         pushing: Pushing::default(),
+        keeping: Keeping::default(),
         opened,
         paths,
         stopping: 0,
@@ -97,7 +107,12 @@ pub async fn push(request: PushRequest) -> Result<Finished> {
 struct Pusher {
     ctx: Context,
     signals: Signals,
+    farm_inputs: mpsc::UnboundedReceiver<(BuilderId, FarmInput)>,
+    elsewhere: Elsewhere,
+    /// The caches that are read from, once they are open.
+    readable: Option<Vec<Opened>>,
     pushing: Pushing,
+    keeping: Keeping,
     opened: Vec<Arc<Cache>>,
     paths: Vec<StorePath>,
     /// 0: going on; 1: stopping; 2: now.
@@ -116,12 +131,9 @@ impl Pusher {
         let absolute = self.paths.iter().map(|path| ctx.absolute(path)).collect();
         ctx.bus.emit(Fact::PushAsked { paths: absolute });
         self.pushing = Pushing::new(ctx, &self.opened);
-        let (roots, held, open) = (ctx.roots.clone(), self.paths.clone(), ctx.caches.open_readable());
-        ctx.tasks.start(async move {
-            // If the store cannot be reached, the push of each path says so.
-            let _ = roots.lock().await.hold(&held).await;
-            Input::CachesOpen(open.await)
-        });
+        let open = ctx.caches.open_readable();
+        ctx.tasks.start(async move { Input::CachesOpen(open.await) });
+        self.elsewhere.look(ctx, &self.paths);
     }
 
     async fn run(&mut self) {
@@ -133,7 +145,8 @@ impl Pusher {
     }
 
     fn is_over(&self) -> bool {
-        self.stopping == 2 || !self.pushing.is_wanted() || self.pushing.is_done()
+        let done = self.pushing.is_done() && self.keeping.is_done();
+        self.stopping == 2 || !self.pushing.is_wanted() || done
     }
 
     async fn next(&mut self) -> Input {
@@ -143,6 +156,7 @@ impl Pusher {
         tokio::select! {
             biased;
             level = self.signals.next() => Input::Stop(level),
+            Some((builder, input)) = self.farm_inputs.recv() => Input::Farm(builder, input),
             input = self.ctx.tasks.next() => input,
             () = alarm => Input::Tick,
         }
@@ -150,8 +164,12 @@ impl Pusher {
 
     fn handle(&mut self, input: Input) {
         match input {
-            Input::CachesOpen(opened) => self.caches_open(opened),
+            Input::CachesOpen(opened) => self.readable = Some(opened),
+            Input::Valid(answers) => self.elsewhere.looked(&mut self.ctx, answers),
+            Input::Farm(builder, input) => self.elsewhere.heard(&mut self.ctx, builder, input),
+            Input::BuilderAnswered(builder, paths, valid) => self.elsewhere.answered(&self.ctx, builder, &paths, valid),
             Input::Push(cache, input) => self.pushing.handle(&mut self.ctx, cache, input),
+            Input::Kept(kept) => self.keeping.kept(&mut self.ctx, kept),
             Input::Stop(level) => {
                 self.ctx.bus.emit(Fact::Cancelled { level });
                 self.wind_down(level);
@@ -162,8 +180,16 @@ impl Pusher {
             }
             _ => {}
         }
+        if self.elsewhere.is_done()
+            && let Some(opened) = self.readable.take()
+        {
+            self.caches_open(opened);
+        }
         if self.until.is_some_and(|until| self.ctx.bus.now() >= until) && !self.pushing.is_done() {
             self.pushing.stop(&mut self.ctx);
+        }
+        if self.pushing.is_done() && self.stopping < 2 {
+            self.keeping.begin(&mut self.ctx, &self.pushing, self.elsewhere.farm());
         }
     }
 
@@ -205,7 +231,7 @@ impl Pusher {
         faults.extend(self.error.iter().map(|error| error.fault));
         let dir = self.ctx.store_dir().clone();
         let outputs = self.paths.iter().map(|path| path.to_absolute_path_in(&dir)).collect();
-        close(self.ctx, Vec::new(), exit_code(&faults), self.error.as_ref(), outputs).await
+        close(self.ctx, self.elsewhere.close(), exit_code(&faults), self.error.as_ref(), outputs).await
     }
 
     /// Names the paths that are neither in the store nor in a cache that is read from; whether there are any.
