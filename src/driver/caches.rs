@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::config::{CacheSettings, Origin, PushWhen, Settings};
 use crate::error::{Error, Fault};
-use crate::event::Fact;
+use crate::event::{Class, Fact, Failure};
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
 use crate::store::cache::{Cache, CacheConfig, CacheError, OpenContext, SecretKey};
@@ -42,6 +42,8 @@ pub(super) struct CacheList {
 pub(super) struct Pushable {
     /// Ready; those that may only be read from are among them.
     pub(super) caches: Vec<Arc<Cache>>,
+    /// Those that cannot be pushed to at the moment, and are tried again.
+    pub(super) sick: Vec<CacheId>,
     /// Message and hint.
     pub(super) warnings: Vec<(String, String)>,
 }
@@ -100,6 +102,12 @@ impl CacheList {
                 }
                 Err(error) => error,
             };
+            if matches!(error, CacheError::Sick { .. }) && known.push != PushWhen::Optional && verb != Verb::Push {
+                pushable.sick.push(known.id);
+                let hint = format!("it is tried again; without pushing: drover {} --no-push", verb.word());
+                pushable.warnings.push((error.to_string(), hint));
+                continue;
+            }
             let may_be_left = match known.push {
                 PushWhen::Optional => error.is_refusal() || is_network(&error),
                 _ => error.has_no_login() && !known.asked && verb != Verb::Push,
@@ -156,6 +164,33 @@ impl CacheList {
         self.known.iter().any(|known| known.config.push)
     }
 
+    /// Opens one of them again.
+    pub(super) fn open_again(&self, id: CacheId) -> impl Future<Output = Result<Arc<Cache>, Failure>> + Send + 'static {
+        let known = self.known.iter().find(|known| known.id == id);
+        let opening = known.map(|known| open(id, known.config.clone(), self.context.clone()));
+        async move {
+            let failure = |message: String| Failure { class: Class::Cache, message: message.into(), position: None };
+            let (_, opened) = opening.ok_or_else(|| failure("there is no such cache".to_owned()))?.await;
+            opened.map_err(|error| failure(error.to_string()))
+        }
+    }
+
+    /// A cache that is to be pushed to and is not open.
+    pub(super) fn known(&self, id: CacheId) -> Fact {
+        let known = self.known.iter().find(|known| known.id == id);
+        let url = known.map(|known| known.config.shown_url()).unwrap_or_default();
+        let name = known.and_then(|known| known.config.name.clone()).unwrap_or_else(|| url.clone());
+        Fact::CacheReady {
+            cache: id,
+            name: name.into(),
+            url: url.into(),
+            pull: false,
+            push: true,
+            optional: false,
+            asked: known.is_some_and(|known| known.asked),
+        }
+    }
+
     /// A cache that is ready.
     pub(super) fn ready(&self, cache: &Cache) -> Fact {
         let known = self.known.iter().find(|known| known.id == cache.id());
@@ -209,7 +244,7 @@ async fn open(
 
 /// Whether a cache may give an answer another time; all else is a wrong word or a wrong credential.
 fn is_network(error: &CacheError) -> bool {
-    matches!(error, CacheError::Unreachable { .. })
+    matches!(error, CacheError::Unreachable { .. } | CacheError::Sick { .. })
 }
 
 /// The error that ends a run before anything is done.
@@ -218,7 +253,9 @@ fn fatal(error: CacheError, verb: Verb) -> Error {
     let refused = error.is_refusal();
     let without = (verb != Verb::Push).then(|| format!("drover {} --no-push", verb.word()));
     let hint = match &error {
-        CacheError::Unreachable { url, .. } => Some(format!("curl -v {url}/nix-cache-info")),
+        CacheError::Unreachable { url, .. } | CacheError::Sick { url, .. } => {
+            Some(format!("curl -v {url}/nix-cache-info"))
+        }
         _ => None,
     };
     let network = hint.is_some();

@@ -130,7 +130,7 @@ impl Pusher {
         self.paths.dedup();
         let absolute = self.paths.iter().map(|path| ctx.absolute(path)).collect();
         ctx.bus.emit(Fact::PushAsked { paths: absolute });
-        self.pushing = Pushing::new(ctx, &self.opened);
+        self.pushing = Pushing::new(ctx, &self.opened, &[]);
         let open = ctx.caches.open_readable();
         ctx.tasks.start(async move { Input::CachesOpen(open.await) });
         self.elsewhere.look(ctx, &self.paths);

@@ -1,31 +1,25 @@
 //! Connects the pieces of a push: which paths (`push::closure`), in which order (`push::queue`), one upload
 //! (`push::upload`), reading back (`push::verify`). One [`Target`] a cache; they know nothing of each other. What is
-//! pushed is read from whichever store has it (`reading`).
+//! pushed is read from whichever store has it (`reading`); a cache that cannot take anything now is waited for (`sick`).
 
 mod reading;
+mod sick;
+mod target;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use tokio::task::AbortHandle;
-
-use crate::event::{Class, Fact, Failure, Pushed, Stage};
-use crate::id::{BuilderId, CacheId, StorePath};
-use crate::push::queue::{Action, End, Input as QueueInput, Item, Limits};
-use crate::push::{Nar, PathInfo, Queue, Verified};
-use crate::store::cache::{Cache, Sink};
+use crate::event::{Class, Fact, Failure, Stage};
+use crate::id::{CacheId, StorePath};
+use crate::push::{Nar, PathInfo, Verified};
+use crate::store::cache::Cache;
 
 use super::context::Context;
-use super::input::Input;
-use reading::{Known, Walked, upload, walk};
+use reading::Walked;
+use sick::Sick;
+use target::Target;
 
 pub(super) use reading::Stores;
-
-/// Uploads at once to one cache. While a NAR is read, each holds a connection to the store.
-const UPLOADS: usize = 4;
-
-/// The same for one on a server, where most of the time is waiting for its answers.
-const REMOTE_UPLOADS: usize = 8;
 
 /// Why paths are pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +34,8 @@ pub(super) enum Why {
 
 /// What effects of a push answer.
 pub(super) enum PushInput {
+    /// A cache that could not be opened when the run began is open now, or still is not.
+    Opened(Result<Arc<Cache>, Failure>),
     /// What has to be pushed for some outputs.
     Closure(Result<Walked, Failure>),
     /// Which of some paths the cache has.
@@ -56,53 +52,25 @@ pub(super) enum PushInput {
 #[derive(Default)]
 pub(super) struct Pushing {
     targets: Vec<Target>,
+    /// Those that cannot be pushed to at the moment.
+    sick: Vec<Sick>,
     ended: bool,
 }
 
-/// One cache that is pushed to.
-struct Target {
-    cache: Arc<Cache>,
-    queue: Queue,
-    actions: Vec<Action>,
-    infos: BTreeMap<StorePath, PathInfo>,
-    nars: BTreeMap<StorePath, Nar>,
-    /// The stores that told of paths.
-    homes: BTreeMap<StorePath, BuilderId>,
-    /// Paths that other caches hold.
-    held: BTreeSet<StorePath>,
-    /// Built in this run or asked for; what becomes of each is told even if the cache had it.
-    told: BTreeSet<StorePath>,
-    uploaded: Vec<PathInfo>,
-    already: BTreeSet<StorePath>,
-    /// What walks need not ask about.
-    known: Arc<Mutex<Known>>,
-    /// Outputs for the next walk. One walk is under way at a time, so that what finishes together is walked together.
-    next: Vec<StorePath>,
-    /// Outputs of the walk that is under way.
-    walking: Option<Vec<StorePath>>,
-    /// Other caches that are read from.
-    upstream: Vec<Arc<Cache>>,
-    /// Nothing more will be added.
-    closing: bool,
-    /// The queue knows that.
-    closed: bool,
-    effects: Vec<AbortHandle>,
-    verified: Option<bool>,
-}
-
 impl Pushing {
-    /// For those of these caches that are pushed to.
-    pub(super) fn new(ctx: &mut Context, caches: &[Arc<Cache>]) -> Self {
+    /// For those of these caches that are pushed to, and those that are sick.
+    pub(super) fn new(ctx: &mut Context, caches: &[Arc<Cache>], sick: &[CacheId]) -> Self {
         let targets: Vec<Target> = caches.iter().filter(|cache| cache.push()).cloned().map(Target::new).collect();
-        if !targets.is_empty() {
+        let ended = targets.is_empty() && sick.is_empty();
+        if !ended {
             ctx.bus.emit(Fact::StageStarted { stage: Stage::Push });
         }
-        Self { ended: targets.is_empty(), targets }
+        Self { targets, sick: sick.iter().map(|id| Sick::new(ctx, *id)).collect(), ended }
     }
 
     /// Whether anything is pushed at all.
     pub(super) fn is_wanted(&self) -> bool {
-        !self.targets.is_empty()
+        !self.targets.is_empty() || !self.sick.is_empty()
     }
 
     /// Outputs that are valid in the store and are to be in every cache, with all that they refer to.
@@ -110,11 +78,21 @@ impl Pushing {
         for target in &mut self.targets {
             target.add(ctx, outputs, why, upstream);
         }
+        for sick in &mut self.sick {
+            sick.add(outputs, why, upstream);
+        }
     }
 
     /// An effect answered.
     pub(super) fn handle(&mut self, ctx: &mut Context, cache: CacheId, input: PushInput) {
-        if let Some(target) = self.targets.iter_mut().find(|target| target.cache.id() == cache) {
+        if let PushInput::Opened(opened) = input {
+            if let Some(at) = self.sick.iter().position(|sick| sick.id == cache)
+                && let Some(target) = self.sick[at].opened(ctx, opened)
+            {
+                self.sick.remove(at);
+                self.targets.push(target);
+            }
+        } else if let Some(target) = self.targets.iter_mut().find(|target| target.cache.id() == cache) {
             target.handle(ctx, input);
         }
     }
@@ -122,9 +100,10 @@ impl Pushing {
     /// Nothing more will be added.
     pub(super) fn close(&mut self, ctx: &mut Context) {
         for target in &mut self.targets {
-            target.closing = true;
-            target.close();
-            target.turn(ctx);
+            target.end(ctx);
+        }
+        for sick in &mut self.sick {
+            sick.close(ctx);
         }
     }
 
@@ -132,6 +111,9 @@ impl Pushing {
     pub(super) fn stop(&mut self, ctx: &mut Context) {
         for target in &mut self.targets {
             target.stop(ctx);
+        }
+        for sick in &mut self.sick {
+            sick.stop(ctx);
         }
     }
 
@@ -145,12 +127,14 @@ impl Pushing {
                 below.extend(target.infos.get(path).into_iter().flat_map(PathInfo::others));
             }
         }
-        left.difference(&below).map(|path| (*path).clone()).collect()
+        let sick = self.sick.iter().flat_map(Sick::paths).filter(|path| fits(path));
+        left.difference(&below).map(|path| (*path).clone()).chain(sick).collect()
     }
 
     /// Every path has its final word, and all was read back.
     pub(super) fn is_done(&self) -> bool {
-        self.targets.iter().all(|target| target.verified == Some(true))
+        let given_up = self.sick.iter().all(|sick| sick.lost.is_some());
+        given_up && self.targets.iter().all(|target| target.verified == Some(true))
     }
 
     /// The stage is over.
@@ -161,267 +145,10 @@ impl Pushing {
     }
 }
 
-impl Target {
-    fn new(cache: Arc<Cache>) -> Self {
-        let uploads = if cache.sink().is_some_and(Sink::is_remote) { REMOTE_UPLOADS } else { UPLOADS };
-        Self {
-            cache,
-            queue: Queue::new(Limits { uploads, ..Limits::default() }),
-            actions: Vec::new(),
-            infos: BTreeMap::new(),
-            homes: BTreeMap::new(),
-            nars: BTreeMap::new(),
-            held: BTreeSet::new(),
-            told: BTreeSet::new(),
-            uploaded: Vec::new(),
-            already: BTreeSet::new(),
-            known: Arc::default(),
-            next: Vec::new(),
-            walking: None,
-            upstream: Vec::new(),
-            closing: false,
-            closed: false,
-            effects: Vec::new(),
-            verified: None,
-        }
-    }
-
-    fn add(&mut self, ctx: &mut Context, outputs: &[StorePath], why: Why, upstream: &[Arc<Cache>]) {
-        if why != Why::Found {
-            self.told.extend(outputs.iter().cloned());
-        }
-        if why == Why::Built {
-            self.known().built.extend(outputs.iter().cloned());
-        }
-        let id = self.cache.id();
-        self.upstream = upstream.iter().filter(|cache| cache.id() != id).cloned().collect();
-        self.next.extend(outputs.iter().cloned());
-        self.walk(ctx);
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Finds out what the next outputs refer to, unless a walk is under way.
-    fn walk(&mut self, ctx: &mut Context) {
-        if self.walking.is_some() || self.next.is_empty() {
-            return;
-        }
-        let id = self.cache.id();
-        let (stores, roots) = (ctx.stores(), std::mem::take(&mut self.next));
-        self.walking = Some(roots.clone());
-        let (known, upstream, cache) = (self.known.clone(), self.upstream.clone(), self.cache.clone());
-        self.start(ctx, async move {
-            let found = walk(stores, roots, known, upstream, &cache).await;
-            Input::Push(id, PushInput::Closure(found))
-        });
-    }
-
-    fn start(&mut self, ctx: &mut Context, effect: impl Future<Output = Input> + Send + 'static) {
-        self.effects.retain(|effect| !effect.is_finished());
-        self.effects.push(ctx.tasks.start(effect));
-    }
-
-    fn handle(&mut self, ctx: &mut Context, input: PushInput) {
-        match input {
-            PushInput::Closure(walked) => self.walked(ctx, walked),
-            PushInput::Checked { present, absent } => {
-                self.already.extend(present.iter().cloned());
-                self.tell(QueueInput::Checked { present, absent });
-            }
-            PushInput::Uploaded(path, Ok(nar)) => {
-                self.nars.insert(path.clone(), nar);
-                self.tell(QueueInput::Uploaded(path));
-            }
-            PushInput::Finished(path, Ok(())) => {
-                self.uploaded.extend(self.infos.get(&path).cloned());
-                self.tell(QueueInput::Finished(path));
-            }
-            PushInput::Uploaded(path, Err(failure)) | PushInput::Finished(path, Err(failure)) => {
-                self.tell(QueueInput::Failed(path, failure));
-            }
-            PushInput::Verified(verified) => {
-                for (path, why) in &verified.missing {
-                    ctx.bus.warn(format!("{} is not whole in {}: {why}", path.name(), self.cache.name()), None);
-                }
-                ctx.bus.emit(verified.fact(self.cache.id(), ctx.store.store_dir()));
-                self.verified = Some(true);
-            }
-        }
-        self.turn(ctx);
-    }
-
-    fn walked(&mut self, ctx: &mut Context, walked: Result<Walked, Failure>) {
-        let roots = self.walking.take().unwrap_or_default();
-        match walked {
-            Ok(Walked { closure, homes }) => {
-                self.homes.extend(homes);
-                let gone = roots.into_iter().filter(|root| closure.invalid.contains(root)).collect();
-                self.lost(ctx, gone, &not_here());
-                let held: Vec<StorePath> =
-                    closure.held.into_iter().filter(|path| !self.infos.contains_key(path)).collect();
-                self.held.extend(held.iter().cloned());
-                self.known().queued.extend(closure.push.iter().map(|info| info.path.clone()));
-                let items = closure.push.iter().map(item).collect();
-                self.infos.extend(closure.push.into_iter().map(|info| (info.path.clone(), info)));
-                self.tell(QueueInput::Held(held));
-                self.tell(QueueInput::Add(items));
-            }
-            Err(failure) => self.not_walked(ctx, roots, &failure),
-        }
-        self.walk(ctx);
-        self.close();
-    }
-
-    /// Without references nothing of it can be pushed in the right order, and nobody may take the push for whole.
-    fn not_walked(&mut self, ctx: &mut Context, roots: Vec<StorePath>, failure: &Failure) {
-        let message = format!("cannot find out what to push to {}: {}", self.cache.name(), failure.message);
-        ctx.bus.warn(message, Some("drover push --run last    pushes what is missing"));
-        self.lost(ctx, roots, failure);
-    }
-
-    /// Outputs that never come into the queue are given up by name.
-    fn lost(&mut self, ctx: &mut Context, roots: Vec<StorePath>, failure: &Failure) {
-        let cache = self.cache.id();
-        for path in roots.into_iter().filter(|path| !self.infos.contains_key(path)) {
-            let path = ctx.absolute(&path);
-            ctx.bus.emit(Fact::PushEnded { cache, path, pushed: Pushed::Failed(failure.clone()) });
-        }
-    }
-
-    /// Once nothing more is added and nothing is walked, the queue may end.
-    fn close(&mut self) {
-        if self.closing && self.walking.is_none() && !std::mem::replace(&mut self.closed, true) {
-            self.tell(QueueInput::NoMore);
-        }
-    }
-
-    fn stop(&mut self, ctx: &mut Context) {
-        for effect in self.effects.drain(..) {
-            effect.abort();
-        }
-        let unknown: Vec<StorePath> = self.walking.take().into_iter().flatten().chain(self.next.drain(..)).collect();
-        self.lost(ctx, unknown, &stopped());
-        self.tell(QueueInput::Stop);
-        let open: Vec<StorePath> =
-            self.queue.not_there().filter(|(_, end)| end.is_none()).map(|(path, _)| path.clone()).collect();
-        self.turn(ctx);
-        for path in open {
-            // Its effect is gone, so nobody else says so.
-            self.tell(QueueInput::Failed(path, stopped()));
-        }
-        self.turn(ctx);
-        self.verified = Some(true);
-    }
-
-    fn tell(&mut self, input: QueueInput) {
-        self.queue.handle(input, &mut self.actions);
-    }
-
-    /// Does what the queue says; reads back once it is done.
-    fn turn(&mut self, ctx: &mut Context) {
-        while !self.actions.is_empty() {
-            for action in std::mem::take(&mut self.actions) {
-                match action {
-                    Action::Check(paths) => self.check(ctx, paths),
-                    Action::Upload(path) => self.upload(ctx, path),
-                    Action::Finish(path) => self.finish(ctx, path),
-                    Action::Ended(path, end) => self.path_ended(ctx, &path, end),
-                }
-            }
-        }
-        if self.closed && self.queue.is_done() && self.verified.is_none() {
-            self.verified = Some(false);
-            self.verify(ctx);
-        }
-    }
-
-    fn check(&mut self, ctx: &mut Context, paths: Vec<StorePath>) {
-        let cache = self.cache.clone();
-        self.start(ctx, async move {
-            let answers = cache.inspect(&paths).await;
-            let (mut present, mut absent) = (Vec::new(), Vec::new());
-            for (path, answer) in paths.into_iter().zip(answers) {
-                // A record without its NAR is as good as none: it is pushed again.
-                let there = matches!(answer, Ok(Some(held)) if held.nar);
-                if there { present.push(path) } else { absent.push(path) }
-            }
-            Input::Push(cache.id(), PushInput::Checked { present, absent })
-        });
-    }
-
-    fn queued(&self, ctx: &mut Context, path: &StorePath) {
-        let nar_size = self.infos.get(path).map_or(0, |info| info.nar_size);
-        let path = ctx.absolute(path);
-        ctx.bus.emit(Fact::PushQueued { cache: self.cache.id(), path, nar_size });
-    }
-
-    fn upload(&mut self, ctx: &mut Context, path: StorePath) {
-        let (Some(info), Some(sink)) = (self.infos.get(&path).cloned(), self.cache.sink().cloned()) else { return };
-        self.queued(ctx, &path);
-        let absolute = ctx.absolute(&path);
-        ctx.bus.emit(Fact::PushStarted { cache: self.cache.id(), path: absolute });
-        let (stores, id) = (ctx.stores().first_from(self.homes.get(&path).copied()), self.cache.id());
-        self.start(ctx, async move {
-            let nar = upload(&stores, &sink, &info).await;
-            Input::Push(id, PushInput::Uploaded(path, nar))
-        });
-    }
-
-    fn finish(&mut self, ctx: &mut Context, path: StorePath) {
-        let (Some(info), Some(sink)) = (self.infos.get(&path).cloned(), self.cache.sink().cloned()) else { return };
-        let Some(nar) = self.nars.get(&path).cloned() else { return };
-        let id = self.cache.id();
-        self.start(ctx, async move {
-            let written = crate::push::finish(&sink, &info, &nar).await;
-            Input::Push(id, PushInput::Finished(path, written.map(drop).map_err(|error| error.failure())))
-        });
-    }
-
-    fn path_ended(&mut self, ctx: &mut Context, path: &StorePath, end: End) {
-        let failed =
-            |class, message: String| Pushed::Failed(Failure { class, message: message.into(), position: None });
-        let pushed = match end {
-            End::Pushed => Pushed::Uploaded { file_size: self.nars.get(path).map_or(0, |nar| nar.file_size) },
-            // What nobody built now or asked for and the cache had all along is no news.
-            End::Present if !self.told.contains(path) => return,
-            End::Present => {
-                self.queued(ctx, path);
-                Pushed::Present
-            }
-            End::Failed(failure) => Pushed::Failed(failure),
-            End::Reference(root) => failed(Class::Dependency, format!("{} is not in the cache", root.name())),
-            End::Unknown(root) => failed(Class::Dependency, format!("{} is in no cache", root.name())),
-            End::Stopped => Pushed::Failed(stopped()),
-        };
-        let path = ctx.absolute(path);
-        ctx.bus.emit(Fact::PushEnded { cache: self.cache.id(), path, pushed });
-    }
-
-    /// Reads back what was uploaded. What was there before has been looked at when it was asked for.
-    fn verify(&mut self, ctx: &mut Context) {
-        let (cache, uploaded, held) = (self.cache.clone(), self.uploaded.clone(), self.held.clone());
-        let already = self.already.clone();
-        self.start(ctx, async move {
-            let verified = if uploaded.is_empty() {
-                Verified { present: already, missing: BTreeMap::new() }
-            } else {
-                crate::push::verify(&cache, &uploaded, &already, &held).await
-            };
-            Input::Push(cache.id(), PushInput::Verified(verified))
-        });
-    }
-}
-
 fn stopped() -> Failure {
     Failure { class: Class::Cancelled, message: "the run was stopped".into(), position: None }
 }
 
 fn not_here() -> Failure {
     Failure { class: Class::NoOutput, message: "it is not in this store".into(), position: None }
-}
-
-fn item(info: &PathInfo) -> Item {
-    Item { path: info.path.clone(), references: info.others().cloned().collect(), nar_size: info.nar_size }
 }

@@ -11,7 +11,7 @@ use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
 use crate::eval::{Evaluator, Import, Imports};
 use crate::event::{FORMAT, Fact, Text};
-use crate::id::{AttemptId, BuilderId, RunId};
+use crate::id::{AttemptId, BuilderId, CacheId, RunId};
 use crate::record::{self, RecordError, RunDir};
 use crate::report::history::History;
 use crate::store::any::Store;
@@ -121,6 +121,8 @@ pub(super) struct Begun {
     pub(super) signals: Signals,
     /// The caches that were opened.
     pub(super) opened: Vec<Arc<Cache>>,
+    /// Those that are to be pushed to and cannot be at the moment.
+    pub(super) sick: Vec<CacheId>,
 }
 
 /// Opens the record and says what there is.
@@ -195,7 +197,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         ctx.bus.warn(message, Some(&hint).filter(|hint| !hint.is_empty()).map(String::as_str));
     }
     let _ = record::prune(&ctx.settings.output.state_dir, record::KEEP);
-    Ok(Begun { ctx, news, imports, farm_inputs, signals, opened: open.caches })
+    Ok(Begun { ctx, news, imports, farm_inputs, signals, opened: open.caches, sick: open.sick })
 }
 
 /// Where the answers of a run will come from.
@@ -268,7 +270,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let recall = Arc::new(recall);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
-    let Begun { mut ctx, news, imports, farm_inputs, signals, opened } =
+    let Begun { mut ctx, news, imports, farm_inputs, signals, opened, sick } =
         begin(Beginning { settings, origin, plan, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
     let named = builders::all(&settings, &ctx.store.settings().builders, |file| std::fs::read_to_string(file))?;
@@ -290,7 +292,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
-        Mode::Run => Pushing::new(&mut ctx, &opened),
+        Mode::Run => Pushing::new(&mut ctx, &opened, &sick),
         Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected => Pushing::default(),
     };
     Ok(Driver {

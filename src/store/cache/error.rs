@@ -71,6 +71,14 @@ pub enum CacheError {
         /// The last failure.
         why: String,
     },
+    /// The server answers, but not as it should: it may be well again in a while.
+    #[error("cache '{url}' is not well: {why}")]
+    Sick {
+        /// The cache.
+        url: String,
+        /// The last failure.
+        why: String,
+    },
     /// TLS cannot be set up on this machine.
     #[error("cannot set up TLS for cache '{url}': {why}")]
     Tls {
@@ -198,7 +206,7 @@ impl From<CacheError> for error::Error {
             CacheError::Token { why, .. } => {
                 (Fault::Usage, Some(format!("ls -l {}    it holds one token and nothing else", why.path().display())))
             }
-            CacheError::Unreachable { url, .. } => (
+            CacheError::Unreachable { url, .. } | CacheError::Sick { url, .. } => (
                 Fault::Unreachable,
                 Some(format!("curl -v {url}/nix-cache-info    or go on without any cache: drover run --offline")),
             ),

@@ -92,6 +92,15 @@ pub(super) enum Fetched {
     NoAnswer(Failure),
 }
 
+/// Why a cache cannot be used now: it is not there, or it answers and cannot.
+fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
+    let why = what + &failure.message;
+    match failure.class {
+        Class::Cache => CacheError::Sick { url, why },
+        _ => CacheError::Unreachable { url, why },
+    }
+}
+
 impl HttpCache {
     /// A server as it is, of which nothing is known yet.
     pub(super) fn new(
@@ -134,7 +143,7 @@ impl HttpCache {
                 return Err(CacheError::Denied { url: url(), status, login: cache.auth.source, push: write });
             }
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => {
-                return Err(CacheError::Unreachable { url: url(), why: failure.message.to_string() });
+                return Err(not_well(url(), &failure, String::new()));
             }
         };
         let info = CacheInfo::parse(&text).map_err(|why| CacheError::Url { url: url(), why })?;
@@ -164,9 +173,7 @@ impl HttpCache {
             Err(PutFailure { refused: Some(status @ (404 | 405 | 410 | 501)), .. }) => {
                 Err(CacheError::ReadOnly { url, status, login: self.auth.source.clone() })
             }
-            Err(PutFailure { failure, .. }) => {
-                Err(CacheError::Unreachable { url, why: format!("it takes no uploads: {}", failure.message) })
-            }
+            Err(PutFailure { failure, .. }) => Err(not_well(url, &failure, "it takes no uploads: ".to_owned())),
         }
     }
 
