@@ -49,7 +49,7 @@ pub struct BuilderSettings {
     pub url: String,
     /// What it builds; `None`: what it says itself.
     pub systems: Option<Vec<System>>,
-    /// Builds at once, above 0; `None`: as many as it has cores.
+    /// Builds at once, above 0; `None`: what its own `max-jobs` says.
     pub max_jobs: Option<u32>,
     /// How fast it is, beside others; above 0. `None` is 1.
     pub speed: Option<f64>,

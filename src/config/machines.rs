@@ -237,7 +237,7 @@ fn machine(words: &[Word<'_>]) -> Result<Machine, Wrong> {
         return Err(wrong(word, message, "x86_64-linux,aarch64-linux    or - to ask the builder"));
     }
     let max_jobs = column(4).map(|word| {
-        let hint = "16    or - for as many as the builder has cores";
+        let hint = "16    or - for the max-jobs of the builder itself";
         word.text.parse().map_err(|_| {
             wrong(word, format!("'{}' is no whole number; column 4 is how many it builds at once", word.text), hint)
         })
