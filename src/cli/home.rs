@@ -113,7 +113,7 @@ fn configured(facts: &mut Facts, ours: &Settings, nix: Option<&NixSettings>, ses
 
 /// Builders besides the local store, and where they are said.
 fn other_builders(facts: &mut Facts, ours: &Settings, nix: &NixSettings) {
-    match builders::all(ours, &nix.builders, |path| std::fs::read_to_string(path)) {
+    match builders::all(ours, &nix.builders, builders::read) {
         Ok(found) => {
             let mut places: Vec<&str> = found.iter().map(|builder| place(&builder.named_in)).collect();
             places.dedup();

@@ -269,7 +269,7 @@ mod tests {
             ..Words::default()
         };
         let settings = Settings::resolve(words.clone(), &env, file.clone()).unwrap();
-        let builders = super::super::builders::all(&settings, "ssh://big2 - /k", std::fs::read_to_string).unwrap();
+        let builders = super::super::builders::all(&settings, "ssh://big2 - /k", super::super::builders::read).unwrap();
         let rows = shown(&words, &env, &file, &settings, &builders);
         let row = |name: &str| {
             let row = rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no {name}"));

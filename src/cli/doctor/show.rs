@@ -68,7 +68,7 @@ pub(super) async fn show(session: &Session, words: Words, json: bool) -> Result<
     };
     let conf_dir = Path::new(session.env.get("NIX_CONF_DIR").unwrap_or("/etc/nix"));
     let nix = layers.as_ref().map_or("", |layers| &layers.all.builders);
-    let (builders, wrong) = builders::find(&settings, nix, &|path| std::fs::read_to_string(path))?;
+    let (builders, wrong) = builders::find(&settings, nix, &builders::read)?;
     for error in wrong {
         let error = Error::from(error);
         say(&crate::report::failure::fatal(&error.message, error.hint.as_deref(), usize::MAX), session.style());
