@@ -18,6 +18,7 @@ use crate::store::local::LocalStore;
 use super::bus::Bus;
 use super::caches::CacheList;
 use super::farm::FarmInput;
+use super::pushing::Stores;
 use super::tasks::Tasks;
 
 /// See the module's page.
@@ -82,6 +83,11 @@ impl Context {
     /// The store directory, `/nix/store`.
     pub(super) fn store_dir(&self) -> &StoreDir {
         self.store.store_dir()
+    }
+
+    /// The stores that paths can be read from, the local one first.
+    pub(super) fn stores(&self) -> Stores {
+        Stores::new(vec![(BuilderId(0), self.pool.clone())])
     }
 
     /// A path as people and events know it.
