@@ -1,9 +1,9 @@
 //! Why a builder could not be reached, and what a person can type about it.
 
-use std::time::Duration;
-
 use crate::error::{Error, Fault};
+use crate::nix_compat::daemon::DaemonError;
 use crate::process::quote;
+use crate::store::error::StoreError;
 
 /// What kind of trouble.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,14 +12,16 @@ pub enum DialKind {
     Unreachable,
     /// Nobody listens there.
     Refused,
-    /// No answer for this long.
-    TimedOut(Duration),
+    /// No answer in time.
+    TimedOut,
     /// Nothing is known of the host's key.
     HostKeyUnknown,
     /// The host shows another key than it should.
     HostKeyChanged,
     /// The host does not let this user in.
     NotLetIn,
+    /// There is no ssh on this machine.
+    NoSsh,
     /// There is no Nix, or not where the login's PATH looks.
     NoNix,
     /// Something else spoke before the daemon did: these are the first bytes.
@@ -80,7 +82,7 @@ impl Whom {
         let hint = match &kind {
             DialKind::Unreachable => format!("ssh {login} true    shows it without drover; is the name right?"),
             DialKind::Refused => format!("ssh {login} true    shows it without drover; does sshd run there?"),
-            DialKind::TimedOut(_) => format!("ssh {login} true    shows it without drover; a firewall, or it is off"),
+            DialKind::TimedOut => format!("ssh {login} true    shows it without drover; a firewall, or it is off"),
             DialKind::HostKeyUnknown => format!(
                 "ssh-keyscan -t ed25519 {host}    shows its key; compare it with the host's own, then set host-key in \
                  drover.toml or add it to ~/.ssh/known_hosts"
@@ -93,6 +95,7 @@ impl Whom {
                 "ssh -o BatchMode=yes {login} true    shows it without drover; name the key with ssh-key or \
                  ssh-key-env in drover.toml"
             ),
+            DialKind::NoSsh => "install OpenSSH's client, or put it on PATH".to_owned(),
             DialKind::NoNix => format!(
                 "ssh {login} command -v nix-daemon    looks for it; if it is not on PATH there, add \
                  ?remote-program=/nix/var/nix/profiles/default/bin/nix-daemon to the builder's URL"
@@ -111,6 +114,33 @@ impl Whom {
         DialError { kind, name: self.name.clone(), what: what.into(), hint }
     }
 
+    /// Trouble in the handshake.
+    pub(super) fn of_store(&self, error: &StoreError) -> DialError {
+        match error {
+            StoreError::Daemon { error, said, .. } => match &**error {
+                DaemonError::Fatal { error, .. } => self.error(DialKind::Forbidden, error.text()),
+                DaemonError::Protocol { what, .. } if what.contains("drover needs") => {
+                    self.error(DialKind::TooOld, what.clone())
+                }
+                DaemonError::Protocol { what, .. } => {
+                    let bytes = what.strip_prefix("it begins with ").unwrap_or(what).to_owned();
+                    self.error(DialKind::Garbage { bytes }, what.clone())
+                }
+                error => self.told(said, &error.to_string()),
+            },
+            StoreError::Socket { source, .. } => {
+                let kind = match source.kind() {
+                    std::io::ErrorKind::ConnectionRefused => DialKind::Refused,
+                    std::io::ErrorKind::PermissionDenied => DialKind::Forbidden,
+                    std::io::ErrorKind::NotFound => DialKind::Unreachable,
+                    _ => DialKind::Other,
+                };
+                self.error(kind, crate::error::chain(error))
+            }
+            other => self.error(DialKind::Other, crate::error::chain(other)),
+        }
+    }
+
     /// Trouble that ssh, or a shell over there, spoke about.
     pub(super) fn told(&self, said: &str, ended: &str) -> DialError {
         let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
@@ -126,7 +156,7 @@ impl Whom {
         } else if has(&["Could not resolve hostname", "Network is unreachable", "No route to host"]) {
             DialKind::Unreachable
         } else if has(&["timed out"]) {
-            DialKind::TimedOut(Duration::ZERO)
+            DialKind::TimedOut
         } else if has(&["nix-daemon: command not found", "nix-daemon: not found", "nix-daemon: No such file"]) {
             DialKind::NoNix
         } else {
