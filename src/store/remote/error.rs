@@ -1,8 +1,11 @@
 //! Why a builder could not be reached, and what a person can type about it.
 
-use crate::error::{Error, Fault};
+use std::time::Duration;
+
+use super::RemoteOptions;
+use crate::error::{Error, Fault, chain};
 use crate::nix_compat::daemon::DaemonError;
-use crate::process::quote;
+use crate::process::{ProcessError, quote};
 use crate::store::error::StoreError;
 
 /// What kind of trouble.
@@ -12,16 +15,14 @@ pub enum DialKind {
     Unreachable,
     /// Nobody listens there.
     Refused,
-    /// No answer in time.
-    TimedOut,
+    /// No answer for this long.
+    TimedOut(Duration),
     /// Nothing is known of the host's key.
     HostKeyUnknown,
     /// The host shows another key than it should.
     HostKeyChanged,
     /// The host does not let this user in.
     NotLetIn,
-    /// There is no ssh on this machine.
-    NoSsh,
     /// There is no Nix, or not where the login's PATH looks.
     NoNix,
     /// Something else spoke before the daemon did: these are the first bytes.
@@ -63,16 +64,35 @@ pub(super) struct Whom {
     pub(super) login: String,
     /// What follows `ssh-keyscan `.
     pub(super) host: String,
+    /// How long it is waited for.
+    pub(super) patience: Duration,
 }
 
 impl Whom {
-    pub(super) fn new(name: &str, host: &str, user: Option<&str>, port: Option<u16>) -> Self {
+    pub(super) fn new(options: &RemoteOptions, host: &str, user: Option<&str>, port: Option<u16>) -> Self {
         let port = port.map(|port| format!("-p {port} ")).unwrap_or_default();
         let user = user.map(|user| format!("{user}@")).unwrap_or_default();
         Self {
-            name: name.to_owned(),
+            name: options.name.clone(),
             login: format!("{port}{}", quote(&format!("{user}{host}"))),
             host: format!("{port}{}", quote(host)),
+            patience: options.patience,
+        }
+    }
+
+    /// There is no answer in time.
+    pub(super) fn late(&self) -> DialError {
+        self.error(DialKind::TimedOut(self.patience), format!("no answer for {} s", self.patience.as_secs_f64()))
+    }
+
+    /// ssh cannot be started.
+    pub(super) fn no_ssh(&self, error: &ProcessError) -> DialError {
+        match error.is_not_found() {
+            true => DialError {
+                hint: "install OpenSSH's client, or put it on PATH".to_owned(),
+                ..self.error(DialKind::Other, "there is no ssh on PATH")
+            },
+            false => self.error(DialKind::Other, chain(error)),
         }
     }
 
@@ -82,7 +102,7 @@ impl Whom {
         let hint = match &kind {
             DialKind::Unreachable => format!("ssh {login} true    shows it without drover; is the name right?"),
             DialKind::Refused => format!("ssh {login} true    shows it without drover; does sshd run there?"),
-            DialKind::TimedOut => format!("ssh {login} true    shows it without drover; a firewall, or it is off"),
+            DialKind::TimedOut(_) => format!("ssh {login} true    shows it without drover; a firewall, or it is off"),
             DialKind::HostKeyUnknown => format!(
                 "ssh-keyscan -t ed25519 {host}    shows its key; compare it with the host's own, then set host-key in \
                  drover.toml or add it to ~/.ssh/known_hosts"
@@ -95,7 +115,6 @@ impl Whom {
                 "ssh -o BatchMode=yes {login} true    shows it without drover; name the key with ssh-key or \
                  ssh-key-env in drover.toml"
             ),
-            DialKind::NoSsh => "install OpenSSH's client, or put it on PATH".to_owned(),
             DialKind::NoNix => format!(
                 "ssh {login} command -v nix-daemon    looks for it; if it is not on PATH there, add \
                  ?remote-program=/nix/var/nix/profiles/default/bin/nix-daemon to the builder's URL"
@@ -135,9 +154,9 @@ impl Whom {
                     std::io::ErrorKind::NotFound => DialKind::Unreachable,
                     _ => DialKind::Other,
                 };
-                self.error(kind, crate::error::chain(error))
+                self.error(kind, chain(error))
             }
-            other => self.error(DialKind::Other, crate::error::chain(other)),
+            other => self.error(DialKind::Other, chain(other)),
         }
     }
 
@@ -156,7 +175,7 @@ impl Whom {
         } else if has(&["Could not resolve hostname", "Network is unreachable", "No route to host"]) {
             DialKind::Unreachable
         } else if has(&["timed out"]) {
-            DialKind::TimedOut
+            DialKind::TimedOut(self.patience)
         } else if has(&["nix-daemon: command not found", "nix-daemon: not found", "nix-daemon: No such file"]) {
             DialKind::NoNix
         } else {

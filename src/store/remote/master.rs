@@ -35,10 +35,7 @@ impl Master {
         first.push(control.as_os_str());
         // ssh runs this once it is in and listens.
         first.extend(["-o", "PermitLocalCommand=yes", "-o", "LocalCommand=echo in"].map(OsStr::new));
-        let mut child = login.cmd(&first).spawn().map_err(|error| match error.is_not_found() {
-            true => whom.error(DialKind::NoSsh, "there is no ssh on PATH"),
-            false => whom.error(DialKind::Other, crate::error::chain(&error)),
-        })?;
+        let mut child = login.cmd(&first).spawn().map_err(|error| whom.no_ssh(&error))?;
         drop(child.stdin.take());
         let mut group = Group::of(&child);
         let words = LastWords::default();

@@ -142,16 +142,16 @@ impl RemoteStore {
     /// Logs in and shakes hands, within the patience of the options.
     pub async fn dial(options: RemoteOptions) -> Result<Self, DialError> {
         let address = Address::parse(&options.uri).map_err(|what| {
-            Whom::new(&options.name, "HOST", None, None).error(DialKind::Usage, format!("{}: {what}", options.uri))
+            Whom::new(&options, "HOST", None, None).error(DialKind::Usage, format!("{}: {what}", options.uri))
         })?;
         let whom = match &address {
-            Address::Ssh(ssh) => Whom::new(&options.name, &ssh.host, ssh.user.as_deref(), ssh.port),
-            Address::Socket(_) => Whom::new(&options.name, "localhost", None, None),
+            Address::Ssh(ssh) => Whom::new(&options, &ssh.host, ssh.user.as_deref(), ssh.port),
+            Address::Socket(_) => Whom::new(&options, "localhost", None, None),
         };
         let patience = options.patience;
         match tokio::time::timeout(patience, Self::reach(options, address, &whom)).await {
             Ok(result) => result,
-            Err(_) => Err(whom.error(DialKind::TimedOut, format!("no answer for {} s", patience.as_secs()))),
+            Err(_) => Err(whom.late()),
         }
     }
 

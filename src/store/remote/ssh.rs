@@ -3,7 +3,6 @@
 //! Mostly there is one master for all. Where the builder refuses further sessions (`MaxSessions`), more log in.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
@@ -35,7 +34,6 @@ pub(super) struct Ssh {
     login: Login,
     whom: Whom,
     reach: Reach,
-    patience: Duration,
     // After the masters.
     unconfirmed: Unconfirmed,
 }
@@ -108,7 +106,7 @@ impl Ssh {
         let reach = Reach::Program(program);
         let seats = Mutex::new(vec![first.clone()]);
         let unconfirmed = Unconfirmed::default();
-        let mut this = Self { seats, first, login, whom: whom.clone(), reach, patience: options.patience, unconfirmed };
+        let mut this = Self { seats, first, login, whom: whom.clone(), reach, unconfirmed };
         this.master(&this.first).await?;
         let (dir, uri) = (&options.store_dir, Arc::from(options.uri.as_str()));
         if let Some(socket) = socket_of(address) {
@@ -197,11 +195,8 @@ impl Ssh {
     /// The master of a seat, logged in.
     async fn master<'a>(&self, seat: &'a Seat) -> Result<&'a Master, DialError> {
         let open = seat.master.get_or_try_init(|| Master::open(&self.login, seat.number, &self.whom));
-        let late = |_| {
-            let what = format!("no answer for {} s", self.patience.as_secs());
-            self.whom.error(DialKind::TimedOut, what)
-        };
-        tokio::time::timeout(self.patience, open).await.map_err(late)?
+        let late = |_| self.whom.late();
+        tokio::time::timeout(self.whom.patience, open).await.map_err(late)?
     }
 
     /// Whether its connections are channels to its daemon's socket.
