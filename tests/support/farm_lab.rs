@@ -178,7 +178,8 @@ impl FarmLab {
 
     /// The store URI of a builder, for drover as well as for Nix.
     pub fn builder_uri(&self, number: usize) -> String {
-        format!("ssh-ng://b{number}?remote-store={}", self.builders[number].remote_store())
+        let store = self.builders[number].remote_store();
+        format!("ssh-ng://b{number}?remote-store={}", store.replace('?', "%3F").replace('=', "%3D"))
     }
 
     /// A builder's line in Nix's syntax of machines.
@@ -232,13 +233,13 @@ impl LabBuilder {
         self.proxy.as_ref().expect("a builder behind a proxy")
     }
 
-    /// What a store URI says as `remote-store`.
+    /// What a store URI says as `remote-store`, as it is before it is encoded.
     pub fn remote_store(&self) -> String {
-        match self.spec.kind {
-            Kind::Stdio => self.lab.path("root").display().to_string(),
-            Kind::Forwarded | Kind::Untrusted | Kind::Narrow => {
-                format!("unix://{}", self.daemon.as_ref().expect("its daemon runs").socket.display())
-            }
+        let root = self.lab.path("root").display().to_string();
+        match &self.daemon {
+            None => root,
+            // Nothing but the URI says where the files are, and Nix reads them itself.
+            Some(daemon) => format!("unix://{}?root={root}", daemon.socket.display()),
         }
     }
 

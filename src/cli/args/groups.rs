@@ -186,6 +186,9 @@ pub(in crate::cli) struct BuildArgs {
     /// Fetch results that only a cache has
     #[arg(long)]
     pub(in crate::cli) download: bool,
+    /// Leave what other builders build where it was built
+    #[arg(long, conflicts_with_all = ["download", "out_link"])]
+    pub(in crate::cli) no_download: bool,
     /// Print the output paths of what was asked for
     #[arg(long)]
     pub(in crate::cli) print_out_paths: bool,

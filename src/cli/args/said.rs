@@ -69,6 +69,7 @@ impl RunArgs {
             max_silent_time: build.max_silent_time,
             out_link: build.out_link,
             download: build.download,
+            no_download: build.no_download,
             print_out_paths: build.print_out_paths,
             plan: self.from.plan,
             base: self.base.base,

@@ -29,6 +29,8 @@ pub struct BuildSettings {
     pub out_link: Option<PathBuf>,
     /// Fetch results that caches hold.
     pub download: bool,
+    /// What other builders build for an attr comes into the local store.
+    pub results_home: bool,
 }
 
 impl BuildSettings {
@@ -45,6 +47,7 @@ impl BuildSettings {
             max_log_size: table.max_log_size.filter(|&bytes| bytes > 0),
             out_link: words.out_link.clone(),
             download: words.download,
+            results_home: !words.no_download,
         })
     }
 }

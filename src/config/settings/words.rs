@@ -46,6 +46,7 @@ pub struct Words {
     /// `--output` of `plan` and `matrix`.
     pub plan_output: Option<PathBuf>,
     pub download: bool,
+    pub no_download: bool,
     pub push_to: Vec<String>,
     pub no_push: bool,
     pub offline: bool,

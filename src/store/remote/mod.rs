@@ -337,7 +337,10 @@ impl Ssh {
         let socket = match (&address.program, address.store.as_deref()) {
             (Some(_), _) => None,
             (None, None | Some("daemon" | "auto")) => Some(SOCKET),
-            (None, Some(store)) => store.strip_prefix("unix://").filter(|path| path.starts_with('/')),
+            (None, Some(store)) => {
+                let path = store.strip_prefix("unix://").map(|path| path.split('?').next().unwrap_or(path));
+                path.filter(|path| path.starts_with('/'))
+            }
         };
         let first = Arc::new(Master::open(&login, 0, socket, whom).await?);
         let uri: Arc<str> = options.uri.as_str().into();
