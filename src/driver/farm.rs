@@ -175,6 +175,12 @@ impl Farm {
         self.posts.get(&builder).is_some_and(|post| !post.heard)
     }
 
+    /// Whether a builder that has not been heard of yet will say itself what it builds for.
+    pub(super) fn may_say_more(&self) -> bool {
+        let silent = |post: &Post| post.settings.as_ref().is_some_and(|settings| settings.systems.is_none());
+        self.posts.values().any(|post| !post.heard && silent(post))
+    }
+
     /// What some builder can build for, as far as is known.
     pub(super) fn systems(&self, ctx: &Context) -> Vec<System> {
         let mut systems = Vec::new();

@@ -415,7 +415,7 @@ impl Driver {
         let (kind, path) = (entry.kind, entry.path.clone());
         if let Answer::Drv(drv) = &answer {
             entry.answer = Some(drv.clone());
-            if is_left_out(&drv.system) && !self.farm.dialling().is_empty() {
+            if is_left_out(&drv.system) && self.farm.may_say_more() {
                 self.farm.dial(&mut self.ctx);
                 return self.parked.push((attr, answer));
             }
