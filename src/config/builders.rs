@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub struct BuilderSettings {
     pub url: String,
     /// What it builds; `None`: what it says itself.
     pub systems: Option<Vec<System>>,
-    /// Builds at once, above 0; `None`: as many as it has cores.
+    /// Builds at once, above 0; `None`: what its own `max-jobs` says.
     pub max_jobs: Option<u32>,
     /// How fast it is, beside others; above 0. `None` is 1.
     pub speed: Option<f64>,
@@ -180,7 +180,7 @@ pub(super) fn resolve(words: &Words, env: &Env, file: &File) -> Result<(FarmSett
 fn ssh(env: &Env) -> Result<SshSettings> {
     let options = env.get(NIX_SSHOPTS).map(|text| {
         shell_words(text).ok_or_else(|| {
-            Error::usage("NIX_SSHOPTS: a quote is not closed").hint("NIX_SSHOPTS='-p 2222 -i /path/of/key'")
+            Error::usage("NIX_SSHOPTS: a quote is not closed").hint("export NIX_SSHOPTS='-p 2222 -i /path/of/key'")
         })
     });
     let lines = env.get(DROVER_SSH_KNOWN_HOSTS).unwrap_or_default().lines().map(str::trim);
@@ -259,6 +259,13 @@ fn of_table(name: &str, table: &BuilderTable, file: &File, env: &Env) -> Result<
         host_key: key.and_then(std::result::Result::ok),
         named_in: format!("drover.toml{line}"),
     })
+}
+
+/// Reads a list of builders, as [`all`] wants it; no more than such a list has.
+pub fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(machines::MAX_BYTES + 1).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// All builders of a run besides the local store. `nix` is the setting `builders` of Nix; files that lists name are

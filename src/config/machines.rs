@@ -21,7 +21,7 @@ use crate::id::System;
 const MAX_DEPTH: usize = 8;
 
 /// The most that is taken of a file.
-const MAX_BYTES: usize = 1 << 20;
+pub(super) const MAX_BYTES: u64 = 1 << 20;
 
 /// The most entries, with all that files name.
 const MAX_ENTRIES: usize = 10_000;
@@ -177,9 +177,9 @@ impl Reading<'_> {
         }
         let looked = crate::process::quote(path);
         match (self.read)(Path::new(path)) {
-            Ok(text) if text.len() <= MAX_BYTES => self.text(&Arc::from(path), &text, depth + 1),
-            Ok(text) => {
-                let message = format!("{path} has {} bytes; a list of builders has at most {MAX_BYTES}", text.len());
+            Ok(text) if text.len() as u64 <= MAX_BYTES => self.text(&Arc::from(path), &text, depth + 1),
+            Ok(_) => {
+                let message = format!("{path} is too long: a list of builders has at most {MAX_BYTES} bytes");
                 self.found.push(Err(unreadable(message, format!("ls -l {looked}"))));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -237,7 +237,7 @@ fn machine(words: &[Word<'_>]) -> Result<Machine, Wrong> {
         return Err(wrong(word, message, "x86_64-linux,aarch64-linux    or - to ask the builder"));
     }
     let max_jobs = column(4).map(|word| {
-        let hint = "16    or - for as many as the builder has cores";
+        let hint = "16    or - for the max-jobs of the builder itself";
         word.text.parse().map_err(|_| {
             wrong(word, format!("'{}' is no whole number; column 4 is how many it builds at once", word.text), hint)
         })

@@ -8,6 +8,7 @@ pub mod builders;
 mod env;
 mod file;
 pub mod machines;
+mod near;
 mod settings;
 mod shown;
 mod terminal;
@@ -16,7 +17,7 @@ pub use address::{Address, Way};
 pub use builders::{BuilderSettings, FarmSettings, Secret, SshSettings};
 pub use env::{DROVER_LOG, Env, PullRequest};
 pub use file::{File, FileError};
-pub(crate) use settings::nearest;
+pub(crate) use near::nearest;
 pub use settings::{
     AttrSettings, BaseSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PlanSettings,
     PushWhen, Settings, ShareSettings, Words,

@@ -58,6 +58,7 @@ impl Building {
             fail_fast: build.fail_fast,
             max_failures: build.max_failures,
             retries: build.retries,
+            retry_failures: build.retry_failures,
             fetch_slots: FETCHES,
             fetch_where_needed: ctx.is_farm,
         };

@@ -87,8 +87,8 @@ impl Context {
 
     /// The stores that paths can be read from, the local one first.
     pub(super) fn stores(&self) -> Stores {
-        let elsewhere = self.sites.all().into_iter().map(|(id, site)| (id, site.pool.clone()));
-        Stores::new(std::iter::once((LOCAL, self.pool.clone())).chain(elsewhere).collect())
+        let others = self.sites.all().into_iter().map(|(id, site)| (id, site.pool.clone()));
+        Stores::new(std::iter::once((LOCAL, self.pool.clone())).chain(others).collect())
     }
 
     /// A path as people and events know it.

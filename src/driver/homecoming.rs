@@ -72,7 +72,7 @@ impl Homecoming {
         &mut self,
         ctx: &mut Context,
         drv: DrvId,
-        paths: Vec<StorePath>,
+        paths: &[StorePath],
         brought: Result<Brought, NotBrought>,
     ) -> Option<Returned> {
         if self.paths.get(&drv)?.len() > paths.len() {

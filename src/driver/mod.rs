@@ -300,7 +300,7 @@ impl Driver {
             Input::BuilderAnswered(builder, paths, valid) => {
                 self.planning.builder_answered(ctx, builder, &paths, valid.as_deref());
             }
-            Input::Returned(drv, paths, brought) => self.returned(drv, paths, brought),
+            Input::Returned(drv, paths, brought) => self.returned(drv, &paths, brought),
             Input::Kept(kept) => self.keeping.kept(ctx, kept),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
             Input::Import(import) => self.importing.begin(ctx, &mut self.planning, import),
@@ -363,7 +363,7 @@ impl Driver {
     }
 
     /// Results have come into the local store, or not.
-    fn returned(&mut self, drv: DrvId, paths: Vec<StorePath>, brought: std::result::Result<Brought, NotBrought>) {
+    fn returned(&mut self, drv: DrvId, paths: &[StorePath], brought: std::result::Result<Brought, NotBrought>) {
         let Some(returned) = self.homecoming.returned(&mut self.ctx, drv, paths, brought) else { return };
         for (attr, status) in returned.attrs {
             match &returned.failure {
@@ -421,7 +421,7 @@ impl Driver {
         let (kind, path) = (entry.kind, entry.path.clone());
         if let Answer::Drv(drv) = &answer {
             entry.answer = Some(drv.clone());
-            if is_left_out(&drv.system) && !self.farm.dialling().is_empty() {
+            if is_left_out(&drv.system) && self.farm.may_say_more() {
                 self.farm.dial(&mut self.ctx);
                 return self.parked.push((attr, answer));
             }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::fault_proxy::FaultProxy;
 use super::nix::{Daemon, Lab, Nix};
-use super::sshd::{Keys, Sshd};
+use super::sshd::{Keys, Sshd, descendants};
 
 /// How a builder lets itself be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,6 +241,19 @@ impl LabBuilder {
             // Nothing but the URI says where the files are, and Nix reads them itself.
             Some(daemon) => format!("unix://{}?root={root}", daemon.socket.display()),
         }
+    }
+
+    /// The processes of its connections and of their builds, at this moment.
+    pub fn processes(&self) -> Vec<u32> {
+        let mut all = self.sshd.processes();
+        all.extend(self.daemon.iter().flat_map(|daemon| descendants(daemon.pid())));
+        all
+    }
+
+    /// Those of them that have this name.
+    pub fn running(&self, name: &str) -> Vec<u32> {
+        let is_so = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+        self.processes().into_iter().filter(is_so).collect()
     }
 
     /// Starts its daemon anew.
