@@ -220,7 +220,7 @@ impl RemoteStore {
     /// Whether its daemon's socket was to be forwarded and could not be: each connection is a session of its own.
     #[must_use]
     pub fn refuses_forwarding(&self) -> bool {
-        matches!(&self.0.way, Way::Ssh(ssh) if ssh.first.forward.is_some() && ssh.program.is_some())
+        matches!(&self.0.way, Way::Ssh(ssh) if ssh.unforwarded)
     }
 
     /// The directory of its paths.

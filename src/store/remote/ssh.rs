@@ -34,6 +34,8 @@ pub(super) struct Ssh {
     login: Login,
     whom: Whom,
     reach: Reach,
+    /// Its daemon's socket was to be forwarded and could not be.
+    pub(super) unforwarded: bool,
     // After the masters.
     unconfirmed: Unconfirmed,
 }
@@ -106,7 +108,7 @@ impl Ssh {
         let reach = Reach::Program(program);
         let seats = Mutex::new(vec![first.clone()]);
         let unconfirmed = Unconfirmed::default();
-        let mut this = Self { seats, first, login, whom: whom.clone(), reach, unconfirmed };
+        let mut this = Self { seats, first, login, whom: whom.clone(), reach, unforwarded: false, unconfirmed };
         this.master(&this.first).await?;
         let (dir, uri) = (&options.store_dir, Arc::from(options.uri.as_str()));
         if let Some(socket) = socket_of(address) {
@@ -116,6 +118,7 @@ impl Ssh {
                 Err(error) => tracing::debug!(%error, "{}: its daemon's socket cannot be reached", whom.name),
             }
             this.reach = program;
+            this.unforwarded = true;
         }
         match this.connect(dir.clone(), &uri).await {
             Ok(session) => Ok((this, session)),
