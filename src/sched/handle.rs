@@ -42,6 +42,7 @@ impl Scheduler {
             Input::Prepared { attempt } => self.prepared(attempt),
             Input::Waiting { attempt, waiting } => self.waiting(attempt, waiting),
             Input::AttemptEnded { attempt, end, gone } => self.attempt_ended(attempt, end, &gone, actions),
+            Input::Lost { drv } => self.lost(drv, actions),
             Input::Sized { drv, bytes } => self.sized(drv, bytes),
             Input::Transferred { builder, bytes, seconds } => self.transferred(builder, bytes, seconds),
             Input::FetchEnded { drv, failure } => self.fetch_ended(drv, failure, actions),

@@ -83,6 +83,12 @@ pub enum Input {
         /// count as one of its tries.
         gone: Vec<DrvId>,
     },
+    /// The outputs of a drv that was there are nowhere, and somebody needs them. See
+    /// [`Scheduler::can_make_again`](super::Scheduler::can_make_again).
+    Lost {
+        /// Which drv.
+        drv: DrvId,
+    },
     /// How big a drv's outputs are, all together.
     Sized {
         /// Which drv.

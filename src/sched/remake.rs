@@ -8,7 +8,7 @@ use crate::graph::Work;
 use crate::id::{BuilderId, DrvId};
 
 use super::item::Action;
-use super::state::{End, Scheduler, State};
+use super::state::{End, Scheduler, State, Stop};
 
 /// How often one drv is made again. A builder that goes away this often, or a driver that does not find what is there,
 /// must not keep a run from ending.
@@ -54,6 +54,29 @@ impl Scheduler {
         }
         self.place_again(drv, actions);
         true
+    }
+
+    /// Whether a drv that was there can be made again, should its outputs be gone.
+    #[must_use]
+    pub fn can_make_again(&self, drv: DrvId) -> bool {
+        let known = self.items.get(drv.index()).is_some();
+        known && self.stop == Stop::No && self.state(drv).is_done() && self.can_come_again(drv)
+    }
+
+    /// Outputs that nobody has any more, and that are wanted for themselves.
+    pub(super) fn lost(&mut self, drv: DrvId, actions: &mut Vec<Action>) {
+        if !self.can_make_again(drv) {
+            return;
+        }
+        self.forget(drv);
+        self.wait_again(&[drv], drv);
+        self.rank_added(&[drv]);
+        if self.items[drv.index()].work == Work::Fetch {
+            self.set_state(drv, State::Replanning);
+            actions.push(Action::Replan { drv });
+        } else {
+            self.begin_again(drv, actions);
+        }
     }
 
     /// Gives an item that is to be tried again its state: waiting if what it needs was lost meanwhile, or ready.

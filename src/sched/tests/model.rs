@@ -396,7 +396,8 @@ impl Model {
                     attempt.stage = to;
                 }
             }
-            Input::Sized { .. } | Input::Transferred { .. } => {}
+            // Random runs do not lose results.
+            Input::Lost { .. } | Input::Sized { .. } | Input::Transferred { .. } => {}
             Input::AttemptEnded { attempt, end, gone } => {
                 if let Some(attempt) = self.live.remove(attempt) {
                     self.attempt_ended(attempt, end, gone);
