@@ -502,6 +502,9 @@ pub(super) struct LogArgs {
     /// An attr, a .drv path, or a name with version: web1, nginx-1.29.4
     #[arg(value_name = "ATTR|DRV|NAME-VERSION")]
     pub(super) what: String,
+    /// Of several attempts the log of this one, the first being 1; else of the last
+    #[arg(long, value_name = "N")]
+    pub(super) attempt: Option<usize>,
 }
 
 /// `drover report`.

@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{AttemptEnd, Event, Moment, Stage};
+use crate::event::{AttemptEnd, Class, DrvOutcome, Event, Moment, Stage};
 use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId};
 
-use super::summary::{Attempt, Drv, Summary};
+use super::summary::{Attempt, Builder, Drv, Span, Summary};
 
 /// A stretch of wall time with its one owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub enum What {
     Handing,
     /// Until it might be tried again.
     Again,
+    /// No builder that can take it could be used: the one that took it in the end was not there yet, or was away.
+    Away,
     /// Its inputs were being brought to the builder.
     Preparing,
     /// Somebody else was building it.
@@ -68,6 +70,8 @@ pub enum What {
     Fetching,
     /// Its results were being taken over.
     Collecting,
+    /// Its results were coming into the local store from the builder that has them.
+    Returning,
     /// Uploading and reading back after all else was done.
     Pushing,
     /// The end of the run.
@@ -85,11 +89,13 @@ impl What {
             Self::Slot { .. } => "waiting_for_slot",
             Self::Handing => "handing_out",
             Self::Again => "waiting_to_try_again",
+            Self::Away => "waiting_for_builder",
             Self::Preparing => "preparing",
             Self::Elsewhere => "built_elsewhere",
             Self::Building => "building",
             Self::Fetching => "fetching",
             Self::Collecting => "collecting",
+            Self::Returning => "returning",
             Self::Pushing => "pushing",
             Self::Closing => "closing",
         }
@@ -127,6 +133,8 @@ pub fn of(summary: &Summary) -> Vec<Interval> {
             Node::Push(cache) => walk.push(cache),
             Node::Attempt(attempt) => walk.attempt(attempt),
             Node::Fetch(drv, number) => walk.fetch(drv, number),
+            Node::Return(drv, number) => walk.returned(drv, number),
+            Node::GivenUp(drv) => walk.given_up(drv),
             Node::Drv(drv) => walk.drv(drv),
             Node::Needed(drv) => walk.needed(drv),
             Node::Planned(attr) => walk.planned(attr),
@@ -149,7 +157,10 @@ enum Node {
     Needed(DrvId),
     Drv(DrvId),
     Fetch(DrvId, usize),
+    /// A drv that no builder took any more.
+    GivenUp(DrvId),
     Attempt(AttemptId),
+    Return(DrvId, usize),
     Push(CacheId),
 }
 
@@ -198,12 +209,17 @@ impl Walk<'_> {
         let fetches = s.drvs.iter().flat_map(|(id, drv)| {
             drv.fetches.iter().enumerate().map(|(n, fetch)| (fetch.span.end.unwrap_or(end), Node::Fetch(*id, n)))
         });
+        let returns = s.drvs.iter().flat_map(|(id, drv)| {
+            drv.returns.iter().enumerate().map(|(n, back)| (back.span.end.unwrap_or(end), Node::Return(*id, n)))
+        });
+        let given_up = s.drvs.iter().filter_map(|(id, drv)| Some((given_up(drv)?, Node::GivenUp(*id))));
         let attrs = s.attrs.iter().flat_map(|(id, attr)| {
             let evaluated = attr.evaluated.as_ref().map(|(at, _)| *at);
             let eval = evaluated.or_else(|| attr.eval_started.map(|_| end)).map(|at| (at, Node::Eval(*id)));
             eval.into_iter().chain(attr.planned.as_ref().map(|planned| (planned.at, Node::Planned(*id))))
         });
-        attempts.chain(fetches).chain(attrs).filter(|(at, _)| *at <= self.cursor).max()
+        let all = attempts.chain(fetches).chain(returns).chain(given_up).chain(attrs);
+        all.filter(|(at, _)| *at <= self.cursor).max()
     }
 
     /// What was pushed after all else was done.
@@ -219,25 +235,100 @@ impl Walk<'_> {
         let attempt = self.s.attempts.get(&id)?;
         let (owner, place) = (Owner::Drv(attempt.drv), Some(Place::Builder(attempt.builder)));
         self.take(ended(attempt).unwrap_or(self.cursor), owner, What::Collecting, place);
-        let mut marks = vec![(attempt.started, first_part(attempt))];
-        marks.extend(attempt.waiting.as_ref().map(|(at, _)| (*at, What::Elsewhere)));
-        marks.extend(attempt.building.map(|at| (at, What::Building)));
-        marks.sort_by_key(|(at, _)| *at);
-        for (at, what) in marks.into_iter().rev() {
+        for (at, what) in self.parts(attempt).into_iter().rev() {
             self.take(at, owner, what, place);
         }
         let ready = self.ready(attempt.drv, Some(id));
-        let at = ready.map_or(Moment(0), |(at, _)| at);
-        // When an input ends its slot is free for an instant, which somebody else may take: half-way tells more.
-        let half_way = Moment(at.0 + attempt.started.0.saturating_sub(at.0) / 2);
-        let slots = self.s.builders.get(&attempt.builder).map_or(1, |b| b.slots);
-        let full = [at, half_way].into_iter().find(|at| self.index.running(attempt.builder, *at) >= slots);
-        let idle = if matches!(ready, Some((_, Node::Attempt(_)))) { What::Again } else { What::Handing };
-        let what = full.map_or(idle, |at| What::Slot { queued: self.index.queued(at).max(1) });
-        if ready.is_some() {
-            self.take(at, owner, what, place);
+        if let Some((at, node)) = ready {
+            let idle = if matches!(node, Node::Attempt(_)) { What::Again } else { What::Handing };
+            self.wait(at, attempt.drv, attempt.builder, idle);
         }
         ready
+    }
+
+    /// What an attempt did from when on, in order.
+    fn parts(&self, attempt: &Attempt) -> Vec<(Moment, What)> {
+        let mut marks = vec![(attempt.started, first_part(attempt))];
+        if let Some(prepared) = attempt.prepared {
+            let until = attempt.slot_since().or(ended(attempt)).unwrap_or(self.s.end);
+            let what = self.full(attempt.builder, prepared.at, until).unwrap_or(What::Handing);
+            marks.push((prepared.at, what));
+        }
+        marks.extend(attempt.waiting.as_ref().map(|(at, _)| (*at, What::Elsewhere)));
+        marks.extend(attempt.building.map(|at| (at, What::Building)));
+        marks.sort_by_key(|(at, _)| *at);
+        marks
+    }
+
+    /// Between these moments all slots of a builder were in use.
+    fn full(&self, builder: BuilderId, from: Moment, to: Moment) -> Option<What> {
+        // When an input ends its slot is free for an instant, which somebody else may take: half-way tells more.
+        let half_way = Moment(from.0 + to.0.saturating_sub(from.0) / 2);
+        let slots = self.s.builders.get(&builder).map_or(1, |b| b.slots);
+        let full = [from, half_way].into_iter().find(|at| self.index.running(builder, *at) >= slots);
+        full.map(|at| What::Slot { queued: self.index.queued(at).max(1) })
+    }
+
+    /// A drv was ready at a moment, and a builder took it, or would have, at the cursor: it waited for a builder that
+    /// could take it, for a slot, or for nothing that is known.
+    fn wait(&mut self, ready: Moment, drv: DrvId, builder: BuilderId, idle: What) {
+        let (owner, place) = (Owner::Drv(drv), Some(Place::Builder(builder)));
+        let up = self.up(drv);
+        while ready < self.cursor {
+            let cursor = self.cursor;
+            match up.iter().rev().find(|(from, _)| *from < cursor) {
+                Some((from, to)) if *to >= cursor => {
+                    let from = ready.max(*from);
+                    let what = self.full(builder, from, cursor).unwrap_or(idle);
+                    self.take(from, owner, what, place);
+                }
+                before => self.take(ready.max(before.map_or(Moment(0), |(_, to)| *to)), owner, What::Away, place),
+            }
+        }
+    }
+
+    /// When some builder that can take a drv could be used, in order and apart from each other.
+    fn up(&self, drv: DrvId) -> Vec<(Moment, Moment)> {
+        const ALWAYS: (Moment, Moment) = (Moment(0), Moment(u64::MAX));
+        let Some(drv) = self.s.drvs.get(&drv) else { return vec![ALWAYS] };
+        let mut spans: Vec<(Moment, Moment)> =
+            self.s.builders.values().filter(|builder| builder.takes(drv)).flat_map(usable).collect();
+        if spans.is_empty() {
+            return vec![ALWAYS];
+        }
+        spans.sort_unstable();
+        let mut out: Vec<(Moment, Moment)> = Vec::new();
+        for (from, to) in spans {
+            match out.last_mut().filter(|last| from <= last.1) {
+                Some(last) => last.1 = last.1.max(to),
+                None => out.push((from, to)),
+            }
+        }
+        out
+    }
+
+    /// Until a drv was given up because no builder came that takes it.
+    fn given_up(&mut self, id: DrvId) -> Step {
+        let drv = self.s.drvs.get(&id)?;
+        self.take(given_up(drv)?, Owner::Drv(id), What::Collecting, None);
+        let ready = self.ready(id, None);
+        let able = self.s.builders.iter().filter(|(_, builder)| builder.takes(drv));
+        let away = able.chain(&self.s.builders).find(|(_, builder)| builder.outage().is_some());
+        let place = away.map(|(id, _)| Place::Builder(*id));
+        if let Some((at, _)) = ready {
+            self.take(at, Owner::Drv(id), What::Away, place);
+        }
+        ready
+    }
+
+    /// Results on their way into the local store, then what had made them.
+    fn returned(&mut self, id: DrvId, number: usize) -> Step {
+        let drv = self.s.drvs.get(&id)?;
+        let back = drv.returns.get(number)?;
+        let (owner, place) = (Owner::Drv(id), Some(Place::Builder(back.builder)));
+        self.take(back.span.end.unwrap_or(self.cursor), owner, What::Collecting, place);
+        self.take(back.span.start, owner, What::Returning, place);
+        Some((back.span.start.min(self.cursor), Node::Drv(id)))
     }
 
     fn fetch(&mut self, id: DrvId, number: usize) -> Step {
@@ -315,6 +406,13 @@ impl Walk<'_> {
         open.next_back().map(|(number, import)| (id, number, import.span.start))
     }
 
+    /// The way of a drv's results into the local store that ended after a moment.
+    fn back_home(&self, id: DrvId, after: Moment) -> Step {
+        let returns = self.s.drvs.get(&id)?.returns.iter().enumerate();
+        let ends = returns.filter_map(|(n, back)| Some((back.span.end?, Node::Return(id, n))));
+        ends.filter(|(at, node)| after <= *at && *at <= self.cursor && !self.seen.contains(node)).max()
+    }
+
     /// An evaluation, back to the last import that it waited for.
     fn eval(&mut self, id: AttrId) -> Step {
         self.eval_up_to(id, self.s.attrs.get(&id)?.imports.len())
@@ -330,6 +428,11 @@ impl Walk<'_> {
             self.take(import.span.end.unwrap_or(self.cursor), Owner::Attr(id), What::Evaluating, None);
             let made = self.s.drvs.iter().find(|(_, drv)| drv.path == import.path);
             let made = made.and_then(|(drv, known)| Some((available(known)?, *drv)));
+            let back = made.and_then(|(_, drv)| self.back_home(drv, import.span.start));
+            if let Some((at, node)) = back {
+                self.take(at, Owner::Run, What::Comparing, None);
+                return Some((at, node));
+            }
             if let Some((at, drv)) = made.filter(|(at, _)| import.span.start <= *at && *at <= self.cursor) {
                 self.take(at, Owner::Drv(drv), What::Collecting, None);
                 return Some((at, Node::Drv(drv)));
@@ -369,6 +472,34 @@ fn ended(attempt: &Attempt) -> Option<Moment> {
     attempt.ended.as_ref().map(|(at, _)| *at)
 }
 
+/// When a drv was given up because no builder takes it.
+fn given_up(drv: &Drv) -> Option<Moment> {
+    match &drv.ended {
+        Some((at, DrvOutcome::Failed(failure))) if failure.class == Class::NoBuilder => Some(*at),
+        _ => None,
+    }
+}
+
+/// When a builder took drvs.
+fn usable(builder: &Builder) -> Vec<(Moment, Moment)> {
+    let open = |span: &Span| (span.start, span.end.unwrap_or(Moment(u64::MAX)));
+    let mut out = Vec::new();
+    for (mut from, to) in builder.up.iter().map(open) {
+        for (start, end) in builder.pauses.iter().map(|(span, _)| open(span)) {
+            if from < start && start < to {
+                out.push((from, start));
+            }
+            if start < to {
+                from = from.max(end);
+            }
+        }
+        if from < to {
+            out.push((from, to));
+        }
+    }
+    out
+}
+
 /// When others could use a drv.
 fn available(drv: &Drv) -> Option<Moment> {
     drv.ended.as_ref().map(|(at, _)| *at)
@@ -396,8 +527,9 @@ impl Index {
     fn new(s: &Summary) -> Self {
         let mut busy: BTreeMap<BuilderId, (Vec<Moment>, Vec<Moment>)> = BTreeMap::new();
         for attempt in s.attempts.values() {
+            let Some(since) = attempt.slot_since() else { continue };
             let (starts, ends) = busy.entry(attempt.builder).or_default();
-            starts.push(attempt.started);
+            starts.push(since);
             ends.extend(ended(attempt));
         }
         for (starts, ends) in busy.values_mut() {
@@ -408,8 +540,11 @@ impl Index {
         for drv in s.drvs.values().filter(|drv| !drv.fetch) {
             let inputs = drv.inputs.iter().filter_map(|input| s.drvs.get(input)).map(available);
             let Some(inputs) = inputs.collect::<Option<Vec<_>>>() else { continue };
-            queue.0.push(inputs.into_iter().fold(drv.needed, Moment::max));
-            queue.1.extend(drv.attempts.first().and_then(|id| s.attempts.get(id)).map(|attempt| attempt.started));
+            let first = drv.attempts.first().and_then(|id| s.attempts.get(id));
+            let ready = inputs.into_iter().fold(drv.needed, Moment::max);
+            // While its inputs are brought it does not wait for a slot.
+            queue.0.push(first.and_then(|first| first.prepared).map_or(ready, |prepared| prepared.at));
+            queue.1.extend(first.and_then(|first| first.slot_since().or(ended(first))));
         }
         queue.0.sort_unstable();
         queue.1.sort_unstable();

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Evaluated, Failure, Stage, Status};
-use crate::id::{AttrId, Kind};
+use crate::id::{AttrId, BuilderId, Kind};
 
 use super::affected;
+use super::builders;
 use super::estimate::{self, Estimate};
 use super::failure::{self, kinds};
 use super::imports::imports;
 use super::left_out;
 use super::number::{about, count, duration, plural, size};
-use super::summary::{Cause, Summary};
+use super::summary::{Cause, Outage, Summary};
 use super::text::{Line, Paint, listed};
 
 /// Columns of the words in front of a list.
@@ -40,6 +41,16 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
         lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {}", warning.message)).fit(width));
         lines.extend(warning.hint.iter().map(|hint| Line::from(format!("         hint: {hint}"))));
     }
+    for (id, outage) in outages(summary) {
+        let mut texts = builders::away(summary, id, outage).into_iter();
+        let first = texts.next().unwrap_or_default();
+        lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {first}")).fit(width));
+        // What is to be typed stays whole.
+        lines.extend(texts.map(|text| match text.starts_with("hint: ") {
+            true => Line::from(format!("         {text}")),
+            false => Line::from(format!("         {text}")).fit(width),
+        }));
+    }
     lines.push(Line::new());
     let estimate = estimate::remaining(summary, summary.end);
     lines.push(to_build(summary, estimate.as_ref(), width));
@@ -50,6 +61,11 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     lines.extend(not_evaluated(summary, width));
     lines.extend(not_buildable(summary, width));
     lines
+}
+
+/// Builders that cannot be used, each with its outage.
+fn outages(s: &Summary) -> impl Iterator<Item = (BuilderId, &Outage)> {
+    s.builders.iter().filter_map(|(id, builder)| Some((*id, builder.outage()?)))
 }
 
 /// A line of optional parts; those that do not fit are left out, the earlier ones stay.
@@ -216,7 +232,9 @@ fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
     let fetch = if s.fetches.is_empty() {
         "nothing".to_owned()
     } else {
-        format!("{}, {}", plural(s.fetches.len(), "path", "paths"), size(bytes))
+        // What is only needed to build goes where it is needed.
+        let to = if s.has_farm() { " → builders" } else { "" };
+        format!("{}, {}{to}", plural(s.fetches.len(), "path", "paths"), size(bytes))
     };
     let caches: Vec<&str> = s.caches.values().filter(|cache| cache.push).map(|cache| &*cache.name).collect();
     let push = match (caches.as_slice(), s.to_build()) {
@@ -278,7 +296,14 @@ pub(super) fn not_evaluated(s: &Summary, width: usize) -> Vec<Line> {
 fn not_buildable(s: &Summary, width: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     for group in s.failures() {
-        let Cause::Other(reason) = &group.cause else { continue };
+        let reason = match &group.cause {
+            Cause::Other(reason) => reason,
+            Cause::NoBuilder(drvs) => {
+                lines.extend(failure::no_builder::block(s, drvs, &group.attrs, width));
+                continue;
+            }
+            Cause::Drv(_) | Cause::Eval(_) => continue,
+        };
         let names = listed(&s.names(&group.attrs), " ", width.saturating_sub(24));
         lines.push(Line::new().paint(Paint::Bad, "Cannot be built: ").text(names).fit(width));
         lines.push(Line::from(format!("  {reason}")).fit(width));
