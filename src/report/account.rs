@@ -5,12 +5,16 @@
 //! the drv ← the evaluations before it on the same evaluator ← the start. The intervals touch each other and add up
 //! to the wall time, whatever the stream: cut, cancelled, or nonsense. How they read is the business of [`super::time`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod index;
+mod wait;
+
+use std::collections::BTreeSet;
 
 use crate::event::{AttemptEnd, Class, DrvOutcome, Event, Moment, Stage};
 use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId};
 
-use super::summary::{Attempt, Builder, Drv, Span, Summary};
+use super::summary::{Attempt, Drv, Summary};
+use index::Index;
 
 /// A stretch of wall time with its one owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +214,10 @@ impl Walk<'_> {
             drv.fetches.iter().enumerate().map(|(n, fetch)| (fetch.span.end.unwrap_or(end), Node::Fetch(*id, n)))
         });
         let returns = s.drvs.iter().flat_map(|(id, drv)| {
-            drv.returns.iter().enumerate().map(|(n, back)| (back.span.end.unwrap_or(end), Node::Return(*id, n)))
+            let returns = drv.returns.iter().enumerate();
+            let returns = returns.map(|(n, back)| (back.span.start, back.span.end.unwrap_or(end), n));
+            // One that took no time is nothing that was waited for.
+            returns.filter(|(from, to, _)| from < to).map(|(_, to, n)| (to, Node::Return(*id, n)))
         });
         let given_up = s.drvs.iter().filter_map(|(id, drv)| Some((given_up(drv)?, Node::GivenUp(*id))));
         let attrs = s.attrs.iter().flat_map(|(id, attr)| {
@@ -258,53 +265,6 @@ impl Walk<'_> {
         marks.extend(attempt.building.map(|at| (at, What::Building)));
         marks.sort_by_key(|(at, _)| *at);
         marks
-    }
-
-    /// Between these moments all slots of a builder were in use.
-    fn full(&self, builder: BuilderId, from: Moment, to: Moment) -> Option<What> {
-        // When an input ends its slot is free for an instant, which somebody else may take: half-way tells more.
-        let half_way = Moment(from.0 + to.0.saturating_sub(from.0) / 2);
-        let slots = self.s.builders.get(&builder).map_or(1, |b| b.slots);
-        let full = [from, half_way].into_iter().find(|at| self.index.running(builder, *at) >= slots);
-        full.map(|at| What::Slot { queued: self.index.queued(at).max(1) })
-    }
-
-    /// A drv was ready at a moment, and a builder took it, or would have, at the cursor: it waited for a builder that
-    /// could take it, for a slot, or for nothing that is known.
-    fn wait(&mut self, ready: Moment, drv: DrvId, builder: BuilderId, idle: What) {
-        let (owner, place) = (Owner::Drv(drv), Some(Place::Builder(builder)));
-        let up = self.up(drv);
-        while ready < self.cursor {
-            let cursor = self.cursor;
-            match up.iter().rev().find(|(from, _)| *from < cursor) {
-                Some((from, to)) if *to >= cursor => {
-                    let from = ready.max(*from);
-                    let what = self.full(builder, from, cursor).unwrap_or(idle);
-                    self.take(from, owner, what, place);
-                }
-                before => self.take(ready.max(before.map_or(Moment(0), |(_, to)| *to)), owner, What::Away, place),
-            }
-        }
-    }
-
-    /// When some builder that can take a drv could be used, in order and apart from each other.
-    fn up(&self, drv: DrvId) -> Vec<(Moment, Moment)> {
-        const ALWAYS: (Moment, Moment) = (Moment(0), Moment(u64::MAX));
-        let Some(drv) = self.s.drvs.get(&drv) else { return vec![ALWAYS] };
-        let mut spans: Vec<(Moment, Moment)> =
-            self.s.builders.values().filter(|builder| builder.takes(drv)).flat_map(usable).collect();
-        if spans.is_empty() {
-            return vec![ALWAYS];
-        }
-        spans.sort_unstable();
-        let mut out: Vec<(Moment, Moment)> = Vec::new();
-        for (from, to) in spans {
-            match out.last_mut().filter(|last| from <= last.1) {
-                Some(last) => last.1 = last.1.max(to),
-                None => out.push((from, to)),
-            }
-        }
-        out
     }
 
     /// Until a drv was given up because no builder came that takes it.
@@ -480,26 +440,6 @@ fn given_up(drv: &Drv) -> Option<Moment> {
     }
 }
 
-/// When a builder took drvs.
-fn usable(builder: &Builder) -> Vec<(Moment, Moment)> {
-    let open = |span: &Span| (span.start, span.end.unwrap_or(Moment(u64::MAX)));
-    let mut out = Vec::new();
-    for (mut from, to) in builder.up.iter().map(open) {
-        for (start, end) in builder.pauses.iter().map(|(span, _)| open(span)) {
-            if from < start && start < to {
-                out.push((from, start));
-            }
-            if start < to {
-                from = from.max(end);
-            }
-        }
-        if from < to {
-            out.push((from, to));
-        }
-    }
-    out
-}
-
 /// When others could use a drv.
 fn available(drv: &Drv) -> Option<Moment> {
     drv.ended.as_ref().map(|(at, _)| *at)
@@ -509,85 +449,4 @@ fn available(drv: &Drv) -> Option<Moment> {
 fn first_part(attempt: &Attempt) -> What {
     let built = matches!(attempt.ended, Some((_, AttemptEnd::Built { .. })));
     if built && attempt.building.is_none() { What::Building } else { What::Preparing }
-}
-
-/// Sorted moments, so that each step asks in logarithmic time.
-struct Index {
-    /// By builder: starts and ends of attempts.
-    busy: BTreeMap<BuilderId, (Vec<Moment>, Vec<Moment>)>,
-    /// When drvs were ready, and when they were taken up.
-    queue: (Vec<Moment>, Vec<Moment>),
-    /// All evaluations by end.
-    evals: Vec<(Moment, AttrId)>,
-    /// By evaluator: evaluations by end.
-    workers: BTreeMap<u32, Vec<(Moment, AttrId)>>,
-}
-
-impl Index {
-    fn new(s: &Summary) -> Self {
-        let mut busy: BTreeMap<BuilderId, (Vec<Moment>, Vec<Moment>)> = BTreeMap::new();
-        for attempt in s.attempts.values() {
-            let Some(since) = attempt.slot_since() else { continue };
-            let (starts, ends) = busy.entry(attempt.builder).or_default();
-            starts.push(since);
-            ends.extend(ended(attempt));
-        }
-        for (starts, ends) in busy.values_mut() {
-            starts.sort_unstable();
-            ends.sort_unstable();
-        }
-        let mut queue = (Vec::new(), Vec::new());
-        for drv in s.drvs.values().filter(|drv| !drv.fetch) {
-            let inputs = drv.inputs.iter().filter_map(|input| s.drvs.get(input)).map(available);
-            let Some(inputs) = inputs.collect::<Option<Vec<_>>>() else { continue };
-            let first = drv.attempts.first().and_then(|id| s.attempts.get(id));
-            let ready = inputs.into_iter().fold(drv.needed, Moment::max);
-            // While its inputs are brought it does not wait for a slot.
-            queue.0.push(first.and_then(|first| first.prepared).map_or(ready, |prepared| prepared.at));
-            queue.1.extend(first.and_then(|first| first.slot_since().or(ended(first))));
-        }
-        queue.0.sort_unstable();
-        queue.1.sort_unstable();
-        let mut evals = Vec::new();
-        let mut workers: BTreeMap<u32, Vec<(Moment, AttrId)>> = BTreeMap::new();
-        for (id, attr) in &s.attrs {
-            let Some((at, _)) = &attr.evaluated else { continue };
-            evals.push((*at, *id));
-            if let Some((_, worker)) = attr.eval_started {
-                workers.entry(worker).or_default().push((*at, *id));
-            }
-        }
-        evals.sort_unstable();
-        workers.values_mut().for_each(|evals| evals.sort_unstable());
-        Self { busy, queue, evals, workers }
-    }
-
-    /// Attempts that a builder was at.
-    fn running(&self, builder: BuilderId, at: Moment) -> u32 {
-        self.busy.get(&builder).map_or(0, |(starts, ends)| difference(starts, ends, at))
-    }
-
-    /// Drvs that were ready and not taken up.
-    fn queued(&self, at: Moment) -> u32 {
-        difference(&self.queue.0, &self.queue.1, at)
-    }
-
-    /// The last evaluation that had ended by then.
-    fn eval_before(&self, at: Moment) -> Step {
-        let upto = self.evals.partition_point(|(ended, _)| *ended <= at);
-        self.evals[..upto].last().map(|(at, attr)| (*at, Node::Eval(*attr)))
-    }
-
-    /// What an evaluator did before this attr, whose evaluation ended at `at`.
-    fn eval_before_on(&self, worker: u32, at: Moment, attr: AttrId) -> Step {
-        let evals = self.workers.get(&worker)?;
-        let own = evals.partition_point(|other| *other < (at, attr));
-        evals[..own].last().map(|(at, attr)| (*at, Node::Eval(*attr)))
-    }
-}
-
-/// How many have begun and not ended.
-fn difference(starts: &[Moment], ends: &[Moment], at: Moment) -> u32 {
-    let upto = |moments: &[Moment]| moments.partition_point(|moment| *moment <= at);
-    u32::try_from(upto(starts).saturating_sub(upto(ends))).unwrap_or(u32::MAX)
 }

@@ -315,18 +315,18 @@ fn kept(summary: &Summary, totals: &pushed::Totals, width: usize) -> Vec<Line> {
             (Some(day), _) => until.entry(day).or_default().push(name),
             (None, reason) => {
                 let why = reason.as_ref().map_or_else(String::new, |why| format!(": {}", failure::headline(why)));
-                not.push(format!("no root keeps the paths on {name}{why}"));
+                not.push(format!("not kept on {name}{why}"));
             }
         }
     }
     let found = until.into_iter().map(|(day, names)| {
         let names = names.join(", ");
         let names = names.rsplit_once(", ").map_or(names.clone(), |(most, last)| format!("{most} and {last}"));
-        format!("the paths are kept on {names} until {day}; the next run finds them there and only pushes")
+        format!("kept on {names} until {day}; the next run finds the paths there and only pushes")
     });
     let texts: Vec<String> = found.chain(not).collect();
-    let lines = texts.iter().flat_map(|text| wrapped(text, width.saturating_sub(4), 3).into_iter().enumerate());
-    lines.map(|(i, text)| Line::from(format!("{}{text}", if i == 0 { "  " } else { "    " }))).collect()
+    let lines = texts.iter().flat_map(|text| wrapped(text, width.saturating_sub(2), 3));
+    lines.map(|text| Line::from(format!("  {text}"))).collect()
 }
 
 /// What pushes the rest: `drover push --run 01KAJX3M`.

@@ -176,15 +176,20 @@ fn drv_failure(summary: &Summary, id: DrvId, group: &FailureGroup, tail: usize, 
 /// where there is no room beside the line.
 fn with_tries(summary: &Summary, id: DrvId, line: Line, width: usize) -> Vec<Line> {
     let attempts = summary.attempts_of(id).count();
-    let tries = match attempts {
+    let ways = match attempts {
         0 => return vec![line],
-        1 => "1 attempt, not retried".to_owned(),
-        n => format!("{n} attempts: {}", builders::places(summary, id)),
+        1 => vec!["1 attempt, not retried".to_owned(), "not retried".to_owned()],
+        n => vec![format!("{n} attempts: {}", builders::places(summary, id))],
     };
-    let own = Line::new().paint(Paint::Dim, &tries);
-    let beside = line.clone().right(own, width);
-    if beside != line || attempts == 1 {
-        return vec![beside];
+    for way in &ways {
+        let beside = line.clone().right(Line::new().paint(Paint::Dim, way), width);
+        if beside != line {
+            return vec![beside];
+        }
+    }
+    let tries = ways.concat();
+    if attempts == 1 {
+        return vec![line];
     }
     let below = wrapped(&tries, width.saturating_sub(4), 3).into_iter();
     let below = below.map(|text| Line::from("    ").paint(Paint::Dim, text));
@@ -392,7 +397,7 @@ mod tests {
     use super::*;
 
     fn failure(class: Class, message: &str) -> Failure {
-        Failure { class, message: message.into(), position: None }
+        Failure::new(class, message)
     }
 
     #[test]

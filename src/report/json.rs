@@ -411,7 +411,7 @@ fn builder_document(s: &Summary, id: BuilderId, builder: &Builder) -> BuilderDoc
         features: builder.features.iter().map(ToString::to_string).collect(),
         named_in: builder.named_in.as_ref().map(ToString::to_string),
         built: attempts().filter(|attempt| matches!(attempt.ended, Some((_, AttemptEnd::Built { .. })))).count(),
-        busy_seconds: attempts().map(busy).sum(),
+        busy_seconds: attempts().map(busy).fold(0.0, |sum, seconds| sum + seconds),
         copied_bytes: s.copied_to(id),
         lost: builder.outages.iter().filter(|outage| outage.lost).count(),
         state: builder.state(),

@@ -99,9 +99,12 @@ fn diff(s: &Summary, width: usize) -> Line {
     let Some(diff) = s.diff else { return line.text("nothing to compare") };
     let line = line.text(plural(diff.paths as usize, "path", "paths"));
     let caches = s.caches.values().filter(|cache| cache.pull).count();
-    let asked = match caches {
-        0 => "no cache is asked".to_owned(),
-        n => format!("{} asked", plural(n, "cache", "caches")),
+    let builders = s.builders.values().filter(|builder| builder.answered.is_some()).count();
+    let asked = match (caches, builders) {
+        (0, 0) => "no cache is asked".to_owned(),
+        (0, n) => format!("{} asked", plural(n, "builder", "builders")),
+        (n, 0) => format!("{} asked", plural(n, "cache", "caches")),
+        (n, m) => format!("{} and {} asked", plural(n, "cache", "caches"), plural(m, "builder", "builders")),
     };
     let line = parts(line, vec![asked], ", ", width);
     let found = [

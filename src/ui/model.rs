@@ -261,7 +261,11 @@ impl Model {
             }
             Fact::AttrEnded { attr, status: Status::Built, .. } => Notice::Built(*attr),
             Fact::AttrEnded { attr, status: Status::Failed, reason, root } => match (root, reason) {
-                (Some(root), _) => Notice::Failed(Reason::Drv(*root), vec![*attr]),
+                // What no builder takes is one failure, whichever drv it is.
+                (Some(root), _) => match s.no_builder_for(*root) {
+                    Some(what) => Notice::Failed(Reason::Other(what.into()), vec![*attr]),
+                    None => Notice::Failed(Reason::Drv(*root), vec![*attr]),
+                },
                 // What was stopped is told by the line about stopping.
                 (None, _) if s.cancelled.is_some() => return None,
                 (None, reason) => Notice::Failed(Reason::Other(reason.clone().unwrap_or_default()), vec![*attr]),

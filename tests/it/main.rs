@@ -40,6 +40,7 @@ mod push_queue;
 mod records;
 mod revision;
 mod screens;
+mod screens_farm;
 mod share;
 mod sources;
 mod why;

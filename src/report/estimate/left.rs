@@ -38,11 +38,15 @@ struct Seat {
     speed: f64,
 }
 
-/// The drvs that can start now, by sort, the highest rank first.
-type Ready = Vec<BinaryHeap<(Moment, Reverse<usize>)>>;
-
-/// What runs, by when it ends.
-type Running = BinaryHeap<Reverse<(Moment, usize)>>;
+/// The state of a play.
+struct Play {
+    now: Moment,
+    /// The drvs that can start now, by sort, the highest rank first.
+    ready: Vec<BinaryHeap<(Moment, Reverse<usize>)>>,
+    /// What runs, by when it ends.
+    running: BinaryHeap<Reverse<(Moment, usize)>>,
+    turns: Vec<Turn>,
+}
 
 impl Left {
     pub(super) fn new(s: &Summary, now: Moment) -> Self {
@@ -165,21 +169,23 @@ impl Left {
 
     /// Plays the rest on the builders, the highest rank first: the seconds that it takes, and what is built when.
     pub(super) fn play(mut self) -> (f64, Vec<Turn>) {
-        let mut running = Running::new();
-        let mut ready: Ready = self.kinds.iter().map(|_| BinaryHeap::new()).collect();
-        let mut turns = Vec::with_capacity(self.ids.len());
+        let mut play = Play {
+            now: Moment(0),
+            ready: self.kinds.iter().map(|_| BinaryHeap::new()).collect(),
+            running: BinaryHeap::new(),
+            turns: Vec::with_capacity(self.ids.len()),
+        };
         for i in 0..self.ids.len() {
             if let Some((seat, left)) = self.begun[i] {
-                self.begin(i, seat, Moment(0), left, &mut running, &mut turns);
+                self.begin(i, seat, left, &mut play);
             } else if self.missing[i] == 0 {
-                self.queue(i, Moment(0), &mut ready, &mut running);
+                self.queue(i, &mut play);
             }
         }
-        let mut now = Moment(0);
         loop {
-            self.start(now, &mut ready, &mut running, &mut turns);
-            let Some(Reverse((at, i))) = running.pop() else { break };
-            now = now.max(at);
+            self.start(&mut play);
+            let Some(Reverse((at, i))) = play.running.pop() else { break };
+            play.now = play.now.max(at);
             if let Some((seat, _)) = self.begun[i]
                 && let Some(seat) = self.builders.get_mut(seat)
             {
@@ -188,49 +194,41 @@ impl Left {
             for user in std::mem::take(&mut self.users[i]) {
                 self.missing[user] = self.missing[user].saturating_sub(1);
                 if self.missing[user] == 0 && self.begun[user].is_none() {
-                    self.queue(user, now, &mut ready, &mut running);
+                    self.queue(user, &mut play);
                 }
             }
         }
-        (now.seconds(), turns)
+        (play.now.seconds(), play.turns)
     }
 
     /// A drv has all that it needs.
-    fn queue(&self, i: usize, now: Moment, ready: &mut Ready, running: &mut Running) {
+    fn queue(&self, i: usize, play: &mut Play) {
         if self.fetch[i] {
-            running.push(Reverse((now, i)));
+            play.running.push(Reverse((play.now, i)));
         } else {
-            ready[self.kind[i]].push((self.rank[i], Reverse(i)));
+            play.ready[self.kind[i]].push((self.rank[i], Reverse(i)));
         }
     }
 
     /// Starts all that finds a slot.
-    fn start(&mut self, now: Moment, ready: &mut Ready, running: &mut Running, turns: &mut Vec<Turn>) {
-        for (kind, queue) in ready.iter_mut().enumerate() {
-            while !queue.is_empty() {
+    fn start(&mut self, play: &mut Play) {
+        for kind in 0..play.ready.len() {
+            while !play.ready[kind].is_empty() {
                 let Some(seat) = self.best(kind) else { break };
-                let Some((_, Reverse(i))) = queue.pop() else { break };
+                let Some((_, Reverse(i))) = play.ready[kind].pop() else { break };
                 let left = self.on(i, self.builders.get(seat));
-                self.begin(i, seat, now, left, running, turns);
+                self.begin(i, seat, left, play);
             }
         }
     }
 
-    fn begin(
-        &mut self,
-        i: usize,
-        seat: usize,
-        now: Moment,
-        left: Moment,
-        running: &mut Running,
-        turns: &mut Vec<Turn>,
-    ) {
-        let to = Moment(now.0.saturating_add(left.0));
+    fn begin(&mut self, i: usize, seat: usize, left: Moment, play: &mut Play) {
+        let to = Moment(play.now.0.saturating_add(left.0));
         self.begun[i] = Some((seat, left));
-        running.push(Reverse((to, i)));
+        play.running.push(Reverse((to, i)));
         let Some(at) = self.builders.get_mut(seat) else { return };
         at.free = at.free.saturating_sub(1);
-        turns.push(Turn { drv: self.ids[i], builder: at.id, from: now.seconds(), to: to.seconds() });
+        play.turns.push(Turn { drv: self.ids[i], builder: at.id, from: play.now.seconds(), to: to.seconds() });
     }
 
     /// Where the next drv of a sort goes: to the fastest builder with a free slot, of equals to the emptiest.

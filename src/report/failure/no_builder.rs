@@ -19,25 +19,25 @@ pub(in crate::report) fn block(s: &Summary, drvs: &[DrvId], attrs: &[AttrId], wi
     let mut lines = vec![Line::new().paint(Paint::Bad, "error:").text(format!(" {first}"))];
     lines.extend(texts.map(|more| Line::from(format!("  {more}"))));
     for (name, outage) in away(s, drvs) {
-        lines.push(Line::from(format!("  {name}: {}", headline(&outage.failure.message))).fit(width));
+        let text = format!("{name}: {}", headline(&outage.failure.message));
+        lines.extend(wrapped(&text, width.saturating_sub(2), 2).iter().map(|text| Line::from(format!("  {text}"))));
     }
     lines.push(needed_by(s, drvs, attrs, width));
     let mut hints: Vec<String> =
         away(s, drvs).into_iter().filter_map(|(_, outage)| outage.hint.clone()).map(|hint| hint.to_string()).collect();
     hints.dedup();
-    let without = without(s, attrs);
-    let leave = if without.contains("--exclude") { format!("leave them out: {without}") } else { without };
-    match hints.split_last() {
-        None => lines.push(hint(&leave)),
-        Some((last, rest)) => {
-            lines.extend(rest.iter().map(|text| hint(text)));
-            let line = hint(last);
-            let or = Line::from(format!("     or {leave}"));
-            match line.width() + or.width() <= width {
-                true => lines.push(line.then(or)),
-                false => lines.extend([line, hint(&leave)]),
-            }
-        }
+    let leave = without(s, attrs);
+    let leave = if leave.contains("--exclude") { format!("leave them out: {leave}") } else { leave };
+    let Some((last, rest)) = hints.split_last() else {
+        lines.push(hint(&leave));
+        return lines;
+    };
+    lines.extend(rest.iter().map(|text| hint(text)));
+    let or = Line::from(format!("     or {leave}"));
+    match (attrs.is_empty(), hint(last).width() + or.width() <= width) {
+        (true, _) => lines.push(hint(last)),
+        (false, true) => lines.push(hint(last).then(or)),
+        (false, false) => lines.extend([hint(last), hint(&leave)]),
     }
     lines
 }
@@ -58,11 +58,10 @@ fn sentence(s: &Summary, drvs: &[DrvId]) -> String {
             _ => format!("no builder for {}", drv.system),
         };
     }
-    let features: Vec<&str> = drv.features.iter().map(|feature| &**feature).collect();
-    let features = if features.is_empty() { String::new() } else { format!(" with {}", features.join(", ")) };
     let until = drv.ended.as_ref().map_or(s.end, |(at, _)| *at);
     let why: Vec<String> = away.iter().map(|(name, outage)| told(name, outage, until)).collect();
-    format!("no builder for {}{features}: {}", drv.system, why.join(", "))
+    let what = drvs.first().and_then(|id| s.no_builder_for(*id)).unwrap_or_default();
+    format!("{what}: {}", why.join(", "))
 }
 
 fn told(name: &str, outage: &Outage, until: Moment) -> String {
@@ -98,7 +97,7 @@ pub(super) fn without(s: &Summary, attrs: &[AttrId]) -> String {
     if s.slots() == 0 && s.builders.len() < 2 {
         return "drover run --max-jobs auto".to_owned();
     }
-    if attrs.len() == s.taken().len() {
+    if attrs.is_empty() || attrs.len() == s.taken().len() {
         return "nix config show    says what this machine can build: system, extra-platforms, system-features"
             .to_owned();
     }

@@ -29,6 +29,9 @@ pub enum Cause {
     Other(Text),
 }
 
+/// What a drv asks of a builder.
+type Asked<'a> = (&'a System, Vec<&'a Text>);
+
 impl Summary {
     /// All failures: drvs first, those that hit most attrs first, then evaluation errors, then the rest. What only
     /// was stopped did not fail.
@@ -79,7 +82,7 @@ impl Summary {
 
     /// Takes out the drvs that no builder takes: those that ask for the same are one failure.
     fn without_builder(&self, drvs: &mut BTreeMap<DrvId, Vec<AttrId>>) -> Vec<FailureGroup> {
-        let mut groups: BTreeMap<(&System, Vec<&Text>), (Vec<DrvId>, BTreeSet<AttrId>)> = BTreeMap::new();
+        let mut groups: BTreeMap<Asked<'_>, (Vec<DrvId>, BTreeSet<AttrId>)> = BTreeMap::new();
         drvs.retain(|id, attrs| {
             let Some(drv) = self.drvs.get(id).filter(|_| self.has_no_builder(*id)) else { return true };
             let mut features: Vec<&Text> = drv.features.iter().collect();
@@ -94,6 +97,15 @@ impl Summary {
             attrs: attrs.into_iter().collect(),
         };
         groups.into_values().map(group).collect()
+    }
+
+    /// `no builder for aarch64-linux with kvm`, of a drv that failed of that.
+    #[must_use]
+    pub fn no_builder_for(&self, id: DrvId) -> Option<String> {
+        let drv = self.drvs.get(&id).filter(|_| self.has_no_builder(id))?;
+        let features: Vec<&str> = drv.features.iter().map(|feature| &**feature).collect();
+        let features = if features.is_empty() { String::new() } else { format!(" with {}", features.join(", ")) };
+        Some(format!("no builder for {}{features}", drv.system))
     }
 
     /// Whether a drv failed because no builder takes it, and not because the one that should have refused it.

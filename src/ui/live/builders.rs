@@ -15,6 +15,9 @@ use super::{first_fit, short};
 /// Builders with a line of their own; the rest is folded into one.
 const BUILDERS: usize = 6;
 
+/// Percent of the time that all wait for memory from which it is worth a word.
+const STALLED: f64 = 10.0;
+
 /// A line a builder, the local one last; where there are many, those that do least are folded into one line.
 pub(super) fn lines(model: &Model, now: Moment, width: usize) -> Vec<Line> {
     let s = &model.summary;
@@ -68,6 +71,7 @@ fn line(model: &Model, id: BuilderId, builder: &Builder, names: usize, now: Mome
     let used = attempts(model, id).filter(|attempt| attempt.holds_slot()).count();
     let line = line.text(format!(" {:>6}  ", format!("{used}/{}", builder.slots)));
     let mut items: Vec<String> = waits.into_iter().flatten().take(1).collect();
+    items.extend(strained(builder));
     items.extend(bringing(model, id, now));
     let mut running: Vec<(Moment, String)> =
         attempts(model, id).filter(|a| !a.is_preparing()).map(|a| (a.started, text(model, a, now))).collect();
@@ -83,6 +87,12 @@ fn line(model: &Model, id: BuilderId, builder: &Builder, names: usize, now: Mome
     }
     let left = width.saturating_sub(line.width());
     line.text(listed(&items, " · ", left)).fit(width)
+}
+
+/// `short of memory (12% stalled)`, where that makes it slow.
+fn strained(builder: &Builder) -> Option<String> {
+    let stalled = builder.load?.memory.filter(|percent| *percent >= STALLED)?;
+    Some(format!("short of memory ({stalled:.0}% stalled)"))
 }
 
 /// `↓ 214 MiB inputs 4s`: what is brought to a builder.

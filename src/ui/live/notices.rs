@@ -107,7 +107,7 @@ fn trouble(model: &Model, notice: &Notice, width: usize) -> Vec<Line> {
 /// ` flaky  nginx-1.29.4: failed on big1, built on big2`.
 fn flaky(model: &Model, drv: DrvId, width: usize) -> Vec<Line> {
     let text = crate::report::flaky::line(&model.summary, drv);
-    vec![Line::new().paint(Paint::Warn, " flaky").text(format!("   {text}")).fit(width)]
+    vec![Line::new().paint(Paint::Warn, " flaky").text(format!("  {text}")).fit(width)]
 }
 
 /// What is not evaluated and why, with a column of room as all that scrolls above the live part has.

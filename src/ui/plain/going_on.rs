@@ -1,7 +1,9 @@
 //! What goes on, for a log that would be silent otherwise: every wait has a name and a time.
 
+use std::collections::BTreeSet;
+
 use crate::event::{Moment, Stage};
-use crate::id::AttrId;
+use crate::id::{AttemptId, AttrId, BuilderId};
 use crate::report::affected;
 use crate::report::builders::waits;
 use crate::report::number::{count, duration, plural, size};
@@ -29,7 +31,16 @@ pub fn going_on(model: &Model, now: Moment, width: usize) -> Vec<Line> {
     if !bringing.is_empty() {
         lines.push(head(now, Paint::Plain, "bringing").text(listed(&bringing, " · ", room)));
     }
-    lines.extend(waiting(model, now, running.is_empty()).map(|text| head(now, Paint::Plain, "waiting").text(text)));
+    let away = away(model, now);
+    if !away.is_empty() {
+        // While something goes on, nobody waits for it.
+        let word = if lines.is_empty() { "waiting" } else { "away" };
+        lines.push(head(now, Paint::Plain, word).text(listed(&away, " · ", room)));
+    }
+    if running.is_empty() {
+        let ready = for_a_slot(model, now);
+        lines.extend(ready.into_iter().map(|text| head(now, Paint::Plain, "waiting").text(text)));
+    }
     if !model.is_evaluated() && !is_push(model) && s.cancelled.is_none() {
         lines.push(evaluating(model, now, room));
     }
@@ -97,18 +108,23 @@ fn bringing(model: &Model, now: Moment) -> Vec<String> {
     texts
 }
 
-/// Builders that are away; where nothing runs also those whose slots others have.
-fn waiting(model: &Model, now: Moment, idle: bool) -> impl Iterator<Item = String> {
+/// Builders that are away and tried again: `big2, unreachable for 52s, tried again in 21s`.
+fn away(model: &Model, now: Moment) -> Vec<String> {
+    let away = model.summary.builders.values().filter(|builder| builder.state() == State::Suspended);
+    // Why was said when it happened.
+    away.filter_map(|builder| Some(format!("{}, {}", builder.name, waits(builder, now)?.get(1)?))).collect()
+}
+
+/// Drvs whose inputs are there, and that wait for a slot.
+fn for_a_slot(model: &Model, now: Moment) -> Vec<String> {
     let s = &model.summary;
-    let away = s.builders.values().filter(|builder| builder.state() == State::Suspended);
-    let away = away.filter_map(move |builder| Some(format!("for {}, {}", builder.name, waits(builder, now)?.first()?)));
-    let ready = model.running.iter().filter(move |_| idle).filter_map(move |(id, attempts)| {
+    let waiting = |(id, attempts): (&BuilderId, &BTreeSet<AttemptId>)| {
         let prepared = attempts.iter().filter_map(|id| s.attempts.get(id)?.prepared);
         let since: Vec<Moment> = prepared.map(|prepared| prepared.at).collect();
         let (drvs, name) = (plural(since.len(), "drv", "drvs"), s.builder_name(*id));
         Some(format!("{drvs} for a slot of {name} {}", duration(now.since(*since.iter().min()?))))
-    });
-    away.chain(ready).collect::<Vec<_>>().into_iter()
+    };
+    model.running.iter().filter_map(waiting).collect()
 }
 
 /// The longest-running ones, and how many more.
