@@ -68,7 +68,8 @@ pub(super) enum Command {
         drover push --push-to acme      only to [cache.acme] of drover.toml")]
     Push(PushCommand),
     /// Print the log of the last attempt to build something, of any run
-    #[command(after_help = "Example:\n  drover log nginx-1.29.4")]
+    #[command(after_help = "Examples:\n  drover log nginx-1.29.4                the last attempt\n  \
+        drover log nginx-1.29.4 --attempt 1    the first of several")]
     Log(LogArgs),
     /// Show what a recorded run did
     #[command(

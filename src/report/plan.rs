@@ -13,7 +13,7 @@ use super::imports::imports;
 use super::left_out;
 use super::number::{about, count, duration, plural, size};
 use super::summary::{Cause, Outage, Summary};
-use super::text::{Line, Paint, listed};
+use super::text::{Line, Paint, listed, wrapped};
 
 /// Columns of the words in front of a list.
 const LABEL: usize = 9;
@@ -42,14 +42,14 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
         lines.extend(warning.hint.iter().map(|hint| Line::from(format!("         hint: {hint}"))));
     }
     for (id, outage) in outages(summary) {
-        let mut texts = builders::away(summary, id, outage).into_iter();
-        let first = texts.next().unwrap_or_default();
-        lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {first}")).fit(width));
+        let texts = builders::away(summary, id, outage);
         // What is to be typed stays whole.
-        lines.extend(texts.map(|text| match text.starts_with("hint: ") {
-            true => Line::from(format!("         {text}")),
-            false => Line::from(format!("         {text}")).fit(width),
-        }));
+        let parts = texts.iter().flat_map(|text| match text.starts_with("hint: ") {
+            true => vec![text.clone()],
+            false => wrapped(text, width.saturating_sub(9), 6),
+        });
+        let head = |i| if i == 0 { Line::new().paint(Paint::Warn, "warning") } else { Line::new() };
+        lines.extend(parts.enumerate().map(|(i, text)| head(i).pad(9).text(text)));
     }
     lines.push(Line::new());
     let estimate = estimate::remaining(summary, summary.end);

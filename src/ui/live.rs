@@ -130,7 +130,10 @@ fn build(model: &Model) -> Option<Vec<String>> {
     };
     let done = format!("build {}/{}", count(counts.built), count(counts.builds));
     let failed = if counts.failed > 0 { format!(" · {} FAILED", count(counts.failed)) } else { String::new() };
-    let running = format!(" · {} running", count(counts.running));
+    let running = match model.summary.builders.is_empty() {
+        true => " · no builder answers yet".to_owned(),
+        false => format!(" · {} running", count(counts.running)),
+    };
     let wait = if waiting > 0 { format!(" · {} wait", count(waiting)) } else { String::new() };
     let fetch = match counts.fetches.saturating_sub(counts.fetched) {
         0 => String::new(),

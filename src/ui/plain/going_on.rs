@@ -54,6 +54,9 @@ pub fn going_on(model: &Model, now: Moment, width: usize) -> Vec<Line> {
         // Nothing goes on that has a name of its own.
         let stage = s.stages.iter().filter(|(_, span)| span.end.is_none()).max_by_key(|(_, span)| span.start);
         let text = match stage {
+            _ if s.builders.is_empty() && s.to_build() > 0 => {
+                format!("for a builder to answer, {} now", duration(now.seconds()))
+            }
             Some((Stage::Diff, span)) => format!("comparing with caches {}", duration(now.since(span.start))),
             Some((Stage::Push, span)) => format!("reading back what was pushed {}", duration(now.since(span.start))),
             Some((Stage::Record, span)) => format!("closing the record {}", duration(now.since(span.start))),
