@@ -1,11 +1,11 @@
 //! Builders that come and go, in words: for lines while a run goes on, and for its verdict.
 
 use crate::event::Moment;
-use crate::id::BuilderId;
+use crate::id::{BuilderId, DrvId};
 
 use super::failure::headline;
 use super::number::{duration, plural};
-use super::summary::{Builder, LOCAL, Outage, State, Summary};
+use super::summary::{Attempt, Builder, LOCAL, Outage, State, Summary};
 
 /// Builders that a sentence names; more are counted.
 const NAMED: usize = 3;
@@ -146,18 +146,20 @@ fn others(s: &Summary, but: BuilderId, slots: bool) -> String {
     }
 }
 
-/// The builders that an attempt after the other was on, each with how it ended: `big1 lost, big2`.
+/// The builders that the attempts of a drv were on, each with how it went: `: big1 lost, big2`. Nothing where it always
+/// was the same one.
 #[must_use]
-pub fn places(s: &Summary, drv: crate::id::DrvId) -> String {
-    let mut places: Vec<String> = s
-        .attempts_of(drv)
-        .map(|attempt| {
-            let lost = if attempt.was_lost() { " lost" } else { "" };
-            format!("{}{lost}", s.builder_name(attempt.builder))
-        })
-        .collect();
-    let more = places.len().saturating_sub(NAMED + 1);
-    places.drain(..more);
-    let earlier = if more > 0 { format!("{more} earlier, ") } else { String::new() };
-    format!("{earlier}{}", places.join(", "))
+pub fn places(s: &Summary, drv: DrvId) -> String {
+    let attempts: Vec<&Attempt> = s.attempts_of(drv).collect();
+    let first = attempts.first().map(|attempt| attempt.builder);
+    if attempts.iter().all(|attempt| !attempt.was_lost() && Some(attempt.builder) == first) {
+        return String::new();
+    }
+    let one = |attempt: &&Attempt| {
+        let lost = if attempt.was_lost() { " lost" } else { "" };
+        format!("{}{lost}", s.builder_name(attempt.builder))
+    };
+    let (earlier, last) = attempts.split_at(attempts.len().saturating_sub(NAMED + 1));
+    let more = if earlier.is_empty() { String::new() } else { format!("{} earlier, ", earlier.len()) };
+    format!(": {more}{}", last.iter().map(one).collect::<Vec<_>>().join(", "))
 }

@@ -179,7 +179,7 @@ fn with_tries(summary: &Summary, id: DrvId, line: Line, width: usize) -> Vec<Lin
     let ways = match attempts {
         0 => return vec![line],
         1 => vec!["1 attempt, not retried".to_owned(), "not retried".to_owned()],
-        n => vec![format!("{n} attempts: {}", builders::places(summary, id))],
+        n => vec![format!("{n} attempts{}", builders::places(summary, id))],
     };
     for way in &ways {
         let beside = line.clone().right(Line::new().paint(Paint::Dim, way), width);
