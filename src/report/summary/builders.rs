@@ -1,9 +1,11 @@
 //! Builders as a run saw them: what they offer, when they could be used, and how they were lost.
 
-use crate::event::{Fact, Failure, Moment, Text};
-use crate::id::{BuilderId, System};
+use std::collections::BTreeSet;
 
-use super::{Drv, Span, Summary};
+use crate::event::{Fact, Failure, Moment, Text};
+use crate::id::{BuilderId, DrvId, System};
+
+use super::{Attempt, Drv, Span, Summary};
 
 /// The local store, where it builds.
 pub const LOCAL: BuilderId = BuilderId(0);
@@ -153,20 +155,21 @@ impl Summary {
     #[must_use]
     pub fn taken_over(&self, builder: BuilderId, outage: &Outage) -> usize {
         let Some(back) = outage.span.end else { return 0 };
-        let (from, to) = (outage.span.start, back);
         let attempts = || self.attempts.values().filter(|attempt| attempt.builder == builder);
-        let found: std::collections::BTreeSet<_> =
-            attempts().filter(|a| a.started >= back && a.was_valid()).map(|a| a.drv).collect();
-        let lost =
-            attempts().filter(|a| a.was_lost() && a.ended.as_ref().is_some_and(|(at, _)| from <= *at && *at <= to));
-        lost.map(|a| a.drv).collect::<std::collections::BTreeSet<_>>().intersection(&found).count()
+        let found: BTreeSet<DrvId> = attempts().filter(|a| a.started >= back && a.was_valid()).map(|a| a.drv).collect();
+        // Those that ended with it may have ended a moment before it was said to be lost.
+        let up = self.builders.get(&builder).into_iter().flat_map(|builder| &builder.up);
+        let from = up.map(|span| span.start).filter(|start| *start <= outage.span.start).max().unwrap_or_default();
+        let lost = |a: &&Attempt| a.was_lost() && a.ended.as_ref().is_some_and(|(at, _)| from <= *at && *at <= back);
+        let lost: BTreeSet<DrvId> = attempts().filter(lost).map(|a| a.drv).collect();
+        lost.intersection(&found).count().min(outage.running as usize)
     }
 
     /// Drvs whose results only a builder has, and that something still to be built needs.
     #[must_use]
     pub fn only_on(&self, builder: BuilderId) -> usize {
         let open = self.drvs.values().filter(|drv| drv.ended.is_none());
-        let wanted: std::collections::BTreeSet<_> = open.flat_map(|drv| drv.inputs.iter().copied()).collect();
+        let wanted: BTreeSet<_> = open.flat_map(|drv| drv.inputs.iter().copied()).collect();
         let there = |drv: &Drv| {
             let attempts = drv.attempts.iter().filter_map(|id| self.attempts.get(id));
             let mut made = attempts.filter(|attempt| attempt.succeeded()).peekable();
@@ -207,6 +210,8 @@ pub(super) fn add(s: &mut Summary, at: Moment, fact: &Fact) {
             let known = s.builders.entry(*builder).or_default();
             known.name = name.clone();
             close(known.up.last_mut(), at);
+            // When it comes back nothing of that is known any more.
+            close(known.pauses.last_mut().map(|(span, _)| span), at);
             let again = again.filter(|seconds| seconds.is_finite()).map(|seconds| later(at, seconds));
             suspended(known, at, (failure, *running, again, hint.as_ref()));
         }
