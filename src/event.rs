@@ -150,6 +150,14 @@ pub struct Failure {
     pub position: Option<Text>,
 }
 
+impl Failure {
+    /// A failure that has no position.
+    #[must_use]
+    pub fn new(class: Class, message: impl Into<Text>) -> Self {
+        Self { class, message: message.into(), position: None }
+    }
+}
+
 /// One output of a drv.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputPath {

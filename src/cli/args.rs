@@ -72,7 +72,8 @@ pub(super) enum Command {
         drover push --push-to acme      only to [cache.acme] of drover.toml")]
     Push(PushCommand),
     /// Print the log of the last attempt to build something, of any run
-    #[command(after_help = "Example:\n  drover log nginx-1.29.4")]
+    #[command(after_help = "Examples:\n  drover log nginx-1.29.4                the last attempt\n  \
+        drover log nginx-1.29.4 --attempt 1    the first of several")]
     Log(LogArgs),
     /// Show what a recorded run did
     #[command(
@@ -285,6 +286,9 @@ pub(super) struct LogArgs {
     /// An attr, a .drv path, or a name with version: web1, nginx-1.29.4
     #[arg(value_name = "ATTR|DRV|NAME-VERSION")]
     pub(super) what: String,
+    /// Of several attempts the log of this one, the first being 1; else of the last
+    #[arg(long, value_name = "N")]
+    pub(super) attempt: Option<usize>,
 }
 
 /// `drover report`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::logs::file_name;
+use super::logs::{earlier_logs, file_name};
 use super::{Reader, RecordError, Run, list};
 use crate::event::{Evaluated, Fact};
 use crate::id::{AttrId, DrvId};
@@ -21,8 +21,10 @@ pub struct Found {
     pub run: Run,
     /// `nginx-1.29.4`.
     pub name: String,
-    /// The log file.
+    /// The log file of the last attempt.
     pub path: PathBuf,
+    /// Those of the attempts before it, in order.
+    pub earlier: Vec<PathBuf>,
     /// Logs of other drvs in the same run that fit as well (the same name for another system).
     pub others: Vec<PathBuf>,
 }
@@ -91,12 +93,23 @@ fn newest(run: &Run, matching: &[&String]) -> Option<Found> {
     Some(found(run, chosen, matching))
 }
 
+impl Found {
+    /// The log of an attempt, from 1; `None` if there are not so many.
+    #[must_use]
+    pub fn attempt(&self, number: usize) -> Option<&Path> {
+        let logs = self.earlier.iter().chain([&self.path]);
+        number.checked_sub(1).and_then(|before| logs.map(PathBuf::as_path).nth(before))
+    }
+}
+
 fn found(run: &Run, log: &str, matching: &[&String]) -> Found {
     let folder = run.dir.logs();
+    let path = folder.join(log);
     Found {
         run: run.clone(),
         name: name_of(log).to_owned(),
-        path: folder.join(log),
+        earlier: earlier_logs(&path),
+        path,
         others: matching.iter().filter(|other| **other != log).map(|other| folder.join(other)).collect(),
     }
 }
@@ -173,6 +186,11 @@ mod tests {
         for asked in [NGINX, "7d4kq0fz1v3c8b2n5m6l9x0y1w2r3s4d-nginx-1.29.4.drv", "nginx-1.29.4", "nginx"] {
             assert_eq!(text(&find_log(state.path(), asked).unwrap()), "new\n", "{asked}");
         }
+        put(&run(2), NGINX, "newer");
+        let found = find_log(state.path(), "nginx").unwrap();
+        let attempts = [1, 2].map(|n| std::fs::read_to_string(found.attempt(n).unwrap()).unwrap());
+        assert_eq!(attempts, ["new\n", "newer\n"]);
+        assert_eq!((text(&found).as_str(), found.attempt(0), found.attempt(3)), ("newer\n", None, None));
         assert_eq!(text(&find_log(state.path(), "nixos-system-web3").unwrap()), "host\n");
         let error = find_log(state.path(), "ngnix-1.29.4").unwrap_err();
         assert!(matches!(&error, RecordError::NoLog { near, .. } if near == &["nginx-1.29.4"]), "{error:?}");

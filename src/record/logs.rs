@@ -1,5 +1,6 @@
 //! One log file a drv, as bytes: `logs/HASH-NAME.log`. Owns how much of a log is kept and what its last lines are.
-//! A second attempt of the same drv begins the file anew: the log is that of the last attempt.
+//! The log is that of the last attempt of its drv: those of the attempts before, the first of which is 1, are
+//! `HASH-NAME.log.1` and so on. An attempt on which nothing ever ran has none.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -153,7 +154,23 @@ fn create(path: &Path) -> Result<BufWriter<File>, RecordError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(RecordError::io("create", folder))?;
     }
+    if path.exists() {
+        let earlier = earlier(path, earlier_logs(path).len() + 1);
+        std::fs::rename(path, &earlier).map_err(RecordError::io("create", &earlier))?;
+    }
     File::create(path).map(BufWriter::new).map_err(RecordError::io("create", path))
+}
+
+/// Where the log of an attempt is that was not the last, from 1.
+fn earlier(path: &Path, number: usize) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+/// The logs of the attempts before the last, in order.
+pub(super) fn earlier_logs(path: &Path) -> Vec<PathBuf> {
+    (1..).map(|number| earlier(path, number)).take_while(|log| log.exists()).collect()
 }
 
 /// `HASH-NAME.log` for `…/HASH-NAME.drv`. Names of store paths hold no `/`; others lose what is before it.
@@ -227,17 +244,20 @@ mod tests {
     }
 
     #[test]
-    fn a_second_attempt_begins_anew_and_a_silent_one_leaves_nothing() {
+    fn each_attempt_has_its_log_and_a_silent_one_leaves_nothing() {
         let state = tempfile::tempdir().unwrap();
         let dir = run_dir(state.path());
-        for text in ["first", "second"] {
+        for text in ["first", "second", "third"] {
             let mut log = LogWriter::new(&dir, DRV, 1000);
             log.line(text.as_bytes()).unwrap();
             log.finish().unwrap();
         }
         let silent = LogWriter::new(&dir, "/nix/store/x-silent.drv", 1000);
         assert_eq!(silent.finish().unwrap(), Kept::default());
-        assert_eq!(std::fs::read_dir(dir.logs()).unwrap().count(), 1);
-        assert_eq!(last_lines(&dir.logs().join(file_name(DRV)), 9).unwrap(), ["second"]);
+        let last = dir.logs().join(file_name(DRV));
+        assert_eq!(last_lines(&last, 9).unwrap(), ["third"]);
+        let earlier: Vec<Vec<String>> = earlier_logs(&last).iter().map(|log| last_lines(log, 9).unwrap()).collect();
+        assert_eq!(earlier, [["first"], ["second"]]);
+        assert_eq!(std::fs::read_dir(dir.logs()).unwrap().count(), 3);
     }
 }

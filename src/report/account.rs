@@ -5,12 +5,16 @@
 //! the drv ← the evaluations before it on the same evaluator ← the start. The intervals touch each other and add up
 //! to the wall time, whatever the stream: cut, cancelled, or nonsense. How they read is the business of [`super::time`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod index;
+mod wait;
 
-use crate::event::{AttemptEnd, Event, Moment, Stage};
+use std::collections::BTreeSet;
+
+use crate::event::{AttemptEnd, Class, DrvOutcome, Event, Moment, Stage};
 use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId};
 
 use super::summary::{Attempt, Drv, Summary};
+use index::Index;
 
 /// A stretch of wall time with its one owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub enum What {
     Handing,
     /// Until it might be tried again.
     Again,
+    /// No builder that can take it could be used: the one that took it in the end was not there yet, or was away.
+    Away,
     /// Its inputs were being brought to the builder.
     Preparing,
     /// Somebody else was building it.
@@ -68,6 +74,8 @@ pub enum What {
     Fetching,
     /// Its results were being taken over.
     Collecting,
+    /// Its results were coming into the local store from the builder that has them.
+    Returning,
     /// Uploading and reading back after all else was done.
     Pushing,
     /// The end of the run.
@@ -85,11 +93,13 @@ impl What {
             Self::Slot { .. } => "waiting_for_slot",
             Self::Handing => "handing_out",
             Self::Again => "waiting_to_try_again",
+            Self::Away => "waiting_for_builder",
             Self::Preparing => "preparing",
             Self::Elsewhere => "built_elsewhere",
             Self::Building => "building",
             Self::Fetching => "fetching",
             Self::Collecting => "collecting",
+            Self::Returning => "returning",
             Self::Pushing => "pushing",
             Self::Closing => "closing",
         }
@@ -127,6 +137,8 @@ pub fn of(summary: &Summary) -> Vec<Interval> {
             Node::Push(cache) => walk.push(cache),
             Node::Attempt(attempt) => walk.attempt(attempt),
             Node::Fetch(drv, number) => walk.fetch(drv, number),
+            Node::Return(drv, number) => walk.returned(drv, number),
+            Node::GivenUp(drv) => walk.given_up(drv),
             Node::Drv(drv) => walk.drv(drv),
             Node::Needed(drv) => walk.needed(drv),
             Node::Planned(attr) => walk.planned(attr),
@@ -149,7 +161,10 @@ enum Node {
     Needed(DrvId),
     Drv(DrvId),
     Fetch(DrvId, usize),
+    /// A drv that no builder took any more.
+    GivenUp(DrvId),
     Attempt(AttemptId),
+    Return(DrvId, usize),
     Push(CacheId),
 }
 
@@ -198,12 +213,20 @@ impl Walk<'_> {
         let fetches = s.drvs.iter().flat_map(|(id, drv)| {
             drv.fetches.iter().enumerate().map(|(n, fetch)| (fetch.span.end.unwrap_or(end), Node::Fetch(*id, n)))
         });
+        let returns = s.drvs.iter().flat_map(|(id, drv)| {
+            let returns = drv.returns.iter().enumerate();
+            let returns = returns.map(|(n, back)| (back.span.start, back.span.end.unwrap_or(end), n));
+            // One that took no time is nothing that was waited for.
+            returns.filter(|(from, to, _)| from < to).map(|(_, to, n)| (to, Node::Return(*id, n)))
+        });
+        let given_up = s.drvs.iter().filter_map(|(id, drv)| Some((given_up(drv)?, Node::GivenUp(*id))));
         let attrs = s.attrs.iter().flat_map(|(id, attr)| {
             let evaluated = attr.evaluated.as_ref().map(|(at, _)| *at);
             let eval = evaluated.or_else(|| attr.eval_started.map(|_| end)).map(|at| (at, Node::Eval(*id)));
             eval.into_iter().chain(attr.planned.as_ref().map(|planned| (planned.at, Node::Planned(*id))))
         });
-        attempts.chain(fetches).chain(attrs).filter(|(at, _)| *at <= self.cursor).max()
+        let all = attempts.chain(fetches).chain(returns).chain(given_up).chain(attrs);
+        all.filter(|(at, _)| *at <= self.cursor).max()
     }
 
     /// What was pushed after all else was done.
@@ -219,25 +242,53 @@ impl Walk<'_> {
         let attempt = self.s.attempts.get(&id)?;
         let (owner, place) = (Owner::Drv(attempt.drv), Some(Place::Builder(attempt.builder)));
         self.take(ended(attempt).unwrap_or(self.cursor), owner, What::Collecting, place);
-        let mut marks = vec![(attempt.started, first_part(attempt))];
-        marks.extend(attempt.waiting.as_ref().map(|(at, _)| (*at, What::Elsewhere)));
-        marks.extend(attempt.building.map(|at| (at, What::Building)));
-        marks.sort_by_key(|(at, _)| *at);
-        for (at, what) in marks.into_iter().rev() {
+        for (at, what) in self.parts(attempt).into_iter().rev() {
             self.take(at, owner, what, place);
         }
         let ready = self.ready(attempt.drv, Some(id));
-        let at = ready.map_or(Moment(0), |(at, _)| at);
-        // When an input ends its slot is free for an instant, which somebody else may take: half-way tells more.
-        let half_way = Moment(at.0 + attempt.started.0.saturating_sub(at.0) / 2);
-        let slots = self.s.builders.get(&attempt.builder).map_or(1, |b| b.slots);
-        let full = [at, half_way].into_iter().find(|at| self.index.running(attempt.builder, *at) >= slots);
-        let idle = if matches!(ready, Some((_, Node::Attempt(_)))) { What::Again } else { What::Handing };
-        let what = full.map_or(idle, |at| What::Slot { queued: self.index.queued(at).max(1) });
-        if ready.is_some() {
-            self.take(at, owner, what, place);
+        if let Some((at, node)) = ready {
+            let idle = if matches!(node, Node::Attempt(_)) { What::Again } else { What::Handing };
+            self.wait(at, attempt.drv, attempt.builder, idle);
         }
         ready
+    }
+
+    /// What an attempt did from when on, in order.
+    fn parts(&self, attempt: &Attempt) -> Vec<(Moment, What)> {
+        let mut marks = vec![(attempt.started, first_part(attempt))];
+        if let Some(prepared) = attempt.prepared {
+            let until = attempt.slot_since().or(ended(attempt)).unwrap_or(self.s.end);
+            let what = self.full(attempt.builder, prepared.at, until).unwrap_or(What::Handing);
+            marks.push((prepared.at, what));
+        }
+        marks.extend(attempt.waiting.as_ref().map(|(at, _)| (*at, What::Elsewhere)));
+        marks.extend(attempt.building.map(|at| (at, What::Building)));
+        marks.sort_by_key(|(at, _)| *at);
+        marks
+    }
+
+    /// Until a drv was given up because no builder came that takes it.
+    fn given_up(&mut self, id: DrvId) -> Step {
+        let drv = self.s.drvs.get(&id)?;
+        self.take(given_up(drv)?, Owner::Drv(id), What::Collecting, None);
+        let ready = self.ready(id, None);
+        let able = self.s.builders.iter().filter(|(_, builder)| builder.takes(drv));
+        let away = able.chain(&self.s.builders).find(|(_, builder)| builder.outage().is_some());
+        let place = away.map(|(id, _)| Place::Builder(*id));
+        if let Some((at, _)) = ready {
+            self.take(at, Owner::Drv(id), What::Away, place);
+        }
+        ready
+    }
+
+    /// Results on their way into the local store, then what had made them.
+    fn returned(&mut self, id: DrvId, number: usize) -> Step {
+        let drv = self.s.drvs.get(&id)?;
+        let back = drv.returns.get(number)?;
+        let (owner, place) = (Owner::Drv(id), Some(Place::Builder(back.builder)));
+        self.take(back.span.end.unwrap_or(self.cursor), owner, What::Collecting, place);
+        self.take(back.span.start, owner, What::Returning, place);
+        Some((back.span.start.min(self.cursor), Node::Drv(id)))
     }
 
     fn fetch(&mut self, id: DrvId, number: usize) -> Step {
@@ -315,6 +366,13 @@ impl Walk<'_> {
         open.next_back().map(|(number, import)| (id, number, import.span.start))
     }
 
+    /// The way of a drv's results into the local store that ended after a moment.
+    fn back_home(&self, id: DrvId, after: Moment) -> Step {
+        let returns = self.s.drvs.get(&id)?.returns.iter().enumerate();
+        let ends = returns.filter_map(|(n, back)| Some((back.span.end?, Node::Return(id, n))));
+        ends.filter(|(at, node)| after <= *at && *at <= self.cursor && !self.seen.contains(node)).max()
+    }
+
     /// An evaluation, back to the last import that it waited for.
     fn eval(&mut self, id: AttrId) -> Step {
         self.eval_up_to(id, self.s.attrs.get(&id)?.imports.len())
@@ -330,6 +388,11 @@ impl Walk<'_> {
             self.take(import.span.end.unwrap_or(self.cursor), Owner::Attr(id), What::Evaluating, None);
             let made = self.s.drvs.iter().find(|(_, drv)| drv.path == import.path);
             let made = made.and_then(|(drv, known)| Some((available(known)?, *drv)));
+            let back = made.and_then(|(_, drv)| self.back_home(drv, import.span.start));
+            if let Some((at, node)) = back {
+                self.take(at, Owner::Run, What::Comparing, None);
+                return Some((at, node));
+            }
             if let Some((at, drv)) = made.filter(|(at, _)| import.span.start <= *at && *at <= self.cursor) {
                 self.take(at, Owner::Drv(drv), What::Collecting, None);
                 return Some((at, Node::Drv(drv)));
@@ -369,6 +432,14 @@ fn ended(attempt: &Attempt) -> Option<Moment> {
     attempt.ended.as_ref().map(|(at, _)| *at)
 }
 
+/// When a drv was given up because no builder takes it.
+fn given_up(drv: &Drv) -> Option<Moment> {
+    match &drv.ended {
+        Some((at, DrvOutcome::Failed(failure))) if failure.class == Class::NoBuilder => Some(*at),
+        _ => None,
+    }
+}
+
 /// When others could use a drv.
 fn available(drv: &Drv) -> Option<Moment> {
     drv.ended.as_ref().map(|(at, _)| *at)
@@ -378,81 +449,4 @@ fn available(drv: &Drv) -> Option<Moment> {
 fn first_part(attempt: &Attempt) -> What {
     let built = matches!(attempt.ended, Some((_, AttemptEnd::Built { .. })));
     if built && attempt.building.is_none() { What::Building } else { What::Preparing }
-}
-
-/// Sorted moments, so that each step asks in logarithmic time.
-struct Index {
-    /// By builder: starts and ends of attempts.
-    busy: BTreeMap<BuilderId, (Vec<Moment>, Vec<Moment>)>,
-    /// When drvs were ready, and when they were taken up.
-    queue: (Vec<Moment>, Vec<Moment>),
-    /// All evaluations by end.
-    evals: Vec<(Moment, AttrId)>,
-    /// By evaluator: evaluations by end.
-    workers: BTreeMap<u32, Vec<(Moment, AttrId)>>,
-}
-
-impl Index {
-    fn new(s: &Summary) -> Self {
-        let mut busy: BTreeMap<BuilderId, (Vec<Moment>, Vec<Moment>)> = BTreeMap::new();
-        for attempt in s.attempts.values() {
-            let (starts, ends) = busy.entry(attempt.builder).or_default();
-            starts.push(attempt.started);
-            ends.extend(ended(attempt));
-        }
-        for (starts, ends) in busy.values_mut() {
-            starts.sort_unstable();
-            ends.sort_unstable();
-        }
-        let mut queue = (Vec::new(), Vec::new());
-        for drv in s.drvs.values().filter(|drv| !drv.fetch) {
-            let inputs = drv.inputs.iter().filter_map(|input| s.drvs.get(input)).map(available);
-            let Some(inputs) = inputs.collect::<Option<Vec<_>>>() else { continue };
-            queue.0.push(inputs.into_iter().fold(drv.needed, Moment::max));
-            queue.1.extend(drv.attempts.first().and_then(|id| s.attempts.get(id)).map(|attempt| attempt.started));
-        }
-        queue.0.sort_unstable();
-        queue.1.sort_unstable();
-        let mut evals = Vec::new();
-        let mut workers: BTreeMap<u32, Vec<(Moment, AttrId)>> = BTreeMap::new();
-        for (id, attr) in &s.attrs {
-            let Some((at, _)) = &attr.evaluated else { continue };
-            evals.push((*at, *id));
-            if let Some((_, worker)) = attr.eval_started {
-                workers.entry(worker).or_default().push((*at, *id));
-            }
-        }
-        evals.sort_unstable();
-        workers.values_mut().for_each(|evals| evals.sort_unstable());
-        Self { busy, queue, evals, workers }
-    }
-
-    /// Attempts that a builder was at.
-    fn running(&self, builder: BuilderId, at: Moment) -> u32 {
-        self.busy.get(&builder).map_or(0, |(starts, ends)| difference(starts, ends, at))
-    }
-
-    /// Drvs that were ready and not taken up.
-    fn queued(&self, at: Moment) -> u32 {
-        difference(&self.queue.0, &self.queue.1, at)
-    }
-
-    /// The last evaluation that had ended by then.
-    fn eval_before(&self, at: Moment) -> Step {
-        let upto = self.evals.partition_point(|(ended, _)| *ended <= at);
-        self.evals[..upto].last().map(|(at, attr)| (*at, Node::Eval(*attr)))
-    }
-
-    /// What an evaluator did before this attr, whose evaluation ended at `at`.
-    fn eval_before_on(&self, worker: u32, at: Moment, attr: AttrId) -> Step {
-        let evals = self.workers.get(&worker)?;
-        let own = evals.partition_point(|other| *other < (at, attr));
-        evals[..own].last().map(|(at, attr)| (*at, Node::Eval(*attr)))
-    }
-}
-
-/// How many have begun and not ended.
-fn difference(starts: &[Moment], ends: &[Moment], at: Moment) -> u32 {
-    let upto = |moments: &[Moment]| moments.partition_point(|moment| *moment <= at);
-    u32::try_from(upto(starts).saturating_sub(upto(ends))).unwrap_or(u32::MAX)
 }

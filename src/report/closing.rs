@@ -1,11 +1,12 @@
 //! The verdict: the last lines of a run. Failures and what was not pushed, then one line; nothing comes after it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Class, Pushed, Stage, Status, Text};
 use crate::id::AttrId;
 
 use super::failure;
+use super::flaky;
 use super::number::{clock, count, duration, name_version, plural, size};
 use super::pushed::{self, Complete};
 use super::summary::Summary;
@@ -37,6 +38,11 @@ pub fn screen(summary: &Summary, options: &Options) -> Vec<Line> {
     let ran = !summary.attempts.is_empty() || (options.verbose && !summary.attrs.is_empty());
     if summary.cancelled.is_none() && ran && (options.verbose || summary.seconds() > LONG) {
         lines.extend(time::screen(summary, options.width));
+        lines.push(Line::new());
+    }
+    let flaky = flaky::screen(summary, options.width);
+    if !flaky.is_empty() {
+        lines.extend(flaky);
         lines.push(Line::new());
     }
     let groups = summary.failures();
@@ -167,7 +173,13 @@ fn parts(summary: &Summary, options: &Options, long: bool) -> Vec<String> {
     if !options.clock {
         parts.push(duration(summary.seconds()));
     }
-    match summary.warnings.len() {
+    match summary.flaky().len() {
+        0 => {}
+        n => parts.push(format!("{} flaky", count(n))),
+    }
+    // A builder that was away is one, although all went well without it.
+    let away: usize = summary.builders.values().map(|builder| builder.outages.len()).sum();
+    match summary.warnings.len() + away {
         0 => {}
         n => parts.push(plural(n, "warning", "warnings")),
     }
@@ -286,8 +298,35 @@ fn not_pushed(summary: &Summary, cache: crate::id::CacheId, options: &Options) -
     totals.missing.sort_by_key(|(_, size, _)| std::cmp::Reverse(*size));
     let names: Vec<&str> = totals.missing.iter().map(|(path, _, _)| name_version(path)).collect();
     lines.push(Line::from(format!("  missing: {}", listed(&names, ", ", width.saturating_sub(11)))));
+    lines.extend(kept(summary, &totals, width));
     lines.push(Line::from(format!("  again   {}", push_again(summary, cache, options))));
     lines
+}
+
+/// Where what is missing is kept, and what is not kept and why.
+fn kept(summary: &Summary, totals: &pushed::Totals, width: usize) -> Vec<Line> {
+    let missing: BTreeSet<&Text> = totals.missing.iter().map(|(path, _, _)| path).collect();
+    let concerned = summary.kept.iter().filter(|kept| kept.paths.iter().any(|path| missing.contains(path)));
+    let mut until: BTreeMap<&Text, Vec<String>> = BTreeMap::new();
+    let mut not: Vec<String> = Vec::new();
+    for kept in concerned {
+        let name = summary.builder_name(kept.builder);
+        match (&kept.until, &kept.reason) {
+            (Some(day), _) => until.entry(day).or_default().push(name),
+            (None, reason) => {
+                let why = reason.as_ref().map_or_else(String::new, |why| format!(": {}", failure::headline(why)));
+                not.push(format!("not kept on {name}{why}"));
+            }
+        }
+    }
+    let found = until.into_iter().map(|(day, names)| {
+        let names = names.join(", ");
+        let names = names.rsplit_once(", ").map_or(names.clone(), |(most, last)| format!("{most} and {last}"));
+        format!("kept on {names} until {day}; the next run finds the paths there and only pushes")
+    });
+    let texts: Vec<String> = found.chain(not).collect();
+    let lines = texts.iter().flat_map(|text| wrapped(text, width.saturating_sub(2), 3));
+    lines.map(|text| Line::from(format!("  {text}"))).collect()
 }
 
 /// What pushes the rest: `drover push --run 01KAJX3M`.

@@ -1,16 +1,18 @@
 //! What failed, grouped by what caused it: the last thing on the screen of a failed run, and short forms of causes
 //! for lines that appear while it runs.
 
+pub(super) mod no_builder;
+
 use std::collections::BTreeSet;
 
 use crate::error::without_numbers;
 use crate::event::{Class, Difference, DrvOutcome, Failure, Text};
 use crate::id::{AttrId, DrvId, Kind};
 
-use super::affected;
 use super::number::{count, duration, name_version, plural};
 use super::summary::{Attempt, Cause, Compared, FailureGroup, Summary};
 use super::text::{Line, Paint, listed, wrapped};
+use super::{affected, builders};
 
 /// Lines of log that a failure shows; a few where there are many failures.
 const TAIL: usize = 25;
@@ -36,8 +38,13 @@ pub fn screen(summary: &Summary, groups: &[FailureGroup], width: usize) -> Vec<L
         if !lines.is_empty() {
             lines.push(Line::new());
         }
+        if let Cause::NoBuilder(drvs) = &group.cause {
+            lines.extend(no_builder::block(summary, drvs, &group.attrs, width));
+            continue;
+        }
         lines.push(head(summary, &group.attrs, width));
         match &group.cause {
+            Cause::NoBuilder(_) => {}
             Cause::Drv(drv) => lines.extend(drv_failure(summary, *drv, group, tail, width)),
             Cause::Eval(failure) => lines.extend(eval_failure(summary, failure, &group.attrs, width)),
             Cause::Other(reason) => {
@@ -135,10 +142,7 @@ fn drv_failure(summary: &Summary, id: DrvId, group: &FailureGroup, tail: usize, 
     });
     let phase = attempt.and_then(|attempt| attempt.phase.as_ref()).map(|phase| format!(", {phase}"));
     let cause = failure.map(cause).unwrap_or_default();
-    let name = match group.more {
-        0 => drv.name.to_string(),
-        n => format!("{} and {}", drv.name, plural(n, "more drv", "more drvs")),
-    };
+    let name = &drv.name;
     let said = format!(
         "{}{}: {cause}{}",
         name,
@@ -148,13 +152,8 @@ fn drv_failure(summary: &Summary, id: DrvId, group: &FailureGroup, tail: usize, 
     let mut parts = wrapped(&said, width.saturating_sub(4), 4).into_iter();
     lines.extend(parts.next().map(|first| Line::from(format!("  {first}"))));
     lines.extend(parts.map(|more| Line::from(format!("    {more}"))));
-    let tries = match drv.attempts.len() {
-        0 => String::new(),
-        1 => "not retried".to_owned(),
-        n => format!("{n} attempts"),
-    };
     if let Some(line) = lines.pop() {
-        lines.push(line.right(Line::new().paint(Paint::Dim, tries), width));
+        lines.extend(with_tries(summary, id, line, width));
     }
     lines.extend(failure.into_iter().flat_map(details));
     let shown = attempt.map(|attempt| attempt.log_tail.as_slice()).unwrap_or_default();
@@ -165,23 +164,36 @@ fn drv_failure(summary: &Summary, id: DrvId, group: &FailureGroup, tail: usize, 
     lines.extend(why(summary, &group.attrs));
     lines.push(match failure {
         // Here nobody can repeat it.
-        Some(failure) if failure.class == Class::NoBuilder => typed("go on", &without(summary, &group.attrs)),
+        Some(failure) if failure.class == Class::NoBuilder => {
+            typed("go on", &no_builder::without(summary, &group.attrs))
+        }
         _ => typed("repeat", &format!("nix build -L '{}^*'", drv.path)),
     });
     lines
 }
 
-/// The run without what cannot be built here.
-fn without(summary: &Summary, attrs: &[AttrId]) -> String {
-    if summary.slots() == 0 {
-        return "drover run --max-jobs auto".to_owned();
+/// A line with what was tried: `1 attempt, not retried`, `2 attempts: big1 lost, big2`. Where it was tried is told even
+/// where there is no room beside the line.
+fn with_tries(summary: &Summary, id: DrvId, line: Line, width: usize) -> Vec<Line> {
+    let attempts = summary.attempts_of(id).count();
+    let ways = match attempts {
+        0 => return vec![line],
+        1 => vec!["1 attempt, not retried".to_owned(), "not retried".to_owned()],
+        n => vec![format!("{n} attempts{}", builders::places(summary, id))],
+    };
+    for way in &ways {
+        let beside = line.clone().right(Line::new().paint(Paint::Dim, way), width);
+        if beside != line {
+            return vec![beside];
+        }
     }
-    if attrs.len() == summary.taken().len() {
-        return "nix config show    says what this machine can build: system, extra-platforms, system-features"
-            .to_owned();
+    let tries = ways.concat();
+    if attempts == 1 {
+        return vec![line];
     }
-    let names = summary.names(attrs).into_iter().map(|name| format!(" --exclude '{name}'"));
-    format!("drover run{}", names.collect::<String>())
+    let below = wrapped(&tries, width.saturating_sub(4), 3).into_iter();
+    let below = below.map(|text| Line::from("    ").paint(Paint::Dim, text));
+    std::iter::once(line).chain(below).collect()
 }
 
 /// How to see what has changed, where there is a base with which one of these attrs was compared.
@@ -199,9 +211,7 @@ fn why(summary: &Summary, attrs: &[AttrId]) -> Option<Line> {
 /// Where the whole log is.
 fn log_line(summary: &Summary, id: DrvId, attempt: Option<&Attempt>, width: usize) -> Option<Line> {
     let attempt = attempt.filter(|attempt| attempt.log_lines > 0)?;
-    let drv = summary.drvs.get(&id)?;
-    let same_name = summary.drvs.values().filter(|other| other.name == drv.name).count();
-    let asked = if same_name > 1 { &drv.path } else { &drv.name };
+    let asked = summary.log_name(id);
     let lines = plural(usize::try_from(attempt.log_lines).unwrap_or(usize::MAX), "line", "lines");
     let extent = Line::from("        ").paint(Paint::Dim, format!("({lines})"));
     Some(typed("log", &format!("drover log {asked}")).then_if_fits(extent, width))
@@ -387,7 +397,7 @@ mod tests {
     use super::*;
 
     fn failure(class: Class, message: &str) -> Failure {
-        Failure { class, message: message.into(), position: None }
+        Failure::new(class, message)
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::event::AttemptEnd;
 use crate::id::System;
 
 use super::number::pname;
-use super::summary::Summary;
+use super::summary::{Builder, Summary};
 
 /// Build times kept for each package.
 const TIMES: usize = 9;
@@ -104,7 +104,9 @@ impl History {
             let Some(drv) = summary.drvs.get(&attempt.drv) else { continue };
             let Some((_, AttemptEnd::Built { .. })) = attempt.ended else { continue };
             let known = self.times.entry(key(&drv.name, &drv.system)).or_default();
-            push(known, self.run.saturating_add(1), attempt.seconds(summary.end), TIMES);
+            // Times are those of a builder with a speed of 1, whoever built it.
+            let speed = summary.builders.get(&attempt.builder).map_or(1.0, Builder::speed);
+            push(known, self.run.saturating_add(1), attempt.seconds(summary.end) * speed, TIMES);
             built = true;
         }
         if built {
@@ -141,7 +143,8 @@ impl History {
         self.evals.iter().filter_map(|(attr, (_, times))| Some((attr.clone(), median(times)?))).collect()
     }
 
-    /// The median of the seconds that a drv of this name took on this system, whatever its version.
+    /// The median of the seconds that a drv of this name took on this system, whatever its version, for a builder with a
+    /// speed of 1.
     #[must_use]
     pub fn expected(&self, name: &str, system: &System) -> Option<f64> {
         let (_, times) = self.times.get(&key(name, system))?;

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::event::{Class, DrvOutcome, Evaluated, Pushed, Stage, Status, Text};
-use crate::id::{AttrId, CacheId, Kind};
+use crate::event::{AttemptEnd, Class, DrvOutcome, Evaluated, Failure, Pushed, Stage, Status, Text};
+use crate::id::{AttrId, BuilderId, CacheId, DrvId, Kind};
 
 use super::account::{self, Owner, Place};
 use super::pushed::{Complete, completeness, of_path};
-use super::summary::{Attr, Drv, Summary};
+use super::summary::{Attempt, Attr, Builder, Drv, Kept, State, Summary};
 
 /// Version of the document.
 pub const VERSION: u32 = 1;
@@ -30,6 +30,11 @@ pub struct Document {
     pub account: Vec<Account>,
     pub counts: Counts,
     pub caches: Vec<Cache>,
+    pub builders: Vec<BuilderDocument>,
+    /// Outputs that were kept on builders because they could not be pushed, or could not be kept.
+    pub kept: Vec<KeptDocument>,
+    /// Drvs that failed by themselves and were built by a later attempt.
+    pub flaky: Vec<Flaky>,
     /// What ended the run early.
     pub error: Option<RunError>,
     pub exit: Option<u8>,
@@ -167,6 +172,63 @@ pub struct Cache {
     pub untrusted: Option<u32>,
 }
 
+/// What a builder did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct BuilderDocument {
+    pub name: String,
+    pub slots: u32,
+    pub systems: Vec<String>,
+    pub features: Vec<String>,
+    /// Where it is named; null for the local store.
+    pub named_in: Option<String>,
+    /// Drvs that it built.
+    pub built: usize,
+    /// Seconds that its slots were in use, added up over all attempts.
+    pub busy_seconds: f64,
+    /// Bytes that were copied to it from other stores.
+    pub copied_bytes: u64,
+    /// How often it was lost.
+    pub lost: usize,
+    /// How it was at the end.
+    pub state: State,
+    /// What it last could not be used for.
+    pub error: Option<Error>,
+}
+
+/// Outputs on a builder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct KeptDocument {
+    pub builder: String,
+    pub paths: Vec<String>,
+    /// The day on which a run removes the roots; null where there are none.
+    pub until: Option<String>,
+    /// Why there are none.
+    pub reason: Option<String>,
+}
+
+/// A flaky drv.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Flaky {
+    pub drv: String,
+    pub name: String,
+    pub attempts: Vec<AttemptDocument>,
+}
+
+/// One attempt of a drv.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct AttemptDocument {
+    pub builder: String,
+    pub seconds: f64,
+    /// Null where it did not fail.
+    pub error: Option<Error>,
+    /// What `drover log --attempt` takes; null where nothing ran.
+    pub log: Option<usize>,
+}
+
 /// The document of a folded run.
 #[must_use]
 pub fn document(s: &Summary) -> Document {
@@ -185,6 +247,9 @@ pub fn document(s: &Summary) -> Document {
         account: accounts(s),
         counts: counts(s),
         caches: s.caches.values().map(cache).collect(),
+        builders: s.builders.iter().map(|(id, builder)| builder_document(s, *id, builder)).collect(),
+        kept: s.kept.iter().map(|kept| kept_document(s, kept)).collect(),
+        flaky: s.flaky().into_iter().filter_map(|drv| flaky(s, drv)).collect(),
         error: s.error.as_ref().map(|error| RunError {
             message: error.message.to_string(),
             hint: error.hint.as_ref().map(ToString::to_string),
@@ -237,12 +302,7 @@ fn attr_document(s: &Summary, id: AttrId, attr: &Attr) -> AttrDocument {
 fn path_document(s: &Summary, path: &Text) -> PathDocument {
     let caches = || s.caches.iter().filter(|(_, cache)| cache.push);
     let error = |cache: &CacheId| match s.pushes.get(&(*cache, path.clone()))?.ended.as_ref()? {
-        (_, Pushed::Failed(failure)) => Some(Error {
-            class: Some(failure.class),
-            message: failure.message.to_string(),
-            position: None,
-            root_drv: None,
-        }),
+        (_, Pushed::Failed(failure)) => Some(failure_document(failure)),
         _ => None,
     };
     PathDocument {
@@ -255,11 +315,9 @@ fn path_document(s: &Summary, path: &Text) -> PathDocument {
 fn error(s: &Summary, attr: &Attr) -> Option<Error> {
     if let Some((_, Evaluated::Failed(failure))) = &attr.evaluated {
         return Some(Error {
-            class: Some(failure.class),
-            message: failure.message.to_string(),
-            position: failure.position.as_ref().map(ToString::to_string),
             // It imports from a drv that failed.
             root_drv: attr.ended.as_ref().and_then(|end| s.drvs.get(&end.root?)).map(|root| root.path.to_string()),
+            ..failure_document(failure)
         });
     }
     if s.status(attr) != Some(Status::Failed) {
@@ -337,6 +395,61 @@ fn counts(s: &Summary) -> Counts {
         pushed_bytes: s.counts.pushed_bytes,
         warnings: s.warnings.len(),
         imports: s.imports().len(),
+    }
+}
+
+fn builder_document(s: &Summary, id: BuilderId, builder: &Builder) -> BuilderDocument {
+    let attempts = || s.attempts.values().filter(|attempt| attempt.builder == id);
+    let busy = |attempt: &Attempt| {
+        let end = attempt.ended.as_ref().map_or(s.end, |(at, _)| *at);
+        attempt.slot_since().map_or(0.0, |since| end.since(since))
+    };
+    BuilderDocument {
+        name: builder.name.to_string(),
+        slots: builder.slots,
+        systems: builder.systems.iter().map(ToString::to_string).collect(),
+        features: builder.features.iter().map(ToString::to_string).collect(),
+        named_in: builder.named_in.as_ref().map(ToString::to_string),
+        built: attempts().filter(|attempt| matches!(attempt.ended, Some((_, AttemptEnd::Built { .. })))).count(),
+        busy_seconds: attempts().map(busy).fold(0.0, |sum, seconds| sum + seconds),
+        copied_bytes: s.copied_to(id),
+        lost: builder.outages.iter().filter(|outage| outage.lost).count(),
+        state: builder.state(),
+        error: builder.outages.last().map(|outage| failure_document(&outage.failure)),
+    }
+}
+
+fn kept_document(s: &Summary, kept: &Kept) -> KeptDocument {
+    KeptDocument {
+        builder: s.builder_name(kept.builder),
+        paths: kept.paths.iter().map(ToString::to_string).collect(),
+        until: kept.until.as_ref().map(ToString::to_string),
+        reason: kept.reason.as_ref().map(ToString::to_string),
+    }
+}
+
+fn flaky(s: &Summary, id: DrvId) -> Option<Flaky> {
+    let drv = s.drvs.get(&id)?;
+    let mut logs = 0;
+    let attempt = |attempt: &Attempt| {
+        logs += usize::from(attempt.has_log());
+        AttemptDocument {
+            builder: s.builder_name(attempt.builder),
+            seconds: attempt.seconds(s.end),
+            error: attempt.failure().map(failure_document),
+            log: attempt.has_log().then_some(logs),
+        }
+    };
+    let attempts = s.attempts_of(id).map(attempt).collect();
+    Some(Flaky { drv: drv.path.to_string(), name: drv.name.to_string(), attempts })
+}
+
+fn failure_document(failure: &Failure) -> Error {
+    Error {
+        class: Some(failure.class),
+        message: failure.message.to_string(),
+        position: failure.position.as_ref().map(ToString::to_string),
+        root_drv: None,
     }
 }
 

@@ -6,10 +6,12 @@
 
 pub mod account;
 pub mod affected;
+pub mod builders;
 pub mod closing;
 pub mod doctor;
 pub mod estimate;
 pub mod failure;
+pub mod flaky;
 pub mod history;
 pub mod home;
 pub mod imports;
@@ -22,6 +24,7 @@ pub mod number;
 pub mod past;
 pub mod plan;
 pub mod pushed;
+pub mod schedule;
 pub mod settings;
 pub mod summary;
 pub mod text;

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Evaluated, Failure, Stage, Status};
-use crate::id::{AttrId, Kind};
+use crate::id::{AttrId, BuilderId, Kind};
 
 use super::affected;
+use super::builders;
 use super::estimate::{self, Estimate};
 use super::failure::{self, kinds};
 use super::imports::imports;
 use super::left_out;
 use super::number::{about, count, duration, plural, size};
-use super::summary::{Cause, Summary};
-use super::text::{Line, Paint, listed};
+use super::summary::{Cause, Outage, Summary};
+use super::text::{Line, Paint, listed, wrapped};
 
 /// Columns of the words in front of a list.
 const LABEL: usize = 9;
@@ -40,6 +41,16 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
         lines.push(Line::new().paint(Paint::Warn, "warning").text(format!("  {}", warning.message)).fit(width));
         lines.extend(warning.hint.iter().map(|hint| Line::from(format!("         hint: {hint}"))));
     }
+    for (id, outage) in outages(summary) {
+        let texts = builders::away(summary, id, outage);
+        // What is to be typed stays whole.
+        let parts = texts.iter().flat_map(|text| match text.starts_with("hint: ") {
+            true => vec![text.clone()],
+            false => wrapped(text, width.saturating_sub(9), 6),
+        });
+        let head = |i| if i == 0 { Line::new().paint(Paint::Warn, "warning") } else { Line::new() };
+        lines.extend(parts.enumerate().map(|(i, text)| head(i).pad(9).text(text)));
+    }
     lines.push(Line::new());
     let estimate = estimate::remaining(summary, summary.end);
     lines.push(to_build(summary, estimate.as_ref(), width));
@@ -50,6 +61,11 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     lines.extend(not_evaluated(summary, width));
     lines.extend(not_buildable(summary, width));
     lines
+}
+
+/// Builders that cannot be used, each with its outage.
+fn outages(s: &Summary) -> impl Iterator<Item = (BuilderId, &Outage)> {
+    s.builders.iter().filter_map(|(id, builder)| Some((*id, builder.outage()?)))
 }
 
 /// A line of optional parts; those that do not fit are left out, the earlier ones stay.
@@ -83,9 +99,12 @@ fn diff(s: &Summary, width: usize) -> Line {
     let Some(diff) = s.diff else { return line.text("nothing to compare") };
     let line = line.text(plural(diff.paths as usize, "path", "paths"));
     let caches = s.caches.values().filter(|cache| cache.pull).count();
-    let asked = match caches {
-        0 => "no cache is asked".to_owned(),
-        n => format!("{} asked", plural(n, "cache", "caches")),
+    let builders = s.builders.values().filter(|builder| builder.answered.is_some()).count();
+    let asked = match (caches, builders) {
+        (0, 0) => "no cache is asked".to_owned(),
+        (0, n) => format!("{} asked", plural(n, "builder", "builders")),
+        (n, 0) => format!("{} asked", plural(n, "cache", "caches")),
+        (n, m) => format!("{} and {} asked", plural(n, "cache", "caches"), plural(m, "builder", "builders")),
     };
     let line = parts(line, vec![asked], ", ", width);
     let found = [
@@ -216,7 +235,9 @@ fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
     let fetch = if s.fetches.is_empty() {
         "nothing".to_owned()
     } else {
-        format!("{}, {}", plural(s.fetches.len(), "path", "paths"), size(bytes))
+        // What is only needed to build goes where it is needed.
+        let to = if s.has_farm() { " → builders" } else { "" };
+        format!("{}, {}{to}", plural(s.fetches.len(), "path", "paths"), size(bytes))
     };
     let caches: Vec<&str> = s.caches.values().filter(|cache| cache.push).map(|cache| &*cache.name).collect();
     let push = match (caches.as_slice(), s.to_build()) {
@@ -278,7 +299,14 @@ pub(super) fn not_evaluated(s: &Summary, width: usize) -> Vec<Line> {
 fn not_buildable(s: &Summary, width: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     for group in s.failures() {
-        let Cause::Other(reason) = &group.cause else { continue };
+        let reason = match &group.cause {
+            Cause::Other(reason) => reason,
+            Cause::NoBuilder(drvs) => {
+                lines.extend(failure::no_builder::block(s, drvs, &group.attrs, width));
+                continue;
+            }
+            Cause::Drv(_) | Cause::Eval(_) => continue,
+        };
         let names = listed(&s.names(&group.attrs), " ", width.saturating_sub(24));
         lines.push(Line::new().paint(Paint::Bad, "Cannot be built: ").text(names).fit(width));
         lines.push(Line::from(format!("  {reason}")).fit(width));

@@ -3,6 +3,8 @@
 //!
 //! It takes every stream, also a cut or a nonsensical one: facts about things that were never introduced are left out.
 
+mod attempts;
+mod builders;
 mod fold;
 mod groups;
 
@@ -10,11 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::Event;
 use crate::event::{
-    AttemptEnd, Class, Difference, DrvOutcome, Evaluated, Failure, FetchedPath, Moment, OutputPath, Pushed, STOPPED,
-    SkippedPath, Stage, Status, Text,
+    Class, Difference, DrvOutcome, Evaluated, Failure, FetchedPath, Moment, OutputPath, Pushed, STOPPED, SkippedPath,
+    Stage, Status, Text,
 };
 use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
 
+pub use attempts::{Attempt, Bringing, Prepared, Return};
+pub use builders::{Answered, Builder, Kept, LOCAL, Load, Outage, State};
 pub use groups::{Cause, FailureGroup};
 
 /// All that is known of a run.
@@ -24,7 +28,7 @@ pub struct Summary {
     pub header: Option<Header>,
     /// The flake, once locked.
     pub flake: Option<Flake>,
-    /// Builders that answered.
+    /// Builders that answered, or should have.
     pub builders: BTreeMap<BuilderId, Builder>,
     /// Caches that answered.
     pub caches: BTreeMap<CacheId, Cache>,
@@ -56,6 +60,8 @@ pub struct Summary {
     pub asked: Vec<Text>,
     /// Pushes by cache and absolute store path.
     pub pushes: BTreeMap<(CacheId, Text), Push>,
+    /// What builders keep of that which could not be pushed.
+    pub kept: Vec<Kept>,
     /// What was read back from each push cache.
     pub verified: BTreeMap<CacheId, Verified>,
     /// Totals of the comparison.
@@ -135,15 +141,6 @@ pub struct Compared {
     pub revision_only: bool,
     pub same_outputs: bool,
     pub base_drv: Option<Text>,
-}
-
-/// A builder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields of Fact::BuilderReady")]
-pub struct Builder {
-    pub name: Text,
-    pub slots: u32,
-    pub systems: Vec<System>,
 }
 
 /// A cache.
@@ -283,7 +280,7 @@ pub struct Drv {
     pub features: Vec<Text>,
     /// The attr that first asked for it.
     pub attr: Option<AttrId>,
-    /// Expected seconds, where history knows.
+    /// Expected seconds on a builder with a speed of 1, where history knows.
     pub expected: Option<f64>,
     /// Its outputs as far as known; those of the successful attempt where there is one.
     pub outputs: Vec<OutputPath>,
@@ -293,6 +290,8 @@ pub struct Drv {
     pub attempts: Vec<AttemptId>,
     /// Its fetches, in order.
     pub fetches: Vec<Fetch>,
+    /// How its outputs came into the local store from where they were built.
+    pub returns: Vec<Return>,
     /// The final word, and when.
     pub ended: Option<(Moment, DrvOutcome)>,
 }
@@ -304,29 +303,6 @@ pub struct Fetch {
     pub span: Span,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
-}
-
-/// One try of one drv on one builder.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attempt {
-    /// Of which drv.
-    pub drv: DrvId,
-    /// Where.
-    pub builder: BuilderId,
-    /// When the builder was asked.
-    pub started: Moment,
-    /// Since when it waits for somebody else's build, and what for.
-    pub waiting: Option<(Moment, Text)>,
-    /// When the builder's process began.
-    pub building: Option<Moment>,
-    /// The phase that it is in, or ended in.
-    pub phase: Option<Text>,
-    /// When and how it ended.
-    pub ended: Option<(Moment, AttemptEnd)>,
-    /// Lines of log.
-    pub log_lines: u64,
-    /// The last lines of a failed one.
-    pub log_tail: Vec<Text>,
 }
 
 /// The push of one path to one cache.
@@ -404,8 +380,10 @@ pub struct Counts {
     pub failed: usize,
     /// Of these: not tried because of another, or stopped.
     pub given_up: usize,
-    /// Attempts that go on.
+    /// Attempts that go on, without those whose inputs are being brought or that wait for a slot.
     pub running: usize,
+    /// Outputs of drvs that are on their way into the local store.
+    pub returning: usize,
     /// Drvs to fetch.
     pub fetches: usize,
     /// Of these: done.
@@ -493,12 +471,6 @@ impl Summary {
         }
     }
 
-    /// The last attempt of a drv.
-    #[must_use]
-    pub fn last_attempt(&self, drv: DrvId) -> Option<&Attempt> {
-        self.attempts.get(self.drvs.get(&drv)?.attempts.last()?)
-    }
-
     /// What people call a builder; its number where it never said its name.
     #[must_use]
     pub fn builder_name(&self, builder: BuilderId) -> String {
@@ -541,10 +513,11 @@ impl Summary {
         counts.builds.saturating_sub(counts.built + counts.failed + counts.given_up)
     }
 
-    /// All slots of all builders.
+    /// All slots of all builders that can be used or may be later.
     #[must_use]
     pub fn slots(&self) -> u32 {
-        self.builders.values().fold(0, |sum, builder| sum.saturating_add(builder.slots))
+        let usable = self.builders.values().filter(|builder| builder.state() != State::Gone);
+        usable.fold(0, |sum, builder| sum.saturating_add(builder.slots))
     }
 
     /// Whether something was (to be) pushed.
@@ -557,25 +530,6 @@ impl Summary {
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.end.seconds()
-    }
-}
-
-impl Attempt {
-    /// Seconds of building, or of the whole attempt where the builder's process never began; up to `now` while it
-    /// goes on.
-    #[must_use]
-    pub fn seconds(&self, now: Moment) -> f64 {
-        let end = self.ended.as_ref().map_or(now, |(at, _)| *at);
-        end.since(self.building.unwrap_or(self.started))
-    }
-
-    /// Why it failed, if it did.
-    #[must_use]
-    pub fn failure(&self) -> Option<&Failure> {
-        match &self.ended {
-            Some((_, AttemptEnd::Failed(failure))) => Some(failure),
-            _ => None,
-        }
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::DrvId;
+use crate::id::{BuilderId, DrvId};
 
 use super::account::{self, Interval, Owner, Place, What};
+use super::failure::headline;
 use super::number::{clock, count, duration, plural, size};
-use super::summary::Summary;
+use super::summary::{LOCAL, Summary};
 use super::text::{Line, Paint, listed};
 
 /// How many drvs get a line of their own.
@@ -87,6 +88,9 @@ enum Group {
     Slot,
     Handing,
     Again,
+    Away(Option<Place>),
+    Bringing,
+    Returning,
     Drv(DrvId),
     Attrs,
     SmallDrvs,
@@ -103,6 +107,9 @@ fn group_of(s: &Summary, own: &BTreeSet<DrvId>, interval: &Interval) -> Group {
         (What::Slot { .. }, _) => Group::Slot,
         (What::Handing, _) => Group::Handing,
         (What::Again, _) => Group::Again,
+        (What::Away, _) => Group::Away(interval.place),
+        (What::Preparing, _) if is_brought(interval) => Group::Bringing,
+        (What::Returning, _) => Group::Returning,
         (What::Pushing, _) => Group::Pushing,
         (What::Closing, _) => Group::Closing,
         (_, Owner::Drv(drv)) if own.contains(&drv) => Group::Drv(drv),
@@ -116,8 +123,9 @@ fn group_of(s: &Summary, own: &BTreeSet<DrvId>, interval: &Interval) -> Group {
 fn own_lines(s: &Summary, intervals: &[Interval]) -> BTreeSet<DrvId> {
     let mut times: BTreeMap<DrvId, u64> = BTreeMap::new();
     for interval in intervals {
-        let waits = matches!(interval.what, What::Slot { .. } | What::Handing | What::Again | What::Comparing);
-        if let (Owner::Drv(drv), false) = (interval.owner, waits) {
+        let own = matches!(interval.what, What::Preparing if !is_brought(interval))
+            || matches!(interval.what, What::Elsewhere | What::Building | What::Fetching | What::Collecting);
+        if let (Owner::Drv(drv), true) = (interval.owner, own) {
             *times.entry(drv).or_default() += length(interval);
         }
     }
@@ -131,6 +139,11 @@ fn own_lines(s: &Summary, intervals: &[Interval]) -> BTreeSet<DrvId> {
     long.into_iter().take(OWN_LINES).map(|(_, drv)| drv).collect()
 }
 
+/// Whether inputs were on their way to a builder other than the local store.
+fn is_brought(interval: &Interval) -> bool {
+    matches!(interval.place, Some(Place::Builder(builder)) if builder != LOCAL)
+}
+
 /// Whether a drv is the result of an attr.
 fn is_attr(s: &Summary, drv: DrvId) -> bool {
     s.attrs.values().any(|attr| attr.planned.as_ref().is_some_and(|planned| planned.drv == Some(drv)))
@@ -142,8 +155,7 @@ fn length(interval: &Interval) -> u64 {
 
 fn row(s: &Summary, group: Group, members: &[Interval]) -> Row {
     let time = members.iter().map(length).sum();
-    let drvs: BTreeSet<DrvId> =
-        members.iter().filter_map(|m| if let Owner::Drv(drv) = m.owner { Some(drv) } else { None }).collect();
+    let drvs = drvs_of(members);
     let (owner, detail) = match group {
         Group::Starting => ("starting".to_owned(), "until the flake is locked".to_owned()),
         Group::Evaluating => ("evaluating".to_owned(), evaluating(s)),
@@ -151,6 +163,9 @@ fn row(s: &Summary, group: Group, members: &[Interval]) -> Row {
         Group::Slot => ("waiting for a slot".to_owned(), waiting(s, members)),
         Group::Handing => ("handing out".to_owned(), format!("{} to builders", plural(drvs.len(), "drv", "drvs"))),
         Group::Again => ("waiting".to_owned(), format!("to try {} again", plural(drvs.len(), "drv", "drvs"))),
+        Group::Away(place) => ("waiting for ".to_owned() + &builder(s, place), away(s, place)),
+        Group::Bringing => ("bringing inputs".to_owned(), bringing(s, members)),
+        Group::Returning => ("bringing results home".to_owned(), returning(s, members)),
         Group::Drv(drv) => (s.drv_name(drv), one_drv(s, drv, members)),
         Group::Attrs => (attrs(s, &drvs), "one after the other".to_owned()),
         Group::SmallDrvs => (plural(drvs.len(), "small drv", "small drvs"), "one after the other".to_owned()),
@@ -216,6 +231,58 @@ fn waiting(s: &Summary, members: &[Interval]) -> String {
     format!("{}, {} queued", systems.join(", "), plural(queued.unwrap_or(0) as usize, "drv", "drvs"))
 }
 
+/// `builder big1`.
+fn builder(s: &Summary, place: Option<Place>) -> String {
+    match place {
+        Some(Place::Builder(builder)) => format!("builder {}", s.builder_name(builder)),
+        _ => "a builder".to_owned(),
+    }
+}
+
+/// Why a builder that was waited for was away: what it last died of.
+fn away(s: &Summary, place: Option<Place>) -> String {
+    let Some(Place::Builder(id)) = place else { return String::new() };
+    let Some(known) = s.builders.get(&id) else { return String::new() };
+    let lost = known.outages.iter().filter(|outage| outage.lost).count();
+    let times = match (known.outages.last(), known.pauses.last(), lost) {
+        (None, None, _) => return "until it was there".to_owned(),
+        (None, Some((_, why)), _) => return format!("paused: {why}"),
+        (Some(_), _, 0) => "unreachable".to_owned(),
+        (Some(_), _, 1) => "lost once".to_owned(),
+        (Some(_), _, n) => format!("lost {n} times"),
+    };
+    let last = known.outages.last().map(|outage| headline(&outage.failure.message)).unwrap_or_default();
+    format!("{times}: {last}")
+}
+
+/// `12 drvs to big1, big2`.
+fn bringing(s: &Summary, members: &[Interval]) -> String {
+    let (drvs, builders) = (drvs_of(members), builders_of(s, members));
+    let attempts = s.attempts.values().filter(|attempt| drvs.contains(&attempt.drv));
+    let bytes = attempts.filter_map(|a| a.prepared).fold(0_u64, |sum, p| sum.saturating_add(p.copied_size));
+    let bytes = if bytes > 0 { format!(", {}", size(bytes)) } else { String::new() };
+    format!("of {} to {builders}{bytes}", plural(drvs.len(), "drv", "drvs"))
+}
+
+/// `of 3 drvs from big1, 214 MiB`.
+fn returning(s: &Summary, members: &[Interval]) -> String {
+    let (drvs, builders) = (drvs_of(members), builders_of(s, members));
+    let returns = drvs.iter().filter_map(|drv| s.drvs.get(drv)).flat_map(|drv| &drv.returns);
+    let bytes = returns.fold(0_u64, |sum, back| sum.saturating_add(back.nar_size));
+    let bytes = if bytes > 0 { format!(", {}", size(bytes)) } else { String::new() };
+    format!("of {} from {builders}{bytes}", plural(drvs.len(), "drv", "drvs"))
+}
+
+fn drvs_of(members: &[Interval]) -> BTreeSet<DrvId> {
+    members.iter().filter_map(|m| if let Owner::Drv(drv) = m.owner { Some(drv) } else { None }).collect()
+}
+
+fn builders_of(s: &Summary, members: &[Interval]) -> String {
+    let builders: BTreeSet<BuilderId> =
+        members.iter().filter_map(|m| if let Some(Place::Builder(id)) = m.place { Some(id) } else { None }).collect();
+    builders.into_iter().map(|id| s.builder_name(id)).collect::<Vec<_>>().join(", ")
+}
+
 /// `building on big1, usually 4m20s`, after what took it longest.
 fn one_drv(s: &Summary, drv: DrvId, members: &[Interval]) -> String {
     let Some(longest) = members.iter().max_by_key(|m| length(m)) else { return String::new() };
@@ -232,12 +299,13 @@ fn one_drv(s: &Summary, drv: DrvId, members: &[Interval]) -> String {
         (Some(Place::Builder(builder)), _) => format!("{verb} on {}", s.builder_name(builder)),
         _ => verb.to_owned(),
     };
-    if let Some(drv) = s.drvs.get(&drv) {
-        if let Some(expected) = drv.expected.filter(|_| longest.what == What::Building) {
+    if let Some(known) = s.drvs.get(&drv) {
+        let place = if let Some(Place::Builder(builder)) = longest.place { builder } else { LOCAL };
+        if let Some(expected) = s.expected_on(known, place).filter(|_| longest.what == What::Building) {
             detail.push_str(&format!(", usually {}", duration(expected)));
         }
-        if drv.attempts.len() > 1 {
-            detail.push_str(&format!(", {} attempts", count(drv.attempts.len())));
+        if known.attempts.len() > 1 {
+            detail.push_str(&format!(", {} attempts", count(known.attempts.len())));
         }
     }
     detail

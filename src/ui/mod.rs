@@ -18,6 +18,7 @@ use crate::report::affected;
 use crate::report::closing;
 use crate::report::failure;
 use crate::report::plan;
+use crate::report::schedule;
 use crate::report::text::{Line, Style};
 
 use model::{Model, Notice};
@@ -151,7 +152,9 @@ impl Ui {
         } else if whole && affected::is_asked(summary) {
             affected::screen(summary, width)
         } else if whole && self.is_plan() {
-            plan::screen(summary, width)
+            let schedule = if self.settings.verbose { schedule::screen(summary, width) } else { Vec::new() };
+            let gap = (!schedule.is_empty()).then(Line::new);
+            schedule.into_iter().chain(gap).chain(plan::screen(summary, width)).collect()
         } else {
             let options = closing::Options {
                 width,
@@ -180,7 +183,13 @@ impl Ui {
             if planned
                 && matches!(
                     notice,
-                    Notice::Base | Notice::Skipped | Notice::LeftOut(_) | Notice::Failed(..) | Notice::Warning(_)
+                    Notice::Base
+                        | Notice::Skipped
+                        | Notice::LeftOut(_)
+                        | Notice::Failed(..)
+                        | Notice::Warning(_)
+                        | Notice::Away(..)
+                        | Notice::GivenUp(..)
                 )
             {
                 continue;

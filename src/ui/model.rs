@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::event::{DrvOutcome, Evaluated, Event, Fact, Moment, Pushed, Stage, Status, Text};
 use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId};
+use crate::report::builders;
 use crate::report::estimate::{self, Estimate};
+use crate::report::number::duration;
 use crate::report::summary::Summary;
 
 /// µs over which the speed of pushing is measured.
@@ -13,6 +15,9 @@ const SPEED: u64 = 10_000_000;
 
 /// µs between two estimates of the time left; each goes through all drvs that are left.
 const ESTIMATE: u64 = 2_000_000;
+
+/// µs after which it is known what had finished on a builder that is back.
+const SETTLED: u64 = 2_000_000;
 
 /// Different evaluation warnings that are shown; the rest is counted at the end.
 const EVAL_WARNINGS: usize = 10;
@@ -28,6 +33,8 @@ pub struct Model {
     pub running: BTreeMap<BuilderId, BTreeSet<AttemptId>>,
     /// Fetches that go on.
     pub fetching: BTreeSet<DrvId>,
+    /// Drvs whose results are on their way into the local store.
+    pub returning: BTreeSet<DrvId>,
     /// Evaluations that go on.
     pub evaluating: BTreeSet<AttrId>,
     /// How long is left, as far as that is known.
@@ -35,6 +42,8 @@ pub struct Model {
     estimated: Option<Moment>,
     uploads: VecDeque<(Moment, u64)>,
     notices: Vec<(Moment, Notice)>,
+    /// Builders that are back: how much had finished there is known a little later.
+    held: Vec<(Moment, Notice)>,
 }
 
 /// Something that has happened and gets a line.
@@ -54,6 +63,16 @@ pub enum Notice {
     Caches(Vec<CacheId>),
     /// Builders can be used.
     Builders(Vec<BuilderId>),
+    /// A builder was lost or cannot be reached: which of its outages.
+    Away(BuilderId, usize),
+    /// It is there again.
+    Back(BuilderId, usize),
+    /// It is not tried any more.
+    GivenUp(BuilderId, usize),
+    /// It takes nothing new, or takes something again: which of its pauses.
+    Paused(BuilderId, usize),
+    /// A drv failed by itself and was built by a later attempt.
+    Flaky(DrvId),
     /// Attrs were left out; the indexes in the summary.
     LeftOut(Vec<usize>),
     /// Everything is evaluated.
@@ -98,6 +117,36 @@ pub enum Reason {
     Other(Text),
 }
 
+impl Notice {
+    /// What a notice about a builder says, and whether it is bad news.
+    #[must_use]
+    pub fn builder_texts(&self, s: &Summary) -> (bool, Vec<String>) {
+        let outage = |id: &BuilderId, index: &usize| Some((*id, s.builders.get(id)?.outages.get(*index)?));
+        let texts = match self {
+            Self::Away(id, index) => outage(id, index).map(|(id, outage)| builders::away(s, id, outage)),
+            Self::Back(id, index) => outage(id, index).map(|(id, outage)| vec![builders::back(s, id, outage)]),
+            Self::GivenUp(id, index) => outage(id, index).map(|(id, outage)| vec![builders::given_up(s, id, outage)]),
+            Self::Paused(id, index) => s.builders.get(id).and_then(|builder| builder.pauses.get(*index)).map(|pause| {
+                let name = s.builder_name(*id);
+                vec![match pause.0.end {
+                    None => format!("builder {name} takes nothing new: {}", pause.1),
+                    Some(end) => {
+                        format!("builder {name} takes drvs again after {}", duration(end.since(pause.0.start)))
+                    }
+                }]
+            }),
+            _ => None,
+        };
+        let over = match self {
+            Self::Paused(id, index) => {
+                s.builders.get(id).and_then(|b| b.pauses.get(*index)).is_some_and(|(span, _)| span.end.is_some())
+            }
+            other => matches!(other, Self::Back(..)),
+        };
+        (!over, texts.unwrap_or_default())
+    }
+}
+
 impl Model {
     /// Takes in a fact; `verbose` asks for a line a drv.
     pub fn on_event(&mut self, event: &Event, verbose: bool) {
@@ -112,6 +161,14 @@ impl Model {
 
     /// What has happened since the last time, in order.
     pub fn take_notices(&mut self) -> Vec<(Moment, Notice)> {
+        let held = std::mem::take(&mut self.held);
+        for (at, notice) in held {
+            if self.now.0.saturating_sub(at.0) >= SETTLED || self.summary.exit.is_some() {
+                self.notices.push((self.now, notice));
+            } else {
+                self.held.push((at, notice));
+            }
+        }
         std::mem::take(&mut self.notices)
     }
 
@@ -162,6 +219,10 @@ impl Model {
             }
             Fact::FetchStarted { drv } => drop(self.fetching.insert(*drv)),
             Fact::FetchEnded { drv, .. } => drop(self.fetching.remove(drv)),
+            Fact::ResultsReturning { drv, .. } if self.summary.drvs.contains_key(drv) => {
+                self.returning.insert(*drv);
+            }
+            Fact::ResultsReturned { drv, .. } => drop(self.returning.remove(drv)),
             Fact::EvalStarted { attr, .. } => drop(self.evaluating.insert(*attr)),
             Fact::EvalEnded { attr, .. } => drop(self.evaluating.remove(attr)),
             Fact::PushEnded { pushed: Pushed::Uploaded { file_size }, .. } => {
@@ -189,7 +250,9 @@ impl Model {
             Fact::BaseKnown { .. } | Fact::BaseMissing { .. } => Notice::Base,
             Fact::RevisionMasked { attrs } => Notice::Masked(*attrs),
             Fact::CacheReady { cache, .. } => Notice::Caches(vec![*cache]),
-            Fact::BuilderReady { builder, .. } => Notice::Builders(vec![*builder]),
+            Fact::BuilderReady { .. } | Fact::BuilderSuspended { .. } | Fact::BuilderPaused { .. } => {
+                return self.builder_notice(fact);
+            }
             Fact::AttrsLeftOut { .. } => Notice::LeftOut(vec![s.left_out.len() - 1]),
             Fact::StageEnded { stage: Stage::Eval } => Notice::Evaluated,
             Fact::StageEnded { stage: Stage::Diff } => Notice::Compared,
@@ -198,11 +261,16 @@ impl Model {
             }
             Fact::AttrEnded { attr, status: Status::Built, .. } => Notice::Built(*attr),
             Fact::AttrEnded { attr, status: Status::Failed, reason, root } => match (root, reason) {
-                (Some(root), _) => Notice::Failed(Reason::Drv(*root), vec![*attr]),
+                // What no builder takes is one failure, whichever drv it is.
+                (Some(root), _) => match s.no_builder_for(*root) {
+                    Some(what) => Notice::Failed(Reason::Other(what.into()), vec![*attr]),
+                    None => Notice::Failed(Reason::Drv(*root), vec![*attr]),
+                },
                 // What was stopped is told by the line about stopping.
                 (None, _) if s.cancelled.is_some() => return None,
                 (None, reason) => Notice::Failed(Reason::Other(reason.clone().unwrap_or_default()), vec![*attr]),
             },
+            Fact::DrvEnded { drv, .. } if s.is_flaky(*drv) => Notice::Flaky(*drv),
             Fact::DrvEnded { drv, outcome: DrvOutcome::Built | DrvOutcome::Valid } if verbose => Notice::Drv(*drv),
             Fact::PushVerified { cache, .. } => Notice::Pushed(*cache),
             Fact::Warning { .. } => Notice::Warning(s.warnings.len() - 1),
@@ -220,8 +288,52 @@ impl Model {
         })
     }
 
+    /// What is new about a builder: the first failure of an outage, its end, and that it is given up.
+    fn builder_notice(&self, fact: &Fact) -> Option<Notice> {
+        let builder = |id: &BuilderId| self.summary.builders.get(id);
+        match fact {
+            Fact::BuilderReady { builder: id, .. } => {
+                let known = builder(id)?;
+                match (known.outages.len().checked_sub(1), known.up.len()) {
+                    (None, _) => (known.up.len() == 1).then(|| Notice::Builders(vec![*id])),
+                    (Some(_), 0) => None,
+                    // Told again, and nothing has happened in between.
+                    (Some(last), _) => {
+                        let over = known.outages.get(last)?.span.end;
+                        (over == Some(known.up.last()?.start)).then_some(Notice::Back(*id, last))
+                    }
+                }
+            }
+            Fact::BuilderSuspended { builder: id, .. } => {
+                let last = builder(id)?.outages.len().checked_sub(1)?;
+                let outage = builder(id)?.outages.get(last)?;
+                match outage.tries.saturating_sub(u32::from(!outage.lost)) {
+                    0 => Some(Notice::Away(*id, last)),
+                    _ if outage.again.is_none() => Some(Notice::GivenUp(*id, last)),
+                    _ => None,
+                }
+            }
+            Fact::BuilderPaused { builder: id, .. } => {
+                let last = builder(id)?.pauses.len().checked_sub(1)?;
+                Some(Notice::Paused(*id, last))
+            }
+            _ => None,
+        }
+    }
+
     /// Puts what belongs together into one line: caches, builders, what was left out, attrs that die of the same.
     fn push_notice(&mut self, at: Moment, notice: Notice) {
+        if let Notice::Back(id, index) = &notice
+            && self
+                .summary
+                .builders
+                .get(id)
+                .and_then(|b| b.outages.get(*index))
+                .is_some_and(|outage| outage.running > 0)
+        {
+            self.held.push((at, notice));
+            return;
+        }
         for (_, known) in &mut self.notices {
             match (known, &notice) {
                 (Notice::Caches(known), Notice::Caches(new)) => return known.extend(new),
@@ -235,10 +347,4 @@ impl Model {
         }
         self.notices.push((at, notice));
     }
-}
-
-/// Whether an attempt holds a slot: one that waits for somebody else's build does not.
-#[must_use]
-pub fn holds_slot(attempt: &crate::report::summary::Attempt) -> bool {
-    attempt.waiting.is_none() || attempt.building.is_some()
 }

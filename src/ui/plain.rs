@@ -1,25 +1,26 @@
 //! The same run as lines of a CI log: each with its time and a word in front, never redrawn.
 
-use crate::event::{Moment, Stage};
-use crate::id::{AttrId, DrvId};
+mod going_on;
+
+use crate::event::Moment;
+use crate::id::{AttrId, BuilderId, DrvId};
 use crate::report::imports::imports;
 use crate::report::number::{about, clock, count, duration, plural, size};
-use crate::report::summary::Flake;
+use crate::report::summary::{Flake, LOCAL};
 use crate::report::text::{Line, Paint, listed};
-use crate::report::{affected, estimate, left_out, pushed};
+use crate::report::{affected, estimate, flaky, left_out, pushed};
 
 use super::Settings;
-use super::live::{first_line, is_push, stopping, why};
+use super::live::{first_line, stopping, why};
 use super::model::{Model, Notice};
+
+pub use going_on::going_on;
 
 /// Columns before the text: time and word.
 const INDENT: usize = 16;
 
 /// Columns of what was asked for, in the first line.
 const WHAT: usize = 60;
-
-/// Builds that a "running" line names.
-const NAMED: usize = 4;
 
 /// Columns of what attrs import.
 const IMPORTS: usize = 80;
@@ -45,9 +46,12 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
         }
         Notice::Builders(ids) => {
             let mut ids = ids.clone();
-            ids.sort_by_key(|id| (id.0 == 0, *id));
-            let text =
-                |id| s.builders.get(id).map(|b| format!("{} {}", b.name, plural(b.slots as usize, "slot", "slots")));
+            ids.sort_by_key(|id| (*id == LOCAL, *id));
+            let text = |id: &BuilderId| {
+                let builder = s.builders.get(id)?;
+                let ok = if *id == LOCAL { "" } else { " ok" };
+                Some(format!("{} {}{ok}", builder.name, plural(builder.slots as usize, "slot", "slots")))
+            };
             vec![head(at, Paint::Plain, "builders").text(ids.iter().filter_map(text).collect::<Vec<_>>().join(" · "))]
         }
         Notice::LeftOut(indexes) => {
@@ -80,6 +84,16 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
             lines.extend(more.map(|line| Line::new().pad(INDENT).text(line)));
             lines
         }),
+        Notice::Away(..) | Notice::Back(..) | Notice::GivenUp(..) | Notice::Paused(..) => {
+            let (bad, texts) = notice.builder_texts(s);
+            let head =
+                |first| head(at, if first { Paint::Warn } else { Paint::Plain }, if first { "warning" } else { "" });
+            let lines = texts.iter().enumerate();
+            lines
+                .map(|(i, text)| if i == 0 { head(bad).text(text) } else { Line::new().pad(INDENT).text(text) })
+                .collect()
+        }
+        Notice::Flaky(drv) => vec![head(at, Paint::Warn, "flaky").text(flaky::line(s, *drv))],
         Notice::EvalWarning(index) => s.eval_warnings.get(*index).map_or_else(Vec::new, |(message, _)| {
             vec![head(at, Paint::Warn, "warning").text(format!("evaluating: {}", first_line(message)))]
         }),
@@ -197,90 +211,4 @@ fn push_text(model: &Model, cache: crate::id::CacheId) -> String {
 #[must_use]
 pub fn log(name: &str, line: &str) -> Line {
     Line::new().paint(Paint::Dim, format!("{name}> ")).text(line)
-}
-
-/// What goes on, after some seconds without a line.
-#[must_use]
-pub fn going_on(model: &Model, now: Moment, width: usize) -> Vec<Line> {
-    let s = &model.summary;
-    let mut lines = Vec::new();
-    let room = width.saturating_sub(INDENT);
-    let mut running: Vec<(Moment, String)> = Vec::new();
-    for attempt in model.running.values().flatten().filter_map(|id| s.attempts.get(id)) {
-        let since = attempt.building.unwrap_or(attempt.started);
-        let what = match (&attempt.waiting, attempt.building) {
-            (Some(_), None) => " (built by somebody else)",
-            (None, None) => " (bringing its inputs)",
-            _ => "",
-        };
-        let (name, builder) = (s.drv_name(attempt.drv), s.builder_name(attempt.builder));
-        running.push((since, format!("{name} {} {builder}{what}", duration(now.since(since)))));
-    }
-    for drv in model.fetching.iter().filter_map(|id| s.drvs.get(id)) {
-        let since = drv.fetches.last().map_or(now, |fetch| fetch.span.start);
-        running.push((since, format!("fetching {} {}", drv.name, duration(now.since(since)))));
-    }
-    running.sort();
-    if !running.is_empty() {
-        lines.push(head(now, Paint::Plain, "running").text(named(&running, room)));
-    }
-    if !model.is_evaluated() && !is_push(model) && s.cancelled.is_none() {
-        lines.push(evaluating(model, now, room));
-    }
-    if model.to_push() > 0 {
-        let counts = s.counts;
-        let text =
-            format!("{} of {} paths, {}", count(counts.pushed), count(counts.push_queued), size(counts.pushed_bytes));
-        lines.push(head(now, Paint::Plain, "pushing").text(text));
-    }
-    if lines.is_empty() {
-        let stage = s.stages.iter().filter(|(_, span)| span.end.is_none()).max_by_key(|(_, span)| span.start);
-        let text = match stage {
-            Some((Stage::Diff, span)) => format!("comparing with caches {}", duration(now.since(span.start))),
-            Some((Stage::Push, span)) => format!("reading back what was pushed {}", duration(now.since(span.start))),
-            Some((Stage::Record, span)) => format!("closing the record {}", duration(now.since(span.start))),
-            _ => format!("for {} now", duration(now.seconds())),
-        };
-        lines.push(head(now, Paint::Plain, "waiting").text(text));
-    }
-    lines
-}
-
-/// The longest-running ones, and how many more.
-fn named(running: &[(Moment, String)], room: usize) -> String {
-    let texts: Vec<&str> = running.iter().map(|(_, text)| text.as_str()).collect();
-    if texts.len() <= NAMED {
-        return listed(&texts, " · ", room);
-    }
-    // Few names and a number say more than a full line.
-    let shown = &texts[..NAMED - 1];
-    let more = format!(" · {} more", texts.len() - shown.len());
-    let text = shown.join(" · ");
-    if Line::from(text.as_str()).width() + more.len() <= room {
-        format!("{text}{more}")
-    } else {
-        listed(&texts, " · ", room)
-    }
-}
-
-fn evaluating(model: &Model, now: Moment, room: usize) -> Line {
-    let s = &model.summary;
-    if let Some((text, since)) = affected::progress(s) {
-        return head(now, Paint::Plain, "eval").text(format!("{text} for {}", duration(now.since(since))));
-    }
-    let Some(flake) = &s.flake else {
-        return head(now, Paint::Plain, "flake").text(format!("locking for {}", duration(now.seconds())));
-    };
-    if s.counts.evaluated == 0 && model.evaluating.is_empty() {
-        return head(now, Paint::Plain, "eval").text(format!("listing attrs for {}", duration(now.since(flake.at))));
-    }
-    let mut going_on: Vec<(Moment, AttrId)> =
-        model.evaluating.iter().filter_map(|id| Some((s.attrs.get(id)?.eval_started?.0, *id))).collect();
-    going_on.sort_unstable();
-    let items: Vec<String> =
-        going_on.iter().map(|(since, id)| format!("{} {}", s.attr_name(*id), duration(now.since(*since)))).collect();
-    let done = format!("{}/{}", count(s.counts.evaluated), count(s.attrs.len()));
-    let list = listed(&items, " · ", room.saturating_sub(done.len() + 3));
-    let separator = if list.is_empty() { "" } else { " · " };
-    head(now, Paint::Plain, "eval").text(format!("{done}{separator}{list}"))
 }

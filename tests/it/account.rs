@@ -8,10 +8,11 @@ use drover::report::account::{Interval, Owner, What, account};
 use drover::report::history::History;
 use drover::report::summary::Summary;
 use drover::report::text::Style;
-use drover::report::{closing, json, list, plan, time};
+use drover::report::{closing, json, list, plan, schedule, time};
 use drover::ui::{Mode, Settings, Ui};
 use proptest::prelude::*;
 
+use crate::support::farm_story::{self, BIG1, Farm, LOCAL, ready, suspended};
 use crate::support::story::{self, Story, Twist, fleet};
 
 /// The intervals touch each other from 0 to the last moment of the stream.
@@ -111,6 +112,73 @@ fn a_long_evaluation_owns_the_time_although_builds_ran_meanwhile() {
     let evaluating: f64 =
         account(&story.events()).iter().filter(|i| i.what == What::Evaluating).map(|i| i.to.since(i.from)).sum();
     assert!((evaluating - 59.0).abs() < 1e-9, "{evaluating}");
+}
+
+/// Inputs on their way, a slot that is taken, results that come home; and a builder that is away meanwhile.
+#[test]
+fn a_run_on_builders_is_accounted_to_the_microsecond() {
+    let mut farm = Farm::new("run", &["x"]);
+    farm.story.at(0.4, ready(BIG1, "big1", 1, &["x86_64-linux"], None));
+    farm.story.at(0.06, ready(LOCAL, "local", 0, &["x86_64-linux"], None));
+    let other = farm.need("other", &[], 0, None);
+    let top = farm.host(0, &[other], None);
+    let small = farm.need("small", &[], 0, None);
+    let first = farm.build(2.0, other, BIG1);
+    farm.built(4.0, first, other, "other");
+    let between = farm.build(4.0, small, BIG1);
+    farm.story.at(4.0, suspended(BIG1, "big1", "no bytes for 30s", 0, Some(1.0)));
+    farm.story.at(6.0, ready(BIG1, "big1", 1, &["x86_64-linux"], None));
+    let attempt = farm.start(6.5, top, BIG1);
+    farm.bring(6.5, attempt, 1 << 20);
+    farm.prepared(8.0, attempt, 1 << 20);
+    farm.built(9.0, between, small, "small");
+    farm.story.at(9.0, Fact::AttemptBuilding { attempt });
+    farm.built(12.0, attempt, top, "nixos-system-x-25.11");
+    farm.host_built(13.5, 0, top, BIG1);
+    farm.end(14.0, 0);
+    let events = farm.story.events();
+    check(&events);
+    let drv = |drv: DrvId| Owner::Drv(drv);
+    let expected = [
+        ("starting", Owner::Run, 0.3),
+        ("evaluating", Owner::Run, 0.2),
+        ("evaluating", Owner::Attr(farm.attrs[0]), 0.5),
+        ("comparing", Owner::Run, 0.4),
+        ("handing_out", drv(other), 0.6),
+        ("building", drv(other), 2.0),
+        ("waiting_for_builder", drv(top), 2.0),
+        ("waiting_for_slot", drv(top), 0.5),
+        ("preparing", drv(top), 1.5),
+        ("waiting_for_slot", drv(top), 1.0),
+        ("building", drv(top), 3.0),
+        ("collecting", drv(top), 0.5),
+        ("returning", drv(top), 1.0),
+        ("closing", Owner::Run, 0.5),
+    ];
+    let expected: Vec<_> = expected.iter().map(|(what, owner, time)| ((*what).to_owned(), *owner, *time)).collect();
+    let round = |(what, owner, time): (String, Owner, f64)| (what, owner, (time * 1e6).round() / 1e6);
+    let intervals: Vec<_> = short(&account(&events)).into_iter().map(round).collect();
+    assert_eq!(intervals, expected);
+}
+
+/// Builders that are lost, given up, paused; drvs that nobody takes; runs cut anywhere.
+#[test]
+fn every_beginning_of_a_run_on_builders_adds_up() {
+    for farm in [
+        farm_story::at_work(),
+        farm_story::in_trouble(),
+        farm_story::without_builder(),
+        farm_story::tried_again(true),
+        farm_story::tried_again(false),
+        farm_story::kept(),
+        farm_story::planned(),
+    ] {
+        let events = farm.story.events();
+        for length in 0..=events.len() {
+            check(&events[..length]);
+        }
+        look_at_everything(&events, 60);
+    }
 }
 
 #[test]
@@ -292,8 +360,64 @@ fn arb_fact() -> BoxedStrategy<Fact> {
         (cache(), text(), pushed).prop_map(|(cache, path, pushed)| Fact::PushEnded { cache, path, pushed }),
         (cache(), text()).prop_map(|(cache, path)| Fact::PushVerified { cache, present: 1, missing: vec![path] }),
         text().prop_map(|message| Fact::Warning { message, hint: None }),
+        arb_farm_fact(),
         any::<u8>().prop_map(|level| Fact::Cancelled { level }),
         any::<u8>().prop_map(|exit| Fact::RunEnded { exit }),
+    ]
+    .boxed()
+}
+
+/// Facts about builders that come and go, in no sense or order.
+fn arb_farm_fact() -> BoxedStrategy<Fact> {
+    let drv = || (0..5_u32).prop_map(DrvId);
+    let attempt = || (0..6_u32).prop_map(AttemptId);
+    let builder = || (0..3_u32).prop_map(BuilderId);
+    let text = || "[a-z: \u{1b}\u{e9}-]{0,9}".prop_map(|text: String| drover::event::Text::from(text));
+    let seconds = || proptest::option::of(prop_oneof![any::<f64>(), 0.0..100.0_f64]);
+    prop_oneof![
+        (builder(), arb_failure(), any::<u32>(), seconds(), proptest::option::of(text())).prop_map(
+            |(builder, failure, running, again, hint)| Fact::BuilderSuspended {
+                builder,
+                name: "b".into(),
+                failure,
+                running,
+                again,
+                hint
+            }
+        ),
+        (builder(), proptest::option::of(text())).prop_map(|(builder, reason)| Fact::BuilderPaused { builder, reason }),
+        (builder(), seconds(), any::<u64>()).prop_map(|(builder, cpu, disk)| Fact::BuilderLoad {
+            builder,
+            cpu,
+            memory: None,
+            disk_free: Some(disk)
+        }),
+        (builder(), any::<u32>()).prop_map(|(builder, asked)| Fact::BuilderAsked { builder, asked, valid: 1 }),
+        (attempt(), any::<u64>()).prop_map(|(attempt, nar_size)| Fact::AttemptBringing { attempt, paths: 1, nar_size }),
+        (attempt(), any::<u64>()).prop_map(|(attempt, copied_size)| Fact::AttemptPrepared {
+            attempt,
+            copied: 1,
+            copied_size,
+            fetched: 0
+        }),
+        (drv(), builder()).prop_map(|(drv, builder)| Fact::ResultsReturning { drv, builder }),
+        (drv(), any::<u64>(), proptest::option::of(arb_failure()))
+            .prop_map(|(drv, nar_size, failure)| Fact::ResultsReturned { drv, paths: 1, nar_size, failure }),
+        (builder(), text(), proptest::option::of(text())).prop_map(|(builder, path, until)| Fact::OutputsKept {
+            builder,
+            paths: vec![path],
+            until,
+            reason: None
+        }),
+        (builder(), any::<u32>(), seconds()).prop_map(|(builder, slots, speed)| Fact::BuilderReady {
+            builder,
+            name: "b".into(),
+            slots,
+            systems: vec!["s".into()],
+            features: vec!["kvm".into()],
+            speed,
+            named_in: Some("x".into())
+        }),
     ]
     .boxed()
 }
@@ -339,6 +463,7 @@ fn look_at_everything(events: &[Event], width: usize) {
         assert!(line.width() <= width.max(20), "{width} columns: {line:?}");
     }
     let _ = plan::screen(&summary, width);
+    let _ = schedule::screen(&summary, width);
     let options = closing::Options { width, verbose: true, run: None, report: None, clock: false };
     let _ = closing::screen(&summary, &options);
     let _ = list::Digest::of(&summary);
@@ -366,8 +491,12 @@ proptest! {
     fn what_is_written_is_read_back(facts in proptest::collection::vec(arb_fact(), 0..20)) {
         for (seq, mut fact) in facts.into_iter().enumerate() {
             // JSON has no NaN and no infinities, and serde_json reads fractions to the last bit but one.
-            if let Fact::DrvNeeded { expected, .. } = &mut fact {
-                *expected = expected.filter(|seconds| seconds.is_finite()).map(|seconds| (seconds % 1e6).trunc());
+            if let Fact::DrvNeeded { expected: number, .. }
+            | Fact::BuilderSuspended { again: number, .. }
+            | Fact::BuilderReady { speed: number, .. }
+            | Fact::BuilderLoad { cpu: number, .. } = &mut fact
+            {
+                *number = number.filter(|seconds| seconds.is_finite()).map(|seconds| (seconds % 1e6).trunc());
             }
             let event = Event { seq: seq as u64, at: Moment(seq as u64), fact };
             let text = serde_json::to_string(&event).unwrap();

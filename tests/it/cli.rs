@@ -73,6 +73,9 @@ fn furnish(dir: &Path) {
         );
         write(&format!("state/runs/{run}/events.jsonl"), &events);
     }
+    let log = "state/runs/01KAJX3M00000000000000BBBB/logs/7d4kq0fz1v3c8b2n5m6l9x0y1w2r3s4d-flaky-1.0.log";
+    write(&format!("{log}.1"), "no connection\n");
+    write(log, "done\n");
     // `env NAME=VALUE drover …`, as people type it; trycmd's own variables cannot be overridden.
     executable(
         &dir.join("env"),

@@ -44,6 +44,7 @@ mod records;
 mod remote_dial;
 mod revision;
 mod screens;
+mod screens_farm;
 mod share;
 mod sources;
 mod why;

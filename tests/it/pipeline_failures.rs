@@ -110,7 +110,11 @@ fn every_failure_is_named_once_and_the_rest_is_built_and_pushed() {
         };
         for attr in wanted.keys().filter(|attr| !shared(attr)) {
             let name = attr.rsplit('.').next().unwrap();
-            let heads = [format!("FAILED  1 host: {name}\n"), format!("FAILED  1 package: {name}\n")];
+            let heads = [
+                format!("FAILED  1 host: {name}\n"),
+                format!("FAILED  1 package: {name}\n"),
+                format!("\n  1 package needs it: {name} ("),
+            ];
             assert_eq!(heads.iter().map(|head| ran.stderr.matches(head).count()).sum::<usize>(), 1, "{name}");
         }
 

@@ -50,7 +50,7 @@ impl Sink {
 }
 
 /// The whole log of a run in CI, with a tick every second as the driver gives.
-fn ci(events: &[Event]) -> String {
+pub(super) fn ci(events: &[Event]) -> String {
     let sink = Sink::default();
     let mut ui = Ui::new(settings(Mode::Plain), Box::new(sink.clone()));
     play(events, 1_000_000, |step| match step {
@@ -79,7 +79,7 @@ fn play(events: &[Event], every: u64, mut each: impl FnMut(Step<'_>)) {
 }
 
 /// The live view at the end of the events: what scrolled by, then the live part, then the verdict if the run is over.
-fn live_at(events: &[Event], now: f64, width: usize) -> String {
+pub(super) fn live_at(events: &[Event], now: f64, width: usize) -> String {
     let settings = settings(Mode::Live);
     let mut model = Model::default();
     let mut lines = Vec::new();
@@ -102,13 +102,13 @@ fn live_at(events: &[Event], now: f64, width: usize) -> String {
     show(&lines, width)
 }
 
-fn verdict(events: &[Event], width: usize) -> String {
+pub(super) fn verdict(events: &[Event], width: usize) -> String {
     let options = closing::Options { width, verbose: false, run: Some("01KAJX3M".into()), report: None, clock: false };
     show(&closing::screen(&Summary::of(events), &options), width)
 }
 
 /// Lines as text, after a look at their width.
-fn show(lines: &[Line], width: usize) -> String {
+pub(super) fn show(lines: &[Line], width: usize) -> String {
     for line in lines {
         let text = line.render(Style::default());
         let typed = TYPED.iter().any(|label| text.trim_start().starts_with(label));
@@ -118,11 +118,11 @@ fn show(lines: &[Line], width: usize) -> String {
 }
 
 /// One snapshot of a screen in all its forms.
-fn both(screen: impl Fn(usize) -> String) -> String {
+pub(super) fn both(screen: impl Fn(usize) -> String) -> String {
     format!("== 100 columns\n{}\n== 60 columns\n{}", screen(100), screen(60))
 }
 
-fn snap(name: &str, text: &str) {
+pub(super) fn snap(name: &str, text: &str) {
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!(name, text);
     });

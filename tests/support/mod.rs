@@ -4,6 +4,8 @@ pub mod fake_cache;
 pub mod fake_daemon;
 pub mod farm_lab;
 pub mod fault_proxy;
+#[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
+pub mod farm_story;
 pub mod history;
 pub mod nix;
 pub mod package_set;

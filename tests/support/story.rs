@@ -37,7 +37,7 @@ pub struct Drv {
 
 /// A failure with this class and message.
 pub fn failure(class: Class, message: &str) -> Failure {
-    Failure { class, message: message.into(), position: None }
+    Failure::new(class, message)
 }
 
 /// A store path with a hash made of the name, so that it is the same every time.
@@ -304,6 +304,10 @@ impl Story {
         slot.0 = end;
         let builder = slot.1;
         self.at(start, Fact::AttemptStarted { attempt, drv: id, builder });
+        if builder != BuilderId(0) {
+            self.at(start, Fact::AttemptBringing { attempt, paths: 3, nar_size: 3 << 20 });
+            self.at(building, Fact::AttemptPrepared { attempt, copied: 3, copied_size: 3 << 20, fetched: 0 });
+        }
         self.at(building, Fact::AttemptBuilding { attempt });
         let (ended, lines, tail, outcome) = match &drv.fails {
             None => {

@@ -1,12 +1,13 @@
 //! How each event changes the summary.
 
-use crate::event::{AttemptEnd, DrvOutcome, Evaluated, Event, Fact, Moment, Pushed, Stage, Text};
-use crate::id::{AttemptId, AttrId, CacheId, DrvId};
+use crate::event::{DrvOutcome, Evaluated, Event, Fact, Moment, Pushed, Stage, Text};
+use crate::id::{AttrId, CacheId, DrvId};
 
 use super::{
-    Asked, Attempt, Attr, AttrEnd, Base, BaseProgress, Builder, Cache, Compared, Diff, Drv, Fetch, Flake, Header,
-    Import, LeftOut, Memory, Planned, Push, Span, Summary, Verified, Warning, Written,
+    Asked, Attr, AttrEnd, Base, BaseProgress, Cache, Compared, Counts, Diff, Drv, Fetch, Flake, Header, Import, Kept,
+    LeftOut, Memory, Planned, Push, Span, Summary, Verified, Warning, Written,
 };
+use super::{attempts, builders};
 
 /// Takes one event in.
 pub(super) fn add(s: &mut Summary, event: &Event) {
@@ -15,10 +16,14 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
     match &event.fact {
         Fact::RunStarted { .. }
         | Fact::FlakeLocked { .. }
-        | Fact::BuilderReady { .. }
         | Fact::CacheReady { .. }
         | Fact::CacheAsked { .. }
         | Fact::DiffProgress { .. } => surroundings(s, at, &event.fact),
+        Fact::BuilderReady { .. }
+        | Fact::BuilderSuspended { .. }
+        | Fact::BuilderPaused { .. }
+        | Fact::BuilderLoad { .. }
+        | Fact::BuilderAsked { .. } => builders::add(s, at, &event.fact),
         Fact::StageStarted { stage } => stage_started(s, *stage, at),
         Fact::StageEnded { stage } => s.stages.entry(*stage).or_insert(Span { start: at, end: None }).end = Some(at),
         Fact::AttrListed { .. }
@@ -38,7 +43,11 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::AttemptWaiting { .. }
         | Fact::AttemptBuilding { .. }
         | Fact::AttemptPhase { .. }
-        | Fact::AttemptEnded { .. } => attempt_fact(s, at, &event.fact),
+        | Fact::AttemptBringing { .. }
+        | Fact::AttemptPrepared { .. }
+        | Fact::AttemptEnded { .. }
+        | Fact::ResultsReturning { .. }
+        | Fact::ResultsReturned { .. } => attempts::add(s, at, &event.fact),
         Fact::PushAsked { paths } => s.asked.extend(paths.iter().cloned()),
         Fact::PushQueued { .. } | Fact::PushStarted { .. } | Fact::PushEnded { .. } | Fact::PushVerified { .. } => {
             push_fact(s, at, &event.fact);
@@ -57,17 +66,12 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
             s.written = Some(Written { file: file.clone(), bytes: *bytes, drvs: *drvs, sources: *sources });
         }
         Fact::RunEnded { exit } => s.exit = Some(*exit),
+        Fact::OutputsKept { builder, paths, until, reason } => {
+            let (paths, until, reason) = (paths.clone(), until.clone(), reason.clone());
+            s.kept.push(Kept { builder: *builder, paths, until, reason });
+        }
         // It is told, and nothing follows from it.
-        Fact::RevisionMasked { .. }
-        | Fact::BuilderSuspended { .. }
-        | Fact::BuilderPaused { .. }
-        | Fact::BuilderLoad { .. }
-        | Fact::BuilderAsked { .. }
-        | Fact::AttemptBringing { .. }
-        | Fact::AttemptPrepared { .. }
-        | Fact::ResultsReturning { .. }
-        | Fact::ResultsReturned { .. }
-        | Fact::OutputsKept { .. } => {}
+        Fact::RevisionMasked { .. } => {}
         Fact::BaseProgress { .. }
         | Fact::BaseKnown { .. }
         | Fact::BaseMissing { .. }
@@ -135,10 +139,6 @@ fn surroundings(s: &mut Summary, at: Moment, fact: &Fact) {
                 dirty_files: *dirty_files,
                 recorded: *recorded,
             });
-        }
-        Fact::BuilderReady { builder, name, slots, systems, .. } => {
-            let ready = Builder { name: name.clone(), slots: *slots, systems: systems.clone() };
-            s.builders.insert(*builder, ready);
         }
         Fact::CacheReady { cache, name, url, pull, push, optional, asked } => {
             let ready = Cache {
@@ -271,14 +271,18 @@ fn drv_fact(s: &mut Summary, at: Moment, fact: &Fact) {
     }
 }
 
-/// A drv that comes again (its fetch failed) keeps what has happened to it so far.
+/// A drv that comes again (its fetch failed, or no cache has any more what was to be fetched) keeps what has happened
+/// to it so far, but for its final word.
 fn drv_needed(s: &mut Summary, at: Moment, fact: &Fact) {
     let Fact::DrvNeeded { drv: id, path, name, system, inputs, fetch, opaque, features, attr, expected, outputs } =
         fact
     else {
         return;
     };
-    let known = s.drvs.remove(id);
+    let mut known = s.drvs.remove(id);
+    if let Some(known) = &mut known {
+        take_back(&mut s.counts, known);
+    }
     match known.as_ref().map(|known| known.fetch) {
         Some(true) => s.counts.fetches = s.counts.fetches.saturating_sub(1),
         Some(false) => s.counts.builds = s.counts.builds.saturating_sub(1),
@@ -289,7 +293,7 @@ fn drv_needed(s: &mut Summary, at: Moment, fact: &Fact) {
     } else {
         s.counts.builds += 1;
     }
-    let (attempts, fetches, ended) = known.map(|d| (d.attempts, d.fetches, d.ended)).unwrap_or_default();
+    let (attempts, fetches, returns) = known.map(|d| (d.attempts, d.fetches, d.returns)).unwrap_or_default();
     let drv = Drv {
         path: path.clone(),
         name: name.clone(),
@@ -304,89 +308,46 @@ fn drv_needed(s: &mut Summary, at: Moment, fact: &Fact) {
         needed: at,
         attempts,
         fetches,
-        ended,
+        returns,
+        ended: None,
     };
     s.drvs.insert(*id, drv);
 }
 
+/// The last word counts: a drv whose outputs were lost with their builder is built again and gets a second one.
 fn drv_ended(s: &mut Summary, at: Moment, id: DrvId, outcome: &DrvOutcome) {
     let Some(drv) = s.drvs.get_mut(&id) else { return };
-    if drv.ended.is_some() {
-        return;
-    }
-    drv.ended = Some((at, outcome.clone()));
     let counts = &mut s.counts;
+    take_back(counts, drv);
+    drv.ended = Some((at, outcome.clone()));
     if *outcome == DrvOutcome::Valid && !drv.fetch {
         counts.found += 1;
     }
-    let counter = match (outcome, drv.fetch) {
+    if let Some(counter) = counter(counts, outcome, drv.fetch) {
+        *counter += 1;
+    }
+}
+
+/// A final word was not the last.
+fn take_back(counts: &mut Counts, drv: &mut Drv) {
+    let Some((_, before)) = drv.ended.take() else { return };
+    if before == DrvOutcome::Valid && !drv.fetch {
+        counts.found = counts.found.saturating_sub(1);
+    }
+    if let Some(counter) = counter(counts, &before, drv.fetch) {
+        *counter = counter.saturating_sub(1);
+    }
+}
+
+/// Where a drv is counted that ended so.
+fn counter<'a>(counts: &'a mut Counts, outcome: &DrvOutcome, fetch: bool) -> Option<&'a mut usize> {
+    Some(match (outcome, fetch) {
         (DrvOutcome::Built | DrvOutcome::Fetched | DrvOutcome::Valid, false) => &mut counts.built,
         (DrvOutcome::Built | DrvOutcome::Fetched | DrvOutcome::Valid, true) => &mut counts.fetched,
         (DrvOutcome::Failed(_), _) => &mut counts.failed,
         (DrvOutcome::DependencyFailed { .. } | DrvOutcome::Cancelled, false) => &mut counts.given_up,
-        (DrvOutcome::DependencyFailed { .. } | DrvOutcome::Cancelled, true) => return,
-    };
-    *counter += 1;
-}
-
-fn attempt_fact(s: &mut Summary, at: Moment, fact: &Fact) {
-    match fact {
-        Fact::AttemptStarted { attempt, drv: id, builder } => {
-            let Some(drv) = s.drvs.get_mut(id) else { return };
-            if s.attempts.contains_key(attempt) {
-                return;
-            }
-            drv.attempts.push(*attempt);
-            s.counts.running += 1;
-            let started = Attempt {
-                drv: *id,
-                builder: *builder,
-                started: at,
-                waiting: None,
-                building: None,
-                phase: None,
-                ended: None,
-                log_lines: 0,
-                log_tail: Vec::new(),
-            };
-            s.attempts.insert(*attempt, started);
-        }
-        Fact::AttemptWaiting { attempt, reason } => {
-            if let Some(attempt) = live(s, *attempt) {
-                attempt.waiting.get_or_insert((at, reason.clone()));
-            }
-        }
-        Fact::AttemptBuilding { attempt } => {
-            if let Some(attempt) = live(s, *attempt) {
-                attempt.building.get_or_insert(at);
-            }
-        }
-        Fact::AttemptPhase { attempt, phase } => {
-            if let Some(attempt) = live(s, *attempt) {
-                attempt.phase = Some(phase.clone());
-            }
-        }
-        Fact::AttemptEnded { attempt, end, log_lines, log_tail } => {
-            let Some(attempt) = live(s, *attempt) else { return };
-            attempt.ended = Some((at, end.clone()));
-            attempt.log_lines = *log_lines;
-            attempt.log_tail.clone_from(log_tail);
-            let drv = attempt.drv;
-            s.counts.running = s.counts.running.saturating_sub(1);
-            if let (AttemptEnd::Built { outputs } | AttemptEnd::AlreadyValid { outputs }, Some(drv)) =
-                (end, s.drvs.get_mut(&drv))
-                && !outputs.is_empty()
-            {
-                drv.outputs.clone_from(outputs);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// An attempt that has not ended.
-fn live(s: &mut Summary, attempt: AttemptId) -> Option<&mut Attempt> {
-    s.attempts.get_mut(&attempt).filter(|attempt| attempt.ended.is_none())
+        (DrvOutcome::DependencyFailed { .. } | DrvOutcome::Cancelled, true) => return None,
+    })
 }
 
 fn push_fact(s: &mut Summary, at: Moment, fact: &Fact) {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Class, DrvOutcome, Evaluated, Failure, Status, Text};
-use crate::id::{AttrId, DrvId, Kind};
+use crate::id::{AttrId, DrvId, Kind, System};
 
-use super::{Summary, is_cancel};
+use super::{Attempt, Summary, is_cancel};
 
 /// One failure with all the attrs that die of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +14,6 @@ pub struct FailureGroup {
     pub cause: Cause,
     /// Who dies of it, in the order in which they were listed.
     pub attrs: Vec<AttrId>,
-    /// How many more drvs fail for the very same reason: no builder takes them.
-    pub more: usize,
 }
 
 /// What makes attrs fail.
@@ -23,11 +21,16 @@ pub struct FailureGroup {
 pub enum Cause {
     /// A drv whose own attempts failed.
     Drv(DrvId),
+    /// No builder takes these drvs, which ask for the same.
+    NoBuilder(Vec<DrvId>),
     /// An evaluation error; attrs with the same text and position share one.
     Eval(Failure),
     /// Something that no drv says.
     Other(Text),
 }
+
+/// What a drv asks of a builder.
+type Asked<'a> = (&'a System, Vec<&'a Text>);
 
 impl Summary {
     /// All failures: drvs first, those that hit most attrs first, then evaluation errors, then the rest. What only
@@ -70,36 +73,47 @@ impl Summary {
         }
         self.name_needers(&mut drvs);
         let mut groups = self.without_builder(&mut drvs);
-        groups.extend(drvs.into_iter().map(|(drv, attrs)| FailureGroup { cause: Cause::Drv(drv), attrs, more: 0 }));
+        groups.extend(drvs.into_iter().map(|(drv, attrs)| FailureGroup { cause: Cause::Drv(drv), attrs }));
         groups.sort_by_key(|group| std::cmp::Reverse(group.attrs.len()));
         others.sort_by_key(|group| matches!(group.cause, Cause::Other(_)));
         groups.extend(others);
         groups
     }
 
-    /// Takes out the drvs that no builder takes: those that lack the same are one failure.
+    /// Takes out the drvs that no builder takes: those that ask for the same are one failure.
     fn without_builder(&self, drvs: &mut BTreeMap<DrvId, Vec<AttrId>>) -> Vec<FailureGroup> {
-        let mut groups: Vec<(Text, FailureGroup)> = Vec::new();
+        let mut groups: BTreeMap<Asked<'_>, (Vec<DrvId>, BTreeSet<AttrId>)> = BTreeMap::new();
         drvs.retain(|id, attrs| {
-            let failure = match self.drvs.get(id).and_then(|drv| drv.ended.as_ref()) {
-                Some((_, DrvOutcome::Failed(failure))) if failure.class == Class::NoBuilder => failure,
-                _ => return true,
-            };
-            match groups.iter_mut().find(|(message, _)| *message == failure.message) {
-                Some((_, group)) => {
-                    group.more += 1;
-                    group.attrs.extend(std::mem::take(attrs));
-                    group.attrs.sort_unstable();
-                    group.attrs.dedup();
-                }
-                None => {
-                    let attrs = std::mem::take(attrs);
-                    groups.push((failure.message.clone(), FailureGroup { cause: Cause::Drv(*id), attrs, more: 0 }));
-                }
-            }
+            let Some(drv) = self.drvs.get(id).filter(|_| self.has_no_builder(*id)) else { return true };
+            let mut features: Vec<&Text> = drv.features.iter().collect();
+            features.sort_unstable();
+            let group = groups.entry((&drv.system, features)).or_default();
+            group.0.push(*id);
+            group.1.extend(std::mem::take(attrs));
             false
         });
-        groups.into_iter().map(|(_, group)| group).collect()
+        let group = |(drvs, attrs): (Vec<DrvId>, BTreeSet<AttrId>)| FailureGroup {
+            cause: Cause::NoBuilder(drvs),
+            attrs: attrs.into_iter().collect(),
+        };
+        groups.into_values().map(group).collect()
+    }
+
+    /// `no builder for aarch64-linux with kvm`, of a drv that failed of that.
+    #[must_use]
+    pub fn no_builder_for(&self, id: DrvId) -> Option<String> {
+        let drv = self.drvs.get(&id).filter(|_| self.has_no_builder(id))?;
+        let features: Vec<&str> = drv.features.iter().map(|feature| &**feature).collect();
+        let features = if features.is_empty() { String::new() } else { format!(" with {}", features.join(", ")) };
+        Some(format!("no builder for {}{features}", drv.system))
+    }
+
+    /// Whether a drv failed because no builder takes it, and not because the one that should have refused it.
+    fn has_no_builder(&self, id: DrvId) -> bool {
+        let ended = self.drvs.get(&id).and_then(|drv| drv.ended.as_ref());
+        let none = matches!(ended, Some((_, DrvOutcome::Failed(failure))) if failure.class == Class::NoBuilder);
+        let refused = self.last_attempt(id).and_then(Attempt::failure).is_some_and(|f| f.class == Class::NoBuilder);
+        none && !refused
     }
 
     /// An attr ends with the first of its drvs that fails. Failed drvs that no attr ended with get the failed attrs that
@@ -154,6 +168,6 @@ fn reason(attr: &super::Attr) -> Text {
 fn add(groups: &mut Vec<FailureGroup>, cause: Cause, attr: AttrId) {
     match groups.iter_mut().find(|group| group.cause == cause) {
         Some(group) => group.attrs.push(attr),
-        None => groups.push(FailureGroup { cause, attrs: vec![attr], more: 0 }),
+        None => groups.push(FailureGroup { cause, attrs: vec![attr] }),
     }
 }
