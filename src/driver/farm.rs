@@ -16,7 +16,7 @@ use crate::build::{Pool, Site};
 use crate::config::BuilderSettings;
 use crate::config::builders::SshSettings;
 use crate::event::{Class, Fact, Failure, Moment};
-use crate::id::{BuilderId, System};
+use crate::id::{BuilderId, StoreDir, System};
 use crate::nix_compat::daemon::Trust;
 use crate::sched::{Builder, Input as SchedInput};
 use crate::store::any::Store;
@@ -216,7 +216,7 @@ impl Farm {
         post.number += 1;
         let number = post.number;
         let dialling = Dialling {
-            options: options(ctx, &self.ssh, &settings),
+            options: remote_options(&self.ssh, &settings, ctx.store_dir().clone()),
             wishes: trust::remote_wishes(&ctx.settings, ctx.store.settings()),
             known: builder(ctx, id, &settings, None),
             settings,
@@ -435,10 +435,10 @@ impl Dialling {
 }
 
 /// How a builder is reached.
-fn options(ctx: &Context, ssh: &SshSettings, settings: &BuilderSettings) -> RemoteOptions {
+pub(crate) fn remote_options(ssh: &SshSettings, settings: &BuilderSettings, store_dir: StoreDir) -> RemoteOptions {
     let runtime = ssh.runtime_dir.clone().filter(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir);
     let runtime: PathBuf = runtime;
-    let plain = RemoteOptions::new(settings.name.as_str(), settings.url.as_str(), &runtime, ctx.store_dir().clone());
+    let plain = RemoteOptions::new(settings.name.as_str(), settings.url.as_str(), &runtime, store_dir);
     let own = settings.key.as_ref();
     let key = own.or(ssh.key.as_ref().filter(|_| settings.ssh_key.is_none()));
     RemoteOptions {

@@ -40,7 +40,7 @@ mod context;
 mod elsewhere;
 mod evaluate;
 mod exit;
-mod farm;
+pub(crate) mod farm;
 mod fetching;
 mod homecoming;
 mod importing;

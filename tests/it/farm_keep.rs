@@ -66,7 +66,7 @@ fn what_cannot_be_pushed_is_built_once_all_the_same() {
         place.server.always("PUT *", Fault::Status(500));
         let ran = place.exits(&place.site, 5, &["run", "--json", "-j", "0"]);
         let document = ran.json();
-        let built = document["counts"]["built"].as_u64().unwrap();
+        let built = document["counts"]["drvs_built"].as_u64().unwrap();
         assert!(built > 100, "{built} drvs were built");
         assert_eq!(place.records(), BTreeSet::new());
         assert!(ran.stderr.contains("the paths are kept on"), "{}", ran.stderr);
@@ -81,7 +81,7 @@ fn what_cannot_be_pushed_is_built_once_all_the_same() {
         let again = Site { lab: Lab::chroot(nix), flake: place.site.flake.clone() };
         place.server.heal("PUT *");
         let document = place.exits(&again, 0, &["run", "--json", "-j", "0"]).json();
-        assert_eq!(document["counts"]["built"].as_u64(), Some(0), "{}", document["counts"]);
+        assert_eq!(document["counts"]["drvs_built"].as_u64(), Some(0), "{}", document["counts"]);
         let pushed: Vec<_> = document["attrs"].as_array().unwrap().iter().map(|attr| attr["pushed"].clone()).collect();
         assert!(!pushed.is_empty());
         for caches in pushed {
