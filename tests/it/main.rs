@@ -9,6 +9,7 @@ mod affected;
 mod cache;
 mod cache_faults;
 mod cli;
+mod daemon_cut;
 mod daemon_fake;
 mod daemon_golden;
 mod daemon_real;

@@ -1,12 +1,15 @@
 //! The other side of the daemon protocol, for tests: a server that says exactly what a test wants, in memory.
 #![allow(dead_code, unreachable_pub, reason = "a toolbox for many tests; not every tool is in use at every moment")]
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use drover::id::{StoreDir, StorePath};
 use drover::nix_compat::daemon::{CLIENT_MAGIC, Connection, DaemonError, Reader, SERVER_MAGIC, Tag, Writer};
 use drover::nix_compat::wire::{Encoder, WireError, read_bytes, read_u64};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
 /// A server that a test plays by hand.
 pub struct Server {
@@ -104,6 +107,20 @@ impl Server {
     pub async fn until_closed(&mut self) {
         let mut rest = Vec::new();
         let _ = self.stream.read_to_end(&mut rest).await;
+    }
+
+    /// Takes what is there without waiting for more.
+    pub async fn drain(&mut self) {
+        let mut buffer = [0; 4096];
+        poll_fn(|cx: &mut Context<'_>| {
+            loop {
+                let mut buf = ReadBuf::new(&mut buffer);
+                if Pin::new(&mut self.stream).poll_read(cx, &mut buf).is_pending() || buf.filled().is_empty() {
+                    return Poll::Ready(());
+                }
+            }
+        })
+        .await;
     }
 
     /// Sends a message; a client that is gone does not mind.
