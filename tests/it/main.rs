@@ -6,6 +6,7 @@ mod support;
 
 mod account;
 mod affected;
+mod attempt_cut;
 mod cache;
 mod cache_faults;
 mod cli;

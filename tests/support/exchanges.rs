@@ -111,6 +111,9 @@ pub fn exchanges() -> Vec<Exchange> {
         to.u64(1).u64(Tag::Last as u64).u64(1);
     });
     add("link", Op::AddIndirectRoot, &[38], &done);
+    add("lasting root", Op::AddPermRoot, &[38], &|to, _| {
+        to.bytes("/roots/a");
+    });
     add("query", Op::QueryValidPaths, &[38], &|to, _| {
         to.paths(&StoreDir::default(), &[path("a")]);
     });
@@ -155,6 +158,7 @@ pub async fn ask(connection: &mut Connection, what: &str) -> Result<String, Daem
         "root" => format!("{:?}", connection.add_temp_roots(&[path("a")]).await?),
         "root and valid" => format!("{:?}", connection.hold_valid(&[path("a")]).await?),
         "link" => format!("{:?}", connection.add_indirect_root(Path::new("/link")).await?),
+        "lasting root" => format!("{:?}", connection.add_perm_root(&path("a"), Path::new("/roots/a")).await?),
         "query" => format!("{:?}", connection.query_valid_paths(&[path("a")], false, &mut quiet).await?),
         "info" => format!("{:?}", connection.path_info(&path("a")).await?),
         "fetch" => format!("{:?}", connection.ensure_path(&path("a"), &mut quiet).await?),

@@ -9,11 +9,11 @@ use std::time::Duration;
 use drover::id::{StoreDir, StorePath};
 use drover::nix_compat::daemon::{CLIENT_MAGIC, Connection, DaemonError, Reader, SERVER_MAGIC, Tag, Writer};
 use drover::nix_compat::wire::{Encoder, WireError, read_bytes, read_u64};
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
-/// A server that a test plays by hand.
-pub struct Server {
-    pub stream: DuplexStream,
+/// A server that a test plays by hand, in memory unless it is told otherwise.
+pub struct Server<S = DuplexStream> {
+    pub stream: S,
 }
 
 /// Both ends of a connection that holds at most this many bytes each way.
@@ -65,7 +65,7 @@ pub fn path(name: &str) -> StorePath {
     StorePath::from_basename(format!("{}-{name}", "0".repeat(32)).as_bytes()).unwrap()
 }
 
-impl Server {
+impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
     /// The server's part of the handshake.
     pub async fn handshake(&mut self, minor: u16, trust: u64) {
         assert_eq!(self.number().await, CLIENT_MAGIC);
@@ -101,6 +101,11 @@ impl Server {
     /// Waits for the start of any request.
     pub async fn any_request(&mut self) {
         self.stream.read_u8().await.unwrap();
+    }
+
+    /// Waits for the start of any request; whether one came before the client went.
+    pub async fn try_any_request(&mut self) -> bool {
+        self.stream.read_u8().await.is_ok()
     }
 
     /// Reads until the client is gone.
