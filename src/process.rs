@@ -203,6 +203,13 @@ impl Group {
         Self(pid.and_then(rustix::process::Pid::from_raw))
     }
 
+    /// Asks all of them to end.
+    pub fn terminate(&self) {
+        if let Some(group) = self.0 {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+        }
+    }
+
     /// The child has ended and was waited for: its number may be somebody else's from now on.
     pub fn is_over(&mut self) {
         self.0 = None;

@@ -165,7 +165,7 @@ impl LocalStore {
             Some(session) => session,
             None => connect(&self.0.options, &self.0.place, &self.0.nursery).await?,
         };
-        let options = client_options(&self.0.settings, wishes, session.trust());
+        let options = client_options(&Usual::of(&self.0.settings), wishes, session.trust());
         let mut log = |message| tracing::debug!(?message, "while setting options");
         let set = session.set_options(&options, &mut log).await;
         match set {
@@ -343,8 +343,25 @@ fn spawn(options: &StoreOptions, store: Option<&str>) -> Result<Child, StoreErro
     })
 }
 
+/// What nix.conf says of what a connection is told in any case.
+#[derive(Debug, Clone)]
+pub(super) struct Usual {
+    pub(super) keep_failed: bool,
+    pub(super) max_jobs: Option<u64>,
+    pub(super) max_silent_time: u64,
+    pub(super) cores: u64,
+    pub(super) substitute: bool,
+}
+
+impl Usual {
+    pub(super) fn of(settings: &NixSettings) -> Self {
+        let NixSettings { keep_failed, max_jobs, max_silent_time, cores, substitute, .. } = *settings;
+        Self { keep_failed, max_jobs, max_silent_time, cores, substitute }
+    }
+}
+
 /// What a connection is told: the positional options overwrite nix.conf, so they repeat what it says.
-fn client_options(settings: &NixSettings, wishes: &Wishes, trust: Trust) -> ClientOptions {
+pub(super) fn client_options(usual: &Usual, wishes: &Wishes, trust: Trust) -> ClientOptions {
     let mut overrides = vec![
         // This store must not farm out again what drover gave it.
         ("builders".to_owned(), String::new()),
@@ -361,14 +378,14 @@ fn client_options(settings: &NixSettings, wishes: &Wishes, trust: Trust) -> Clie
     }
     overrides.extend(wishes.overrides.iter().cloned());
     ClientOptions {
-        keep_failed: wishes.keep_failed.unwrap_or(settings.keep_failed),
+        keep_failed: wishes.keep_failed.unwrap_or(usual.keep_failed),
         keep_going: true,
         // What a cache promised and cannot bring is built, whatever Nix's own default.
         try_fallback: true,
-        max_jobs: wishes.max_jobs.or(settings.max_jobs).unwrap_or(1).max(1),
-        max_silent_time: wishes.max_silent_time.unwrap_or(settings.max_silent_time),
-        cores: wishes.cores.unwrap_or(settings.cores),
-        use_substitutes: wishes.substitute.unwrap_or(settings.substitute),
+        max_jobs: wishes.max_jobs.or(usual.max_jobs).unwrap_or(1).max(1),
+        max_silent_time: wishes.max_silent_time.unwrap_or(usual.max_silent_time),
+        cores: wishes.cores.unwrap_or(usual.cores),
+        use_substitutes: wishes.substitute.unwrap_or(usual.substitute),
         overrides,
         ..ClientOptions::default()
     }

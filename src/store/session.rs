@@ -1,7 +1,7 @@
 //! A connection together with what carries it: a socket, or a child that speaks on its standard streams.
 //!
 //! Owns the child's life: its stderr is read, its last words are kept, and it is given the time to clean up after
-//! itself when the connection is closed. Does not start it (`local`, `ssh`).
+//! itself when the connection is closed. Does not start it (`local`, `remote`).
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 
 use super::error::StoreError;
@@ -162,7 +162,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The last that a child said on stderr.
 #[derive(Debug, Clone, Default)]
-struct LastWords(Arc<Mutex<VecDeque<u8>>>);
+pub(super) struct LastWords(Arc<Mutex<VecDeque<u8>>>);
 
 impl LastWords {
     fn add(&self, bytes: &[u8]) {
@@ -172,7 +172,18 @@ impl LastWords {
         words.drain(..excess);
     }
 
-    fn text(&self) -> String {
+    /// Reads a child's stderr to its end; cut off, it can be taken up again.
+    pub(super) async fn listen(&self, stderr: &mut Option<ChildStderr>) {
+        let mut bytes = [0; 1024];
+        while let Some(open) = stderr {
+            match open.read(&mut bytes).await {
+                Ok(len) if len > 0 => self.add(&bytes[..len]),
+                _ => *stderr = None,
+            }
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
         let bytes: Vec<u8> = lock(&self.0).iter().copied().collect();
         ansi::text(&bytes).trim().to_owned()
     }

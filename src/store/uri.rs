@@ -99,17 +99,17 @@ fn choice(state_dir: &Path, socket: &Path) -> Choice {
 }
 
 /// The parameters of a store URI.
-struct Params(Vec<(String, String)>);
+pub(super) struct Params(Vec<(String, String)>);
 
 impl Params {
     /// The URI without parameters, and these.
-    fn split(uri: &str) -> (String, Self) {
+    pub(super) fn split(uri: &str) -> (String, Self) {
         let (scheme, query) = uri.split_once('?').unwrap_or((uri, ""));
         let pair = |pair: &str| pair.split_once('=').map(|(name, value)| (name.to_owned(), decode(value)));
         (scheme.to_owned(), Self(query.split('&').filter_map(pair).collect()))
     }
 
-    fn get(&self, name: &str) -> Option<String> {
+    pub(super) fn get(&self, name: &str) -> Option<String> {
         self.0.iter().rev().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.clone())
     }
 }

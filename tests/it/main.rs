@@ -40,6 +40,7 @@ mod push;
 mod push_http;
 mod push_queue;
 mod records;
+mod remote_dial;
 mod revision;
 mod screens;
 mod share;

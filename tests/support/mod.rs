@@ -3,9 +3,12 @@
 pub mod exchanges;
 pub mod fake_cache;
 pub mod fake_daemon;
+pub mod farm_lab;
+pub mod fault_proxy;
 pub mod history;
 pub mod nix;
 pub mod package_set;
 pub mod site;
+pub mod sshd;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story;

@@ -1,0 +1,152 @@
+//! Why a builder could not be reached, and what a person can type about it.
+
+use std::time::Duration;
+
+use crate::error::{Error, Fault};
+use crate::process::quote;
+
+/// What kind of trouble.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DialKind {
+    /// The host is unknown, or there is no way to it.
+    Unreachable,
+    /// Nobody listens there.
+    Refused,
+    /// No answer for this long.
+    TimedOut(Duration),
+    /// Nothing is known of the host's key.
+    HostKeyUnknown,
+    /// The host shows another key than it should.
+    HostKeyChanged,
+    /// The host does not let this user in.
+    NotLetIn,
+    /// There is no Nix, or not where the login's PATH looks.
+    NoNix,
+    /// Something else spoke before the daemon did: these are the first bytes.
+    Garbage {
+        /// Readable.
+        bytes: String,
+    },
+    /// Its store paths are elsewhere.
+    StoreDir,
+    /// Its Nix is too old.
+    TooOld,
+    /// The daemon refuses this user.
+    Forbidden,
+    /// What was asked for makes no sense: a bad URI, a key that cannot be read.
+    Usage,
+    /// Anything else.
+    Other,
+}
+
+/// A builder could not be reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot use the builder {name}: {what}")]
+pub struct DialError {
+    /// What kind of trouble.
+    pub kind: DialKind,
+    /// Which builder.
+    pub name: String,
+    /// The cause, for people; may have several lines.
+    pub what: String,
+    /// Something to type, or to look at.
+    pub hint: String,
+}
+
+/// Who is dialled: what hints need.
+#[derive(Debug, Clone)]
+pub(super) struct Whom {
+    pub(super) name: String,
+    /// `user@host` with the port as ssh takes it: what follows `ssh ` on a command line.
+    pub(super) login: String,
+    /// What follows `ssh-keyscan `.
+    pub(super) host: String,
+}
+
+impl Whom {
+    pub(super) fn new(name: &str, host: &str, user: Option<&str>, port: Option<u16>) -> Self {
+        let port = port.map(|port| format!("-p {port} ")).unwrap_or_default();
+        let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+        Self {
+            name: name.to_owned(),
+            login: format!("{port}{}", quote(&format!("{user}{host}"))),
+            host: format!("{port}{}", quote(host)),
+        }
+    }
+
+    /// Trouble of this kind.
+    pub(super) fn error(&self, kind: DialKind, what: impl Into<String>) -> DialError {
+        let (login, host) = (&self.login, &self.host);
+        let hint = match &kind {
+            DialKind::Unreachable => format!("ssh {login} true    shows it without drover; is the name right?"),
+            DialKind::Refused => format!("ssh {login} true    shows it without drover; does sshd run there?"),
+            DialKind::TimedOut(_) => format!("ssh {login} true    shows it without drover; a firewall, or it is off"),
+            DialKind::HostKeyUnknown => format!(
+                "ssh-keyscan -t ed25519 {host}    shows its key; compare it with the host's own, then set host-key in \
+                 drover.toml or add it to ~/.ssh/known_hosts"
+            ),
+            DialKind::HostKeyChanged => format!(
+                "ssh-keyscan -t ed25519 {host}    shows the key of whoever answers; only if the host was really set \
+                 up anew, correct host-key in drover.toml or ~/.ssh/known_hosts"
+            ),
+            DialKind::NotLetIn => format!(
+                "ssh -o BatchMode=yes {login} true    shows it without drover; name the key with ssh-key or \
+                 ssh-key-env in drover.toml"
+            ),
+            DialKind::NoNix => format!(
+                "ssh {login} command -v nix-daemon    looks for it; if it is not on PATH there, add \
+                 ?remote-program=/nix/var/nix/profiles/default/bin/nix-daemon to the builder's URL"
+            ),
+            DialKind::Garbage { .. } => {
+                format!("ssh {login} true    must print nothing; look at ~/.bashrc and the like over there")
+            }
+            DialKind::StoreDir => format!("ssh {login} nix -v --version    shows where its store is"),
+            DialKind::TooOld => {
+                format!("ssh {login} nix-daemon --version    shows its version; 2.19 or newer is needed")
+            }
+            DialKind::Forbidden => "see allowed-users in the nix.conf of the builder".to_owned(),
+            DialKind::Usage => "a builder's URL is like ssh-ng://user@host:22 or unix:///path/to/socket".to_owned(),
+            DialKind::Other => format!("ssh {login} nix-daemon --version    shows whether it works without drover"),
+        };
+        DialError { kind, name: self.name.clone(), what: what.into(), hint }
+    }
+
+    /// Trouble that ssh, or a shell over there, spoke about.
+    pub(super) fn told(&self, said: &str, ended: &str) -> DialError {
+        let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+        let kind = if has(&["HOST IDENTIFICATION HAS CHANGED", "host key for", "Host key for"]) && has(&["has changed"])
+        {
+            DialKind::HostKeyChanged
+        } else if has(&["host key is known for", "Host key verification failed"]) {
+            DialKind::HostKeyUnknown
+        } else if has(&["Permission denied (", "Too many authentication failures", "no mutual signature"]) {
+            DialKind::NotLetIn
+        } else if has(&["Connection refused"]) {
+            DialKind::Refused
+        } else if has(&["Could not resolve hostname", "Network is unreachable", "No route to host"]) {
+            DialKind::Unreachable
+        } else if has(&["timed out"]) {
+            DialKind::TimedOut(Duration::ZERO)
+        } else if has(&["nix-daemon: command not found", "nix-daemon: not found", "nix-daemon: No such file"]) {
+            DialKind::NoNix
+        } else {
+            DialKind::Other
+        };
+        let what = match said.is_empty() {
+            true => ended.to_owned(),
+            false => said.to_owned(),
+        };
+        self.error(kind, what)
+    }
+}
+
+impl From<DialError> for Error {
+    fn from(error: DialError) -> Self {
+        let fault = match error.kind {
+            DialKind::Usage => Fault::Usage,
+            _ => Fault::Unreachable,
+        };
+        let hint = error.hint.clone();
+        Self::from_chain(fault, &error).hint(hint)
+    }
+}

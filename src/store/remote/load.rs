@@ -1,0 +1,91 @@
+//! How busy a builder is: one long session of its shell, which answers each line that it is sent with one line.
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+
+use crate::process::quote;
+
+/// The longest answer, in bytes.
+const LONGEST: u64 = 4096;
+
+/// How busy a builder is, as far as it says.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Load {
+    /// Percent of the last ten seconds in which something waited for a processor.
+    pub cpu: Option<f64>,
+    /// Percent of the last ten seconds in which everything waited for memory.
+    pub memory: Option<f64>,
+    /// Bytes free where its store is.
+    pub disk_free: Option<u64>,
+}
+
+/// Ends when its standard input does, so that nothing stays behind.
+pub(super) fn script(dir: &str) -> String {
+    let dir = quote(dir);
+    format!(
+        "while read -r line; do \
+         c=; while read -r k a rest; do [ \"$k\" = some ] && c=$a; done 2>/dev/null </proc/pressure/cpu; \
+         m=; while read -r k a rest; do [ \"$k\" = full ] && m=$a; done 2>/dev/null </proc/pressure/memory; \
+         d=$(df -Pk {dir} 2>/dev/null | {{ read -r x; read -r f b u a rest; echo \"$a\"; }}); \
+         echo \"load cpu:$c memory:$m disk:$d\"; done"
+    )
+}
+
+/// A session that tells.
+#[derive(Debug)]
+pub struct Probe {
+    // Dropped first: its end is what ends the script.
+    stdin: Option<ChildStdin>,
+    stdout: Option<BufReader<ChildStdout>>,
+    _child: Child,
+}
+
+impl Probe {
+    pub(super) fn over(mut child: Child) -> Self {
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().map(BufReader::new);
+        Self { stdin, stdout, _child: child }
+    }
+
+    /// Asks once; `None` if there is no shell, or it is gone.
+    pub async fn ask(&mut self) -> Option<Load> {
+        self.stdin.as_mut()?.write_all(b"?\n").await.ok()?;
+        loop {
+            let mut line = Vec::new();
+            let len = self.stdout.as_mut()?.take(LONGEST).read_until(b'\n', &mut line).await.ok()?;
+            if len == 0 || !line.ends_with(b"\n") {
+                return None;
+            }
+            // A login may have said something before.
+            if let Some(load) = parse(&String::from_utf8_lossy(&line)) {
+                return Some(load);
+            }
+        }
+    }
+}
+
+fn parse(line: &str) -> Option<Load> {
+    let mut load = Load::default();
+    for word in line.trim().strip_prefix("load ")?.split_whitespace() {
+        match word.split_once(':') {
+            Some(("cpu", value)) => load.cpu = value.strip_prefix("avg10=").and_then(|value| value.parse().ok()),
+            Some(("memory", value)) => load.memory = value.strip_prefix("avg10=").and_then(|value| value.parse().ok()),
+            Some(("disk", value)) => load.disk_free = value.parse::<u64>().ok().and_then(|kib| kib.checked_mul(1024)),
+            _ => {}
+        }
+    }
+    Some(load)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_unknown() {
+        let load = parse("load cpu:avg10=12.50 memory:avg10=0.00 disk:2048\n").unwrap();
+        assert_eq!(load, Load { cpu: Some(12.5), memory: Some(0.0), disk_free: Some(2 << 20) });
+        assert_eq!(parse("load cpu: memory: disk:\n"), Some(Load::default()));
+        assert_eq!(parse("Welcome\n"), None);
+    }
+}

@@ -1,0 +1,443 @@
+//! A builder that is reached over ssh, or through a daemon's socket.
+//!
+//! Owns the way to it: ssh processes, sockets, sessions, what it says about itself. Does not own the protocol
+//! (`nix_compat::daemon`) nor what becomes of a builder that is lost (driver).
+//!
+//! | file | noun |
+//! |---|---|
+//! | `address` | what a store URI says |
+//! | `ssh` | the ssh processes that carry connections |
+//! | `about` | what the builder's nix.conf says |
+//! | `load` | how busy it is |
+//! | `error` | why it cannot be reached, with a way out |
+
+mod about;
+mod address;
+mod error;
+mod load;
+mod ssh;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::sync::OnceCell;
+
+pub use about::About;
+pub use error::{DialError, DialKind};
+pub use load::{Load, Probe};
+
+use self::address::{Address, SshAddress};
+use self::error::Whom;
+use self::ssh::{Login, Master};
+use super::error::StoreError;
+use super::local::{Usual, Wishes, client_options};
+use super::session::{Nursery, Session};
+use crate::id::{StoreDir, StorePath};
+use crate::nix_compat::daemon::{DaemonError, Trust};
+use crate::process::ProcessError;
+
+/// Where the daemon of nearly every Nix listens.
+const SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
+
+/// How often a session is asked of further ssh processes, when one refuses.
+const MOST_MASTERS: usize = 64;
+
+/// The text of a private key. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(String);
+
+impl Key {
+    /// Of what an environment variable holds.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// As ssh wants it in a file: with plain line ends, also the last one.
+    fn file_text(&self) -> String {
+        format!("{}\n", self.0.replace("\r\n", "\n").trim())
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// How to reach a builder.
+#[derive(Debug, Clone)]
+pub struct RemoteOptions {
+    /// What people call it.
+    pub name: String,
+    /// `ssh-ng://user@host:port?remote-store=…`, `ssh://…`, `unix:///path`, or just a host.
+    pub uri: String,
+    /// File of a private key; before the one in the URI.
+    pub ssh_key: Option<PathBuf>,
+    /// A private key; before any file.
+    pub key: Option<Key>,
+    /// The keys that the host may show: lines of a known_hosts file, or `ssh-ed25519 AAAA…`. Without any, those that
+    /// ssh knows.
+    pub host_keys: Vec<String>,
+    /// Further words for ssh (`NIX_SSHOPTS`).
+    pub ssh_opts: Vec<String>,
+    /// How many sessions will be wanted at once.
+    pub connections: u32,
+    /// How long it may take.
+    pub patience: Duration,
+    /// Where sockets may be made: in a directory of their own in here.
+    pub runtime: PathBuf,
+    /// The directory of the paths that are to be built.
+    pub store_dir: StoreDir,
+}
+
+impl RemoteOptions {
+    /// Only what has no default.
+    pub fn new(name: impl Into<String>, uri: impl Into<String>, runtime: &Path, store_dir: StoreDir) -> Self {
+        Self {
+            name: name.into(),
+            uri: uri.into(),
+            ssh_key: None,
+            key: None,
+            host_keys: Vec::new(),
+            ssh_opts: Vec::new(),
+            connections: 4,
+            patience: Duration::from_secs(5),
+            runtime: runtime.to_owned(),
+            store_dir,
+        }
+    }
+}
+
+/// A builder that answers. A cheap handle: clones are the same builder. Dropping the last one ends its ssh.
+#[derive(Debug, Clone)]
+pub struct RemoteStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: RemoteOptions,
+    uri: Arc<str>,
+    way: Way,
+    trust: Trust,
+    version: String,
+    nursery: Nursery,
+    /// The connection that told whether we are trusted, until somebody needs one.
+    spare: Mutex<Option<Session>>,
+    about: OnceCell<About>,
+}
+
+/// How its connections come about.
+#[derive(Debug)]
+enum Way {
+    /// A socket of this machine.
+    Socket(PathBuf),
+    Ssh(Box<Ssh>),
+}
+
+/// A builder over ssh.
+#[derive(Debug)]
+struct Ssh {
+    // Before the login, whose directory has their sockets.
+    masters: tokio::sync::Mutex<Vec<Arc<Master>>>,
+    first: Arc<Master>,
+    login: Login,
+    whom: Whom,
+    /// What is run over there; `None`: the daemon's socket is forwarded.
+    program: Option<Vec<String>>,
+    patience: Duration,
+}
+
+impl RemoteStore {
+    /// Logs in and shakes hands, within the patience of the options.
+    pub async fn dial(options: RemoteOptions) -> Result<Self, DialError> {
+        let address = Address::parse(&options.uri).map_err(|what| {
+            Whom::new(&options.name, "HOST", None, None).error(DialKind::Usage, format!("{}: {what}", options.uri))
+        })?;
+        let whom = match &address {
+            Address::Ssh(ssh) => Whom::new(&options.name, &ssh.host, ssh.user.as_deref(), ssh.port),
+            Address::Socket(_) => Whom::new(&options.name, "localhost", None, None),
+        };
+        let patience = options.patience;
+        match tokio::time::timeout(patience, Self::reach(options, address, &whom)).await {
+            Ok(result) => result,
+            Err(_) => Err(whom.error(DialKind::TimedOut(patience), format!("no answer for {} s", patience.as_secs()))),
+        }
+    }
+
+    async fn reach(options: RemoteOptions, address: Address, whom: &Whom) -> Result<Self, DialError> {
+        let uri: Arc<str> = options.uri.as_str().into();
+        let nursery = Nursery::default();
+        let dir = options.store_dir.clone();
+        let (way, mut session) = match address {
+            Address::Socket(path) => {
+                let session = over_socket(&path, dir, uri.clone()).await.map_err(|error| of_store(whom, &error))?;
+                (Way::Socket(path), session)
+            }
+            Address::Ssh(address) => {
+                let (ssh, session) = Ssh::reach(&options, &address, whom, &nursery).await?;
+                (Way::Ssh(Box::new(ssh)), session)
+            }
+        };
+        check_store_dir(&mut session, &options.store_dir, whom).await?;
+        let (trust, version) = (session.trust(), session.peer().nix_version.clone());
+        let spare = Mutex::new(Some(session));
+        let about = OnceCell::new();
+        Ok(Self(Arc::new(Inner { options, uri, way, trust, version, nursery, spare, about })))
+    }
+
+    /// A new connection, with options set as its nix.conf says.
+    pub async fn connect(&self) -> Result<Session, StoreError> {
+        self.connect_with(&Wishes::default()).await
+    }
+
+    /// A new connection, with options set as wished. Where its nix.conf is not known, Nix's defaults hold.
+    pub async fn connect_with(&self, wishes: &Wishes) -> Result<Session, StoreError> {
+        let inner = &*self.0;
+        let spare = inner.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut session = match spare {
+            Some(session) => session,
+            None => {
+                let (dir, uri) = (inner.options.store_dir.clone(), inner.uri.clone());
+                match &inner.way {
+                    Way::Socket(path) => over_socket(path, dir, uri).await?,
+                    Way::Ssh(ssh) => ssh.connect(dir, &uri, &inner.nursery).await?,
+                }
+            }
+        };
+        let about = inner.about.get();
+        let usual = Usual {
+            keep_failed: false,
+            max_jobs: None,
+            max_silent_time: about.map_or(0, |about| about.max_silent_time),
+            cores: about.and_then(|about| about.cores).unwrap_or(0),
+            substitute: about.is_none_or(|about| about.substitutes),
+        };
+        let options = client_options(&usual, wishes, session.trust());
+        let mut log = |message| tracing::debug!(?message, "while setting options");
+        let set = session.set_options(&options, &mut log).await;
+        match set {
+            Ok(()) => Ok(session),
+            Err(error) => Err(session.explain(error)),
+        }
+    }
+
+    /// What it lets us do.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        self.0.trust
+    }
+
+    /// The directory of its paths.
+    #[must_use]
+    pub fn store_dir(&self) -> &StoreDir {
+        &self.0.options.store_dir
+    }
+
+    /// Its URI, as it was given.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        &self.0.uri
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.options.name
+    }
+
+    /// The version of its daemon, as it says: `2.34.8`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.0.version
+    }
+
+    /// What it says about itself. Asked over the same ssh by the first that wants to know, which takes as long as a
+    /// command over there; of a login without a shell nothing is known, and nothing is an error.
+    pub async fn about(&self) -> &About {
+        self.0.about.get_or_init(|| About::ask(self)).await
+    }
+
+    /// The same, as far as somebody has asked already.
+    #[must_use]
+    pub fn known(&self) -> Option<&About> {
+        self.0.about.get()
+    }
+
+    /// Runs a short command in the login's shell and gives what it prints.
+    pub async fn shell(&self, script: &str) -> Result<Vec<u8>, ShellError> {
+        let cmd = self.shell_command(script).await?;
+        Ok(cmd.output().await?)
+    }
+
+    async fn shell_command(&self, script: &str) -> Result<crate::process::Cmd, ShellError> {
+        match &self.0.way {
+            Way::Ssh(ssh) => Ok(ssh.first.command(&ssh.login, &["sh".into(), "-c".into(), script.to_owned()])),
+            Way::Socket(_) => Err(ShellError::NoShell),
+        }
+    }
+
+    /// Begins to ask how busy it is.
+    pub async fn probe(&self) -> Result<Probe, ShellError> {
+        let dir = self.0.options.store_dir.as_str().to_owned();
+        let cmd = self.shell_command(&load::script(&dir)).await?;
+        Ok(Probe::over(cmd.spawn()?))
+    }
+
+    /// Resolves when the ssh that carries its connections has ended; never for a socket of this machine.
+    pub async fn lost(&self) {
+        match &self.0.way {
+            Way::Ssh(ssh) => ssh.first.ended().await,
+            Way::Socket(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until closed connections have been cleaned up, and ends its ssh.
+    pub async fn settle(&self, patience: Duration) {
+        drop(self.0.spare.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let settle = async {
+            self.0.nursery.settle(patience).await;
+            if let Way::Ssh(ssh) = &self.0.way {
+                let masters = ssh.masters.lock().await.clone();
+                masters.iter().for_each(|master| master.stop());
+                for master in masters {
+                    master.ended().await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(patience, settle).await;
+    }
+}
+
+/// A command over there could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ShellError {
+    /// There is no ssh to run it with.
+    #[error("a builder that is reached through a socket has no shell")]
+    NoShell,
+    /// It failed.
+    #[error(transparent)]
+    Failed(#[from] ProcessError),
+}
+
+impl Ssh {
+    async fn reach(
+        options: &RemoteOptions,
+        address: &SshAddress,
+        whom: &Whom,
+        nursery: &Nursery,
+    ) -> Result<(Self, Session), DialError> {
+        let login = Login::new(options, address, whom)?;
+        let socket = match (&address.program, address.store.as_deref()) {
+            (Some(_), _) => None,
+            (None, None | Some("daemon" | "auto")) => Some(SOCKET),
+            (None, Some(store)) => {
+                let path = store.strip_prefix("unix://").map(|path| path.split('?').next().unwrap_or(path));
+                path.filter(|path| path.starts_with('/'))
+            }
+        };
+        let first = Arc::new(Master::open(&login, 0, socket, whom).await?);
+        let uri: Arc<str> = options.uri.as_str().into();
+        let dir = &options.store_dir;
+        let mut words = address.program.clone().unwrap_or_else(|| vec!["nix-daemon".to_owned()]);
+        words.push("--stdio".to_owned());
+        words.extend(address.store.iter().flat_map(|store| ["--store".to_owned(), store.clone()]));
+        let masters = tokio::sync::Mutex::new(vec![first.clone()]);
+        let patience = options.patience;
+        let mut this = Self { masters, first, login, whom: whom.clone(), program: None, patience };
+        if this.first.forward.is_some() {
+            match this.connect(dir.clone(), &uri, nursery).await {
+                Ok(session) => return Ok((this, session)),
+                Err(error) => tracing::debug!(%error, "{}: its daemon's socket is not forwarded", whom.name),
+            }
+        }
+        this.program = Some(words);
+        let session = this.connect(dir.clone(), &uri, nursery).await.map_err(|error| of_store(whom, &error))?;
+        Ok((this, session))
+    }
+
+    /// A new connection.
+    async fn connect(&self, dir: StoreDir, uri: &Arc<str>, nursery: &Nursery) -> Result<Session, StoreError> {
+        let Some(program) = &self.program else {
+            let forward = self.first.forward.as_deref().unwrap_or(Path::new(""));
+            return over_socket(forward, dir, uri.clone()).await;
+        };
+        let mut at = 0;
+        loop {
+            let master = self.master(at).await.map_err(|error| StoreError::Daemon {
+                uri: uri.to_string(),
+                error: DaemonError::Closed { act: "connecting" }.into(),
+                said: error.what,
+            })?;
+            let child = master.command(&self.login, program).spawn().map_err(StoreError::Start)?;
+            match Session::over_child(child, dir.clone(), uri.clone(), nursery).await {
+                Err(StoreError::Daemon { said, .. }) if said.contains("Session open refused") && at < MOST_MASTERS => {
+                    at += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// A master by number; the next new one is made.
+    async fn master(&self, at: usize) -> Result<Arc<Master>, DialError> {
+        let mut masters = self.masters.lock().await;
+        if let Some(master) = masters.get(at) {
+            return Ok(master.clone());
+        }
+        let open = Master::open(&self.login, masters.len(), None, &self.whom);
+        let master = tokio::time::timeout(self.patience, open).await;
+        let late = |_| self.whom.error(DialKind::TimedOut(self.patience), "no answer to a further login");
+        let master = Arc::new(master.map_err(late)??);
+        masters.push(master.clone());
+        Ok(master)
+    }
+}
+
+/// A connection through a socket of this machine.
+async fn over_socket(path: &Path, dir: StoreDir, uri: Arc<str>) -> Result<Session, StoreError> {
+    let stream =
+        UnixStream::connect(path).await.map_err(|source| StoreError::Socket { socket: path.to_owned(), source })?;
+    // Not `into_split`, whose writing half shuts down before the close: a half-closed socket tells Nix nothing.
+    let (reader, writer) = tokio::io::split(stream);
+    Session::over_streams(Box::new(reader), Box::new(writer), dir, uri).await
+}
+
+/// Asks after a path that is in no store, to hear whether such paths could be in this one.
+async fn check_store_dir(session: &mut Session, dir: &StoreDir, whom: &Whom) -> Result<(), DialError> {
+    let Ok(path) = StorePath::from_parts([0; 20], "x") else { return Ok(()) };
+    match session.valid_paths(&[path]).await {
+        Ok(_) => Ok(()),
+        Err(DaemonError::Refused { error, .. } | DaemonError::Fatal { error, .. }) => {
+            Err(whom.error(DialKind::StoreDir, format!("its store is not {dir}: {error}")))
+        }
+        Err(error) => Err(of_store(whom, &session.explain(error))),
+    }
+}
+
+/// Trouble in the handshake.
+fn of_store(whom: &Whom, error: &StoreError) -> DialError {
+    match error {
+        StoreError::Daemon { error, said, .. } => match &**error {
+            DaemonError::Fatal { error, .. } => whom.error(DialKind::Forbidden, error.text()),
+            DaemonError::Protocol { what, .. } if what.contains("drover needs") => {
+                whom.error(DialKind::TooOld, what.clone())
+            }
+            DaemonError::Protocol { what, .. } => {
+                let bytes = what.strip_prefix("it begins with ").unwrap_or(what).to_owned();
+                whom.error(DialKind::Garbage { bytes }, what.clone())
+            }
+            error => whom.told(said, &error.to_string()),
+        },
+        StoreError::Socket { source, .. } => {
+            let kind = match source.kind() {
+                std::io::ErrorKind::ConnectionRefused => DialKind::Refused,
+                std::io::ErrorKind::PermissionDenied => DialKind::Forbidden,
+                std::io::ErrorKind::NotFound => DialKind::Unreachable,
+                _ => DialKind::Other,
+            };
+            whom.error(kind, crate::error::chain(error))
+        }
+        other => whom.error(DialKind::Other, crate::error::chain(other)),
+    }
+}
