@@ -16,8 +16,8 @@ use crate::nix_compat::daemon::{
 };
 use crate::nix_compat::error_class;
 
-use super::import::{ImportError, Origin};
-use super::{Caches, Pool};
+use super::origin::{Origin, OriginError};
+use super::{Caches, Pool, ToBring};
 use crate::store::session::Session;
 
 /// What is to be built.
@@ -27,10 +27,10 @@ pub struct Attempt {
     pub path: StorePath,
     /// Its outputs, as far as they are known before building.
     pub outputs: Vec<(Arc<str>, Option<StorePath>)>,
-    /// The outputs of other drvs that it needs, all of them valid by now.
+    /// The outputs of other drvs that it needs, all of them valid there by now, as its sources are.
     pub inputs: Vec<StorePath>,
-    /// Its sources (`inputSrcs`).
-    pub sources: Vec<StorePath>,
+    /// Where the .drv is read. A builder that does not take our word for it has it, too.
+    pub origin: Origin,
     /// It goes whole to the daemon, which knows more of it than drover can (design §1, opaque).
     pub opaque: bool,
     /// How long it may take, and how much it may say.
@@ -54,6 +54,8 @@ pub struct Limits {
 pub enum News {
     /// Somebody else builds it; the text says who is waited for.
     Waiting(String),
+    /// What it needs is being brought.
+    Bringing(ToBring),
     /// The builder runs.
     Building,
     /// It entered a phase.
@@ -72,7 +74,12 @@ pub async fn run(
 ) -> AttemptEnd {
     // An opaque drv brings with it what only the daemon knows that it needs.
     let caches = if attempt.opaque { Caches::On } else { Caches::Off };
-    let mut session = match pool.take(caches).await {
+    let taken = tokio::select! {
+        biased;
+        taken = pool.take(caches) => taken,
+        () = stop.cancelled() => return failed(Class::Cancelled, "stopped"),
+    };
+    let mut session = match taken {
         Ok(session) => session,
         Err(error) => return failed(Class::BuilderLost, crate::error::chain(&error)),
     };
@@ -187,19 +194,12 @@ async fn ask(
 ) -> AttemptEnd {
     // Input-addressed derivations of their own words are taken from trusted clients only; the .drv speaks for itself.
     let by_drv = attempt.opaque || pool.store().trust() == Trust::Untrusted;
-    if let Some(origin) = pool.origin() {
-        let needed = if by_drv { std::slice::from_ref(&attempt.path) } else { &attempt.sources };
-        if let Err(error) = origin.import(pool, connection, needed).await {
-            return failed(import_class(&error), crate::error::chain(&error));
-        }
-    }
     let answer = if by_drv {
         whole(connection, attempt, listen).await
     } else {
-        let own = || Origin::Store(pool.store().clone());
-        let drv = match pool.origin().cloned().unwrap_or_else(own).read_drv(&attempt.path).await {
+        let drv = match attempt.origin.read_drv(&attempt.path).await {
             Ok(drv) => drv,
-            Err(error @ ImportError::Elsewhere { .. }) => return failed(Class::Cache, error.to_string()),
+            Err(error @ OriginError::Elsewhere { .. }) => return failed(Class::Cache, error.to_string()),
             Err(error) => return failed(Class::Internal, crate::error::chain(&error)),
         };
         let basic = match BasicDerivation::new(&drv, attempt.inputs.iter().cloned()) {
@@ -211,15 +211,6 @@ async fn ask(
     match answer {
         Ok(result) => end_of(&result, attempt, connection.store_dir()),
         Err(error) => failed(error_class::of_error(&error), crate::error::chain(&error)),
-    }
-}
-
-/// What kind of failure it is that something could not be brought.
-fn import_class(error: &ImportError) -> Class {
-    match error {
-        ImportError::Elsewhere { .. } => Class::Cache,
-        ImportError::Refused(_) => Class::Signature,
-        ImportError::Store(_) | ImportError::Bundle(_) => Class::BuilderLost,
     }
 }
 

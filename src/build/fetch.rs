@@ -199,7 +199,7 @@ async fn download(
 }
 
 /// What the store is told of a path that a cache has.
-fn path_info(info: &NarInfo) -> Option<PathInfo> {
+pub(super) fn path_info(info: &NarInfo) -> Option<PathInfo> {
     let NixHash::Sha256(nar_hash) = info.nar_hash() else { return None };
     Some(PathInfo {
         path: info.store_path().clone(),

@@ -1,14 +1,23 @@
-//! One attempt to build one drv on one builder, and the warm connections that attempts use.
+//! One attempt to build one drv on one builder: what it needs is brought there, over warm connections, and then it is
+//! built.
 //!
 //! Owns what is asked of a builder and what its answer means. Does not decide what is built where (`sched`), and
 //! knows nothing of the graph: an attempt is told the input paths that it needs.
 
 mod attempt;
+mod bring;
 mod fetch;
-mod import;
+mod holdings;
+mod origin;
 mod pool;
+mod site;
+mod sources;
 
 pub use attempt::{Attempt, Limits, News, run};
+pub use bring::{Brought, NotBrought, ToBring, bring};
 pub use fetch::{FetchError, Piece, fetch, fetch_each};
-pub use import::{Origin, copy};
+pub use holdings::Holdings;
+pub use origin::Origin;
 pub use pool::{Caches, Lent, Pool};
+pub use site::{SharedRoots, Site, Sites};
+pub use sources::Sources;

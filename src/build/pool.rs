@@ -3,9 +3,9 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::import::Origin;
+use crate::store::any::Store;
 use crate::store::error::StoreError;
-use crate::store::local::{LocalStore, Wishes};
+use crate::store::local::Wishes;
 use crate::store::session::Session;
 
 /// More connections than this are only opened when they are needed.
@@ -54,9 +54,7 @@ impl DerefMut for Lent {
 /// Connections of which nobody makes use at the moment.
 #[derive(Debug)]
 pub struct Pool {
-    store: LocalStore,
-    /// Where derivations are, if that is not the store itself.
-    origin: Option<Origin>,
+    store: Store,
     wishes: Wishes,
     idle: Mutex<Vec<Lent>>,
 }
@@ -64,25 +62,13 @@ pub struct Pool {
 impl Pool {
     /// No connection yet; each new one is opened with these wishes.
     #[must_use]
-    pub fn new(store: LocalStore, wishes: Wishes) -> Self {
-        Self { store, origin: None, wishes, idle: Mutex::new(Vec::new()) }
-    }
-
-    /// The same, for derivations that are elsewhere.
-    #[must_use]
-    pub fn with_origin(self, origin: Option<Origin>) -> Self {
-        Self { origin, ..self }
-    }
-
-    /// Where derivations are, if that is not the store itself.
-    #[must_use]
-    pub fn origin(&self) -> Option<&Origin> {
-        self.origin.as_ref()
+    pub fn new(store: Store, wishes: Wishes) -> Self {
+        Self { store, wishes, idle: Mutex::new(Vec::new()) }
     }
 
     /// The store that it connects to.
     #[must_use]
-    pub fn store(&self) -> &LocalStore {
+    pub fn store(&self) -> &Store {
         &self.store
     }
 
@@ -123,6 +109,11 @@ impl Pool {
                 Err(_) => return,
             }
         }
+    }
+
+    /// Closes all connections of which nobody makes use.
+    pub fn forget(&self) {
+        self.idle().clear();
     }
 
     /// Gives a connection back. One on which anything went wrong in mid-message is closed: a stale word in it would

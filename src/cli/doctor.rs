@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `scene` | words, drover.toml, where the flake is |
 //! | `nix` | the nix commands, the store, trust |
+//! | `builders` | builders besides the local store |
 //! | `caches` | caches, logins, keys |
 //! | `place` | flake, git, disks, directories |
 //! | `show` | the settings for `--show-config` |
 
+mod builders;
 mod caches;
 mod nix;
 mod place;
@@ -59,10 +61,11 @@ async fn gather(scene: &Scene<'_>, progress: &Progress) -> Facts {
     let nix = async {
         let asked = nix::ask(scene, progress).await;
         let open = nix::open(scene, &asked, progress).await;
-        let caches = caches::look(scene, &asked, &open, progress).await;
-        (asked, open, caches)
+        let (caches, builders) =
+            tokio::join!(caches::look(scene, &asked, &open, progress), builders::look(scene, &asked, &open, progress));
+        (asked, open, caches, builders)
     };
-    let ((asked, open, caches), flake, git) =
+    let ((asked, open, caches, builders), flake, git) =
         tokio::join!(nix, place::flake(scene, progress), place::git(scene, progress));
     let disks = progress.blocking("disks", place::rooms(scene, &asked, &open)).await.unwrap_or_default();
     let state_dir = scene.settings.as_ref().map(|settings| settings.output.state_dir.clone());
@@ -78,6 +81,10 @@ async fn gather(scene: &Scene<'_>, progress: &Progress) -> Facts {
         flake,
         git,
         netrc: asked.netrc(scene),
+        builders: builders.builders,
+        builders_wrong: builders.wrong,
+        passed_over: scene.settings.as_ref().map(|settings| settings.farm.passed_over.clone()).unwrap_or_default(),
+        unchecked_hosts: builders.unchecked_hosts,
         keys: caches.keys,
         caches: caches.caches,
         offline: scene.settings.as_ref().is_some_and(|settings| settings.offline),

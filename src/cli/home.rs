@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{File, PushWhen, Settings, Words};
+use crate::config::{File, PushWhen, Settings, Words, builders};
 use crate::error::{Error, Fault, Result};
 use crate::eval::git::{self, Look};
 use crate::eval::{FlakeOptions, Nix};
@@ -98,6 +98,7 @@ fn configured(facts: &mut Facts, ours: &Settings, nix: Option<&NixSettings>, ses
             slots: ours.build.max_jobs.or(jobs),
             systems: nix.systems().into_iter().filter(|system| !system.is_level()).map(|system| system.0).collect(),
         });
+        other_builders(facts, ours, nix);
         let substituters = nix.substituters.iter().filter(|_| nix.substitute);
         facts.caches.extend(substituters.map(|url| Cache { name: host(url), pull: true, push: false }));
         facts.caches_from = Some("nix.conf".to_owned());
@@ -108,6 +109,34 @@ fn configured(facts: &mut Facts, ours: &Settings, nix: Option<&NixSettings>, ses
         push: cache.push != PushWhen::No,
     }));
     last_run(facts, &ours.output.state_dir, session);
+}
+
+/// Builders besides the local store, and where they are said.
+fn other_builders(facts: &mut Facts, ours: &Settings, nix: &NixSettings) {
+    match builders::all(ours, &nix.builders, builders::read) {
+        Ok(found) => {
+            let mut places: Vec<&str> = found.iter().map(|builder| place(&builder.named_in)).collect();
+            places.dedup();
+            facts.builders_from = Some(places.join(", ")).filter(|places| !places.is_empty());
+            // What is said of the local store as a builder is the local store's.
+            let (own, others): (Vec<_>, Vec<_>) = found.into_iter().partition(builders::BuilderSettings::is_local);
+            if let (Some(own), Some(local)) = (own.first(), facts.builders.first_mut()) {
+                local.slots = ours.build.max_jobs.or(own.max_jobs).or(local.slots);
+            }
+            facts.builders.retain(|local| local.slots != Some(0) || others.is_empty());
+            facts.builders.extend(others.into_iter().map(|builder| Builder {
+                name: builder.name,
+                slots: builder.max_jobs,
+                systems: builder.systems.unwrap_or_default().into_iter().map(|system| system.0).collect(),
+            }));
+        }
+        Err(error) => trouble(facts, error),
+    }
+}
+
+/// Where a builder is said, without the line.
+fn place(named_in: &str) -> &str {
+    named_in.rsplit_once(':').filter(|(_, line)| line.parse::<u32>().is_ok()).map_or(named_in, |(file, _)| file)
 }
 
 /// The host of a URL, or its path.

@@ -66,18 +66,28 @@ fn go(session: &Session, words: Words, mode: Mode) -> Result<u8> {
 
 /// Runs, and shows it.
 pub(super) fn drive(session: &Session, words: Words, mode: Mode) -> Result<(Settings, Finished)> {
+    let settings = settings(session, words)?;
+    let request = request(session, settings.clone(), mode);
+    Ok((settings, block_on(driver::drive(request))?))
+}
+
+/// What the words mean here.
+pub(super) fn settings(session: &Session, words: Words) -> Result<Settings> {
     let file = File::in_dir(&config_dir(&words.what))?;
-    let settings = Settings::resolve(words, &session.env, file)?;
+    Settings::resolve(words, &session.env, file)
+}
+
+/// A run that begins now.
+pub(super) fn request(session: &Session, settings: Settings, mode: Mode) -> Request {
     let run = new_run(session);
-    let request = Request {
+    Request {
         ui: screen(session, &settings, mode != Mode::Run, run),
-        settings: settings.clone(),
+        settings,
         mode,
         run,
         clock: session.clock,
         daemon_socket: session.env.get("NIX_DAEMON_SOCKET_PATH").map(PathBuf::from),
-    };
-    Ok((settings, block_on(driver::drive(request))?))
+    }
 }
 
 /// How the run is shown.

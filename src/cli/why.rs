@@ -1,10 +1,8 @@
 //! `drover why`: why something has to be built.
 
-use std::path::PathBuf;
-
-use crate::config::{File, OutputSettings, Settings};
+use crate::config::OutputSettings;
 use crate::driver::why::{self, Answer, Explained, Explanation, Looked};
-use crate::driver::{Finished, Mode, Request};
+use crate::driver::{Finished, Mode};
 use crate::error::{Error, Result};
 use crate::event::{Difference, Text};
 use crate::record::{self, Run};
@@ -14,7 +12,7 @@ use crate::report::text::render;
 use crate::report::why::{changed, missing};
 
 use super::args::{Place, WhyArgs};
-use super::run::{block_on, check, config_dir, keep_digest, new_run, screen};
+use super::run::{block_on, check, keep_digest, request, settings};
 use super::{Session, print, print_json};
 
 /// Says what changed against a base, or why no cache has it.
@@ -22,22 +20,13 @@ pub(super) fn why(session: &Session, args: WhyArgs, place: &Place) -> Result<u8>
     check(&args.select)?;
     let words = args.words(place);
     let named = !words.what.is_empty();
-    let file = File::in_dir(&config_dir(&words.what))?;
-    let settings = Settings::resolve(words, &session.env, file)?;
+    let settings = settings(session, words)?;
     if !named && settings.base.asked.is_none() && settings.base.pull_request.is_none() {
         let hint = "drover why web1    or, for all that differs from a branch: drover why --base main";
         return Err(Error::usage("why what?").hint(hint));
     }
     let output = settings.output.clone();
-    let run = new_run(session);
-    let request = Request {
-        ui: screen(session, &settings, true, run),
-        settings,
-        mode: Mode::Why,
-        run,
-        clock: session.clock,
-        daemon_socket: session.env.get("NIX_DAEMON_SOCKET_PATH").map(PathBuf::from),
-    };
+    let request = request(session, settings, Mode::Why);
     let Explained { finished, answer } = block_on(why::explain(request))?;
     let summary = Summary::of(&finished.events);
     keep_digest(&finished.dir, &summary);

@@ -17,6 +17,16 @@ pub(super) const DROVER_PUSH_TO: &str = "DROVER_PUSH_TO";
 pub(super) const DROVER_MAX_JOBS: &str = "DROVER_MAX_JOBS";
 /// How many evaluator processes, like `--eval-workers`.
 pub(super) const DROVER_EVAL_WORKERS: &str = "DROVER_EVAL_WORKERS";
+/// Builders in Nix's syntax, like `--builders`.
+pub(super) const DROVER_BUILDERS: &str = "DROVER_BUILDERS";
+/// Seconds that drvs wait for a builder that is away, like `--builder-wait`.
+pub(super) const DROVER_BUILDER_WAIT: &str = "DROVER_BUILDER_WAIT";
+/// The private key to log in to builders with, where nothing names another.
+pub(super) const DROVER_SSH_KEY: &str = "DROVER_SSH_KEY";
+/// Lines of a `known_hosts` of ssh: builders and their public keys.
+pub(super) const DROVER_SSH_KNOWN_HOSTS: &str = "DROVER_SSH_KNOWN_HOSTS";
+/// More words for ssh, as Nix takes them.
+pub(super) const NIX_SSHOPTS: &str = "NIX_SSHOPTS";
 /// A filter for developers' logs on stderr (`drover=debug`).
 pub const DROVER_LOG: &str = "DROVER_LOG";
 

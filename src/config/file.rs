@@ -23,6 +23,8 @@ pub struct File {
     pub build: BuildTable,
     /// `[cache.NAME]`.
     pub cache: BTreeMap<String, CacheTable>,
+    /// `[builder.NAME]`.
+    pub builder: BTreeMap<String, BuilderTable>,
     /// `[skip]`.
     pub skip: SkipTable,
     /// `[share]`.
@@ -76,6 +78,37 @@ pub struct BuildTable {
     pub retries: Option<u32>,
     /// Bytes that a build may print; 0 is no limit.
     pub max_log_size: Option<u64>,
+    /// Builds at once in the local store; 0: it builds nothing.
+    pub max_jobs: Option<u32>,
+    /// Seconds that a drv waits for a builder that is away.
+    pub builder_wait: Option<u64>,
+    /// Days that a builder keeps what could not be pushed.
+    pub keep_days: Option<u32>,
+}
+
+/// `[builder.NAME]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BuilderTable {
+    /// `ssh-ng://ci@big1`, `unix:///path`, with Nix's parameters.
+    pub url: String,
+    /// The host's public key, `ssh-ed25519 AAAA…`.
+    pub host_key: Option<String>,
+    /// Builds at once; 0: it is not used.
+    pub max_jobs: Option<u32>,
+    /// What it builds, `["x86_64-linux"]`.
+    pub systems: Option<Vec<String>>,
+    /// Features that drvs may require.
+    pub features: Option<Vec<String>>,
+    /// Features that every drv must require.
+    #[serde(default)]
+    pub mandatory_features: Vec<String>,
+    /// How fast it is, beside others.
+    pub speed: Option<f64>,
+    /// File with the private key to log in with.
+    pub ssh_key: Option<PathBuf>,
+    /// The variable that holds that key itself.
+    pub ssh_key_env: Option<String>,
 }
 
 /// `[cache.NAME]`.
@@ -245,7 +278,7 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// How every key is written.
-const EXAMPLES: [(&str, &str); 18] = [
+const EXAMPLES: [(&str, &str); 27] = [
     ("kinds", "[\"nixosConfigurations\", \"checks\"]"),
     ("only", "[\"web*\"]"),
     ("exclude", "[\"*.installer\"]"),
@@ -263,11 +296,20 @@ const EXAMPLES: [(&str, &str); 18] = [
     ("token-file", "\"/path/of/token\""),
     ("priority", "40"),
     ("paths", "[\"docs/**\", \"*.md\"]"),
+    ("host-key", "\"ssh-ed25519 AAAA…\""),
+    ("max-jobs", "16"),
+    ("features", "[\"kvm\", \"big-parallel\"]"),
+    ("mandatory-features", "[\"gpu\"]"),
+    ("speed", "2"),
+    ("ssh-key", "\"/path/of/key\""),
+    ("ssh-key-env", "\"DROVER_SSH_KEY\""),
+    ("builder-wait", "120"),
+    ("keep-days", "7"),
     ("attrs", "{ exclude = [\"*.installer\"] }"),
 ];
 
 /// Tables of the design that this drover does not know.
-const LATER: [&str; 4] = ["builder", "quarantine", "notify", "goals"];
+const LATER: [&str; 3] = ["quarantine", "notify", "goals"];
 
 /// What the parser says of a line, in words of the file and not of the program, and what to write instead.
 fn explained(message: &str, line: &str) -> (String, String) {

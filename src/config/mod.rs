@@ -3,15 +3,21 @@
 //! Words are turned into settings here and nowhere else; the environment is read here and nowhere else. What only Nix
 //! knows (max-jobs, substituters) is asked by `store` and filled in by the driver where a setting is `None`.
 
+mod address;
+pub mod builders;
 mod env;
 mod file;
+pub mod machines;
+mod near;
 mod settings;
 mod shown;
 mod terminal;
 
+pub use address::{Address, Way};
+pub use builders::{BuilderSettings, FarmSettings, Secret, SshSettings};
 pub use env::{DROVER_LOG, Env, PullRequest};
 pub use file::{File, FileError};
-pub(crate) use settings::nearest;
+pub(crate) use near::nearest;
 pub use settings::{
     AttrSettings, BaseSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PlanSettings,
     PushWhen, Settings, ShareSettings, Words,

@@ -1,7 +1,11 @@
 //! Settings as people look at them: each with its value and where it was said. Shows no secret: of URLs neither login
 //! nor token, of key files only the path.
 
-use super::env::{DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO, DROVER_STATE_DIR};
+use super::builders::BuilderSettings;
+use super::env::{
+    DROVER_BUILDER_WAIT, DROVER_BUILDERS, DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO, DROVER_SSH_KEY,
+    DROVER_SSH_KNOWN_HOSTS, DROVER_STATE_DIR, NIX_SSHOPTS,
+};
 use super::settings::{CacheSettings, Origin, PushWhen, Settings, ShareSettings, Words};
 use super::{Env, File};
 use crate::id::Kind;
@@ -37,9 +41,9 @@ struct Sayers {
     nix: Option<&'static str>,
 }
 
-/// All settings in force. `words` are those that the settings were made of.
+/// All settings in force. `words` are those that the settings were made of, `builders` all that a run would have.
 #[must_use]
-pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<Shown> {
+pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings, builders: &[BuilderSettings]) -> Vec<Shown> {
     let mut book = Book { env, file, rows: Vec::new() };
     let flag = |given: bool, name: &'static str| given.then_some(name);
     let plain = Sayers::default;
@@ -99,6 +103,10 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings) -> Vec<
     book.row("build.max-silent-time", seconds(build.max_silent_time), silent);
     let log = Sayers { nix: Some("max-build-log-size"), ..plain() };
     book.row("build.max-log-size", build.max_log_size.map(|bytes| format!("{bytes} bytes")), log);
+    book.farm(words, settings);
+    for builder in builders {
+        book.builder(builder);
+    }
     for cache in &settings.caches {
         book.cache(cache);
     }
@@ -115,6 +123,66 @@ impl Book<'_> {
         let nix = sayers.nix.filter(|_| values.is_empty());
         let origin = said.unwrap_or_else(|| "default".to_owned());
         self.rows.push(Shown { name: name.to_owned(), values, origin, nix });
+    }
+
+    /// What is said of all builders. Of keys only where they are from.
+    fn farm(&mut self, words: &Words, settings: &Settings) {
+        let flag = |given: bool, name: &'static str| given.then_some(name);
+        let farm = &settings.farm;
+        let said = Sayers { flag: flag(words.builders.is_some(), "--builders"), var: Some(DROVER_BUILDERS), nix: None };
+        if let Some(list) = &farm.said {
+            let list = list.text.split(['\n', ';']).map(|entry| public_url(entry.trim()));
+            self.row("builders", list.filter(|entry| !entry.is_empty()), said);
+        }
+        let waits = flag(words.builder_wait.is_some(), "--builder-wait");
+        let wait = Sayers { flag: waits, var: Some(DROVER_BUILDER_WAIT), nix: None };
+        self.row("build.builder-wait", [format!("{} s", farm.wait.as_secs())], wait);
+        let days = farm.keep.as_secs() / (24 * 60 * 60);
+        self.row("build.keep-days", [days.to_string()], Sayers::default());
+        let ssh = &farm.ssh;
+        let from = |var: &'static str| Sayers { var: Some(var), ..Sayers::default() };
+        if !ssh.options.is_empty() {
+            self.row("ssh options", [ssh.options.join(" ")], from(NIX_SSHOPTS));
+        }
+        if ssh.key.is_some() {
+            self.row("ssh key", ["(not shown)".to_owned()], from(DROVER_SSH_KEY));
+        }
+        if !ssh.known_hosts.is_empty() {
+            let lines = ssh.known_hosts.len();
+            let lines = format!("{lines} {}", if lines == 1 { "line" } else { "lines" });
+            self.row("ssh known hosts", [lines], from(DROVER_SSH_KNOWN_HOSTS));
+        }
+    }
+
+    /// A builder: its URL, and what somebody said of it.
+    fn builder(&mut self, builder: &BuilderSettings) {
+        let key_env =
+            builder.ssh_key_env.as_ref().filter(|name| *name != DROVER_SSH_KEY).map(|name| match builder.key {
+                Some(_) => name.clone(),
+                None => format!("{name} (not set)"),
+            });
+        let list = |list: &[String]| Some(list.join(" ")).filter(|text| !text.is_empty());
+        let rows = [
+            ("url", Some(public_url(&builder.url))),
+            ("max-jobs", builder.max_jobs.map(|n| n.to_string())),
+            (
+                "systems",
+                builder.systems.as_ref().map(|all| all.iter().map(|s| s.0.as_str()).collect::<Vec<_>>().join(" ")),
+            ),
+            ("features", builder.features.as_deref().and_then(list)),
+            ("mandatory-features", list(&builder.mandatory)),
+            ("speed", builder.speed.map(|n| n.to_string())),
+            ("host-key", builder.host_key.clone()),
+            ("ssh-key", builder.ssh_key.as_ref().map(|file| file.display().to_string())),
+            ("ssh-key-env", key_env),
+        ];
+        for (key, value) in rows {
+            let Some(value) = value else { continue };
+            self.row(&format!("builder.{}.{key}", builder.name), [value], Sayers::default());
+            if let Some(row) = self.rows.last_mut().filter(|row| row.origin == "default") {
+                row.origin.clone_from(&builder.named_in);
+            }
+        }
     }
 
     fn cache(&mut self, cache: &CacheSettings) {
@@ -189,17 +257,20 @@ mod tests {
 
     #[test]
     fn each_setting_says_where_it_comes_from() {
-        let file =
-            "[build]\nretries = 7\n\n[cache.acme]\nurl = 'https://me:hunter2@c.example?token=hunter2&priority=1'\n";
+        let file = "[build]\nretries = 7\n\n[cache.acme]\nurl = 'https://me:hunter2@c.example?token=hunter2&priority=1'\n\
+            [builder.big1]\nurl = 'ssh-ng://ci:hunter2@big1'\nssh-key-env = 'CI_KEY'\nmax-jobs = 4\n";
         let file = File::parse(file, Path::new("drover.toml")).unwrap();
-        let env = Env::of([("HOME", "/home/me"), ("DROVER_MAX_JOBS", "3"), ("DROVER_PUSH_TO", "acme")]);
+        let ours = [("HOME", "/home/me"), ("DROVER_MAX_JOBS", "3"), ("DROVER_PUSH_TO", "acme")];
+        let ssh = [("CI_KEY", "hunter2"), ("DROVER_SSH_KEY", "hunter2"), ("DROVER_SSH_KNOWN_HOSTS", "big1 k hunter2")];
+        let env = Env::of(ours.into_iter().chain(ssh));
         let words = Words {
             store: Some("/tmp/s".into()),
             option: vec![("access-tokens".into(), "github.com=hunter2".into())],
             ..Words::default()
         };
         let settings = Settings::resolve(words.clone(), &env, file.clone()).unwrap();
-        let rows = shown(&words, &env, &file, &settings);
+        let builders = super::super::builders::all(&settings, "ssh://big2 - /k", super::super::builders::read).unwrap();
+        let rows = shown(&words, &env, &file, &settings, &builders);
         let row = |name: &str| {
             let row = rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no {name}"));
             (row.values.join(" "), row.origin.as_str())
@@ -210,6 +281,12 @@ mod tests {
         assert_eq!(row("cache.acme.url"), ("https://c.example?priority=1".into(), "drover.toml:5"));
         assert_eq!(row("cache.acme.push"), ("true".into(), "DROVER_PUSH_TO"));
         assert_eq!(row("build.timeout"), (String::new(), "default"));
+        assert_eq!(row("builder.big1.url"), ("ssh-ng://big1".into(), "drover.toml:7"));
+        assert_eq!(row("builder.big1.ssh-key-env"), ("CI_KEY".into(), "drover.toml:8"));
+        assert_eq!(row("builder.big2.ssh-key"), ("/k".into(), "nix.conf"));
+        assert_eq!(row("ssh key"), ("(not shown)".into(), "DROVER_SSH_KEY"));
+        assert_eq!(row("ssh known hosts"), ("1 line".into(), "DROVER_SSH_KNOWN_HOSTS"));
+        assert_eq!(row("build.builder-wait"), ("120 s".into(), "default"));
         assert!(!format!("{rows:?}").contains("hunter2"), "{rows:?}");
     }
 

@@ -126,6 +126,8 @@ pub struct Planner {
     nodes: Vec<Node>,
     facts: Facts,
     roots: BTreeMap<AttrId, Root>,
+    /// Drvs whose outputs have to come into the store for the sake of some root.
+    here: BTreeSet<DrvId>,
     /// Attrs whose drv has settled, perhaps; looked at by `decisions`.
     ready: BTreeSet<AttrId>,
     /// Drvs whose fetch failed and that have not been given out again, and the outputs that it was to bring.
@@ -151,6 +153,7 @@ impl Planner {
             nodes: Vec::new(),
             facts: Facts::default(),
             roots: BTreeMap::new(),
+            here: BTreeSet::new(),
             ready: BTreeSet::new(),
             refetched: BTreeMap::new(),
             exploring: BTreeSet::new(),
@@ -175,11 +178,20 @@ impl Planner {
     }
 
     fn want_root(&mut self, graph: &Graph, attr: AttrId, root: Root) {
+        if root.here {
+            self.here.insert(root.drv);
+        }
         self.node(root.drv).attrs.push(attr);
         self.want_outputs(root.drv, &root.outputs);
         self.roots.insert(attr, root);
         self.ready.insert(attr);
         self.run(graph);
+    }
+
+    /// Whether outputs of a drv have to come into the store for somebody's sake.
+    #[must_use]
+    pub fn is_wanted_here(&self, drv: DrvId) -> bool {
+        self.here.contains(&drv)
     }
 
     /// These drvs are in the graph now. Drvs that nobody asked for are taken note of when they are wanted.

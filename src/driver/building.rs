@@ -1,20 +1,17 @@
 //! Does what the scheduler says: starts and stops attempts and fetches, and turns what they tell into facts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
-use crate::build::{self, Attempt, FetchError, Limits, News};
+use crate::build::{Brought, FetchError, News, NotBrought};
 use crate::diff::plan::Decision;
 use crate::event::{AttemptEnd, Class, DrvOutcome, Fact, Failure, Stage};
 use crate::graph::{Graph, Work};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId, StorePath};
-use crate::record::{Kept, LogWriter};
 use crate::report::history::History;
-use crate::sched::{Action, Builder, Input as SchedInput, Item, Policy, Scheduler};
+use crate::sched::{Action, Input as SchedInput, Item, Policy, Scheduler};
 
-use super::context::Context;
+use super::attempts::{AttemptOver, Attempts, gone_inputs, stopped};
+use super::context::{Context, LOCAL};
 use super::fetching::Fetching;
 use super::input::{Input, Tail};
 use super::planning::Planning;
@@ -22,20 +19,15 @@ use super::planning::Planning;
 /// How many fetches run at once.
 const FETCHES: u32 = 16;
 
-/// Bytes of one log that are kept if nothing limits it.
-const KEPT_LOG: u64 = 64 << 20;
-
 /// Seconds that a drv is expected to take of which nothing is known. Only the order follows from it.
 const UNKNOWN_COST: f64 = 1.0;
 
 /// Attempts and fetches.
 pub(super) struct Building {
     sched: Scheduler,
-    /// Slots of all builders.
-    slots: u32,
     /// What the scheduler wants done, not done yet.
     actions: Vec<Action>,
-    running: BTreeMap<AttemptId, Running>,
+    attempts: Attempts,
     fetching: Fetching,
     /// What attempts said of outputs.
     outputs: BTreeMap<DrvId, Vec<(String, StorePath)>>,
@@ -50,11 +42,6 @@ pub(super) struct Building {
     closed: bool,
 }
 
-struct Running {
-    drv: DrvId,
-    stop: CancellationToken,
-}
-
 /// The final word on a drv, for the rest of the driver.
 pub(super) struct Ended {
     pub(super) drv: DrvId,
@@ -64,20 +51,20 @@ pub(super) struct Ended {
 }
 
 impl Building {
-    /// With the local store as the one builder.
-    pub(super) fn new(ctx: &mut Context, history: History) -> Self {
+    /// No builder is known yet.
+    pub(super) fn new(ctx: &Context, history: History) -> Self {
         let build = &ctx.settings.build;
         let policy = Policy {
             fail_fast: build.fail_fast,
             max_failures: build.max_failures,
             retries: build.retries,
             fetch_slots: FETCHES,
+            fetch_where_needed: ctx.is_farm,
         };
-        let mut building = Self {
+        Self {
             sched: Scheduler::new(policy),
-            slots: 0,
             actions: Vec::new(),
-            running: BTreeMap::new(),
+            attempts: Attempts::default(),
             fetching: Fetching::default(),
             outputs: BTreeMap::new(),
             history,
@@ -86,31 +73,7 @@ impl Building {
             started: false,
             ended: false,
             closed: false,
-        };
-        let local = local_builder(ctx);
-        building.slots = local.slots;
-        ctx.bus.emit(Fact::BuilderReady {
-            builder: local.id,
-            name: "local".into(),
-            slots: local.slots,
-            systems: ctx.store.settings().systems(),
-            features: Vec::new(),
-            speed: None,
-            named_in: None,
-        });
-        building.tell(ctx, SchedInput::BuilderUp(local));
-        building.tell(ctx, SchedInput::NoMoreBuilders);
-        building
-    }
-
-    /// Opens connections while the evaluators are busy. A commit that nobody has evaluated most likely has something
-    /// to build, and each connection is a process to start.
-    pub(super) fn warm_up(&self, ctx: &mut Context) {
-        let (pool, slots) = (ctx.pool.clone(), self.slots);
-        ctx.tasks.start(async move {
-            pool.warm_up(slots).await;
-            Input::Idle
-        });
+        }
     }
 
     /// Something for the scheduler.
@@ -183,6 +146,8 @@ impl Building {
             system: info.system.clone(),
             features: info.features.clone(),
             local_only: opaque,
+            here: planning.is_wanted_here(*drv),
+            fixed_output: info.fixed_output,
             prefer_local: info.prefer_local,
             cost: expected.unwrap_or(UNKNOWN_COST),
         };
@@ -246,8 +211,9 @@ impl Building {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
                 match action {
-                    Action::Start { attempt, drv, builder } => self.start(ctx, &planning.graph, attempt, drv, builder),
-                    Action::Stop { attempt } => self.stop(attempt),
+                    Action::Start { attempt, drv, builder } => self.start(ctx, planning, attempt, drv, builder),
+                    Action::Go { attempt } => self.attempts.go(ctx, &planning.graph, attempt),
+                    Action::Stop { attempt } => self.stop(ctx, attempt),
                     Action::Fetch { drv } => self.fetch(ctx, planning, drv),
                     Action::StopFetch { drv } => self.stop_fetch(ctx, planning, drv),
                     Action::Replan { drv } => planning.fetch_failed(drv, &self.fetching.culprits(drv)),
@@ -281,74 +247,6 @@ impl Building {
         }
     }
 
-    fn start(&mut self, ctx: &mut Context, graph: &Graph, attempt: AttemptId, drv: DrvId, builder: BuilderId) {
-        self.begin(ctx);
-        ctx.bus.emit(Fact::AttemptStarted { attempt, drv, builder });
-        let spec = self.spec(ctx, graph, drv);
-        let mut log = LogWriter::new(&ctx.dir, &spec.path.to_basename(), spec.limits.log.unwrap_or(KEPT_LOG));
-        let (pool, news) = (ctx.pool.clone(), ctx.news.clone());
-        let show = ctx.settings.output.logs;
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        ctx.tasks.start(async move {
-            let end = build::run(&pool, &spec, &stopped, |told| {
-                // A log that cannot be written costs the log; its last lines are kept all the same.
-                match &told {
-                    News::Building => {
-                        let _ = log.begin();
-                    }
-                    News::Log(line) => {
-                        let _ = log.line(line);
-                        if !show {
-                            return;
-                        }
-                    }
-                    News::Waiting(_) | News::Phase(_) => {}
-                }
-                let _ = news.send((attempt, told));
-            })
-            .await;
-            let failed = matches!(end, AttemptEnd::Failed(_));
-            let Kept { lines, tail } = log.finish().unwrap_or_default();
-            Input::AttemptEnded(attempt, end, Tail { lines, last: if failed { tail } else { Vec::new() } })
-        });
-        self.running.insert(attempt, Running { drv, stop });
-    }
-
-    /// What an attempt is told: the drv, and the outputs of other drvs that it uses.
-    fn spec(&self, ctx: &Context, graph: &Graph, drv: DrvId) -> Attempt {
-        let outputs = graph.info(drv).map(|info| info.outputs.iter().map(|o| (o.name.clone(), o.path.clone())));
-        let inputs: Vec<StorePath> = graph
-            .inputs(drv)
-            .flat_map(|(input, names)| names.iter().filter_map(move |name| graph.output_path(input, name)))
-            .cloned()
-            .collect();
-        let build = &ctx.settings.build;
-        let nix = ctx.store.settings();
-        let or_nix = |ours: Option<std::time::Duration>, seconds: u64| {
-            ours.or((seconds > 0).then(|| std::time::Duration::from_secs(seconds)))
-        };
-        Attempt {
-            path: graph.path(drv).clone(),
-            outputs: outputs.map(Iterator::collect).unwrap_or_default(),
-            inputs,
-            sources: graph.info(drv).map(|info| info.sources.clone()).unwrap_or_default(),
-            opaque: graph.is_opaque(drv),
-            limits: Limits {
-                total: or_nix(build.timeout, nix.timeout),
-                silent: or_nix(build.max_silent_time, nix.max_silent_time),
-                log: build.max_log_size.or((nix.max_build_log_size > 0).then_some(nix.max_build_log_size)),
-            },
-        }
-    }
-
-    /// The attempt says itself when it has stopped.
-    fn stop(&self, attempt: AttemptId) {
-        if let Some(running) = self.running.get(&attempt) {
-            running.stop.cancel();
-        }
-    }
-
     fn fetch(&mut self, ctx: &mut Context, planning: &Planning, drv: DrvId) {
         self.begin(ctx);
         self.fetching.start(ctx, planning, drv);
@@ -361,35 +259,102 @@ impl Building {
         }
     }
 
-    /// An attempt has something to say.
-    pub(super) fn news(&mut self, ctx: &mut Context, attempt: AttemptId, news: News) {
-        let Some(running) = self.running.get(&attempt) else { return };
-        match news {
-            News::Log(line) => ctx.bus.log(running.drv, &line),
-            News::Building => {
-                ctx.bus.emit(Fact::AttemptBuilding { attempt });
-                self.tell(ctx, SchedInput::Waiting { attempt, waiting: false });
-            }
-            News::Waiting(reason) => {
-                ctx.bus.emit(Fact::AttemptWaiting { attempt, reason: reason.into() });
-                self.tell(ctx, SchedInput::Waiting { attempt, waiting: true });
-            }
-            News::Phase(phase) => ctx.bus.emit(Fact::AttemptPhase { attempt, phase: phase.into() }),
+    fn start(
+        &mut self,
+        ctx: &mut Context,
+        planning: &Planning,
+        attempt: AttemptId,
+        drv: DrvId,
+        builder: BuilderId,
+    ) {
+        self.begin(ctx);
+        if self.attempts.start(ctx, planning, attempt, drv, builder) {
+            self.tell(ctx, SchedInput::Prepared { attempt });
         }
     }
 
-    /// An attempt ended.
-    pub(super) fn ended(&mut self, ctx: &mut Context, attempt: AttemptId, end: AttemptEnd, tail: Tail) {
-        let Some(Running { drv, .. }) = self.running.remove(&attempt) else { return };
-        if let AttemptEnd::Built { outputs } | AttemptEnd::AlreadyValid { outputs } = &end {
-            let dir = ctx.store_dir();
-            let parse = |path: &Arc<str>| dir.parse_path(path.as_bytes()).ok();
-            let known = outputs.iter().filter_map(|o| Some((o.name.to_string(), parse(o.path.as_ref()?)?)));
-            self.outputs.insert(drv, known.collect());
+    fn stop(&mut self, ctx: &mut Context, attempt: AttemptId) {
+        if self.attempts.stop(attempt) {
+            self.ended(ctx, attempt, AttemptEnd::Failed(stopped()), Tail::default());
         }
-        let log_tail = tail.last.iter().map(|line| Arc::from(line.as_str())).collect();
-        ctx.bus.emit(Fact::AttemptEnded { attempt, end: end.clone(), log_lines: tail.lines, log_tail });
-        self.tell(ctx, SchedInput::AttemptEnded { attempt, end });
+    }
+
+    /// What an attempt needs is at its builder, or cannot be brought there. Gives its builder, if that is why and it is
+    /// not the local store.
+    pub(super) fn prepared(
+        &mut self,
+        ctx: &mut Context,
+        planning: &mut Planning,
+        attempt: AttemptId,
+        brought: Result<Brought, NotBrought>,
+    ) -> Option<BuilderId> {
+        match self.attempts.prepared(ctx, attempt, brought)? {
+            Ok(()) => {
+                self.tell(ctx, SchedInput::Prepared { attempt });
+                None
+            }
+            Err(NotBrought { failure, gone }) => {
+                let drv = self.attempts.drv(attempt)?;
+                let gone = gone_inputs(&planning.graph, drv, &gone);
+                for (input, culprits) in &gone {
+                    self.fetching.blame(*input, culprits);
+                }
+                let gone = gone.into_keys().collect();
+                self.attempt_ended(ctx, attempt, AttemptEnd::Failed(failure), Tail::default(), gone)
+            }
+        }
+    }
+
+    /// An attempt has something to say.
+    pub(super) fn news(&mut self, ctx: &mut Context, attempt: AttemptId, news: News) {
+        if let Some(waiting) = self.attempts.news(ctx, attempt, news) {
+            self.tell(ctx, SchedInput::Waiting { attempt, waiting });
+        }
+    }
+
+    /// An attempt ended. Gives its builder, if that is why and it is not the local store.
+    pub(super) fn ended(
+        &mut self,
+        ctx: &mut Context,
+        attempt: AttemptId,
+        end: AttemptEnd,
+        tail: Tail,
+    ) -> Option<BuilderId> {
+        self.attempt_ended(ctx, attempt, end, tail, Vec::new())
+    }
+
+    fn attempt_ended(
+        &mut self,
+        ctx: &mut Context,
+        attempt: AttemptId,
+        end: AttemptEnd,
+        tail: Tail,
+        gone: Vec<DrvId>,
+    ) -> Option<BuilderId> {
+        let AttemptOver { drv, builder, end, outputs } = self.attempts.ended(ctx, attempt, end, tail)?;
+        let lost = matches!(&end, AttemptEnd::Failed(failure) if failure.class == Class::BuilderLost);
+        if lost && builder != LOCAL {
+            // Nothing more is to start there before it is known whether it still answers.
+            self.tell(ctx, SchedInput::BuilderDown { builder, back: true, why: None });
+        }
+        if !outputs.is_empty() {
+            hold(ctx, builder, outputs.iter().map(|(_, path)| path.clone()).collect());
+            self.outputs.insert(drv, outputs);
+        }
+        self.tell(ctx, SchedInput::AttemptEnded { attempt, end, gone });
+        (lost && builder != LOCAL).then_some(builder)
+    }
+
+    /// How many attempts a builder has.
+    pub(super) fn running_on(&self, builder: BuilderId) -> u32 {
+        self.attempts.count(builder)
+    }
+
+    /// A builder is lost, and its attempts with it.
+    pub(super) fn lose(&mut self, ctx: &mut Context, builder: BuilderId, failure: &Failure) {
+        for attempt in self.attempts.lose(builder, failure) {
+            self.ended(ctx, attempt, AttemptEnd::Failed(failure.clone()), Tail::default());
+        }
     }
 
     /// A fetch ended.
@@ -401,25 +366,21 @@ impl Building {
         result: Result<(), FetchError>,
     ) {
         if let Some(failure) = self.fetching.ended(ctx, planning, drv, result) {
+            if failure.is_none() {
+                ctx.site.holdings.note(&planning.fetches(drv));
+            }
             self.tell(ctx, SchedInput::FetchEnded { drv, failure });
         }
     }
 }
 
-/// The local store as a builder.
-fn local_builder(ctx: &Context) -> Builder {
-    let nix = ctx.store.settings();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let nix_jobs = nix.max_jobs.and_then(|jobs| u32::try_from(jobs).ok());
-    let jobs = ctx.settings.build.max_jobs.or(nix_jobs).unwrap_or(u32::try_from(cores).unwrap_or(1));
-    Builder {
-        id: BuilderId(0),
-        name: "local".to_owned(),
-        slots: jobs,
-        systems: nix.systems().into_iter().collect(),
-        features: nix.system_features.iter().cloned().collect(),
-        mandatory: std::collections::BTreeSet::new(),
-        speed: 1.0,
-        local: true,
-    }
+/// What was built is valid where it was built, and stays so.
+fn hold(ctx: &mut Context, builder: BuilderId, outputs: Vec<StorePath>) {
+    let Some(site) = ctx.site_of(builder) else { return };
+    site.holdings.note(&outputs);
+    ctx.tasks.start(async move {
+        // The connection that built them holds them too; this is for when it goes away.
+        let _ = site.roots.lock().await.hold(&outputs).await;
+        Input::Idle
+    });
 }

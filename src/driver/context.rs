@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 
-use crate::build::{News, Pool};
+use crate::build::{News, Origin, Pool, Site, Sites, Sources};
+pub(super) use crate::build::SharedRoots;
 use crate::config::Settings;
 use crate::diff::plan_file::PlanFile;
 use crate::eval::Import;
@@ -13,15 +14,12 @@ use crate::id::{AttemptId, BuilderId, StoreDir, StorePath};
 use crate::record::RunDir;
 use crate::store::error::StoreError;
 use crate::store::local::LocalStore;
-use crate::store::roots::Roots;
 
 use super::bus::Bus;
 use super::caches::CacheList;
+use super::farm::FarmInput;
 use super::pushing::Stores;
 use super::tasks::Tasks;
-
-/// The roots of this run in the local store, shared by effects one after the other.
-pub(super) type SharedRoots = Arc<Mutex<Roots<LocalStore>>>;
 
 /// See the module's page.
 pub(super) struct Context {
@@ -34,6 +32,16 @@ pub(super) struct Context {
     pub(super) plan: Option<Arc<PlanFile>>,
     pub(super) pool: Arc<Pool>,
     pub(super) roots: SharedRoots,
+    /// The local store as a place that paths are brought to; its pool and roots are the ones above.
+    pub(super) site: Arc<Site>,
+    /// The store of the evaluators as such; most often the same.
+    pub(super) eval_site: Arc<Site>,
+    /// The other builders, as far as they are up.
+    pub(super) sites: Sites,
+    /// There are builders besides the local store.
+    pub(super) is_farm: bool,
+    /// Where derivations are read.
+    pub(super) origin: Origin,
     /// The roots in the store of the evaluators.
     pub(super) eval_roots: SharedRoots,
     pub(super) settings: Arc<Settings>,
@@ -42,11 +50,36 @@ pub(super) struct Context {
     pub(super) dir: RunDir,
     /// Where attempts tell what happens to them.
     pub(super) news: mpsc::UnboundedSender<(AttemptId, News)>,
+    /// Where watches tell what happens to builders.
+    pub(super) farm_inputs: mpsc::UnboundedSender<(BuilderId, FarmInput)>,
     /// Where evaluations beside that of the run ask for what they import from derivations.
     pub(super) imports: mpsc::UnboundedSender<Import>,
 }
 
+/// The number of the local store as a builder.
+pub(super) const LOCAL: BuilderId = BuilderId(0);
+
 impl Context {
+    /// A builder as a place that paths are brought to; `None` if it is not up.
+    pub(super) fn site_of(&self, builder: BuilderId) -> Option<Arc<Site>> {
+        if builder == LOCAL { Some(self.site.clone()) } else { self.sites.get(builder) }
+    }
+
+    /// Whether derivations and sources are somewhere else than in the local store.
+    pub(super) fn evaluates_elsewhere(&self) -> bool {
+        self.plan.is_some() || !Arc::ptr_eq(&self.site, &self.eval_site)
+    }
+
+    /// Who may have paths that are missing somewhere, besides caches.
+    pub(super) fn sources(&self) -> Sources {
+        let mut stores = vec![self.pool.clone()];
+        if !Arc::ptr_eq(&self.site, &self.eval_site) {
+            stores.push(self.eval_site.pool.clone());
+        }
+        let bundle = self.plan.as_ref().map(|plan| plan.bundle.clone());
+        Sources { stores, bundle, sites: self.sites.clone(), ..Sources::default() }
+    }
+
     /// The store directory, `/nix/store`.
     pub(super) fn store_dir(&self) -> &StoreDir {
         self.store.store_dir()

@@ -85,6 +85,11 @@ impl Fetching {
         Some(failure)
     }
 
+    /// Whoever wanted to bring what it was to bring found this to be nowhere.
+    pub(super) fn blame(&mut self, drv: DrvId, culprits: &[StorePath]) {
+        self.culprits.entry(drv).or_default().extend(culprits.iter().cloned());
+    }
+
     /// What was found out about a failed fetch, once.
     pub(super) fn culprits(&mut self, drv: DrvId) -> Vec<StorePath> {
         self.culprits.remove(&drv).unwrap_or_default()

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::build;
+use crate::build::{self, Sources};
 use crate::diff::plan::Decision;
 use crate::eval::{Import, Imported};
 use crate::event::{Class, DrvOutcome, Fact, Failure, Status};
 use crate::id::{AttrId, DrvId, StorePath};
 
 use super::building::Ended;
-use super::context::{Context, store_failure};
+use super::context::Context;
 use super::input::Input;
 use super::planning::Planning;
 
@@ -185,16 +185,14 @@ impl Importing {
         if ctx.store.uri() == ctx.eval_store.uri() {
             return self.answer(ctx, number, Ok(paths));
         }
-        let (from, to) = (ctx.store.clone(), ctx.eval_store.clone());
+        let (roots, to) = (ctx.roots.clone(), ctx.eval_site.clone());
+        let from = Sources { stores: vec![ctx.pool.clone()], ..Sources::default() };
         ctx.tasks.start(async move {
-            let valid = match from.connect().await {
-                Ok(mut session) => session.hold_valid(&paths).await.unwrap_or_default(),
-                Err(_) => Vec::new(),
-            };
+            let valid = roots.lock().await.valid(&paths).await.unwrap_or_default();
             let there: Vec<StorePath> =
                 paths.into_iter().zip(valid).filter(|(_, valid)| *valid).map(|(path, _)| path).collect();
-            let copied = build::copy(&from, &to, &there).await;
-            Input::Imported(number, copied.map(|()| there).map_err(|error| store_failure(&error)))
+            let copied = build::bring(&to, &there, &from, &|_| {}).await;
+            Input::Imported(number, copied.map(|_| there).map_err(|error| error.failure))
         });
     }
 

@@ -1,17 +1,18 @@
 //! What can happen to a run from outside: the one type that the loop handles.
 
-use crate::build::{FetchError, News};
+use crate::build::{Brought, FetchError, News, NotBrought};
 use crate::diff::load::LoadError;
 use crate::diff::presence::Fact as CacheFact;
 use crate::error::Error;
 use crate::eval::{Import, Imported, Locked};
 use crate::event::{AttemptEnd, Fact, Failure};
 use crate::graph::DrvInfo;
-use crate::id::{AttemptId, AttrId, CacheId, DrvId, StorePath};
+use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId, StorePath};
 
 use super::base::Found;
 use super::caches::Opened;
 use super::evaluate::EvalInput;
+use super::farm::FarmInput;
 use super::pushing::PushInput;
 
 /// One thing that happened.
@@ -32,6 +33,8 @@ pub(super) enum Input {
     CachesOpen(Vec<Opened>),
     /// The caches answered.
     Facts(Vec<(StorePath, CacheFact)>),
+    /// What an attempt needs is at its builder, or cannot be brought there.
+    Prepared(AttemptId, Result<Brought, NotBrought>),
     /// An attempt has something to say.
     News(AttemptId, News),
     /// An attempt ended.
@@ -48,6 +51,12 @@ pub(super) enum Input {
     Linked(Result<(), Error>),
     /// A plan was written to a file, or not.
     Written(Result<Fact, Error>),
+    /// Something happened to a builder.
+    Farm(BuilderId, FarmInput),
+    /// A builder was asked which paths it holds; `None`: it did not answer.
+    BuilderAnswered(BuilderId, Vec<StorePath>, Option<Vec<bool>>),
+    /// Results have come into the local store, or not.
+    Returned(DrvId, Vec<StorePath>, Result<Brought, NotBrought>),
     /// Something is done of which nobody waits for the end.
     Idle,
     /// Somebody wants to stop.

@@ -11,7 +11,9 @@
 //! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
 //! | `importing` | what attrs import from derivations |
-//! | `building`, `fetching` | the scheduler's actions |
+//! | `building`, `attempts`, `fetching` | the scheduler's actions |
+//! | `farm`, `watch`, `asking` | the builders: dialled, watched, asked what they hold |
+//! | `homecoming` | results that were built elsewhere |
 //! | `pushing` | outputs → caches |
 //! | `plan_file` | plans in files: written, and read in the place of an evaluation |
 //! | `caches`, `trust` | which caches there are, and who fetches from which |
@@ -23,6 +25,8 @@
 //! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push` | the smaller loop of `drover push`: the pushing, and nothing before it |
 
+mod asking;
+mod attempts;
 mod attrs;
 mod base;
 mod building;
@@ -34,7 +38,9 @@ mod comparing;
 mod context;
 mod evaluate;
 mod exit;
+mod farm;
 mod fetching;
+mod homecoming;
 mod importing;
 mod input;
 mod links;
@@ -50,26 +56,29 @@ mod sources;
 mod start;
 mod tasks;
 mod trust;
+mod watch;
 pub mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
-use crate::build::News;
+use crate::build::{Brought, News, NotBrought};
 use crate::config::Settings;
 use crate::diff::plan::Decision;
 use crate::error::{Error, Fault, Result, exit_code};
 use crate::eval::list::LeftOut;
 use crate::eval::{Answer, DrvAnswer, EvalMsg, Import};
 use crate::event::{DrvOutcome, Event, Fact, Moment, STOPPED, Stage, Status};
-use crate::id::{AttemptId, AttrId, DrvId, Kind, RunId, StorePath, System};
+use crate::id::{AttemptId, AttrId, BuilderId, DrvId, Kind, RunId, StorePath, System};
 use crate::record::RunDir;
 use crate::report::history::History;
 use crate::report::summary::Summary;
 use crate::sched::Input as SchedInput;
+use crate::store::remote::RemoteStore;
 use crate::ui::Ui;
 
 use attrs::Attrs;
@@ -80,6 +89,8 @@ use clock::Clock;
 use comparing::{Comparing, Late, Next, Verdict};
 use context::Context;
 use evaluate::{EvalInput, Evaluation, Outcome};
+use farm::{Farm, FarmInput, Heard};
+use homecoming::Homecoming;
 use importing::Importing;
 use input::Input;
 use planning::Planning;
@@ -147,18 +158,25 @@ pub async fn drive(request: Request) -> Result<Finished> {
 }
 
 /// The last words of a run. Whatever its effects hold has to be gone by now.
-async fn close(mut ctx: Context, exit: u8, error: Option<&Error>, outputs: Vec<String>) -> Finished {
+async fn close(
+    mut ctx: Context,
+    builders: Vec<RemoteStore>,
+    exit: u8,
+    error: Option<&Error>,
+    outputs: Vec<String>,
+) -> Finished {
     ctx.bus.emit(Fact::StageEnded { stage: Stage::Record });
     if let Some(error) = error {
         let hint = error.hint.as_deref().map(Into::into);
         ctx.bus.emit(Fact::RunFailed { message: error.message.as_str().into(), hint });
     }
     ctx.bus.emit(Fact::RunEnded { exit });
-    let Context { bus, store, eval_store, dir, pool, roots, eval_roots, .. } = ctx;
+    let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, .. } = ctx;
     let events = bus.close();
     // Their connections first: a daemon ends when its client goes away.
-    drop((pool, roots, eval_roots));
-    tokio::join!(store.settle(LAST_CHILDREN), eval_store.settle(LAST_CHILDREN));
+    drop((pool, roots, eval_roots, site, eval_site, sites));
+    let builders = join_all(builders.iter().map(|builder| builder.settle(LAST_CHILDREN)));
+    tokio::join!(store.settle(LAST_CHILDREN), eval_store.settle(LAST_CHILDREN), builders);
     Finished { events, exit, dir, outputs }
 }
 
@@ -183,6 +201,11 @@ pub(super) struct Driver {
     base_again: Option<BaseAgain>,
     planning: Planning,
     building: Building,
+    farm: Farm,
+    farm_inputs: mpsc::UnboundedReceiver<(BuilderId, FarmInput)>,
+    homecoming: Homecoming,
+    /// Attrs of systems of which it is not known yet whether some builder builds for them.
+    parked: Vec<(AttrId, Answer)>,
     importing: Importing,
     pushing: Pushing,
     attrs: Attrs,
@@ -221,6 +244,7 @@ impl Driver {
             level = self.signals.next() => Input::Stop(level),
             Some((attempt, news)) = self.news.recv() => Input::News(attempt, news),
             Some(import) = self.imports.recv() => Input::Import(import),
+            Some((builder, input)) = self.farm_inputs.recv() => Input::Farm(builder, input),
             input = self.ctx.tasks.next() => input,
             message = self.evaluation.next() => Input::Eval(EvalInput::Message(message)),
             () = alarm => Input::Tick,
@@ -233,7 +257,7 @@ impl Driver {
         match input {
             Input::Eval(EvalInput::Located(Ok(located))) => {
                 if self.mode == Mode::Run && !located.is_recorded() {
-                    self.building.warm_up(ctx);
+                    self.farm.warm_up(ctx);
                 }
                 self.evaluation.tell(ctx, &located);
                 self.begin(located);
@@ -250,7 +274,7 @@ impl Driver {
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
             Input::Eval(EvalInput::Shared(shared)) => self.evaluation.shared(ctx, shared),
             Input::Loaded(read) => self.planning.loaded(read),
-            Input::Valid(Ok(answers)) => self.planning.valid(ctx, answers),
+            Input::Valid(Ok(answers)) => self.planning.valid(ctx, &mut self.farm, answers),
             Input::Valid(Err(failure)) => self.fail(Error::new(Fault::Unreachable, &*failure.message)),
             Input::CachesOpen(opened) => {
                 self.planning.opened(ctx, opened);
@@ -259,7 +283,19 @@ impl Driver {
             }
             Input::Facts(facts) => self.planning.answered(ctx, facts),
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
-            Input::AttemptEnded(attempt, end, tail) => self.building.ended(ctx, attempt, end, tail),
+            Input::Prepared(attempt, brought) => {
+                let suspect = self.building.prepared(ctx, &mut self.planning, attempt, brought);
+                self.suspect(suspect);
+            }
+            Input::AttemptEnded(attempt, end, tail) => {
+                let suspect = self.building.ended(ctx, attempt, end, tail);
+                self.suspect(suspect);
+            }
+            Input::Farm(builder, input) => self.farm_heard(builder, input),
+            Input::BuilderAnswered(builder, paths, valid) => {
+                self.planning.builder_answered(ctx, builder, &paths, valid.as_deref());
+            }
+            Input::Returned(drv, paths, brought) => self.returned(drv, paths, brought),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
             Input::Import(import) => self.importing.begin(ctx, &mut self.planning, import),
             Input::Imported(number, result) => self.importing.copied(ctx, number, result),
@@ -285,6 +321,49 @@ impl Driver {
                 // Whatever waits for that part would wait for ever.
                 self.fail(Error::new(Fault::Bug, format!("a part of drover broke: {what}")));
                 self.wind_down(2);
+            }
+        }
+    }
+
+    /// An attempt ended because its builder is gone, or seems to be.
+    fn suspect(&mut self, builder: Option<BuilderId>) {
+        if let Some(builder) = builder {
+            self.farm.suspect(&mut self.ctx, builder);
+        }
+    }
+
+    /// Something happened to a builder.
+    fn farm_heard(&mut self, builder: BuilderId, input: FarmInput) {
+        let Heard { mut inputs, up, lost } = self.farm.handle(&mut self.ctx, builder, input);
+        if let Some(failure) = lost {
+            let running = self.building.running_on(builder);
+            inputs = self.farm.lose(&mut self.ctx, builder, failure.clone(), running);
+            // First nothing more starts there, then what is there ends.
+            inputs.drain(..).for_each(|input| self.building.tell(&self.ctx, input));
+            self.building.lose(&mut self.ctx, builder, &failure);
+        }
+        inputs.into_iter().for_each(|input| self.building.tell(&self.ctx, input));
+        if !self.farm.is_dialling(builder) {
+            self.planning.builder_heard(&mut self.ctx, builder, up);
+        }
+        if self.farm.dialling().is_empty() {
+            for (attr, answer) in std::mem::take(&mut self.parked) {
+                self.answered(attr, answer);
+            }
+            if self.evaluation.is_over() {
+                self.tell_left_out();
+            }
+        }
+    }
+
+    /// Results have come into the local store, or not.
+    fn returned(&mut self, drv: DrvId, paths: Vec<StorePath>, brought: std::result::Result<Brought, NotBrought>) {
+        let Some(returned) = self.homecoming.returned(&mut self.ctx, drv, paths, brought) else { return };
+        self.push(returned.outputs, Why::Built);
+        for (attr, status) in returned.attrs {
+            match &returned.failure {
+                None => self.end_attr(attr, status, None, None),
+                Some(failure) => self.end_attr(attr, Status::Failed, Some(&failure.message), Some(drv)),
             }
         }
     }
@@ -337,6 +416,10 @@ impl Driver {
         let (kind, path) = (entry.kind, entry.path.clone());
         if let Answer::Drv(drv) = &answer {
             entry.answer = Some(drv.clone());
+            if is_left_out(&drv.system) && !self.farm.dialling().is_empty() {
+                self.farm.dial(&mut self.ctx);
+                return self.parked.push((attr, answer));
+            }
             if is_left_out(&drv.system) {
                 *self.left_out.entry((kind, drv.system.clone())).or_default() += 1;
                 let reason = format!("for {}, which no builder here can build", drv.system);
@@ -380,7 +463,7 @@ impl Driver {
     fn left_out_systems(&self) -> impl Fn(&System) -> bool + use<> {
         let wanted = &self.ctx.settings.attrs;
         let by_default = !self.evaluation.by_name() && !wanted.all_systems;
-        let systems = wanted.systems.clone().unwrap_or_else(|| self.ctx.store.settings().systems());
+        let systems = wanted.systems.clone().unwrap_or_else(|| self.farm.systems(&self.ctx));
         move |system| by_default && !systems.contains(system) && system.0 != "builtin"
     }
 
@@ -416,7 +499,8 @@ impl Driver {
 
     /// Ends each stage as soon as nothing more can come from the ones before.
     fn close_stages(&mut self) {
-        let compared = self.evaluation.is_over() && self.comparing.is_over() && self.planning.is_idle();
+        let answered = self.evaluation.is_over() && self.parked.is_empty();
+        let compared = answered && self.comparing.is_over() && self.planning.is_idle();
         let planned = compared && self.stopping == 0 && self.is_base_there() && self.planning.is_idle();
         if let Some(cycle) = self.planning.cycle().filter(|_| planned && self.stopping == 0) {
             self.fail(Error::new(Fault::Unreachable, format!("derivations that need each other: {cycle}")));
@@ -425,7 +509,7 @@ impl Driver {
             self.planning.end(&mut self.ctx);
             self.building.close(&self.ctx);
         }
-        if !self.building.is_done() {
+        if !self.building.is_done() || !self.homecoming.is_done() && self.stopping == 0 {
             return;
         }
         self.building.end(&mut self.ctx);
@@ -445,7 +529,8 @@ impl Driver {
     fn is_over(&self) -> bool {
         let links = self.links == Links::Done;
         let rest = links && !self.evaluation.is_sharing();
-        self.stopping == 2 || (self.building.is_done() && self.pushing.is_done() && (rest || self.stopping > 0))
+        let home = self.homecoming.is_done() || self.stopping > 0;
+        self.stopping == 2 || (self.building.is_done() && home && self.pushing.is_done() && (rest || self.stopping > 0))
     }
 
     fn decided(&mut self, decision: Decision) {
@@ -478,9 +563,12 @@ impl Driver {
         let fetch = self.ctx.settings.build.download || self.ctx.settings.build.out_link.is_some();
         match (self.mode, status, drv) {
             (Mode::Run, Status::Valid, _) => {
-                let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
-                self.push(outputs, Why::Found);
-                self.end_attr(attr, Status::Valid, None, None);
+                let drv = self.drv_of(attr);
+                if !drv.is_some_and(|drv| self.comes_home(attr, drv, Status::Valid)) {
+                    let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
+                    self.push(outputs, Why::Found);
+                    self.end_attr(attr, Status::Valid, None, None);
+                }
             }
             (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
             (Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected, status, _) => {
@@ -499,13 +587,10 @@ impl Driver {
         self.importing.drv_ended(&mut self.ctx, &self.planning, &ended, &self.outcomes);
         let Ended { drv, outcome, outputs } = ended;
         if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) {
-            let (roots, hold) = (self.ctx.roots.clone(), outputs.clone());
-            self.ctx.tasks.start(async move {
-                // The connection that built them holds them too; this is for when it goes away.
-                let _ = roots.lock().await.hold(&hold).await;
-                Input::Idle
-            });
-            self.push(outputs, if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
+            // What was built elsewhere and does not come home is not here to be pushed.
+            if !self.ctx.is_farm || self.ctx.site.holdings.hold_all(&outputs) {
+                self.push(outputs, if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
+            }
         }
         for attr in self.attrs.ended_with(drv) {
             self.end_with(attr, drv, &outcome);
@@ -513,7 +598,30 @@ impl Driver {
         self.outcomes.insert(drv, outcome);
     }
 
+    /// Whether the results of an attr are elsewhere and come home first: then it ends when they are here.
+    fn comes_home(&mut self, attr: AttrId, drv: DrvId, status: Status) -> bool {
+        if !self.ctx.is_farm {
+            return false;
+        }
+        let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
+        self.homecoming.begin(&mut self.ctx, &self.planning, drv, outputs, (attr, status))
+    }
+
+    /// The drv of an attr.
+    fn drv_of(&self, attr: AttrId) -> Option<DrvId> {
+        self.planning.graph.get(&self.attrs.get(attr)?.answer.as_ref()?.drv)
+    }
+
     fn end_with(&mut self, attr: AttrId, drv: DrvId, outcome: &DrvOutcome) {
+        let there = match outcome {
+            DrvOutcome::Built => Some(Status::Built),
+            DrvOutcome::Fetched => Some(Status::Cached),
+            DrvOutcome::Valid => Some(Status::Valid),
+            DrvOutcome::Failed(_) | DrvOutcome::DependencyFailed { .. } | DrvOutcome::Cancelled => None,
+        };
+        if there.is_some_and(|status| self.comes_home(attr, drv, status)) {
+            return;
+        }
         match outcome {
             DrvOutcome::Built => self.end_attr(attr, Status::Built, None, None),
             DrvOutcome::Fetched => self.end_attr(attr, Status::Cached, None, None),
@@ -640,7 +748,7 @@ impl Driver {
         let outputs = outputs.into_iter().flat_map(|attr| self.outputs_of(attr));
         let dir = self.ctx.store_dir().clone();
         let outputs = outputs.map(|(_, path)| path.to_absolute_path_in(&dir)).collect();
-        close(self.ctx, exit, self.error.as_ref(), outputs).await
+        close(self.ctx, self.farm.close(), exit, self.error.as_ref(), outputs).await
     }
 
     /// Adds this run's times to the history.

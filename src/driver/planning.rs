@@ -12,13 +12,15 @@ use crate::diff::presence::{self, Fact as CacheFact, Order};
 use crate::eval::DrvAnswer;
 use crate::event::{Fact, Failure, FetchedPath, Stage};
 use crate::graph::Graph;
-use crate::id::{AttrId, CacheId, DrvId, StorePath};
+use crate::id::{AttrId, BuilderId, CacheId, DrvId, StorePath};
 use crate::nix_compat::daemon::Trust;
 use crate::nix_compat::narinfo::NarInfo;
 use crate::store::cache::Cache;
 
+use super::asking::Asking;
 use super::caches;
 use super::context::{Context, store_failure};
+use super::farm::Farm;
 use super::input::{Asked, Input};
 
 /// The caches that are read from.
@@ -36,6 +38,7 @@ pub(super) struct Planning {
     pub(super) graph: Graph,
     planner: Planner,
     caches: Caches,
+    asking: Asking,
     started: bool,
     ended: bool,
     /// Totals that were told last.
@@ -55,6 +58,7 @@ impl Planning {
             graph: Graph::new(),
             planner: Planner::new(PlanPolicy { fetch_roots }),
             caches: Caches::Unopened,
+            asking: Asking::default(),
             started: false,
             ended: false,
             told: 0,
@@ -124,6 +128,11 @@ impl Planning {
         self.planner.fetches(drv).map(|(path, _)| path.clone()).collect()
     }
 
+    /// Whether somebody reads its outputs in the local store.
+    pub(super) fn is_wanted_here(&self, drv: DrvId) -> bool {
+        self.planner.is_wanted_here(drv)
+    }
+
     /// Whether something that it was to bring is known to be gone by now.
     pub(super) fn is_stale(&self, drv: DrvId) -> bool {
         self.planner.is_stale(drv)
@@ -164,7 +173,10 @@ impl Planning {
     }
 
     /// The store answered. What it does not have is asked of the caches.
-    pub(super) fn valid(&mut self, ctx: &mut Context, answers: Vec<(Asked, bool)>) {
+    pub(super) fn valid(&mut self, ctx: &mut Context, farm: &mut Farm, answers: Vec<(Asked, bool)>) {
+        if ctx.is_farm {
+            return self.valid_or_elsewhere(ctx, farm, answers);
+        }
         let mut facts = Vec::new();
         let mut ask = Vec::new();
         for (asked, valid) in answers {
@@ -177,6 +189,50 @@ impl Planning {
         self.planner.answered(&self.graph, &facts);
         if !ask.is_empty() {
             self.ask_caches(ctx, ask);
+        }
+    }
+
+    /// The same where there are other builders, which may have what the store does not.
+    fn valid_or_elsewhere(&mut self, ctx: &mut Context, farm: &mut Farm, answers: Vec<(Asked, bool)>) {
+        let (valid, not): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(_, valid)| *valid);
+        ctx.site.holdings.note(valid.iter().map(|(asked, _)| &asked.path));
+        let mut known: Vec<Found> =
+            valid.into_iter().map(|(asked, _)| Found::new(asked.path, Presence::Valid)).collect();
+        let offline = ctx.settings.offline;
+        let (ask, only): (Vec<_>, Vec<_>) = not.into_iter().partition(|(asked, _)| asked.caches && !offline);
+        let paths = |asked: Vec<(Asked, bool)>| asked.into_iter().map(|(asked, _)| asked.path).collect::<Vec<_>>();
+        let (ask, only) = (paths(ask), paths(only));
+        if !ask.is_empty() || !only.is_empty() {
+            farm.dial(ctx);
+        }
+        let dialling = farm.dialling();
+        known.extend(self.asking.ask(ctx, &dialling, &ask, true));
+        known.extend(self.asking.ask(ctx, &dialling, &only, false));
+        self.planner.answered(&self.graph, &known);
+        if !ask.is_empty() {
+            self.ask_caches(ctx, ask);
+        }
+    }
+
+    /// A builder answered, or failed to.
+    pub(super) fn builder_answered(
+        &mut self,
+        ctx: &mut Context,
+        builder: BuilderId,
+        paths: &[StorePath],
+        valid: Option<&[bool]>,
+    ) {
+        let known = self.asking.by_builder(ctx, builder, paths, valid);
+        self.planner.answered(&self.graph, &known);
+    }
+
+    /// A builder is up, or will not be within the time that anybody waits for it.
+    pub(super) fn builder_heard(&mut self, ctx: &mut Context, builder: BuilderId, up: bool) {
+        if up {
+            self.asking.is_up(ctx, builder);
+        } else {
+            let known = self.asking.is_away(builder);
+            self.planner.answered(&self.graph, &known);
         }
     }
 
@@ -239,6 +295,7 @@ impl Planning {
             };
             known.push(Found::new(path, presence));
         }
+        let known = self.asking.by_caches(known);
         self.planner.answered(&self.graph, &known);
         for cache in self.open_caches().unwrap_or_default().iter() {
             let counts = cache.counts();

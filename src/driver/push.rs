@@ -205,7 +205,7 @@ impl Pusher {
         faults.extend(self.error.iter().map(|error| error.fault));
         let dir = self.ctx.store_dir().clone();
         let outputs = self.paths.iter().map(|path| path.to_absolute_path_in(&dir)).collect();
-        close(self.ctx, exit_code(&faults), self.error.as_ref(), outputs).await
+        close(self.ctx, Vec::new(), exit_code(&faults), self.error.as_ref(), outputs).await
     }
 
     /// Names the paths that are neither in the store nor in a cache that is read from; whether there are any.

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
 
-use crate::build::{News, Origin, Pool};
-use crate::config::Settings;
+use crate::build::{News, Origin, Pool, Site, Sites};
+use crate::config::{Settings, builders};
 use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
 use crate::eval::{Evaluator, Import, Imports};
 use crate::event::{FORMAT, Fact, Text};
-use crate::id::{AttemptId, RunId};
+use crate::id::{AttemptId, BuilderId, RunId};
 use crate::record::{self, RecordError, RunDir};
 use crate::report::history::History;
+use crate::store::any::Store;
 use crate::store::cache::Cache;
 use crate::store::local::{LocalStore, StoreOptions, Wishes};
 use crate::store::roots::Roots;
@@ -27,6 +28,8 @@ use super::clock::Clock;
 use super::comparing::Comparing;
 use super::context::Context;
 use super::evaluate::{self, Evaluation, Source, Wanted};
+use super::farm::{Farm, FarmInput};
+use super::homecoming::{self, Homecoming};
 use super::importing::Importing;
 use super::plan_file;
 use super::planning::Planning;
@@ -48,6 +51,14 @@ async fn eval_store(store: &LocalStore, uri: Option<&str>) -> Result<Option<Loca
         return Err(Error::usage(message).hint("drover run --eval-store URL    with a store in the same directory"));
     }
     Ok(Some(origin))
+}
+
+/// A store of this machine as a place that paths are brought to.
+fn place(store: &LocalStore, wishes: Wishes) -> Arc<Site> {
+    let fetches = wishes.substitute.unwrap_or(store.settings().substitute);
+    let pool = Arc::new(Pool::new(Store::Local(store.clone()), wishes));
+    let roots = Arc::new(Mutex::new(Roots::new(Store::Local(store.clone()))));
+    Arc::new(Site::new(pool, roots, fetches))
 }
 
 /// How the store is reached.
@@ -105,6 +116,7 @@ pub(super) struct Begun {
     pub(super) ctx: Context,
     pub(super) news: mpsc::UnboundedReceiver<(AttemptId, News)>,
     pub(super) imports: mpsc::UnboundedReceiver<Import>,
+    pub(super) farm_inputs: mpsc::UnboundedReceiver<(BuilderId, FarmInput)>,
     pub(super) signals: Signals,
     /// The caches that were opened.
     pub(super) opened: Vec<Arc<Cache>>,
@@ -139,25 +151,33 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
 
     let (news_in, news) = mpsc::unbounded_channel();
     let (imports_in, imports) = mpsc::unbounded_channel();
+    let (farm_in, farm_inputs) = mpsc::unbounded_channel();
     let wishes = Wishes {
         overrides: trust::overrides(&store, &settings),
         substitute: settings.offline.then_some(false),
         ..Wishes::default()
     };
-    let roots = Arc::new(Mutex::new(Roots::new(store.clone())));
+    let local = place(&store, wishes);
+    let eval_site = match &origin {
+        Some(origin) => place(origin, Wishes::default()),
+        None => local.clone(),
+    };
     let mut ctx = Context {
         bus,
         tasks: Tasks::default(),
-        pool: Arc::new(Pool::new(store.clone(), wishes).with_origin(match &plan {
-            Some(plan) => Some(Origin::Bundle(Arc::clone(&plan.bundle))),
-            None => origin.clone().map(Origin::Store),
-        })),
-        plan,
-        eval_roots: match &origin {
-            Some(origin) => Arc::new(Mutex::new(Roots::new(origin.clone()))),
-            None => roots.clone(),
+        origin: match (&plan, &origin) {
+            (Some(plan), _) => Origin::Bundle(Arc::clone(&plan.bundle)),
+            (None, Some(origin)) => Origin::Store(origin.clone()),
+            (None, None) => Origin::Store(store.clone()),
         },
-        roots,
+        plan,
+        pool: local.pool.clone(),
+        roots: local.roots.clone(),
+        site: local,
+        sites: Sites::default(),
+        is_farm: false,
+        eval_roots: eval_site.roots.clone(),
+        eval_site,
         eval_store: origin.unwrap_or_else(|| store.clone()),
         store,
         settings: Arc::new(settings),
@@ -165,6 +185,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         dir,
         news: news_in,
         imports: imports_in,
+        farm_inputs: farm_in,
     };
     for cache in &open.caches {
         caches::announce(&mut ctx, cache);
@@ -173,7 +194,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         ctx.bus.warn(message, Some(&hint).filter(|hint| !hint.is_empty()).map(String::as_str));
     }
     let _ = record::prune(&ctx.settings.output.state_dir, record::KEEP);
-    Ok(Begun { ctx, news, imports, signals, opened: open.caches })
+    Ok(Begun { ctx, news, imports, farm_inputs, signals, opened: open.caches })
 }
 
 /// Where the answers of a run will come from.
@@ -246,10 +267,15 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let recall = Arc::new(recall);
 
     let what = settings.attrs.what.iter().map(|word| word.as_str().into()).collect();
-    let Begun { mut ctx, news, imports, signals, opened } =
+    let Begun { mut ctx, news, imports, farm_inputs, signals, opened } =
         begin(Beginning { settings, origin, plan, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
-    let building = Building::new(&mut ctx, history);
+    let named = builders::all(&settings, &ctx.store.settings().builders, |file| std::fs::read_to_string(file))?;
+    ctx.is_farm = named.iter().any(|builder| !builder.is_local());
+    let (farm, known) = Farm::new(&mut ctx, named);
+    let mut building = Building::new(&ctx, history);
+    known.into_iter().for_each(|input| building.tell(&ctx, input));
+    homecoming::warn(&mut ctx);
     let source = match answers {
         Answers::Flake(wanted) => Source::Flake(wanted, recall),
         Answers::Lines(lines) => Source::Stream { evaluator: lines.evaluator(&mut ctx), by_name: false },
@@ -277,6 +303,10 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         base_again: None,
         planning: Planning::new(fetch_roots, readable),
         building,
+        farm,
+        farm_inputs,
+        homecoming: Homecoming::default(),
+        parked: Vec::new(),
         importing: Importing::default(),
         pushing,
         attrs: Attrs::default(),

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use crate::config::{CacheSettings, Settings};
 use crate::nix_compat::daemon::Trust;
+use crate::store::any::Store;
 use crate::store::cache::CacheConfig;
-use crate::store::local::LocalStore;
+use crate::store::local::{LocalStore, Wishes};
 use crate::store::settings::NixSettings;
 
 /// What the store's daemon has to be told, so that it fetches from the caches that this user has. One that obeys us
@@ -40,6 +41,33 @@ pub(super) fn overrides(store: &LocalStore, settings: &Settings) -> Vec<(String,
                 ("narinfo-cache-negative-ttl".to_owned(), "0".to_owned()),
             ]
         }
+    }
+}
+
+/// What the daemons of builders are told, where they obey us: to fetch also from the caches of this run that they can
+/// reach, with their keys.
+pub(super) fn remote_wishes(settings: &Settings, nix: &NixSettings) -> Wishes {
+    let told = |cache: &&CacheSettings| cache.name.is_some() && cache.token_file.is_none();
+    let ours: Vec<&CacheSettings> = settings.caches.iter().filter(told).collect();
+    let reachable = |url: &&str| url.starts_with("http://") || url.starts_with("https://") || url.starts_with("s3://");
+    let urls = nix.substituters.iter().map(String::as_str).chain(ours.iter().map(|cache| cache.url.as_str()));
+    let urls: Vec<&str> = urls.filter(reachable).collect();
+    let keys = nix.trusted_public_keys.iter().map(String::as_str);
+    let keys = keys.chain(ours.iter().flat_map(|cache| cache.public_keys.iter().map(String::as_str)));
+    let keys: Vec<&str> = keys.collect();
+    let mut overrides = vec![("narinfo-cache-negative-ttl".to_owned(), "0".to_owned())];
+    if nix.substitute && !settings.offline {
+        overrides.push(("extra-substituters".to_owned(), urls.join(" ")));
+        overrides.push(("extra-trusted-public-keys".to_owned(), keys.join(" ")));
+    }
+    Wishes { overrides, substitute: settings.offline.then_some(false), ..Wishes::default() }
+}
+
+/// The same for one of them: one that does not obey us is told nothing.
+pub(super) fn told(store: &Store, wishes: Wishes) -> Wishes {
+    match store.trust() {
+        Trust::Trusted => wishes,
+        Trust::Untrusted | Trust::Unknown => Wishes { overrides: Vec::new(), ..wishes },
     }
 }
 

@@ -20,7 +20,7 @@ use crate::error::{Error, Fault};
 use crate::event::{Class, Failure};
 use crate::id::{AttrPath, Kind, StorePath, System};
 use crate::nix_compat::ansi;
-use crate::store::local::LocalStore;
+use crate::store::any::Store;
 use crate::store::roots::Roots;
 
 /// Longest line that is read, in bytes: `meta` and `inputDrvs` of one attr.
@@ -41,7 +41,7 @@ pub struct Lines<R> {
     /// Which attrs are taken.
     pub filter: Filter,
     /// The store that holds the derivations.
-    pub roots: Arc<Mutex<Roots<LocalStore>>>,
+    pub roots: Arc<Mutex<Roots<Store>>>,
     /// Its store directory.
     pub store_dir: String,
 }
@@ -166,7 +166,7 @@ async fn tell(sender: &mpsc::Sender<EvalMsg>, index: usize, path: AttrPath, answ
 }
 
 /// A derivation that is not in the store is that attr's error. One that is stays there from now on.
-async fn present(answer: Answer, roots: &Mutex<Roots<LocalStore>>, store_dir: &str) -> Result<Answer, Error> {
+async fn present(answer: Answer, roots: &Mutex<Roots<Store>>, store_dir: &str) -> Result<Answer, Error> {
     let Answer::Drv(drv) = &answer else { return Ok(answer) };
     let valid = roots.lock().await.valid(std::slice::from_ref(&drv.drv)).await.map_err(Error::from)?;
     if valid == [true] {

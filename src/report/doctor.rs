@@ -5,6 +5,7 @@
 //! error is what makes a run fail or its results worthless; a warning is what makes it slower or surprising. Notes
 //! are worth knowing and are no findings.
 
+mod builders;
 mod caches;
 mod facts;
 mod keys;
@@ -13,8 +14,8 @@ mod place;
 mod screen;
 
 pub use facts::{
-    Cache, Checked, Config, Disk, Down, Facts, Flake, Git, KeyFile, KeyFileState, Login, Netrc, NetrcFile, Nix,
-    PublicKey, Reach, Signed, StateDir, Store, Trouble, Untrusted, Write,
+    Answer, Builder, Cache, Checked, Config, Disk, Down, Facts, Flake, Git, KeyFile, KeyFileState, KeyTrouble, Login,
+    Netrc, NetrcFile, Nix, NoWay, PublicKey, Reach, Signed, StateDir, Store, Talk, Trouble, Untrusted, Write,
 };
 pub use screen::screen;
 
@@ -99,7 +100,7 @@ pub fn examine(facts: &Facts) -> Report {
     let mut sheet = Sheet::default();
     nix::nix(facts, &mut sheet);
     nix::store(facts, &mut sheet);
-    nix::builders(facts, &mut sheet);
+    builders::builders(facts, &mut sheet);
     caches::caches(facts, &mut sheet);
     keys::keys(facts, &mut sheet);
     keys::push(facts, &mut sheet);

@@ -1,10 +1,12 @@
 //! Builders: what each can take and how full it is. Owns the matching rule and the slot count.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::id::{BuilderId, System};
 
 use super::item::Item;
+use super::state::Phase;
 
 /// A store that can build, as configured.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +78,10 @@ pub(super) struct Seat {
     pub(super) up: bool,
     /// It is up or may come up.
     pub(super) hope: bool,
+    /// Why it is not up.
+    why: Option<Arc<str>>,
+    /// Attempts whose inputs are brought, or that are prepared and wait for a slot.
+    preparing: u32,
     /// Attempts that build.
     building: u32,
     /// Attempts that wait for somebody else's lock; these take no slot.
@@ -83,6 +89,10 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    fn new(builder: Builder) -> Self {
+        Self { builder, up: false, hope: true, why: None, preparing: 0, building: 0, waiting: 0 }
+    }
+
     /// Whether one more attempt may start.
     ///
     /// An attempt that waits holds no slot, and when its wait ends it is not asked: the store has already gone on,
@@ -91,61 +101,69 @@ impl Seat {
     /// queue; nothing new starts until the count is below the slots again.
     pub(super) fn free(&self) -> bool {
         self.up
-            && self.building < self.builder.slots
-            && self.building + self.waiting < self.builder.slots.saturating_mul(ATTEMPTS_PER_SLOT)
+            && self.building + self.preparing < self.builder.slots
+            && self.building + self.preparing + self.waiting < self.builder.slots.saturating_mul(ATTEMPTS_PER_SLOT)
     }
 
     /// How full it would be with one more attempt, in relation to its speed. Smaller is better.
     pub(super) fn load_with_one_more(&self) -> f64 {
-        f64::from(self.building + 1) / (f64::from(self.builder.slots.max(1)) * self.builder.speed())
+        f64::from(self.building + self.preparing + 1) / (f64::from(self.builder.slots.max(1)) * self.builder.speed())
     }
 
     pub(super) fn speed(&self) -> f64 {
         self.builder.speed()
     }
 
-    pub(super) fn started(&mut self) {
-        self.building += 1;
+    /// Whether an attempt that is prepared may build.
+    pub(super) fn has_slot(&self) -> bool {
+        self.building < self.builder.slots
     }
 
-    pub(super) fn set_waiting(&mut self, waiting: bool) {
-        let (from, to) =
-            if waiting { (&mut self.building, &mut self.waiting) } else { (&mut self.waiting, &mut self.building) };
-        *from = from.saturating_sub(1);
-        *to += 1;
+    /// An attempt begins, goes on to the next phase, or ends.
+    pub(super) fn moved(&mut self, from: Option<Phase>, to: Option<Phase>) {
+        if let Some(from) = from {
+            let count = self.count(from);
+            *count = count.saturating_sub(1);
+        }
+        if let Some(to) = to {
+            *self.count(to) += 1;
+        }
     }
 
-    pub(super) fn ended(&mut self, waiting: bool) {
-        let count = if waiting { &mut self.waiting } else { &mut self.building };
-        *count = count.saturating_sub(1);
+    fn count(&mut self, phase: Phase) -> &mut u32 {
+        match phase {
+            Phase::Preparing | Phase::Prepared => &mut self.preparing,
+            Phase::Building => &mut self.building,
+            Phase::Waiting => &mut self.waiting,
+        }
     }
 }
 
-/// All builders that were ever up.
+/// All builders that were ever known.
 #[derive(Debug, Default)]
 pub(super) struct Builders {
     seats: BTreeMap<BuilderId, Seat>,
 }
 
 impl Builders {
-    pub(super) fn up(&mut self, builder: Builder) {
-        let id = builder.id;
-        match self.seats.get_mut(&id) {
-            Some(seat) => {
-                seat.builder = builder;
-                seat.up = true;
-                seat.hope = true;
-            }
-            None => {
-                self.seats.insert(id, Seat { builder, up: true, hope: true, building: 0, waiting: 0 });
-            }
-        }
+    /// One that may come up.
+    pub(super) fn known(&mut self, builder: Builder) {
+        self.seats.entry(builder.id).or_insert_with(|| Seat::new(builder));
     }
 
-    pub(super) fn down(&mut self, id: BuilderId, back: bool) {
+    pub(super) fn up(&mut self, builder: Builder) {
+        let seat = self.seats.entry(builder.id).or_insert_with(|| Seat::new(builder.clone()));
+        seat.builder = builder;
+        seat.up = true;
+        seat.hope = true;
+        seat.why = None;
+    }
+
+    pub(super) fn down(&mut self, id: BuilderId, back: bool, why: Option<Arc<str>>) {
         if let Some(seat) = self.seats.get_mut(&id) {
             seat.up = false;
             seat.hope = back;
+            seat.why = why;
         }
     }
 
@@ -184,10 +202,16 @@ impl Builders {
             if builder.slots == 0 {
                 text.push_str("; no slots");
             }
+            if !seat.up {
+                text.push_str(if seat.hope { "; suspended" } else { "; lost" });
+                if let Some(why) = &seat.why {
+                    text.push_str(&format!(": {why}"));
+                }
+            }
             text.push(')');
             text
         };
-        let there: Vec<String> = self.seats.values().filter(|seat| seat.hope).map(one).collect();
+        let there: Vec<String> = self.seats.values().map(one).collect();
         if there.is_empty() {
             "there is no builder at all".to_owned()
         } else {

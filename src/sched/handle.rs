@@ -11,7 +11,7 @@ use super::builders::Need;
 use super::item::{Action, Input, Item};
 use super::rank::micros;
 use super::retry::{Again, Limit, retry_of};
-use super::state::{End, NeedId, Scheduler, State, Stop};
+use super::state::{End, NeedId, Phase, Scheduler, State, Stop};
 
 impl Scheduler {
     /// Takes one input at a moment (never earlier than the one before) and adds to `actions` what to do about it.
@@ -22,20 +22,26 @@ impl Scheduler {
             Input::Add(items) => self.add(items, actions),
             Input::AddFailed(failed) => self.add_failed(failed, actions),
             Input::NoMore => self.no_more = true,
+            Input::BuilderKnown(builder) => {
+                self.builders.known(builder);
+                self.builders_changed(actions);
+            }
             Input::BuilderUp(builder) => {
                 self.builders.up(builder);
                 self.builders_changed(actions);
             }
-            Input::BuilderDown { builder, back } => {
-                self.builders.down(builder, back);
+            Input::BuilderDown { builder, back, why } => {
+                self.builders.down(builder, back, why);
                 self.builders_changed(actions);
             }
             Input::NoMoreBuilders => {
                 self.no_more_builders = true;
                 self.fail_impossible(actions);
             }
+            Input::Prepared { attempt } => self.prepared(attempt),
             Input::Waiting { attempt, waiting } => self.waiting(attempt, waiting),
-            Input::AttemptEnded { attempt, end } => self.attempt_ended(attempt, end, actions),
+            Input::AttemptEnded { attempt, end, gone: _ } => self.attempt_ended(attempt, end, actions),
+            Input::Sized { .. } | Input::Transferred { .. } => {}
             Input::FetchEnded { drv, failure } => self.fetch_ended(drv, failure, actions),
             Input::Tick => {}
             Input::Cancel(level) => self.cancel(level, actions),
@@ -120,6 +126,7 @@ impl Scheduler {
         self.next_seq += 1;
         let entry = self.entry(drv);
         entry.work = item.work;
+        entry.here = item.here;
         entry.inputs = item.inputs;
         entry.inputs.sort_unstable();
         entry.inputs.dedup();
@@ -220,20 +227,27 @@ impl Scheduler {
         failure(Class::NoBuilder, &text)
     }
 
+    fn prepared(&mut self, attempt: AttemptId) {
+        if self.live.get(&attempt).is_some_and(|live| live.phase == Phase::Preparing) {
+            self.move_to(attempt, Phase::Prepared);
+        }
+    }
+
+    /// Only what builds can wait for somebody else.
     fn waiting(&mut self, attempt: AttemptId, waiting: bool) {
-        let Some(live) = self.live.get_mut(&attempt) else { return };
-        if std::mem::replace(&mut live.waiting, waiting) != waiting
-            && let Some(seat) = self.builders.seat_mut(live.builder)
-        {
-            seat.set_waiting(waiting);
+        match (self.live.get(&attempt).map(|live| live.phase), waiting) {
+            (Some(Phase::Building), true) => self.move_to(attempt, Phase::Waiting),
+            (Some(Phase::Waiting), false) => self.move_to(attempt, Phase::Building),
+            _ => {}
         }
     }
 
     fn attempt_ended(&mut self, attempt: AttemptId, end: AttemptEnd, actions: &mut Vec<Action>) {
         let Some(live) = self.live.remove(&attempt) else { return };
         if let Some(seat) = self.builders.seat_mut(live.builder) {
-            seat.ended(live.waiting);
+            seat.moved(Some(live.phase), None);
         }
+        self.prepared.remove(&attempt);
         let drv = live.drv;
         match end {
             AttemptEnd::Built { .. } => self.end(drv, End::Built, DrvOutcome::Built, actions),
@@ -323,7 +337,7 @@ impl Scheduler {
     }
 
     /// Gives an item its outcome, and its users what follows from it.
-    fn end(&mut self, drv: DrvId, end: End, outcome: DrvOutcome, actions: &mut Vec<Action>) {
+    pub(super) fn end(&mut self, drv: DrvId, end: End, outcome: DrvOutcome, actions: &mut Vec<Action>) {
         let mut ending = vec![(drv, end, outcome)];
         while let Some((drv, end, outcome)) = ending.pop() {
             let state = self.state(drv);
@@ -380,6 +394,7 @@ impl Scheduler {
         if level >= 2 && self.stop != Stop::Now {
             self.stop = Stop::Now;
             self.live.clear();
+            self.prepared.clear();
             self.in_flight.clear();
             for drv in self.open_items() {
                 self.end(drv, End::Cancelled, DrvOutcome::Cancelled, actions);

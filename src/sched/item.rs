@@ -1,5 +1,7 @@
 //! The vocabulary of the scheduler: what goes in and what comes out.
 
+use std::sync::Arc;
+
 use crate::event::{AttemptEnd, DrvOutcome, Failure};
 use crate::graph::Work;
 use crate::id::{AttemptId, BuilderId, DrvId, System};
@@ -21,7 +23,13 @@ pub struct Item {
     pub features: Vec<String>,
     /// Only the local store can build it (opaque drvs).
     pub local_only: bool,
-    /// Rather on a local builder, if one is free (`preferLocalBuild`).
+    /// Its outputs are wanted in the local store itself, only for what is fetched: it is downloaded, imported from, or
+    /// used by what only the local store can build.
+    pub here: bool,
+    /// Its output is known by its content and comes from the network (`outputHash`): it takes no slot, but one of a few
+    /// places of its own on a builder.
+    pub fixed_output: bool,
+    /// Cheaper to build than to send around (`preferLocalBuild`).
     pub prefer_local: bool,
     /// Expected seconds.
     pub cost: f64,
@@ -36,6 +44,9 @@ pub enum Input {
     AddFailed(Vec<(DrvId, Failure)>),
     /// Nothing more will be added, but for answers to [`Action::Replan`].
     NoMore,
+    /// A builder that is not up yet and may come up, as far as it is known: what only it can build waits for it.
+    /// Says nothing new of one that was up.
+    BuilderKnown(Builder),
     /// A builder can be used: new, back, or with other properties than before.
     BuilderUp(Builder),
     /// A builder takes nothing new; its attempts go on until the driver says that they ended (as `builder_lost`).
@@ -44,9 +55,16 @@ pub enum Input {
         builder: BuilderId,
         /// It may come up again: what only it can build waits for it.
         back: bool,
+        /// Why, for messages: `connection refused`.
+        why: Option<Arc<str>>,
     },
     /// Every builder that was asked for has been up, or will not be: from now on, what none can take has failed.
     NoMoreBuilders,
+    /// All that this attempt needs is valid where it is to be built.
+    Prepared {
+        /// Which attempt.
+        attempt: AttemptId,
+    },
     /// Somebody else builds the drv of this attempt, or no longer does.
     Waiting {
         /// Which attempt.
@@ -60,6 +78,26 @@ pub enum Input {
         attempt: AttemptId,
         /// How.
         end: AttemptEnd,
+        /// Inputs that turned out to be nowhere: fetched ones that no cache has any more, and built ones whose outputs
+        /// were on a builder that went away. They are made anew, and the drv waits for them again; that end does not
+        /// count as one of its tries.
+        gone: Vec<DrvId>,
+    },
+    /// How big a drv's outputs are, all together.
+    Sized {
+        /// Which drv.
+        drv: DrvId,
+        /// Bytes of their NARs.
+        bytes: u64,
+    },
+    /// How long it took to bring something to a builder.
+    Transferred {
+        /// To which.
+        builder: BuilderId,
+        /// Bytes of NARs.
+        bytes: u64,
+        /// From the first to the last of them.
+        seconds: f64,
     },
     /// A fetch ended, by itself or because it was stopped.
     FetchEnded {
@@ -77,7 +115,8 @@ pub enum Input {
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Build a drv there; answered by [`Input::AttemptEnded`].
+    /// An attempt begins: what the drv needs is to be brought there. Takes no slot. Answered by [`Input::Prepared`] or
+    /// [`Input::AttemptEnded`].
     Start {
         /// Number of this try.
         attempt: AttemptId,
@@ -86,12 +125,17 @@ pub enum Action {
         /// Where.
         builder: BuilderId,
     },
-    /// Stop an attempt; answered by [`Input::AttemptEnded`] like any other.
+    /// A slot is free for an attempt that is prepared: build. Answered by [`Input::AttemptEnded`].
+    Go {
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// Stop an attempt, also one that only prepares; answered by [`Input::AttemptEnded`] like any other.
     Stop {
         /// Which attempt.
         attempt: AttemptId,
     },
-    /// Fetch a drv's outputs; answered by [`Input::FetchEnded`].
+    /// Fetch a drv's outputs into the local store; answered by [`Input::FetchEnded`].
     Fetch {
         /// Whose outputs.
         drv: DrvId,
@@ -127,11 +171,14 @@ pub struct Policy {
     pub retries: u32,
     /// How many fetches run at once; 0 counts as 1.
     pub fetch_slots: u32,
+    /// There are builders besides the local one: what is fetched and not wanted in the local store itself is done as
+    /// soon as its inputs are, without an [`Action::Fetch`]; whoever builds with it brings it to its builder.
+    pub fetch_where_needed: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { fail_fast: false, max_failures: None, retries: 2, fetch_slots: 8 }
+        Self { fail_fast: false, max_failures: None, retries: 2, fetch_slots: 8, fetch_where_needed: false }
     }
 }
 

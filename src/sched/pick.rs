@@ -1,14 +1,24 @@
 //! Which item goes first and which builder gets it. Owns the preference; who may go where at all is in `builders`.
 
+use std::cmp::Reverse;
+
+use crate::event::DrvOutcome;
 use crate::id::{AttemptId, BuilderId, DrvId};
 
 use super::builders::Seat;
 use super::item::Action;
-use super::state::{Live, NeedId, Place, Scheduler, State};
+use super::state::{End, Live, NeedId, Phase, Place, Scheduler, State};
 
 impl Scheduler {
     /// Starts whatever can start: longest remaining path first.
     pub(super) fn dispatch(&mut self, actions: &mut Vec<Action>) {
+        while let Some(drv) = self.passing.pop_first() {
+            self.end(drv, End::Fetched, DrvOutcome::Fetched, actions);
+        }
+        while let Some(attempt) = self.next_go() {
+            self.move_to(attempt, Phase::Building);
+            actions.push(Action::Go { attempt });
+        }
         while let Some((drv, builder)) = self.next_start() {
             self.start(drv, builder, actions);
         }
@@ -19,6 +29,14 @@ impl Scheduler {
             self.in_flight.insert(drv);
             actions.push(Action::Fetch { drv });
         }
+    }
+
+    /// The most urgent prepared attempt with a slot on its builder. Few are ever prepared without one.
+    fn next_go(&self) -> Option<AttemptId> {
+        let slot = |live: &Live| self.builders.seat(live.builder).is_some_and(|seat| seat.has_slot());
+        let going = self.prepared.iter().filter_map(|id| Some((*id, self.live.get(id)?)));
+        let going = going.filter(|(_, live)| slot(live) && !live.stopped);
+        going.min_by_key(|(id, live)| (Reverse(self.items[live.drv.index()].rank), *id)).map(|(id, _)| id)
     }
 
     /// The best item that some builder with a free slot takes. Looks at the head of each queue; there are as many
@@ -66,9 +84,9 @@ impl Scheduler {
         self.set_state(drv, State::Running(attempt));
         self.entry(drv).attempts += 1;
         if let Some(seat) = self.builders.seat_mut(builder) {
-            seat.started();
+            seat.moved(None, Some(Phase::Preparing));
         }
-        self.live.insert(attempt, Live { drv, builder, waiting: false, stopped: false });
+        self.live.insert(attempt, Live { drv, builder, phase: Phase::Preparing, stopped: false });
         actions.push(Action::Start { attempt, drv, builder });
     }
 }

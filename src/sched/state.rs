@@ -99,6 +99,8 @@ impl State {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) work: Work,
+    /// Its outputs are wanted in the local store itself.
+    pub(super) here: bool,
     pub(super) state: State,
     /// Inputs that were never done since it was added; sorted, without doubles.
     pub(super) inputs: Vec<DrvId>,
@@ -123,6 +125,7 @@ impl Entry {
     pub(super) fn unknown() -> Self {
         Self {
             work: Work::Build,
+            here: true,
             state: State::Unknown,
             inputs: Vec::new(),
             users: Vec::new(),
@@ -141,12 +144,25 @@ impl Entry {
     }
 }
 
+/// How far an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its inputs are brought.
+    Preparing,
+    /// It waits for a slot.
+    Prepared,
+    /// It has a slot.
+    Building,
+    /// Somebody else builds the same; it has no slot.
+    Waiting,
+}
+
 /// An attempt that has not ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Live {
     pub(super) drv: DrvId,
     pub(super) builder: BuilderId,
-    pub(super) waiting: bool,
+    pub(super) phase: Phase,
     pub(super) stopped: bool,
 }
 
@@ -172,8 +188,12 @@ pub struct Scheduler {
     pub(super) need_index: BTreeMap<Need, NeedId>,
     /// Ready items to build, by what they ask for and whom they avoid. No queue is empty.
     pub(super) queues: BTreeMap<(NeedId, Vec<BuilderId>), BTreeSet<Place>>,
-    /// Ready items to fetch.
+    /// Ready items to fetch into the local store.
     pub(super) fetches: BTreeSet<Place>,
+    /// Ready items that are fetched by whoever builds with them.
+    pub(super) passing: BTreeSet<DrvId>,
+    /// Attempts that are prepared and have no slot.
+    pub(super) prepared: BTreeSet<AttemptId>,
     pub(super) delays: BTreeSet<(Moment, DrvId)>,
     pub(super) live: BTreeMap<AttemptId, Live>,
     /// Fetches that have not ended.
@@ -207,6 +227,8 @@ impl Scheduler {
             need_index: BTreeMap::new(),
             queues: BTreeMap::new(),
             fetches: BTreeSet::new(),
+            passing: BTreeSet::new(),
+            prepared: BTreeSet::new(),
             delays: BTreeSet::new(),
             live: BTreeMap::new(),
             in_flight: BTreeSet::new(),
@@ -340,7 +362,11 @@ impl Scheduler {
                 self.queues.entry((need, entry.avoid.clone())).or_default().insert(place);
             }
             (Work::Build, None) | (Work::Fetch, _) => {
-                self.fetches.insert(place);
+                if entry.here || !self.policy.fetch_where_needed {
+                    self.fetches.insert(place);
+                } else {
+                    self.passing.insert(drv);
+                }
             }
         }
     }
@@ -361,7 +387,22 @@ impl Scheduler {
             }
             (Work::Build, None) | (Work::Fetch, _) => {
                 self.fetches.remove(&place);
+                self.passing.remove(&drv);
             }
+        }
+    }
+
+    /// The only way to change the phase of an attempt.
+    pub(super) fn move_to(&mut self, attempt: AttemptId, phase: Phase) {
+        let Some(live) = self.live.get_mut(&attempt) else { return };
+        let old = std::mem::replace(&mut live.phase, phase);
+        if let Some(seat) = self.builders.seat_mut(live.builder) {
+            seat.moved(Some(old), Some(phase));
+        }
+        if phase == Phase::Prepared {
+            self.prepared.insert(attempt);
+        } else {
+            self.prepared.remove(&attempt);
         }
     }
 

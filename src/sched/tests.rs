@@ -19,6 +19,8 @@ fn build(drv: u32, inputs: &[u32]) -> Item {
         features: Vec::new(),
         local_only: false,
         prefer_local: false,
+        here: true,
+        fixed_output: false,
         cost: 1.0,
     }
 }
@@ -50,22 +52,27 @@ fn failure(class: Class) -> Failure {
 }
 
 fn failed(attempt: u32, class: Class) -> Input {
-    Input::AttemptEnded { attempt: AttemptId(attempt), end: AttemptEnd::Failed(failure(class)) }
+    Input::AttemptEnded { attempt: AttemptId(attempt), end: AttemptEnd::Failed(failure(class)), gone: Vec::new() }
 }
 
 fn built(attempt: u32) -> Input {
-    Input::AttemptEnded { attempt: AttemptId(attempt), end: AttemptEnd::Built { outputs: Vec::new() } }
+    Input::AttemptEnded {
+        attempt: AttemptId(attempt),
+        end: AttemptEnd::Built { outputs: Vec::new() },
+        gone: Vec::new(),
+    }
 }
 
 /// A scheduler whose actions read as short lines.
 struct Story {
     scheduler: Scheduler,
     now: Moment,
+    at_once: bool,
 }
 
 impl Story {
     fn new(policy: Policy, builders: &[Builder]) -> Self {
-        let mut story = Self { scheduler: Scheduler::new(policy), now: Moment(0) };
+        let mut story = Self { scheduler: Scheduler::new(policy), now: Moment(0), at_once: true };
         for builder in builders {
             story.tell(Input::BuilderUp(builder.clone()));
         }
@@ -75,7 +82,20 @@ impl Story {
     fn tell(&mut self, input: Input) -> Vec<String> {
         let mut actions = Vec::new();
         self.scheduler.handle(self.now, input, &mut actions);
-        actions.iter().map(line).collect()
+        actions.iter().flat_map(|action| self.follow(action)).collect()
+    }
+
+    /// What an action reads like, and what comes of it: with `at_once`, all that an attempt needs is there already, and
+    /// the line of an attempt that goes at once stands for both.
+    fn follow(&mut self, action: &Action) -> Vec<String> {
+        let mut lines = vec![line(action)];
+        if let (Action::Start { attempt, .. }, true) = (action, self.at_once) {
+            let (mut actions, attempt) = (Vec::new(), *attempt);
+            self.scheduler.handle(self.now, Input::Prepared { attempt }, &mut actions);
+            let goes = actions.first() == Some(&Action::Go { attempt });
+            lines.extend(actions.iter().skip(usize::from(goes)).flat_map(|action| self.follow(action)));
+        }
+        lines
     }
 
     fn at(&mut self, seconds: f64, input: Input) -> Vec<String> {
@@ -87,6 +107,7 @@ impl Story {
 fn line(action: &Action) -> String {
     match action {
         Action::Start { attempt, drv, builder } => format!("start {} as {} on {}", drv.0, attempt.0, builder.0),
+        Action::Go { attempt } => format!("go {}", attempt.0),
         Action::Stop { attempt } => format!("stop {}", attempt.0),
         Action::Fetch { drv } => format!("fetch {}", drv.0),
         Action::StopFetch { drv } => format!("stop fetch {}", drv.0),
@@ -202,15 +223,33 @@ fn what_no_builder_takes_fails_when_all_builders_are_known() {
 }
 
 #[test]
+fn the_message_says_which_builder_was_lost_and_why() {
+    let arm = Builder { systems: BTreeSet::from([System::from("aarch64-linux")]), ..builder(1, 1) };
+    let mut story = Story::new(Policy::default(), &[builder(0, 1)]);
+    // It never came up; until it is given up, what only it can build waits.
+    story.tell(Input::BuilderKnown(arm));
+    story.tell(Input::NoMoreBuilders);
+    let foreign = Item { system: System::from("aarch64-linux"), ..build(0, &[]) };
+    assert_eq!(story.tell(Input::Add(vec![foreign])), NOTHING);
+    let mut actions = Vec::new();
+    let why = Some(Arc::from("connection refused"));
+    story.scheduler.handle(story.now, Input::BuilderDown { builder: BuilderId(1), back: false, why }, &mut actions);
+    let [Action::Ended { outcome: DrvOutcome::Failed(failure), .. }] = &actions[..] else { panic!("{actions:?}") };
+    let expected = "no builder for aarch64-linux; there is local (x86_64-linux), \
+                    big1 (aarch64-linux; lost: connection refused)";
+    assert_eq!(&*failure.message, expected);
+}
+
+#[test]
 fn what_only_a_suspended_builder_takes_waits_for_it() {
     let arm = Builder { systems: BTreeSet::from([System::from("aarch64-linux")]), ..builder(1, 1) };
     let mut story = Story::new(Policy::default(), &[builder(0, 1), arm.clone()]);
     story.tell(Input::NoMoreBuilders);
-    story.tell(Input::BuilderDown { builder: BuilderId(1), back: true });
+    story.tell(Input::BuilderDown { builder: BuilderId(1), back: true, why: None });
     let foreign = Item { system: System::from("aarch64-linux"), ..build(0, &[]) };
     assert_eq!(story.tell(Input::Add(vec![foreign])), NOTHING);
     assert_eq!(story.tell(Input::BuilderUp(arm)), ["start 0 as 0 on 1"]);
-    assert_eq!(story.tell(Input::BuilderDown { builder: BuilderId(1), back: false }), NOTHING);
+    assert_eq!(story.tell(Input::BuilderDown { builder: BuilderId(1), back: false, why: None }), NOTHING);
     // Gone for good while it was building: the reason given is what happened, not that there is no builder now.
     assert_eq!(story.tell(failed(0, Class::BuilderLost)), ["0 failed: BuilderLost"]);
 }
@@ -220,7 +259,7 @@ fn a_lost_builder_costs_its_drvs_only_time() {
     let mut story = Story::new(Policy::default(), &[Builder { speed: 9.0, ..builder(1, 2) }, builder(2, 1)]);
     let add = Input::Add(vec![build(0, &[]), build(1, &[]), build(2, &[0])]);
     assert_eq!(story.tell(add), ["start 0 as 0 on 1", "start 1 as 1 on 1"]);
-    assert_eq!(story.tell(Input::BuilderDown { builder: BuilderId(1), back: true }), NOTHING);
+    assert_eq!(story.tell(Input::BuilderDown { builder: BuilderId(1), back: true, why: None }), NOTHING);
     assert_eq!(story.tell(failed(0, Class::BuilderLost)), ["start 0 as 2 on 2"]);
     assert_eq!(story.tell(failed(1, Class::BuilderLost)), NOTHING);
     assert_eq!(story.tell(built(2)), ["0 built", "start 1 as 3 on 2"]);
@@ -246,7 +285,7 @@ fn a_busy_other_builder_is_waited_for() {
     assert_eq!(story.tell(failed(0, Class::DiskFull)), NOTHING);
     assert_eq!(story.tell(built(1)), ["1 built", "start 0 as 2 on 2"]);
     // With that gone, the first is better than nothing.
-    story.tell(Input::BuilderDown { builder: BuilderId(2), back: true });
+    story.tell(Input::BuilderDown { builder: BuilderId(2), back: true, why: None });
     assert_eq!(story.tell(failed(2, Class::BuilderLost)), ["start 0 as 3 on 1"]);
 }
 
@@ -444,6 +483,7 @@ fn a_package_set_takes_a_few_steps_for_each_event() {
     // In the batches in which evaluation would find them, with builds going on in between.
     let mut batches = items.chunks(100);
     let mut running: BTreeMap<AttemptId, DrvId> = BTreeMap::new();
+    let mut prepared = Vec::new();
     let mut signalled = BTreeSet::new();
     let mut ended = 0;
     loop {
@@ -454,10 +494,17 @@ fn a_package_set_takes_a_few_steps_for_each_event() {
         }
         for action in actions.drain(..) {
             match action {
-                Action::Start { attempt, drv, .. } => drop(running.insert(attempt, drv)),
+                Action::Start { attempt, drv, .. } => {
+                    running.insert(attempt, drv);
+                    prepared.push(attempt);
+                }
+                Action::Go { .. } => {}
                 Action::Ended { .. } => ended += 1,
                 other => panic!("{other:?}"),
             }
+        }
+        for attempt in prepared.drain(..) {
+            tell(Input::Prepared { attempt }, &mut actions);
         }
         if let Some((attempt, drv)) = running.pop_first() {
             let end = match drv.0 {
@@ -465,7 +512,7 @@ fn a_package_set_takes_a_few_steps_for_each_event() {
                 drv if drv % 1000 == 0 && signalled.insert(drv) => AttemptEnd::Failed(failure(Class::Signal)),
                 _ => AttemptEnd::Built { outputs: Vec::new() },
             };
-            tell(Input::AttemptEnded { attempt, end }, &mut actions);
+            tell(Input::AttemptEnded { attempt, end, gone: Vec::new() }, &mut actions);
         }
     }
     tell(Input::NoMore, &mut actions);

@@ -59,6 +59,13 @@ impl<C: Connect> Roots<C> {
         self.ask(paths, &Ask::Valid).await
     }
 
+    /// Whether the store answers at all.
+    pub async fn ping(&mut self) -> Result<(), StoreError> {
+        let held: Vec<StorePath> = self.held.iter().take(1).cloned().collect();
+        // Without a path to ask for, a new connection says as much.
+        self.ask(&held, &Ask::Valid).await.map(drop)
+    }
+
     /// How many paths are held.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -20,6 +20,7 @@ mod eval_flake;
 mod eval_many;
 mod eval_memory;
 mod eval_record;
+mod farm_run;
 mod gc;
 mod imports;
 mod killed;

@@ -47,11 +47,7 @@ pub(super) async fn look(scene: &Scene<'_>, asked: &Asked, open: &Open, progress
     let nix = asked.settings.found();
     let keys = keys(nix, ours);
     let offline = scene.settings.as_ref().is_some_and(|settings| settings.offline);
-    let store_dir = match (&open.store, asked.installation.found()) {
-        (Some(store), _) => store.store_dir().clone(),
-        (None, Some(nix)) => StoreDir::new(&nix.store_dir).unwrap_or_default(),
-        (None, None) => StoreDir::default(),
-    };
+    let store_dir = store_dir(asked, open);
     let common = Arc::new(Common {
         sample: progress.blocking("store", sample(open.store.as_ref())).await.unwrap_or_default(),
         context: context(store_dir, nix, open.store.as_ref(), &keys),
@@ -71,6 +67,15 @@ pub(super) async fn look(scene: &Scene<'_>, asked: &Asked, open: &Open, progress
         }
     });
     Found { caches: futures_util::future::join_all(looks).await, keys }
+}
+
+/// The directory of store paths, as far as it is known.
+pub(super) fn store_dir(asked: &Asked, open: &Open) -> StoreDir {
+    match (&open.store, asked.installation.found()) {
+        (Some(store), _) => store.store_dir().clone(),
+        (None, Some(nix)) => StoreDir::new(&nix.store_dir).unwrap_or_default(),
+        (None, None) => StoreDir::default(),
+    }
 }
 
 /// Nix's own caches, then those of drover, as a run has them.

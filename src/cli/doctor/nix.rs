@@ -82,8 +82,13 @@ impl Asked {
             substitute: nix.substitute,
             require_sigs: nix.require_sigs,
             max_jobs: ours.map(u64::from).or(nix.max_jobs),
-            max_jobs_by: if ours.is_some() { "DROVER_MAX_JOBS" } else { "max-jobs" }.to_owned(),
-            builders: machines(&nix.builders, 0),
+            max_jobs_by: match ours {
+                Some(_) if scene.env.get("DROVER_MAX_JOBS").is_some() => "DROVER_MAX_JOBS",
+                Some(_) => "max-jobs of drover.toml",
+                None => "max-jobs",
+            }
+            .to_owned(),
+            systems: nix.systems().into_iter().map(|system| system.0).collect(),
         })
     }
 
@@ -109,18 +114,6 @@ fn unknown<A, B>(checked: &Checked<A>) -> Checked<B> {
         Checked::Failed(trouble) => Checked::Failed(trouble.clone()),
         Checked::Skipped | Checked::Found(_) => Checked::Skipped,
     }
-}
-
-/// Machines in the syntax of Nix's `builders`, with the files that it names; a file that is not there is as good as an
-/// empty one.
-fn machines(text: &str, depth: u32) -> usize {
-    let entries = text.split(['\n', ';']).map(|line| line.split('#').next().unwrap_or_default().trim());
-    let count = |entry: &str| match entry.strip_prefix('@') {
-        Some(file) if depth < 8 => std::fs::read_to_string(file).map_or(0, |text| machines(&text, depth + 1)),
-        Some(_) => 0,
-        None => 1,
-    };
-    entries.filter(|entry| !entry.is_empty()).map(count).sum()
 }
 
 /// Opens the store.
@@ -217,21 +210,4 @@ async fn untrusted(scene: &Scene<'_>, asked: &Asked, nix: &NixSettings) -> Untru
     let mut keys: Vec<String> = keys.filter(|key| !system.trusted_public_keys.contains(key)).cloned().collect();
     keys.dedup();
     Untrusted { user, caches: caches.iter().map(|url| crate::config::public_url(url)).collect(), keys }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn machines_are_counted_in_files_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("machines");
-        std::fs::write(&file, "# two\nssh-ng://a x86_64-linux\n\nssh-ng://b # more\n").unwrap();
-        assert_eq!(machines("", 0), 0);
-        assert_eq!(machines("@/no/such/file", 0), 0);
-        assert_eq!(machines(&format!("ssh://c; @{}", file.display()), 0), 3);
-        std::fs::write(&file, format!("@{}\n", file.display())).unwrap();
-        assert_eq!(machines(&format!("@{}", file.display()), 0), 0);
-    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::config::{File, Settings, Shown, Words, public_url, shown};
+use crate::config::{File, Settings, Shown, Words, builders, public_url, shown};
 use crate::error::{Error, Result};
 use crate::report::settings::{Row, Section, screen};
 use crate::report::text;
@@ -67,7 +67,13 @@ pub(super) async fn show(session: &Session, words: Words, json: bool) -> Result<
         }
     };
     let conf_dir = Path::new(session.env.get("NIX_CONF_DIR").unwrap_or("/etc/nix"));
-    let ours = shown(&words, &session.env, &file, &settings);
+    let nix = layers.as_ref().map_or("", |layers| &layers.all.builders);
+    let (builders, wrong) = builders::find(&settings, nix, &builders::read)?;
+    for error in wrong {
+        let error = Error::from(error);
+        say(&crate::report::failure::fatal(&error.message, error.hint.as_deref(), usize::MAX), session.style());
+    }
+    let ours = shown(&words, &session.env, &file, &settings, &builders);
     let ours = ours.into_iter().map(|setting| row(setting, layers.as_ref(), &options, conf_dir)).collect();
     let mut sections = vec![Section { title: "drover".to_owned(), rows: ours }];
     if let Some(layers) = &layers {

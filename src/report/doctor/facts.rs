@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::Severity;
+
 /// What became of one look.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Checked<T> {
@@ -56,6 +58,14 @@ pub struct Facts {
     pub flake: Option<Flake>,
     /// What git says of its directory.
     pub git: Checked<Git>,
+    /// Builders besides the local store.
+    pub builders: Vec<Builder>,
+    /// What is wrong with lists of builders.
+    pub builders_wrong: Vec<(Severity, Trouble)>,
+    /// Tables of builders that are not used, since this runs for a fork's pull request.
+    pub passed_over: Vec<String>,
+    /// Words of `NIX_SSHOPTS` that turn off the check of host keys.
+    pub unchecked_hosts: Vec<String>,
     /// Caches that are read from or pushed to, in order.
     pub caches: Vec<Cache>,
     /// No cache was asked.
@@ -91,8 +101,109 @@ pub struct Nix {
     pub max_jobs: Option<u64>,
     /// What says so: Nix's `max-jobs`, or `DROVER_MAX_JOBS`.
     pub max_jobs_by: String,
-    /// Builders of the `builders` setting and the files that it names.
-    pub builders: usize,
+    /// What this machine builds for, its own system first.
+    pub systems: Vec<String>,
+}
+
+/// A builder besides the local store.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Builder {
+    /// What people call it.
+    pub name: String,
+    /// Where it is said: `drover.toml:7`.
+    pub named_in: String,
+    /// It is reached over ssh.
+    pub ssh: bool,
+    /// Who logs in there, if that is said.
+    pub user: Option<String>,
+    /// Builds at once, if that is said.
+    pub slots: Option<u64>,
+    /// Systems that are said; empty: it is asked.
+    pub systems: Vec<String>,
+    /// Features that are said, mandatory ones too.
+    pub features: Vec<String>,
+    /// The file of the key that is to log in, and what is wrong with it.
+    pub key_file: Option<(PathBuf, KeyTrouble)>,
+    /// A variable that was named to hold that key, and is not set.
+    pub key_env_unset: Option<String>,
+    /// What became of asking it.
+    pub answer: Answer,
+}
+
+/// What is wrong with the file of a key for ssh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyTrouble {
+    /// There is no such file.
+    Missing,
+    /// This user may not read it, or cannot: why.
+    Unreadable(String),
+    /// Others may read it.
+    Open,
+}
+
+/// What became of asking a builder.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Answer {
+    /// Nobody asked.
+    #[default]
+    NotAsked,
+    /// It cannot be used.
+    Down {
+        /// In which way.
+        how: NoWay,
+        /// The cause, in a line.
+        what: String,
+        /// What to type.
+        fix: String,
+    },
+    /// It answers.
+    Up(Talk),
+}
+
+/// Why a builder cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoWay {
+    /// There is no way to it, nobody listens, or no answer came in time.
+    Unreachable,
+    /// Nothing is known of its host key.
+    HostKeyUnknown,
+    /// It shows another host key.
+    HostKeyChanged,
+    /// It does not let us log in.
+    NotLetIn,
+    /// There is no Nix.
+    NoNix,
+    /// Something else speaks before the daemon.
+    Garbage,
+    /// Its store paths are elsewhere.
+    StoreDir,
+    /// Its Nix is too old.
+    TooOld,
+    /// Its daemon refuses the user.
+    Forbidden,
+    /// What is said of it makes no sense.
+    Usage,
+    /// Something else.
+    Other,
+}
+
+/// What a builder says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Talk {
+    /// Its daemon does not trust its user.
+    pub untrusted: bool,
+    /// Its daemon's socket cannot be forwarded.
+    pub unforwarded: bool,
+    /// Its login has a shell with Nix in it; without one nothing below is known.
+    pub shell: bool,
+    /// What it builds for, its own system first.
+    pub systems: Vec<String>,
+    /// Its features.
+    pub features: Vec<String>,
+    /// Its own `max-jobs`.
+    pub max_jobs: Option<u64>,
+    /// How many processors it has.
+    pub processors: Option<u64>,
 }
 
 /// The store in force.

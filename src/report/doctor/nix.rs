@@ -2,7 +2,6 @@
 
 use super::Sheet;
 use super::facts::{Checked, Facts, Untrusted};
-use crate::report::number::plural;
 
 /// Nothing goes without these.
 const NEEDED: &str = "without it nothing is evaluated or built";
@@ -87,39 +86,4 @@ fn not_trusted(facts: &Facts, untrusted: &Untrusted, sheet: &mut Sheet) {
     let why = "results of other builders are taken only if signed by a key that the daemon trusts. A trusted user is as \
                good as root";
     sheet.note("store", message, why, trust);
-}
-
-/// What builds.
-pub(super) fn builders(facts: &Facts, sheet: &mut Sheet) {
-    let Checked::Found(nix) = &facts.nix else { return };
-    let slots = match nix.max_jobs {
-        Some(1) => "1 slot".to_owned(),
-        Some(n) => format!("{n} slots"),
-        None => "a slot for each processor".to_owned(),
-    };
-    sheet.area("builders", format!("local {slots}, sandbox {}", if nix.sandbox { "on" } else { "off" }));
-    if nix.max_jobs == Some(0) {
-        let message =
-            format!("{} is 0: this machine builds nothing, and drover uses no other builder", nix.max_jobs_by);
-        let fix = match nix.max_jobs_by.strip_prefix("DROVER_") {
-            Some(_) => format!("unset {}", nix.max_jobs_by),
-            None => "drover run --max-jobs auto".to_owned(),
-        };
-        sheet.error("builders", message, "what no cache has cannot be built", fix);
-    }
-    if nix.builders > 0 {
-        let message =
-            format!("drover does not use the {} of Nix's settings yet", plural(nix.builders, "builder", "builders"));
-        let why = "everything is built on this machine; attrs of other systems are left out";
-        sheet.warning(
-            "builders",
-            message,
-            why,
-            "nix build    uses them; drover run --all-systems    shows what is left out",
-        );
-    }
-    if !nix.sandbox && facts.linux {
-        let why = "a build sees this machine's files and network, and may only succeed here";
-        sheet.warning("builders", "builds run without a sandbox", why, facts.conf("sandbox", "true"));
-    }
 }

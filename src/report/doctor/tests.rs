@@ -15,6 +15,7 @@ fn healthy() -> Facts {
             require_sigs: true,
             max_jobs: Some(4),
             max_jobs_by: "max-jobs".into(),
+            systems: vec!["x86_64-linux".into()],
             ..Nix::default()
         }),
         store: Checked::Found(Store { uri: "auto".into(), dir: "/nix/store".into(), ..Store::default() }),
@@ -182,4 +183,124 @@ fn being_untrusted_is_a_note() {
     }
     let report = examine(&facts);
     assert!(report.ok && report.notes.len() == 1, "{report:#?}");
+}
+
+/// A builder in which nothing is wrong.
+fn big1() -> Builder {
+    Builder {
+        name: "big1".into(),
+        named_in: "/etc/nix/machines:2".into(),
+        ssh: true,
+        user: Some("ci".into()),
+        answer: Answer::Up(talk()),
+        ..Builder::default()
+    }
+}
+
+fn talk() -> Talk {
+    Talk {
+        shell: true,
+        systems: vec!["x86_64-linux".into(), "i686-linux".into()],
+        features: vec!["kvm".into()],
+        max_jobs: Some(16),
+        processors: Some(16),
+        ..Talk::default()
+    }
+}
+
+/// The findings and notes of such a builder after one change, as `severity message`, and what mends the last.
+fn of_builder(change: impl FnOnce(&mut Builder, &mut Talk)) -> (Vec<String>, String) {
+    let (mut builder, mut talk) = (big1(), talk());
+    change(&mut builder, &mut talk);
+    if let Answer::Up(_) = builder.answer {
+        builder.answer = Answer::Up(talk);
+    }
+    let report = examine(&Facts { builders: vec![builder], ..healthy() });
+    let found: Vec<_> = report.findings.into_iter().chain(report.notes).collect();
+    let fix = found.last().map(|finding| finding.fix.clone()).unwrap_or_default();
+    (found.iter().map(|finding| format!("{} {}", finding.severity.word(), finding.message)).collect(), fix)
+}
+
+#[test]
+fn a_builder_that_is_as_is_said_is_fine() {
+    let said = of_builder(|builder, _| {
+        (builder.systems, builder.features) = (vec!["i686-linux".into()], vec!["kvm".into()]);
+    });
+    assert_eq!(said.0, [""; 0]);
+    let report = examine(&Facts { builders: vec![big1()], ..healthy() });
+    let area = report.areas.iter().find(|area| area.area == "builders").unwrap();
+    assert_eq!(area.summary, "local 4 slots, sandbox on; big1 16 slots");
+}
+
+#[test]
+fn what_is_said_of_a_builder_is_held_against_what_it_says() {
+    let system = of_builder(|builder, _| builder.systems = vec!["x86_64-linux".into(), "aarch64-linux".into()]);
+    assert_eq!(system.0, ["warning big1 does not say that it builds aarch64-linux"]);
+    assert!(system.1.starts_with("extra-platforms = aarch64-linux    in /etc/nix/nix.conf on big1"), "{}", system.1);
+    let feature = of_builder(|builder, _| builder.features = vec!["kvm".into(), "gpu".into()]);
+    assert_eq!(feature.0, ["warning big1 does not have what is said of it: gpu"]);
+    let silent = of_builder(|builder, talk| {
+        builder.systems = vec!["aarch64-linux".into()];
+        *talk = Talk { shell: false, ..Talk::default() };
+    });
+    assert_eq!(silent.0, ["note the login on big1 has no shell with Nix in it"]);
+}
+
+#[test]
+fn a_slot_on_many_cores_is_worth_a_word() {
+    let (found, fix) = of_builder(|builder, _| builder.slots = Some(1));
+    assert_eq!(found, ["note max-jobs of big1 is 1, it has 16 cores"]);
+    assert_eq!(fix, "${EDITOR:-vi} +2 /etc/nix/machines    16 in column 4, for big1");
+    let table = of_builder(|builder, talk| (builder.named_in, talk.max_jobs) = ("drover.toml:7".into(), Some(1)));
+    assert_eq!(table.1, "max-jobs = 16    in [builder.big1] of drover.toml");
+    assert_eq!(of_builder(|_, talk| (talk.max_jobs, talk.processors) = (Some(1), Some(1))).0, [""; 0]);
+}
+
+#[test]
+fn a_builder_that_is_away_is_an_error_where_no_other_can_do_its_work() {
+    let away = |how| Answer::Down { how, what: "it is so".into(), fix: "ssh big1 true".into() };
+    let of = |how, systems: &[&str]| {
+        let systems = systems.iter().map(|system| (*system).to_owned()).collect();
+        of_builder(|builder, _| (builder.answer, builder.systems) = (away(how), systems)).0.concat()
+    };
+    assert_eq!(of(NoWay::Unreachable, &[]), "warning big1 cannot be reached: it is so");
+    assert_eq!(of(NoWay::Unreachable, &["aarch64-linux"]), "error big1 cannot be reached: it is so");
+    assert_eq!(of(NoWay::HostKeyChanged, &["x86_64-linux"]), "warning big1 shows another host key than it should");
+    let none = after(|facts| {
+        facts.nix = Checked::Found(Nix { max_jobs: Some(0), ..facts.nix.found().unwrap().clone() });
+        facts.builders = vec![Builder { answer: away(NoWay::NotLetIn), ..big1() }];
+    });
+    assert_eq!(none, ["error builders big1 does not let this user in: it is so"]);
+}
+
+#[test]
+fn a_machine_that_builds_nothing_needs_other_builders() {
+    let found = |builders: Vec<Builder>| {
+        after(|facts| {
+            facts.nix = Checked::Found(Nix { max_jobs: Some(0), ..facts.nix.found().unwrap().clone() });
+            facts.builders = builders;
+        })
+    };
+    assert_eq!(found(vec![big1()]), [""; 0]);
+    let message = "error builders max-jobs is 0: this machine builds nothing, and there is no other builder";
+    assert_eq!(found(Vec::new()), [message]);
+}
+
+#[test]
+fn trust_forwarding_and_keys_of_builders() {
+    let (found, fix) = of_builder(|_, talk| talk.untrusted = true);
+    assert_eq!(found, ["warning big1 does not trust its user ci"]);
+    assert!(fix.starts_with("extra-trusted-users = ci    in /etc/nix/nix.conf on big1"), "{fix}");
+    let note = of_builder(|_, talk| talk.unforwarded = true).0;
+    assert_eq!(note, ["note the daemon's socket of big1 cannot be forwarded"]);
+    let key = |trouble| of_builder(|builder, _| builder.key_file = Some(("/k".into(), trouble)));
+    assert_eq!(key(KeyTrouble::Missing).0, ["warning there is no ssh key /k for big1"]);
+    assert_eq!(
+        key(KeyTrouble::Open),
+        (vec!["warning others may read the ssh key /k for big1".into()], "chmod go-rwx /k".into())
+    );
+    let unset = of_builder(|builder, _| builder.key_env_unset = Some("CI_KEY".into())).0;
+    assert_eq!(unset, ["note CI_KEY is not set, which is to hold the key for big1"]);
+    let hosts = after(|facts| facts.unchecked_hosts = vec!["StrictHostKeyChecking=no".into()]);
+    assert_eq!(hosts, ["warning builders NIX_SSHOPTS turns off the check of host keys: StrictHostKeyChecking=no"]);
 }

@@ -42,11 +42,20 @@ impl Known {
     }
 }
 
+/// How far an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Preparing,
+    Prepared,
+    Building,
+    Waiting,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
     pub(super) drv: DrvId,
     pub(super) builder: BuilderId,
-    pub(super) waiting: bool,
+    pub(super) stage: Stage,
     pub(super) stopped: bool,
 }
 
@@ -97,6 +106,22 @@ fn takes(builder: &Builder, item: &Item) -> bool {
         && builder.mandatory.iter().all(|feature| item.features.contains(feature))
 }
 
+/// What is known of a drv of which nothing is.
+fn nothing(drv: DrvId) -> Item {
+    Item {
+        drv,
+        work: Work::Build,
+        inputs: Vec::new(),
+        system: "none".into(),
+        features: Vec::new(),
+        local_only: false,
+        here: true,
+        fixed_output: false,
+        prefer_local: false,
+        cost: 0.0,
+    }
+}
+
 impl Model {
     pub(super) fn new(policy: Policy) -> Self {
         Self {
@@ -144,15 +169,27 @@ impl Model {
         }
     }
 
-    fn count_on(&self, builder: BuilderId, waiting: bool) -> u32 {
-        let there = self.live.values().filter(|attempt| attempt.builder == builder && attempt.waiting == waiting);
+    fn count_on(&self, builder: BuilderId, stages: &[Stage]) -> u32 {
+        let there = self.live.values().filter(|attempt| attempt.builder == builder && stages.contains(&attempt.stage));
         u32::try_from(there.count()).unwrap()
     }
 
-    fn has_slot(&self, builder: BuilderId) -> bool {
-        let (building, waiting) = (self.count_on(builder, false), self.count_on(builder, true));
+    /// Attempts that have a slot, or will as soon as they are prepared.
+    fn busy(&self, builder: BuilderId) -> u32 {
+        self.count_on(builder, &[Stage::Preparing, Stage::Prepared, Stage::Building])
+    }
+
+    fn has_room(&self, builder: BuilderId) -> bool {
+        let (busy, waiting) = (self.busy(builder), self.count_on(builder, &[Stage::Waiting]));
         let host = &self.hosts[&builder];
-        host.up && building < host.builder.slots && building + waiting < 4 * host.builder.slots
+        host.up && busy < host.builder.slots && busy + waiting < 4 * host.builder.slots
+    }
+
+    /// Attempts that are prepared and whose builder has a slot.
+    fn going(&self) -> Vec<AttemptId> {
+        let slot = |id| self.count_on(id, &[Stage::Building]) < self.hosts[&id].builder.slots;
+        let prepared = self.live.iter().filter(|(_, made)| made.stage == Stage::Prepared && slot(made.builder));
+        prepared.map(|(id, _)| *id).collect()
     }
 
     /// Builders that could take it now.
@@ -163,7 +200,7 @@ impl Model {
         if takers.iter().any(|id| !known.avoid.contains(id)) {
             takers.retain(|id| !known.avoid.contains(id));
         }
-        takers.retain(|id| self.has_slot(*id));
+        takers.retain(|id| self.has_room(*id));
         takers
     }
 
@@ -238,30 +275,40 @@ impl Model {
                     if self.replaceable(*drv) {
                         let cost = self.items.get(drv).map_or(0.0, |known| known.item.cost);
                         let inputs = self.items.get(drv).map_or_else(Vec::new, |known| known.item.inputs.clone());
-                        let (system, features) = ("none".into(), Vec::new());
-                        let (work, local_only, prefer_local) = (Work::Build, false, false);
-                        let item = Item { drv: *drv, work, inputs, system, features, local_only, prefer_local, cost };
+                        let item = Item { drv: *drv, inputs, cost, ..nothing(*drv) };
                         self.items.insert(*drv, Known::new(item));
                         self.expected = Some((*drv, DrvOutcome::Failed(failure.clone())));
                     }
                 }
             }
             Input::NoMore => self.no_more = true,
+            Input::BuilderKnown(builder) => {
+                let host = Host { builder: builder.clone(), up: false, hope: true };
+                self.hosts.entry(builder.id).or_insert(host);
+            }
             Input::BuilderUp(builder) => {
                 self.hosts.insert(builder.id, Host { builder: builder.clone(), up: true, hope: true });
             }
-            Input::BuilderDown { builder, back } => {
+            Input::BuilderDown { builder, back, why: _ } => {
                 if let Some(host) = self.hosts.get_mut(builder) {
                     (host.up, host.hope) = (false, *back);
                 }
             }
             Input::NoMoreBuilders => self.no_more_builders = true,
-            Input::Waiting { attempt, waiting } => {
-                if let Some(attempt) = self.live.get_mut(attempt) {
-                    attempt.waiting = *waiting;
+            Input::Prepared { attempt } => {
+                if let Some(attempt) = self.live.get_mut(attempt).filter(|made| made.stage == Stage::Preparing) {
+                    attempt.stage = Stage::Prepared;
                 }
             }
-            Input::AttemptEnded { attempt, end } => {
+            Input::Waiting { attempt, waiting } => {
+                let (from, to) =
+                    if *waiting { (Stage::Building, Stage::Waiting) } else { (Stage::Waiting, Stage::Building) };
+                if let Some(attempt) = self.live.get_mut(attempt).filter(|made| made.stage == from) {
+                    attempt.stage = to;
+                }
+            }
+            Input::Sized { .. } | Input::Transferred { .. } => {}
+            Input::AttemptEnded { attempt, end, gone: _ } => {
                 if let Some(attempt) = self.live.remove(attempt) {
                     self.attempt_ended(attempt, end);
                 }
@@ -346,8 +393,13 @@ impl Model {
                 let known = self.items.get_mut(drv).unwrap();
                 known.attempts += 1;
                 assert!(known.attempts <= 1 + self.policy.retries, "P10: {action:?}");
-                let attempt_made = Attempt { drv: *drv, builder: *builder, waiting: false, stopped: false };
+                let attempt_made = Attempt { drv: *drv, builder: *builder, stage: Stage::Preparing, stopped: false };
                 self.live.insert(*attempt, attempt_made);
+            }
+            Action::Go { attempt } => {
+                assert!(!self.stopping(), "P7: {action:?} while stopping");
+                assert!(self.going().contains(attempt), "P3: {action:?} without a slot");
+                self.live.get_mut(attempt).unwrap().stage = Stage::Building;
             }
             Action::Stop { attempt } => {
                 assert!(self.stopping());
@@ -381,7 +433,7 @@ impl Model {
         }
         let load = |id: &BuilderId| {
             let builder = &self.hosts[id].builder;
-            f64::from(self.count_on(*id, false) + 1) / (f64::from(builder.slots) * builder.speed)
+            f64::from(self.busy(*id) + 1) / (f64::from(builder.slots) * builder.speed)
         };
         let least = candidates.iter().map(load).fold(f64::INFINITY, f64::min);
         assert!(candidates.contains(&builder) && load(&builder) <= least, "{builder:?} among {candidates:?}");
@@ -400,10 +452,7 @@ impl Model {
                 DrvOutcome::Failed(failure) => {
                     assert_eq!(failure.class, Class::Internal);
                     assert!(self.no_more && !self.items.contains_key(&drv), "{drv:?} {outcome:?}");
-                    let (system, features, inputs) = ("none".into(), Vec::new(), Vec::new());
-                    let (work, local_only, prefer_local, cost) = (Work::Build, false, false, 0.0);
-                    let item = Item { drv, work, inputs, system, features, local_only, prefer_local, cost };
-                    self.items.insert(drv, Known::new(item));
+                    self.items.insert(drv, Known::new(nothing(drv)));
                 }
                 DrvOutcome::DependencyFailed { root } => {
                     let failed = matches!(self.items[root].outcome, Some(DrvOutcome::Failed(_)));
@@ -474,6 +523,7 @@ impl Model {
         assert!(stopping || !self.live.values().any(|attempt| attempt.stopped));
         assert!(!stopping || self.live.values().all(|attempt| attempt.stopped), "stops what runs");
         if !stopping {
+            assert_eq!(self.going(), Vec::new(), "P4: could build");
             for drv in self.urgent(Work::Build) {
                 assert_eq!(self.candidates(drv), BTreeSet::new(), "P4: {drv:?} could start");
             }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::super::{Action, Builder, Input, Item, Policy, Scheduler, Work};
-use super::model::Model;
+use super::model::{Model, Stage};
 use crate::event::{AttemptEnd, Class, DrvOutcome, Failure, Moment};
 use crate::graph::testing::cases;
 use crate::id::{BuilderId, DrvId, System};
@@ -127,6 +127,8 @@ prop_compose! {
             features: features.into_iter().collect(),
             local_only,
             prefer_local,
+            here: true,
+            fixed_output: false,
             cost: f64::from(cost),
         };
         (Spec { item, fates, fetch_fails, replanned: Replanned::Fetch }, inputs, replanned, odd)
@@ -202,7 +204,7 @@ prop_compose! {
         if shuffled {
             order.sort_by_key(|at| keys[*at]);
         }
-        Setup { specs, builders, policy: Policy { fail_fast, max_failures, retries, fetch_slots }, order }
+        Setup { specs, builders, policy: Policy { fail_fast, max_failures, retries, fetch_slots, fetch_where_needed: false }, order }
     }
 }
 
@@ -219,7 +221,8 @@ fn choices() -> impl Strategy<Value = Vec<Choice>> {
         1 => Just(8), // no more builders
         1 => Just(9), // more is wanted of something
         1 => Just(10), // stray messages
-        1 => Just(11), // somebody wants to stop, if this run may be stopped
+        8 => Just(11), // all that an attempt needs is there
+        1 => Just(12), // somebody wants to stop, if this run may be stopped
     ];
     prop::collection::vec((kind, 0_usize..1000), 0..70)
 }
@@ -278,6 +281,7 @@ impl<'a> Run<'a> {
             8 => self.no_more_builders(),
             9 => self.grow(which),
             10 => self.stray(which),
+            11 => self.prepare(which),
             _ if self.stops && which.is_multiple_of(2) => {
                 self.tell(Input::Cancel(if which.is_multiple_of(10) { 2 } else { 1 }));
             }
@@ -306,7 +310,7 @@ impl<'a> Run<'a> {
     fn builder_down(&mut self, which: usize) {
         let up: Vec<BuilderId> = self.model.hosts.iter().filter(|(_, host)| host.up).map(|(id, _)| *id).collect();
         if let Some(builder) = up.get(which % up.len().max(1)).copied() {
-            self.tell(Input::BuilderDown { builder, back: !self.stops || !which.is_multiple_of(3) });
+            self.tell(Input::BuilderDown { builder, back: !self.stops || !which.is_multiple_of(3), why: None });
         }
     }
 
@@ -328,7 +332,7 @@ impl<'a> Run<'a> {
             Fate::Valid => AttemptEnd::AlreadyValid { outputs: Vec::new() },
             Fate::Fails(class) => AttemptEnd::Failed(failure(class)),
         };
-        self.tell(Input::AttemptEnded { attempt, end });
+        self.tell(Input::AttemptEnded { attempt, end, gone: Vec::new() });
     }
 
     fn end_fetch(&mut self, which: usize) {
@@ -358,9 +362,17 @@ impl<'a> Run<'a> {
     }
 
     fn toggle_waiting(&mut self, which: usize) {
-        let live: Vec<_> = self.model.live.iter().map(|(id, attempt)| (*id, attempt.waiting)).collect();
-        if let Some((attempt, waiting)) = live.get(which % live.len().max(1)).copied() {
-            self.tell(Input::Waiting { attempt, waiting: !waiting });
+        let live: Vec<_> = self.model.live.iter().map(|(id, attempt)| (*id, attempt.stage)).collect();
+        if let Some((attempt, stage)) = live.get(which % live.len().max(1)).copied() {
+            self.tell(Input::Waiting { attempt, waiting: stage != Stage::Waiting });
+        }
+    }
+
+    fn prepare(&mut self, which: usize) {
+        let preparing = self.model.live.iter().filter(|(_, made)| made.stage == Stage::Preparing);
+        let preparing: Vec<_> = preparing.map(|(id, _)| *id).collect();
+        if let Some(attempt) = preparing.get(which % preparing.len().max(1)).copied() {
+            self.tell(Input::Prepared { attempt });
         }
     }
 
@@ -394,8 +406,13 @@ impl<'a> Run<'a> {
         let attempt = crate::id::AttemptId(u32::try_from(which % 20).unwrap());
         let drv = DrvId(u32::try_from(which % 12).unwrap());
         if !self.model.live.contains_key(&attempt) {
-            self.tell(Input::AttemptEnded { attempt, end: AttemptEnd::Failed(failure(Class::Build)) });
+            self.tell(Input::AttemptEnded {
+                attempt,
+                end: AttemptEnd::Failed(failure(Class::Build)),
+                gone: Vec::new(),
+            });
             self.tell(Input::Waiting { attempt, waiting: which.is_multiple_of(2) });
+            self.tell(Input::Prepared { attempt });
         }
         if !self.model.in_flight.contains(&drv) {
             self.tell(Input::FetchEnded { drv, failure: (which.is_multiple_of(2)).then(|| failure(Class::Cache)) });
@@ -414,6 +431,7 @@ impl<'a> Run<'a> {
             if self.scheduler.is_done() {
                 break;
             }
+            self.prepare(0);
             self.end_attempt(1);
             self.end_fetch(1);
             self.answer_planner(0);
@@ -425,10 +443,12 @@ impl<'a> Run<'a> {
         assert!(self.scheduler.is_done(), "P5: does not end");
     }
 
-    /// Outcomes without what may depend on the order: which of several failed inputs was the first.
+    /// Outcomes without what may depend on the order: which of several failed inputs was the first, and which builder
+    /// was suspended just then.
     fn outcomes(&self) -> BTreeMap<DrvId, DrvOutcome> {
         let plain = |outcome: &DrvOutcome| match outcome {
             DrvOutcome::DependencyFailed { .. } => DrvOutcome::DependencyFailed { root: DrvId(0) },
+            DrvOutcome::Failed(Failure { class, .. }) => DrvOutcome::Failed(failure(*class)),
             other => other.clone(),
         };
         let all = self.model.items.iter();

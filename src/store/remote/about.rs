@@ -25,6 +25,8 @@ pub struct About {
     pub cores: Option<u64>,
     /// `max-jobs`; `auto` is the number of its processors.
     pub max_jobs: Option<u64>,
+    /// How many processors it has.
+    pub processors: Option<u64>,
     /// Seconds without output; 0 is never.
     pub max_silent_time: u64,
     /// Whether its daemon fetches from caches.
@@ -82,6 +84,7 @@ impl About {
             features: settings.system_features.clone(),
             cores: Some(settings.cores),
             max_jobs: settings.max_jobs.or(cpus),
+            processors: cpus,
             max_silent_time: settings.max_silent_time,
             substitutes: settings.substitute && !settings.substituters.is_empty(),
             substituters: settings.substituters,

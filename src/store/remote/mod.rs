@@ -228,6 +228,12 @@ impl RemoteStore {
         self.0.trust
     }
 
+    /// Whether its daemon's socket was to be forwarded and could not be: each connection is a session of its own.
+    #[must_use]
+    pub fn refuses_forwarding(&self) -> bool {
+        matches!(&self.0.way, Way::Ssh(ssh) if ssh.first.forward.is_some() && ssh.program.is_some())
+    }
+
     /// The directory of its paths.
     #[must_use]
     pub fn store_dir(&self) -> &StoreDir {

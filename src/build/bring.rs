@@ -1,0 +1,461 @@
+//! Bringing paths into a store, with all that they refer to: what an attempt needs to its builder, and results home.
+//!
+//! What is not there is looked for from the wanted paths downward. What a cache has, the store's own daemon fetches; the
+//! rest is streamed from whoever has it, references first, several at once. Each path comes into a store at most once
+//! in a run: what is on its way for somebody else is waited for ([`Holdings`](super::Holdings)).
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncWriteExt as _};
+
+use crate::event::{Class, Failure};
+use crate::id::StorePath;
+use crate::nix_compat::daemon::{Connection, PathInfo};
+use crate::store::error::StoreError;
+
+use super::holdings::{Claim, Claims};
+use super::sources::{Found, Search, Source};
+use super::{Caches, Pool, Site, Sources};
+
+/// Bytes of a NAR on their way from store to store.
+const IN_FLIGHT: usize = 256 << 10;
+
+/// How often what others gave up is seen to here.
+const ROUNDS: usize = 3;
+
+/// Other sources that are tried for a path when one fails.
+const TRIES: usize = 3;
+
+/// A transfer without a byte for so long is lost.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store that has got all of a path may take so long to make it valid.
+const LAST_PATIENCE: Duration = Duration::from_secs(300);
+
+/// What was brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// Paths that were copied from another store.
+    pub copied: u32,
+    /// Bytes of their NARs.
+    pub copied_size: u64,
+    /// Paths that the store's daemon fetched from caches, as far as they were asked for by name.
+    pub fetched: u32,
+}
+
+/// What is to be brought, once it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ToBring {
+    /// Paths that are not there.
+    pub paths: u32,
+    /// Bytes of their NARs, as far as they are known.
+    pub nar_size: u64,
+}
+
+/// Something cannot be brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotBrought {
+    /// For people.
+    pub failure: Failure,
+    /// The wanted paths that are nowhere, or refer to something that is, and what that is.
+    pub gone: Vec<(StorePath, Vec<StorePath>)>,
+}
+
+impl From<Failure> for NotBrought {
+    fn from(failure: Failure) -> Self {
+        Self { failure, gone: Vec::new() }
+    }
+}
+
+/// Makes these paths valid in a store, with all that they refer to, and keeps them so. `tell` hears what there is to
+/// be brought, if anything. Dropping the future gives up what is under way.
+pub async fn bring(
+    to: &Site,
+    paths: &[StorePath],
+    from: &Sources,
+    tell: &(dyn Fn(ToBring) + Send + Sync),
+) -> Result<Brought, NotBrought> {
+    let mut brought = Brought::default();
+    for _ in 0..ROUNDS {
+        let mut work = Work { to, from, pieces: BTreeMap::new(), brought: Brought::default() };
+        let theirs = work.discover(paths).await?;
+        let found = work.to_bring();
+        if found.paths > 0 {
+            tell(found);
+        }
+        let done = work.copy().await?;
+        brought.copied += done.copied;
+        brought.copied_size += done.copied_size;
+        brought.fetched += done.fetched;
+        let mut all = true;
+        for path in &theirs {
+            all &= to.holdings.settled(path).await;
+        }
+        if all {
+            return Ok(brought);
+        }
+    }
+    let lost = paths.iter().find(|path| !to.holdings.holds(path));
+    let name = lost.map_or("a path", StorePath::name);
+    Err(failure(Class::Internal, format!("{name} could not be brought, and nobody says why")).into())
+}
+
+/// A path that is to be copied.
+struct Piece {
+    claim: Claim,
+    source: Source,
+    info: PathInfo,
+}
+
+/// What one call of [`bring`] has found to do.
+struct Work<'a> {
+    to: &'a Site,
+    from: &'a Sources,
+    pieces: BTreeMap<StorePath, Piece>,
+    brought: Brought,
+}
+
+impl Work<'_> {
+    fn to_bring(&self) -> ToBring {
+        let paths = u32::try_from(self.pieces.len()).unwrap_or(u32::MAX);
+        ToBring {
+            paths: paths.saturating_add(self.brought.fetched),
+            nar_size: self.pieces.values().map(|piece| piece.info.nar_size).sum(),
+        }
+    }
+
+    /// Looks from the wanted paths downward for what is missing. Gives the wanted paths that others see to.
+    async fn discover(&mut self, wanted: &[StorePath]) -> Result<Vec<StorePath>, NotBrought> {
+        let mut theirs = None;
+        let mut level: Vec<StorePath> = wanted.to_vec();
+        let mut search = Search::default();
+        let mut nowhere = BTreeSet::new();
+        while !level.is_empty() {
+            let unique: BTreeSet<StorePath> = level.drain(..).collect();
+            let Claims { mine, theirs: others } = self.to.holdings.claim(&unique);
+            theirs.get_or_insert(others);
+            let missing = self.missing(mine).await?;
+            let missing = self.found(missing, &mut search, &mut nowhere).await?;
+            level = missing.into_iter().filter(|path| !self.pieces.contains_key(path)).collect();
+        }
+        if nowhere.is_empty() { Ok(theirs.unwrap_or_default()) } else { Err(self.gone(wanted, &nowhere)) }
+    }
+
+    /// Those claimed paths that are not valid there.
+    async fn missing(&self, claims: Vec<Claim>) -> Result<BTreeMap<StorePath, Claim>, NotBrought> {
+        if claims.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let paths: Vec<StorePath> = claims.iter().map(|claim| claim.path().clone()).collect();
+        let valid = self.to.valid(&paths).await.map_err(|error| lost(&error))?;
+        let mut missing = BTreeMap::new();
+        for (claim, valid) in claims.into_iter().zip(valid) {
+            match valid {
+                true => claim.fulfil(),
+                false => drop(missing.insert(claim.path().clone(), claim)),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Finds out who has these, and has the store's daemon fetch what it can. Gives what the rest refers to.
+    async fn found(
+        &mut self,
+        mut missing: BTreeMap<StorePath, Claim>,
+        search: &mut Search,
+        nowhere: &mut BTreeSet<StorePath>,
+    ) -> Result<BTreeSet<StorePath>, NotBrought> {
+        if missing.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let paths: Vec<StorePath> = missing.keys().cloned().collect();
+        let mut found = self.from.look(self.to, &paths, search).await;
+        let fetchable: Vec<&StorePath> = paths.iter().filter(|path| self.is_fetchable(path, &found)).collect();
+        for path in self.fetch(&fetchable).await? {
+            if let Some(claim) = missing.remove(&path) {
+                claim.fulfil();
+                self.brought.fetched += 1;
+            }
+        }
+        let unknown: Vec<StorePath> = missing.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
+        found.extend(self.from.look_in_caches(&unknown, search).await);
+        let mut below = BTreeSet::new();
+        for (path, claim) in missing {
+            let Some((source, info)) = found.remove(&path) else {
+                nowhere.insert(path);
+                continue;
+            };
+            if let Source::Site(builder, _) = &source {
+                search.near.insert(*builder);
+            }
+            below.extend(info.others().cloned());
+            self.pieces.insert(path, Piece { claim, source, info });
+        }
+        Ok(below)
+    }
+
+    /// Whether it is worth the daemon's while to look in its caches: one is known to have it; or it has a signature and
+    /// was not built where it is, so it came from one; or nobody else has it.
+    fn is_fetchable(&self, path: &StorePath, found: &Found) -> bool {
+        self.to.fetches
+            && (self.from.cached.contains(path)
+                || found.get(path).is_none_or(|(_, info)| !info.ultimate && !info.signatures.is_empty()))
+    }
+
+    /// Has the daemon fetch these from caches, as far as it can; gives those that are valid then.
+    async fn fetch(&self, paths: &[&StorePath]) -> Result<Vec<StorePath>, NotBrought> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut session = self.to.pool.take(Caches::On).await.map_err(|error| lost(&error))?;
+        let fetched = session.query_valid_paths(paths.iter().copied(), true, &mut |_| {}).await;
+        let fetched = fetched.map_err(|error| (error.is_fatal(), session.explain(error)));
+        self.to.pool.give_back(session);
+        match fetched {
+            Ok(valid) => Ok(valid.into_iter().collect()),
+            Err((true, error)) => Err(lost(&error).into()),
+            Err((false, error)) => {
+                tracing::debug!(%error, "a store does not fetch from its caches");
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Which of the wanted paths cannot be had because of these.
+    fn gone(&self, wanted: &[StorePath], nowhere: &BTreeSet<StorePath>) -> NotBrought {
+        let below = |root: &StorePath| -> Vec<StorePath> {
+            let mut open = vec![root];
+            let mut seen: HashSet<&StorePath> = HashSet::from([root]);
+            let mut culprits = Vec::new();
+            while let Some(path) = open.pop() {
+                if let Some(culprit) = nowhere.get(path) {
+                    culprits.push(culprit.clone());
+                }
+                let others = self.pieces.get(path).into_iter().flat_map(|piece| piece.info.others());
+                open.extend(others.filter(|other| seen.insert(other)));
+            }
+            culprits
+        };
+        let gone = wanted.iter().map(|path| (path.clone(), below(path))).filter(|(_, culprits)| !culprits.is_empty());
+        let gone: Vec<_> = gone.collect();
+        let first = nowhere.first();
+        let nowhere = first.map_or_else(|| failure(Class::Internal, "nothing is missing"), |p| self.from.nowhere(p));
+        NotBrought { failure: nowhere, gone }
+    }
+
+    /// Copies all pieces, each as soon as what it refers to is there.
+    async fn copy(self) -> Result<Brought, NotBrought> {
+        let (to, from, mut brought) = (self.to, self.from, self.brought);
+        let mut running: FuturesUnordered<_> =
+            self.pieces.into_values().map(|piece| copy_when_ready(to, from, piece)).collect();
+        let mut failed: Option<Failure> = None;
+        while let Some(copied) = running.next().await {
+            match copied {
+                Ok(bytes) => {
+                    brought.copied += 1;
+                    brought.copied_size += bytes;
+                }
+                Err(Some(failure)) if failed.is_none() => {
+                    let end = failure.class == Class::BuilderLost;
+                    failed = Some(failure);
+                    if end {
+                        break;
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+        match failed {
+            None => Ok(brought),
+            Some(failure) => Err(failure.into()),
+        }
+    }
+}
+
+/// Copies one path once all that it refers to is valid. Gives its bytes; without a failure, what it refers to is not
+/// there, and somebody else knows why.
+async fn copy_when_ready(to: &Site, from: &Sources, piece: Piece) -> Result<u64, Option<Failure>> {
+    for reference in piece.info.others() {
+        if !to.holdings.settled(reference).await {
+            return Err(None);
+        }
+    }
+    let _lane = to.lanes.acquire().await.map_err(|_| None)?;
+    let Piece { claim, mut source, mut info } = piece;
+    let mut search = Search::default();
+    for _ in 0..TRIES {
+        match copy_one(to, &source, &info).await {
+            Ok(()) => {
+                claim.fulfil();
+                return Ok(info.nar_size);
+            }
+            Err(Stopped::There(failure)) => return Err(Some(failure)),
+            Err(Stopped::Here(failure)) => {
+                tracing::debug!(why = %failure.message, "looking for another source of {}", info.path);
+                search.without.insert(source.id());
+                let path = std::slice::from_ref(&info.path);
+                let mut found = from.look(to, path, &search).await;
+                if found.is_empty() {
+                    found = from.look_in_caches(path, &search).await;
+                }
+                match found.pop_first() {
+                    Some((_, other)) => (source, info) = other,
+                    None => return Err(Some(failure)),
+                }
+            }
+        }
+    }
+    Err(Some(from.nowhere(&info.path)))
+}
+
+/// Why a copy ended early.
+enum Stopped {
+    /// The store that it came from, or what came.
+    Here(Failure),
+    /// The store that it was for.
+    There(Failure),
+}
+
+/// Copies one path, whose references are valid there.
+async fn copy_one(to: &Site, source: &Source, info: &PathInfo) -> Result<(), Stopped> {
+    // What was built there was not built here.
+    let info = &PathInfo { ultimate: false, ..info.clone() };
+    let mut session = to.pool.take(Caches::Off).await.map_err(|error| Stopped::There(lost(&error)))?;
+    let copied = match source {
+        Source::Store(_, pool) => stream(pool, &mut session, info).await,
+        Source::Site(_, site) => stream(&site.pool, &mut session, info).await,
+        Source::Bundle(bundle) => match bundle.nar(&info.path) {
+            // A file says nothing about who made it.
+            Some(mut nar) => add(&mut session, info, true, &mut nar).await,
+            None => Err(Stopped::Here(failure(Class::Cache, format!("{} is not in the file", info.path.name())))),
+        },
+        Source::Cache(cache, record) => match cache.nar(record).await {
+            Ok(mut nar) => add(&mut session, info, false, &mut nar).await,
+            Err(failure) => Err(Stopped::Here(failure)),
+        },
+    };
+    to.pool.give_back(session);
+    copied
+}
+
+/// Adds one path from a stream.
+async fn add<S>(to: &mut Connection, info: &PathInfo, check: bool, nar: &mut S) -> Result<(), Stopped>
+where
+    S: AsyncRead + Unpin + Send + ?Sized,
+{
+    to.add_to_store_nar(info, check, nar, &mut |_| {}).await.map_err(|error| match &error {
+        crate::nix_compat::daemon::DaemonError::Source { .. } => {
+            Stopped::Here(failure(Class::Cache, crate::error::chain(&error)))
+        }
+        _ => Stopped::There(refused(&error)),
+    })
+}
+
+/// Copies one path from store to store.
+async fn stream(from: &Pool, to: &mut Connection, info: &PathInfo) -> Result<(), Stopped> {
+    let mut source = from.take(Caches::Off).await.map_err(|error| Stopped::Here(lost(&error)))?;
+    let moved = Arc::new(AtomicU64::new(0));
+    let (sink, nar) = tokio::io::duplex(IN_FLIGHT);
+    let mut nar = Counted { inner: nar, moved: moved.clone() };
+    let copied = {
+        let source = &mut source;
+        let read = async move {
+            let mut sink = sink;
+            let read = source.nar_from_path(&info.path, info.nar_size, &mut sink).await;
+            // Its end is the end of the stream.
+            let _ = sink.shutdown().await;
+            read
+        };
+        let mut silent = |_| {};
+        let both = async { tokio::join!(read, to.add_to_store_nar(info, false, &mut nar, &mut silent)) };
+        tokio::select! {
+            biased;
+            both = both => Some(both),
+            () = stalled(&moved, info.nar_size) => None,
+        }
+    };
+    let Some((read, added)) = copied else {
+        let name = info.path.name();
+        let seconds = PATIENCE.as_secs();
+        // Both connections are in mid-message and closed; which end hangs is not known, so the receiving one is asked.
+        return Err(Stopped::There(failure(Class::BuilderLost, format!("no byte of {name} came for {seconds}s"))));
+    };
+    let read = read.map_err(|error| source.explain(error));
+    from.give_back(source);
+    match (read, added) {
+        (Ok(()), Ok(())) => Ok(()),
+        // The other end misses the rest then.
+        (Err(error), Ok(()) | Err(_)) if !is_sink(&error) => Err(Stopped::Here(lost(&error))),
+        (_, Err(error)) => Err(Stopped::There(refused(&error))),
+        (Err(error), Ok(())) => Err(Stopped::Here(lost(&error))),
+    }
+}
+
+/// Whether a NAR could not be read on only because nobody took it any more.
+fn is_sink(error: &StoreError) -> bool {
+    use crate::nix_compat::daemon::DaemonError;
+    matches!(error, StoreError::Daemon { error, .. } if matches!(**error, DaemonError::Sink { .. }))
+}
+
+/// Ends when nothing has moved for too long.
+async fn stalled(moved: &AtomicU64, size: u64) {
+    let mut before = 0;
+    let mut patience = PATIENCE;
+    loop {
+        tokio::time::sleep(patience).await;
+        let now = moved.load(Ordering::Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+        patience = if now >= size { LAST_PATIENCE } else { PATIENCE };
+    }
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    inner: R,
+    moved: Arc<AtomicU64>,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = std::pin::Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.moved.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+fn failure(class: Class, message: impl Into<Arc<str>>) -> Failure {
+    Failure { class, message: message.into(), position: None }
+}
+
+/// A store did not answer.
+fn lost(error: &StoreError) -> Failure {
+    failure(Class::BuilderLost, crate::error::chain(error))
+}
+
+/// A store did not take a path.
+fn refused(error: &crate::nix_compat::daemon::DaemonError) -> Failure {
+    let text = crate::error::chain(error);
+    let class = match error.is_fatal() {
+        true => Class::BuilderLost,
+        false if text.contains("lacks a signature by a trusted key") => Class::Signature,
+        false => match crate::nix_compat::error_class::of_error(error) {
+            // Not a builder's program, but what was sent: it is sent anew.
+            Class::Build => Class::Dependency,
+            class => class,
+        },
+    };
+    failure(class, text)
+}
