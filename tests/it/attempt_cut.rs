@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use drover::build::{Attempt, Caches, Limits, News, Pool};
+use drover::build::{Attempt, Caches, Limits, News, Origin, Pool};
 use drover::event::{AttemptEnd, Class};
 use drover::nix_compat::daemon::Tag;
 use drover::nix_compat::wire::Encoder;
+use drover::store::any::Store;
 use drover::store::local::{LocalStore, StoreOptions, Wishes};
 use futures_util::future::join_all;
 use tokio::net::{UnixListener, UnixStream};
@@ -82,7 +83,7 @@ impl Fake {
     }
 
     fn pool(&self) -> Pool {
-        Pool::new(self.store.clone(), Wishes::default())
+        Pool::new(Store::Local(self.store.clone()), Wishes::default())
     }
 
     fn attempt(&self, limits: Limits) -> Attempt {
@@ -90,7 +91,7 @@ impl Fake {
             path: path("x.drv"),
             outputs: vec![("out".into(), Some(path("x")))],
             inputs: Vec::new(),
-            sources: Vec::new(),
+            origin: Origin::Store(self.store.clone()),
             opaque: true,
             limits,
         }
