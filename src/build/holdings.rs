@@ -143,7 +143,7 @@ mod tests {
         holdings.note([&b]);
         let first = holdings.claim([&a, &b]);
         assert_eq!(first.mine.len(), 1);
-        assert_eq!(holdings.claim([&a]).theirs, [a.clone()]);
+        assert_eq!(holdings.claim([&a]).theirs, std::slice::from_ref(&a));
         let waiting = holdings.settled(&a);
         let (held, ()) = tokio::join!(waiting, async { first.mine.into_iter().for_each(Claim::fulfil) });
         assert!(held && holdings.hold_all([&a, &b]));

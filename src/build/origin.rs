@@ -38,9 +38,7 @@ impl Origin {
             },
             Self::Bundle(bundle) => match bundle.drv(path) {
                 Some(drv) => Ok(drv?),
-                None => {
-                    Err(OriginError::Elsewhere { path: path.clone(), file: bundle.file().display().to_string() })
-                }
+                None => Err(OriginError::Elsewhere { path: path.clone(), file: bundle.file().display().to_string() }),
             },
         }
     }

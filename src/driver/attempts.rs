@@ -236,7 +236,9 @@ fn tell_prepared(ctx: &mut Context, attempt: AttemptId, brought: Brought) {
 
 /// The outputs of other drvs that a drv uses, as far as they are known before building.
 fn inputs(graph: &Graph, drv: DrvId) -> impl Iterator<Item = &StorePath> {
-    graph.inputs(drv).flat_map(move |(input, names)| names.iter().filter_map(move |name| graph.output_path(input, name)))
+    graph
+        .inputs(drv)
+        .flat_map(move |(input, names)| names.iter().filter_map(move |name| graph.output_path(input, name)))
 }
 
 /// What has to be valid on a builder before a drv can be built there, as far as it may not be. The sources of what is
@@ -261,8 +263,7 @@ fn spec(ctx: &Context, graph: &Graph, drv: DrvId) -> Attempt {
     let outputs = graph.info(drv).map(|info| info.outputs.iter().map(|o| (o.name.clone(), o.path.clone())));
     let build = &ctx.settings.build;
     let nix = ctx.store.settings();
-    let or_nix =
-        |ours: Option<Duration>, seconds: u64| ours.or((seconds > 0).then(|| Duration::from_secs(seconds)));
+    let or_nix = |ours: Option<Duration>, seconds: u64| ours.or((seconds > 0).then(|| Duration::from_secs(seconds)));
     Attempt {
         path: graph.path(drv).clone(),
         outputs: outputs.map(Iterator::collect).unwrap_or_default(),
@@ -308,10 +309,6 @@ impl Planning {
     /// Who may have paths that are missing somewhere.
     pub(super) fn sources(&self, ctx: &Context, wanted: &[StorePath]) -> Sources {
         let cached = wanted.iter().filter(|path| self.cache_of(path).is_some()).cloned().collect();
-        Sources {
-            caches: self.open_caches().unwrap_or_default(),
-            cached: Arc::new(cached),
-            ..ctx.sources()
-        }
+        Sources { caches: self.open_caches().unwrap_or_default(), cached: Arc::new(cached), ..ctx.sources() }
     }
 }

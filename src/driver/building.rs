@@ -259,14 +259,7 @@ impl Building {
         }
     }
 
-    fn start(
-        &mut self,
-        ctx: &mut Context,
-        planning: &Planning,
-        attempt: AttemptId,
-        drv: DrvId,
-        builder: BuilderId,
-    ) {
+    fn start(&mut self, ctx: &mut Context, planning: &Planning, attempt: AttemptId, drv: DrvId, builder: BuilderId) {
         self.begin(ctx);
         if self.attempts.start(ctx, planning, attempt, drv, builder) {
             self.tell(ctx, SchedInput::Prepared { attempt });

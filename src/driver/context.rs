@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::build::{News, Origin, Pool, Site, Sites, Sources};
 pub(super) use crate::build::SharedRoots;
+use crate::build::{News, Origin, Pool, Site, Sites, Sources};
 use crate::config::Settings;
 use crate::diff::plan_file::PlanFile;
 use crate::eval::Import;
@@ -87,7 +87,8 @@ impl Context {
 
     /// The stores that paths can be read from, the local one first.
     pub(super) fn stores(&self) -> Stores {
-        Stores::new(vec![(BuilderId(0), self.pool.clone())])
+        let others = self.sites.all().into_iter().map(|(id, site)| (id, site.pool.clone()));
+        Stores::new(std::iter::once((LOCAL, self.pool.clone())).chain(others).collect())
     }
 
     /// A path as people and events know it.

@@ -19,7 +19,7 @@ use crate::event::{Class, Fact, Failure, Moment};
 use crate::id::{BuilderId, System};
 use crate::sched::{Builder, Input as SchedInput};
 use crate::store::any::Store;
-use crate::store::local::Wishes;
+use crate::store::local::{LocalStore, Wishes};
 use crate::store::remote::{DialError, DialKind, Key, RemoteOptions, RemoteStore};
 use crate::store::roots::Roots;
 
@@ -175,6 +175,12 @@ impl Farm {
         self.posts.get(&builder).is_some_and(|post| !post.heard)
     }
 
+    /// Whether a builder that has not been heard of yet will say itself what it builds for.
+    pub(super) fn may_say_more(&self) -> bool {
+        let silent = |post: &Post| post.settings.as_ref().is_some_and(|settings| settings.systems.is_none());
+        self.posts.values().any(|post| !post.heard && silent(post))
+    }
+
     /// What some builder can build for, as far as is known.
     pub(super) fn systems(&self, ctx: &Context) -> Vec<System> {
         let mut systems = Vec::new();
@@ -233,7 +239,7 @@ impl Farm {
             FarmInput::Dialled(_, Err(error)) => {
                 let failure = dial_failure(&error);
                 let hopeless = is_hopeless(&error.kind);
-                self.suspend(ctx, id, failure, Some(error.hint), 0, hopeless);
+                self.suspend(ctx, id, Trouble { failure, hint: Some(error.hint), running: 0, hopeless });
             }
             FarmInput::Answers(_) => post.suspect = false,
             FarmInput::Lost(_, failure) => heard.lost = Some(failure),
@@ -275,20 +281,13 @@ impl Farm {
 
     /// A builder does not answer any more, which so many attempts have ended with.
     pub(super) fn lose(&mut self, ctx: &mut Context, id: BuilderId, failure: Failure, running: u32) -> Vec<SchedInput> {
-        self.suspend(ctx, id, failure, None, running, false);
+        self.suspend(ctx, id, Trouble { failure, hint: None, running, hopeless: false });
         self.tell(id).into_iter().chain(self.complete()).collect()
     }
 
     /// It is dialled again after a while, or given up.
-    fn suspend(
-        &mut self,
-        ctx: &mut Context,
-        id: BuilderId,
-        failure: Failure,
-        hint: Option<String>,
-        running: u32,
-        hopeless: bool,
-    ) {
+    fn suspend(&mut self, ctx: &mut Context, id: BuilderId, trouble: Trouble) {
+        let Trouble { failure, hint, running, hopeless } = trouble;
         let Some(post) = self.posts.get_mut(&id) else { return };
         if let Some(up) = post.up.take() {
             up.watching.iter().for_each(AbortHandle::abort);
@@ -337,6 +336,16 @@ impl Farm {
         let stores: Vec<RemoteStore> = up.filter_map(|up| up.store).chain(self.closing).collect();
         stores
     }
+}
+
+/// Why a builder cannot be used.
+struct Trouble {
+    failure: Failure,
+    hint: Option<String>,
+    /// Attempts that end with it.
+    running: u32,
+    /// Waiting does not mend it.
+    hopeless: bool,
 }
 
 /// What came of something that happened to a builder.
@@ -439,6 +448,17 @@ fn options(ctx: &Context, ssh: &SshSettings, settings: &BuilderSettings) -> Remo
 /// What a builder is configured to build for. Nix's machines file means its own system where it says nothing.
 fn systems_of(ctx: &Context, settings: &BuilderSettings) -> Vec<System> {
     settings.systems.clone().unwrap_or_else(|| vec![ctx.store.settings().system.clone()])
+}
+
+/// What the local store and those builders that are said to build for something build for, the former's own first.
+pub(super) fn systems(store: &LocalStore, settings: &[BuilderSettings]) -> Vec<System> {
+    let mut systems = store.settings().systems();
+    for system in settings.iter().flat_map(|builder| builder.systems.iter().flatten()) {
+        if !systems.contains(system) {
+            systems.push(system.clone());
+        }
+    }
+    systems
 }
 
 /// A builder as it is configured.

@@ -23,8 +23,6 @@ pub(super) struct Homecoming {
 /// Attrs whose results have come, or will not.
 pub(super) struct Returned {
     pub(super) attrs: Vec<(AttrId, Status)>,
-    /// The outputs that came.
-    pub(super) outputs: Vec<StorePath>,
     /// Why an attr has failed by that.
     pub(super) failure: Option<Failure>,
 }
@@ -74,7 +72,7 @@ impl Homecoming {
         &mut self,
         ctx: &mut Context,
         drv: DrvId,
-        paths: Vec<StorePath>,
+        paths: &[StorePath],
         brought: Result<Brought, NotBrought>,
     ) -> Option<Returned> {
         if self.paths.get(&drv)?.len() > paths.len() {
@@ -91,8 +89,7 @@ impl Homecoming {
         ctx.bus.emit(Fact::ResultsReturned { drv, paths: count, nar_size: brought.copied_size, failure: told });
         // A daemon that does not obey us takes only what is signed; the rest stays where it was built.
         let stays = |failure: &Failure| failure.class == Class::Signature && ctx.store.trust() == Trust::Untrusted;
-        let outputs = if failure.is_none() { paths } else { Vec::new() };
-        Some(Returned { attrs, outputs, failure: failure.filter(|failure| !stays(failure)) })
+        Some(Returned { attrs, failure: failure.filter(|failure| !stays(failure)) })
     }
 }
 

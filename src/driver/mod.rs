@@ -295,7 +295,7 @@ impl Driver {
             Input::BuilderAnswered(builder, paths, valid) => {
                 self.planning.builder_answered(ctx, builder, &paths, valid.as_deref());
             }
-            Input::Returned(drv, paths, brought) => self.returned(drv, paths, brought),
+            Input::Returned(drv, paths, brought) => self.returned(drv, &paths, brought),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
             Input::Import(import) => self.importing.begin(ctx, &mut self.planning, import),
             Input::Imported(number, result) => self.importing.copied(ctx, number, result),
@@ -357,9 +357,8 @@ impl Driver {
     }
 
     /// Results have come into the local store, or not.
-    fn returned(&mut self, drv: DrvId, paths: Vec<StorePath>, brought: std::result::Result<Brought, NotBrought>) {
+    fn returned(&mut self, drv: DrvId, paths: &[StorePath], brought: std::result::Result<Brought, NotBrought>) {
         let Some(returned) = self.homecoming.returned(&mut self.ctx, drv, paths, brought) else { return };
-        self.push(returned.outputs, Why::Built);
         for (attr, status) in returned.attrs {
             match &returned.failure {
                 None => self.end_attr(attr, status, None, None),
@@ -416,7 +415,7 @@ impl Driver {
         let (kind, path) = (entry.kind, entry.path.clone());
         if let Answer::Drv(drv) = &answer {
             entry.answer = Some(drv.clone());
-            if is_left_out(&drv.system) && !self.farm.dialling().is_empty() {
+            if is_left_out(&drv.system) && self.farm.may_say_more() {
                 self.farm.dial(&mut self.ctx);
                 return self.parked.push((attr, answer));
             }
@@ -563,10 +562,10 @@ impl Driver {
         let fetch = self.ctx.settings.build.download || self.ctx.settings.build.out_link.is_some();
         match (self.mode, status, drv) {
             (Mode::Run, Status::Valid, _) => {
+                let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
+                self.push(outputs, Why::Found);
                 let drv = self.drv_of(attr);
                 if !drv.is_some_and(|drv| self.comes_home(attr, drv, Status::Valid)) {
-                    let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
-                    self.push(outputs, Why::Found);
                     self.end_attr(attr, Status::Valid, None, None);
                 }
             }
@@ -587,10 +586,7 @@ impl Driver {
         self.importing.drv_ended(&mut self.ctx, &self.planning, &ended, &self.outcomes);
         let Ended { drv, outcome, outputs } = ended;
         if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) {
-            // What was built elsewhere and does not come home is not here to be pushed.
-            if !self.ctx.is_farm || self.ctx.site.holdings.hold_all(&outputs) {
-                self.push(outputs, if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
-            }
+            self.push(outputs, if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
         }
         for attr in self.attrs.ended_with(drv) {
             self.end_with(attr, drv, &outcome);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::build::{News, Origin, Pool, Site, Sites};
-use crate::config::{Settings, builders};
+use crate::config::{BuilderSettings, Settings, builders};
 use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
 use crate::eval::{Evaluator, Import, Imports};
@@ -28,7 +28,7 @@ use super::clock::Clock;
 use super::comparing::Comparing;
 use super::context::Context;
 use super::evaluate::{self, Evaluation, Source, Wanted};
-use super::farm::{Farm, FarmInput};
+use super::farm::{self, Farm, FarmInput};
 use super::homecoming::{self, Homecoming};
 use super::importing::Importing;
 use super::plan_file;
@@ -238,8 +238,14 @@ async fn answers(
     let wanted = evaluate::wanted(settings, &options)?;
     let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
     let store = store?;
-    let wanted = wanted.on(commit, settings, store.settings().systems()).expecting(history.eval_seconds());
+    let wanted =
+        wanted.on(commit, settings, farm::systems(&store, &named(settings, &store)?)).expecting(history.eval_seconds());
     Ok((store, None, Answers::Flake(Box::new(wanted))))
+}
+
+/// The builders that flags, files and Nix name.
+fn named(settings: &Settings, store: &LocalStore) -> Result<Vec<BuilderSettings>> {
+    builders::all(settings, &store.settings().builders, |file| std::fs::read_to_string(file))
 }
 
 /// Makes a driver that has begun to evaluate.
@@ -270,7 +276,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let Begun { mut ctx, news, imports, farm_inputs, signals, opened } =
         begin(Beginning { settings, origin, plan, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
-    let named = builders::all(&settings, &ctx.store.settings().builders, |file| std::fs::read_to_string(file))?;
+    let named = named(&settings, &ctx.store)?;
     ctx.is_farm = named.iter().any(|builder| !builder.is_local());
     let (farm, known) = Farm::new(&mut ctx, named);
     let mut building = Building::new(&ctx, history);
