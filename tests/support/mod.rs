@@ -4,6 +4,7 @@ pub mod exchanges;
 pub mod fake_cache;
 pub mod fake_daemon;
 pub mod farm_lab;
+pub mod farm_site;
 pub mod fault_proxy;
 pub mod history;
 pub mod nix;
