@@ -19,6 +19,7 @@ use crate::nix_compat::daemon::{Connection, PathInfo};
 use crate::store::error::StoreError;
 
 use super::holdings::{Claim, Claims};
+use super::site::LANES;
 use super::sources::{Found, Search, Source};
 use super::{Caches, Pool, Site, Sources};
 
@@ -30,6 +31,9 @@ const ROUNDS: usize = 3;
 
 /// Other sources that are tried for a path when one fails.
 const TRIES: usize = 3;
+
+/// Bytes of a path of which the way takes longer than the path itself.
+const SMALL: u64 = 64 << 10;
 
 /// A transfer without a byte for so long is lost.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,6 +50,20 @@ pub struct Brought {
     pub copied_size: u64,
     /// Paths that the store's daemon fetched from caches, as far as they were asked for by name.
     pub fetched: u32,
+    /// How long the copying took.
+    pub took: Duration,
+}
+
+impl Brought {
+    /// Bytes and seconds that say how fast the way is: of all together, or of one path where they are small.
+    #[must_use]
+    pub fn speed(&self) -> Option<(u64, f64)> {
+        let paths = u64::from(self.copied);
+        let each = self.copied_size.checked_div(paths)?;
+        let seconds = self.took.as_secs_f64();
+        let at_once = paths.min(LANES as u64) as f64;
+        Some(if each < SMALL { (each, seconds * at_once / paths as f64) } else { (self.copied_size, seconds) })
+    }
 }
 
 /// What is to be brought, once it is known.
@@ -92,6 +110,7 @@ pub async fn bring(
         brought.copied += done.copied;
         brought.copied_size += done.copied_size;
         brought.fetched += done.fetched;
+        brought.took += done.took;
         let mut all = true;
         for path in &theirs {
             all &= to.holdings.settled(path).await;
@@ -251,6 +270,7 @@ impl Work<'_> {
     /// Copies all pieces, each as soon as what it refers to is there.
     async fn copy(self) -> Result<Brought, NotBrought> {
         let (to, from, mut brought) = (self.to, self.from, self.brought);
+        let begun = tokio::time::Instant::now();
         let mut running: FuturesUnordered<_> =
             self.pieces.into_values().map(|piece| copy_when_ready(to, from, piece)).collect();
         let mut failed: Option<Failure> = None;
@@ -270,6 +290,7 @@ impl Work<'_> {
                 Err(_) => {}
             }
         }
+        brought.took = begun.elapsed();
         match failed {
             None => Ok(brought),
             Some(failure) => Err(failure.into()),

@@ -90,17 +90,21 @@ fn host(place: &str) -> Option<String> {
     fits.then(|| host.to_owned())
 }
 
-/// A host's public key as ssh writes it, `ssh-ed25519 AAAA…`, without the comment; `None` if it is none.
-#[must_use]
+/// A host's public key as ssh writes it, `ssh-ed25519 AAAA…`, without the comment, and without the host that
+/// ssh-keyscan and known_hosts write before it; `None` if it is none.
 pub(super) fn host_key(text: &str) -> Option<String> {
+    let words: Vec<&str> = text.split_ascii_whitespace().take(3).collect();
+    words.windows(2).find_map(|pair| is_key(pair[0], pair[1]).then(|| pair.join(" ")))
+}
+
+/// Whether this is the base64 of a public key of this kind.
+fn is_key(kind: &str, key: &str) -> bool {
     use base64::Engine as _;
-    let mut words = text.split_ascii_whitespace();
-    let (kind, key) = (words.next()?, words.next()?);
-    let bytes = base64::engine::general_purpose::STANDARD.decode(key).ok()?;
+    let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(key) else { return false };
+    let Some((length, rest)) = bytes.split_first_chunk() else { return false };
     // The key repeats its kind, after four bytes of length.
-    let length = bytes.get(..4)?.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
-    let same = length == kind.len() && bytes.get(4..)?.starts_with(kind.as_bytes()) && bytes.len() > 4 + length;
-    same.then(|| format!("{kind} {key}"))
+    let same = u32::from_be_bytes(*length) as usize == kind.len() && rest.starts_with(kind.as_bytes());
+    same && rest.len() > kind.len()
 }
 
 #[cfg(test)]
@@ -152,7 +156,9 @@ mod tests {
     fn host_keys_are_known_by_their_kind() {
         let key = "AAAAC3NzaC1lZDI1NTE5AAAAIBNmnKb5jRrWyI4j0PWZlPTPHoqs0cM2LT1r9Hh4Ydlv";
         let line = format!("ssh-ed25519 {key}");
-        assert_eq!(host_key(&format!(" {line} root@big1\n")).as_deref(), Some(&*line));
+        for text in [format!(" {line} root@big1\n"), format!("big1 {line}"), format!("[big1]:22 {line} c")] {
+            assert_eq!(host_key(&text).as_deref(), Some(&*line));
+        }
         for text in ["", key, "ssh-ed25519", "ssh-ed25519 AAAA", &format!("ssh-rsa {key}"), "ssh-ed25519 é"] {
             assert_eq!(host_key(text), None, "{text}");
         }

@@ -17,6 +17,7 @@ use crate::config::BuilderSettings;
 use crate::config::builders::SshSettings;
 use crate::event::{Class, Fact, Failure, Moment};
 use crate::id::{BuilderId, System};
+use crate::nix_compat::daemon::Trust;
 use crate::sched::{Builder, Input as SchedInput};
 use crate::store::any::Store;
 use crate::store::local::{LocalStore, Wishes};
@@ -415,9 +416,11 @@ impl Dialling {
         }
         let jobs = about.max_jobs.and_then(|jobs| u32::try_from(jobs).ok()).filter(|jobs| *jobs > 0);
         known.slots = settings.max_jobs.or(jobs).unwrap_or(1);
-        let fetches = !offline && (!about.shell || about.substitutes);
         let any = Store::Remote(store.clone());
-        let wishes = trust::told(&any, wishes);
+        // One without caches of its own fetches from ours, if it obeys us.
+        let willing = !about.shell || about.substitutes || about.substituters.is_empty();
+        let fetches = !offline && willing && (store.trust() == Trust::Trusted || about.substitutes || !about.shell);
+        let wishes = Wishes { substitute: Some(fetches), ..trust::told(&any, wishes) };
         let pool = Arc::new(Pool::new(any.clone(), wishes));
         let roots = Arc::new(Mutex::new(Roots::new(any)));
         Ok(Dialled { store, site: Arc::new(Site::new(pool, roots, fetches)), builder: known })

@@ -295,6 +295,7 @@ impl Driver {
             Input::BuilderAnswered(builder, paths, valid) => {
                 self.planning.builder_answered(ctx, builder, &paths, valid.as_deref());
             }
+            Input::Sized(drv, bytes) => self.building.tell(ctx, SchedInput::Sized { drv, bytes }),
             Input::Returned(drv, paths, brought) => self.returned(drv, &paths, brought),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
             Input::Import(import) => self.importing.begin(ctx, &mut self.planning, import),
@@ -359,8 +360,15 @@ impl Driver {
     /// Results have come into the local store, or not.
     fn returned(&mut self, drv: DrvId, paths: &[StorePath], brought: std::result::Result<Brought, NotBrought>) {
         let Some(returned) = self.homecoming.returned(&mut self.ctx, drv, paths, brought) else { return };
+        // What only a builder had that has gone is made again.
+        let again = returned.failure.is_some() && self.building.can_make_again(drv);
+        if again {
+            self.outcomes.remove(&drv);
+            self.building.tell(&self.ctx, SchedInput::Lost { drv });
+        }
         for (attr, status) in returned.attrs {
             match &returned.failure {
+                _ if again => self.attrs.wait_for(attr, drv),
                 None => self.end_attr(attr, status, None, None),
                 Some(failure) => self.end_attr(attr, Status::Failed, Some(&failure.message), Some(drv)),
             }

@@ -7,8 +7,10 @@
 //!
 //! | to change | look at |
 //! |---|---|
-//! | which drv goes first, which builder gets it | `pick`, `rank` |
+//! | which drv goes first, which builder gets it | `pick`, `timeline`, `rank` |
+//! | what is where, and what it costs to bring it | `transfer` |
 //! | what is tried again, where and when | `retry` |
+//! | what is made again because it is nowhere any more | `remake` |
 //! | what an input does | `handle` |
 //! | what keeps the books | `state` |
 
@@ -17,10 +19,13 @@ mod handle;
 mod item;
 mod pick;
 mod rank;
+mod remake;
 mod retry;
 mod state;
 #[cfg(test)]
 mod tests;
+mod timeline;
+mod transfer;
 
 pub use crate::graph::Work;
 pub use builders::Builder;

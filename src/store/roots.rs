@@ -51,6 +51,14 @@ impl<C: Connect> Roots<C> {
         Ok(())
     }
 
+    /// Holds these paths, then says how big those are together that are valid, in bytes of their NARs.
+    pub async fn size(&mut self, paths: &[StorePath]) -> Result<u64, StoreError> {
+        self.hold(paths).await?;
+        let Some(session) = self.session.as_mut().filter(|session| session.is_usable()) else { return Ok(0) };
+        let infos = session.path_infos(paths).await.map_err(|error| session.explain(error))?;
+        Ok(infos.into_iter().flatten().map(|info| info.nar_size).sum())
+    }
+
     /// Holds these paths, then says which of them are valid; those stay so.
     pub async fn valid(&mut self, paths: &[StorePath]) -> Result<Vec<bool>, StoreError> {
         if paths.is_empty() {

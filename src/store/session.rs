@@ -1,8 +1,10 @@
-//! A connection together with what carries it: a socket, or a child that speaks on its standard streams.
+//! A connection together with what carries it: a socket, a child that speaks on its standard streams, or a channel of
+//! an ssh.
 //!
 //! Owns the child's life: its stderr is read, its last words are kept, and it is given the time to clean up after
 //! itself when the connection is closed. Does not start it (`local`, `remote`).
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
@@ -11,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
-use tokio::process::{Child, ChildStderr, ChildStdout};
+use tokio::process::{Child, ChildStderr};
 
 use super::error::StoreError;
 use crate::id::StoreDir;
@@ -36,12 +38,22 @@ pub struct Session {
     uri: Arc<str>,
 }
 
-/// The child that carries a connection.
+/// What carries a connection, and has to live as long.
 #[derive(Debug)]
 struct Carrier {
-    child: Option<Child>,
+    child: Option<(Child, Nursery)>,
+    _held: Option<Held>,
     words: LastWords,
-    nursery: Nursery,
+}
+
+/// Something whose drop closes what carries a connection.
+pub(super) type Held = Box<dyn Any + Send>;
+
+/// The streams of somebody who may also have something to say on stderr.
+pub(super) struct Streams {
+    pub(super) stdin: Writer,
+    pub(super) stdout: Reader,
+    pub(super) stderr: Option<Reader>,
 }
 
 impl Session {
@@ -65,14 +77,31 @@ impl Session {
         uri: Arc<str>,
         nursery: &Nursery,
     ) -> Result<Self, StoreError> {
-        let words = LastWords::default();
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             let error = DaemonError::Closed { act: "connecting" };
             return Err(StoreError::Daemon { uri: uri.to_string(), error: error.into(), said: String::new() });
         };
-        let reader = ChildReader { stdout, stderr: child.stderr.take(), words: words.clone() };
-        let carrier = Carrier { child: Some(child), words, nursery: nursery.clone() };
-        match Connection::open(Box::new(reader), Box::new(stdin), dir).await {
+        let stderr = child.stderr.take().map(|stderr| Box::new(stderr) as Reader);
+        let streams = Streams { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr };
+        let words = LastWords::default();
+        Self::over(streams, Carrier { child: Some((child, nursery.clone())), _held: None, words }, dir, uri).await
+    }
+
+    /// Shakes hands over streams that are closed when something is dropped.
+    pub(super) async fn over_held(
+        streams: Streams,
+        held: Held,
+        dir: StoreDir,
+        uri: Arc<str>,
+    ) -> Result<Self, StoreError> {
+        let carrier = Carrier { child: None, _held: Some(held), words: LastWords::default() };
+        Self::over(streams, carrier, dir, uri).await
+    }
+
+    async fn over(streams: Streams, carrier: Carrier, dir: StoreDir, uri: Arc<str>) -> Result<Self, StoreError> {
+        let Streams { stdin, stdout, stderr } = streams;
+        let reader = TalkingReader { stdout, stderr, words: carrier.words.clone() };
+        match Connection::open(Box::new(reader), stdin, dir).await {
             Ok(connection) => Ok(Self { connection, carrier: Some(carrier), uri }),
             Err(error) => {
                 Err(StoreError::Daemon { uri: uri.to_string(), error: error.into(), said: carrier.words.text() })
@@ -116,8 +145,8 @@ impl DerefMut for Session {
 
 impl Drop for Carrier {
     fn drop(&mut self) {
-        if let Some(child) = self.child.take() {
-            self.nursery.adopt(child);
+        if let Some((child, nursery)) = self.child.take() {
+            nursery.adopt(child);
         }
     }
 }
@@ -189,14 +218,14 @@ impl LastWords {
     }
 }
 
-/// A child's stdout. Whoever waits for it also reads its stderr, so that the child can never block on that.
-struct ChildReader {
-    stdout: ChildStdout,
-    stderr: Option<ChildStderr>,
+/// Somebody's stdout. Whoever waits for it also reads its stderr, so that nobody ever blocks on that.
+struct TalkingReader {
+    stdout: Reader,
+    stderr: Option<Reader>,
     words: LastWords,
 }
 
-impl ChildReader {
+impl TalkingReader {
     fn drain_stderr(&mut self, cx: &mut Context<'_>) {
         while let Some(stderr) = &mut self.stderr {
             let mut bytes = [0; 1024];
@@ -210,7 +239,7 @@ impl ChildReader {
     }
 }
 
-impl AsyncRead for ChildReader {
+impl AsyncRead for TalkingReader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         self.drain_stderr(cx);
         let before = buf.filled().len();

@@ -279,10 +279,11 @@ fn a_builder_whose_disk_is_full_says_so_and_others_take_over() {
     let nix = newest();
     let alone = large(&nix);
     let expected = results(&alone.lab, &alone.exits(0, &["run", "--json"]).json());
-    // Just enough for the store itself.
+    // Enough for the store itself.
+    let tight = || BuilderSpec { conf: "gc-reserved-space = 0".to_owned(), ..spec(Kind::Stdio, &nix) };
     let small = |farm: &FarmSite| SmallDisk::mount(farm.farm.builders[0].lab.path("root"), "3m");
 
-    let mut farm = FarmSite::new(large(&nix), &nix, vec![spec(Kind::Stdio, &nix)]);
+    let mut farm = FarmSite::new(large(&nix), &nix, vec![tight()]);
     let Some(disk) = small(&farm) else { return };
     let ran = disturbed(&mut farm, &["--builder-wait", "2"], 30, |_| {});
     assert_ne!(ran.code, Some(0));
@@ -292,7 +293,7 @@ fn a_builder_whose_disk_is_full_says_so_and_others_take_over() {
     assert!(causes(&document).iter().all(|cause| cause.contains("No space left on device")), "{document}");
     drop((farm, disk));
 
-    let mut farm = FarmSite::new(large(&nix), &nix, vec![spec(Kind::Stdio, &nix), spec(Kind::Forwarded, &nix)]);
+    let mut farm = FarmSite::new(large(&nix), &nix, vec![tight(), spec(Kind::Forwarded, &nix)]);
     let Some(disk) = small(&farm) else { return };
     let ran = disturbed(&mut farm, &[], 30, |_| {});
     ran.expect(0);
@@ -328,7 +329,8 @@ fn a_host_with_another_key_is_not_spoken_to() {
 fn an_untrusted_login_builds_beside_a_trusted_one() {
     let nix = newest();
     let events = survives(&mut fleet(&nix, spec(Kind::Untrusted, &nix)), 5, |_| {});
-    assert_eq!(events.failures(), Vec::<String>::new());
+    // What the other has built is signed by nobody, so it cannot be brought there.
+    assert!(events.failures().iter().all(|class| class == "signature"), "{:?}", events.failures());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::support::farm_lab::Kind;
 use crate::support::farm_site::{FarmSite, spec, wait_at_most};
 use crate::support::nix::each_nix;
 use crate::support::site::wait_until;
-use crate::support::sshd::{descendants, processes_with};
+use crate::support::sshd::processes_with;
 
 /// How long anything may live on when drover has ended.
 const AFTER: Duration = Duration::from_secs(1);
@@ -15,11 +15,7 @@ const AFTER: Duration = Duration::from_secs(1);
 /// Everything that works for us at this moment: below the sshd and the daemon of each builder.
 fn at_work(farm: &FarmSite) -> Vec<Vec<String>> {
     let builders = farm.farm.builders.iter();
-    let of = builders.map(|builder| {
-        let daemon = builder.daemon.as_ref().map(|daemon| descendants(daemon.pid())).unwrap_or_default();
-        builder.sshd.processes().into_iter().chain(daemon).filter_map(line).collect()
-    });
-    of.collect()
+    builders.map(|builder| builder.processes().into_iter().filter_map(line).collect()).collect()
 }
 
 /// The command line of a process; `None` if it has ended meanwhile.

@@ -15,6 +15,7 @@ mod daemon_fake;
 mod daemon_golden;
 mod daemon_real;
 mod doctor;
+mod doctor_builders;
 mod eval;
 mod eval_flake;
 mod eval_many;

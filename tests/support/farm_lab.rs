@@ -258,6 +258,19 @@ impl LabBuilder {
         }
     }
 
+    /// The processes of its connections and of their builds, at this moment.
+    pub fn processes(&self) -> Vec<u32> {
+        let mut all = self.sshd.processes();
+        all.extend(self.daemon.iter().flat_map(|daemon| descendants(daemon.pid())));
+        all
+    }
+
+    /// Those of them that have this name.
+    pub fn running(&self, name: &str) -> Vec<u32> {
+        let is_so = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+        self.processes().into_iter().filter(is_so).collect()
+    }
+
     /// Starts its daemon anew.
     pub fn restart_daemon(&mut self) {
         self.kill_daemon();

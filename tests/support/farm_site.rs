@@ -71,9 +71,11 @@ impl FarmSite {
     }
 }
 
-/// The path of the result of each attr that has been built, and the hash of its NAR.
+/// The path of the result of each attr that there is now, and the hash of its NAR.
 pub fn results(lab: &Lab, document: &Value) -> BTreeMap<String, String> {
-    let attrs = document["attrs"].as_array().unwrap().iter().filter(|attr| attr["status"] == "built");
+    // What was found valid after a connection was lost is valid, not built.
+    let done = |attr: &&Value| ["built", "valid", "cached"].iter().any(|status| attr["status"] == *status);
+    let attrs = document["attrs"].as_array().unwrap().iter().filter(done);
     let paths: Vec<&str> = attrs.map(|attr| attr["outputs"]["out"].as_str().unwrap()).collect();
     let mut args = vec!["--query", "--hash"];
     args.extend(&paths);

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Fault};
-use crate::process::quote;
+use super::RemoteOptions;
+use crate::error::{Error, Fault, chain};
+use crate::nix_compat::daemon::DaemonError;
+use crate::process::{ProcessError, quote};
+use crate::store::error::StoreError;
 
 /// What kind of trouble.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,16 +64,35 @@ pub(super) struct Whom {
     pub(super) login: String,
     /// What follows `ssh-keyscan `.
     pub(super) host: String,
+    /// How long it is waited for.
+    pub(super) patience: Duration,
 }
 
 impl Whom {
-    pub(super) fn new(name: &str, host: &str, user: Option<&str>, port: Option<u16>) -> Self {
+    pub(super) fn new(options: &RemoteOptions, host: &str, user: Option<&str>, port: Option<u16>) -> Self {
         let port = port.map(|port| format!("-p {port} ")).unwrap_or_default();
         let user = user.map(|user| format!("{user}@")).unwrap_or_default();
         Self {
-            name: name.to_owned(),
+            name: options.name.clone(),
             login: format!("{port}{}", quote(&format!("{user}{host}"))),
             host: format!("{port}{}", quote(host)),
+            patience: options.patience,
+        }
+    }
+
+    /// There is no answer in time.
+    pub(super) fn late(&self) -> DialError {
+        self.error(DialKind::TimedOut(self.patience), format!("no answer for {} s", self.patience.as_secs_f64()))
+    }
+
+    /// ssh cannot be started.
+    pub(super) fn no_ssh(&self, error: &ProcessError) -> DialError {
+        match error.is_not_found() {
+            true => DialError {
+                hint: "install OpenSSH's client, or put it on PATH".to_owned(),
+                ..self.error(DialKind::Other, "there is no ssh on PATH")
+            },
+            false => self.error(DialKind::Other, chain(error)),
         }
     }
 
@@ -111,6 +133,33 @@ impl Whom {
         DialError { kind, name: self.name.clone(), what: what.into(), hint }
     }
 
+    /// Trouble in the handshake.
+    pub(super) fn of_store(&self, error: &StoreError) -> DialError {
+        match error {
+            StoreError::Daemon { error, said, .. } => match &**error {
+                DaemonError::Fatal { error, .. } => self.error(DialKind::Forbidden, error.text()),
+                DaemonError::Protocol { what, .. } if what.contains("drover needs") => {
+                    self.error(DialKind::TooOld, what.clone())
+                }
+                DaemonError::Protocol { what, .. } => {
+                    let bytes = what.strip_prefix("it begins with ").unwrap_or(what).to_owned();
+                    self.error(DialKind::Garbage { bytes }, what.clone())
+                }
+                error => self.told(said, &error.to_string()),
+            },
+            StoreError::Socket { source, .. } => {
+                let kind = match source.kind() {
+                    std::io::ErrorKind::ConnectionRefused => DialKind::Refused,
+                    std::io::ErrorKind::PermissionDenied => DialKind::Forbidden,
+                    std::io::ErrorKind::NotFound => DialKind::Unreachable,
+                    _ => DialKind::Other,
+                };
+                self.error(kind, chain(error))
+            }
+            other => self.error(DialKind::Other, chain(other)),
+        }
+    }
+
     /// Trouble that ssh, or a shell over there, spoke about.
     pub(super) fn told(&self, said: &str, ended: &str) -> DialError {
         let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
@@ -126,7 +175,7 @@ impl Whom {
         } else if has(&["Could not resolve hostname", "Network is unreachable", "No route to host"]) {
             DialKind::Unreachable
         } else if has(&["timed out"]) {
-            DialKind::TimedOut(Duration::ZERO)
+            DialKind::TimedOut(self.patience)
         } else if has(&["nix-daemon: command not found", "nix-daemon: not found", "nix-daemon: No such file"]) {
             DialKind::NoNix
         } else {

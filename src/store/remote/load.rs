@@ -1,8 +1,11 @@
 //! How busy a builder is: one long session of its shell, which answers each line that it is sent with one line.
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::net::unix::pipe::{Receiver, Sender};
 
+use super::mux::{Control, Running};
+use super::shell::{self, ShellError};
+use super::ssh::{Place, Ssh};
 use crate::process::quote;
 
 /// The longest answer, in bytes.
@@ -20,7 +23,7 @@ pub struct Load {
 }
 
 /// Ends when its standard input does, so that nothing stays behind.
-pub(super) fn script(dir: &str) -> String {
+fn script(dir: &str) -> String {
     let dir = quote(dir);
     format!(
         "while read -r line; do \
@@ -34,25 +37,26 @@ pub(super) fn script(dir: &str) -> String {
 /// A session that tells.
 #[derive(Debug)]
 pub struct Probe {
-    // Dropped first: its end is what ends the script.
-    stdin: Option<ChildStdin>,
-    stdout: Option<BufReader<ChildStdout>>,
-    _child: Child,
+    stdin: Sender,
+    stdout: BufReader<Receiver>,
+    // Last: closing it is what ends the script for certain.
+    _session: (Control, Place),
 }
 
 impl Probe {
-    pub(super) fn over(mut child: Child) -> Self {
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take().map(BufReader::new);
-        Self { stdin, stdout, _child: child }
+    pub(super) async fn open(ssh: &Ssh, dir: &str) -> Result<Self, ShellError> {
+        let (running, place) = ssh.session(&shell::command(&script(dir))).await?;
+        // Its stderr is closed: whatever it says there is of no use.
+        let Running { stdin, stdout, control, .. } = running;
+        Ok(Self { stdin, stdout: BufReader::new(stdout), _session: (control, place) })
     }
 
     /// Asks once; `None` if there is no shell, or it is gone.
     pub async fn ask(&mut self) -> Option<Load> {
-        self.stdin.as_mut()?.write_all(b"?\n").await.ok()?;
+        self.stdin.write_all(b"?\n").await.ok()?;
         loop {
             let mut line = Vec::new();
-            let len = self.stdout.as_mut()?.take(LONGEST).read_until(b'\n', &mut line).await.ok()?;
+            let len = (&mut self.stdout).take(LONGEST).read_until(b'\n', &mut line).await.ok()?;
             if len == 0 || !line.ends_with(b"\n") {
                 return None;
             }

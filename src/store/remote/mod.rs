@@ -6,7 +6,12 @@
 //! | file | noun |
 //! |---|---|
 //! | `address` | what a store URI says |
-//! | `ssh` | the ssh processes that carry connections |
+//! | `ssh` | a builder over ssh: its masters, and the sessions that they have room for |
+//! | `login` | how to log in: options, keys, files |
+//! | `master` | one ssh that is logged in |
+//! | `mux` | commands over there, asked of it |
+//! | `tunnel` | channels to a socket over there, asked of it |
+//! | `shell` | commands that run over there |
 //! | `about` | what the builder's nix.conf says |
 //! | `load` | how busy it is |
 //! | `error` | why it cannot be reached, with a way out |
@@ -15,7 +20,12 @@ mod about;
 mod address;
 mod error;
 mod load;
+mod login;
+mod master;
+mod mux;
+mod shell;
 mod ssh;
+mod tunnel;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,22 +37,16 @@ use tokio::sync::OnceCell;
 pub use about::About;
 pub use error::{DialError, DialKind};
 pub use load::{Load, Probe};
+pub use shell::ShellError;
 
-use self::address::{Address, SshAddress};
+use self::address::Address;
 use self::error::Whom;
-use self::ssh::{Login, Master};
+use self::ssh::Ssh;
 use super::error::StoreError;
 use super::local::{Usual, Wishes, client_options};
-use super::session::{Nursery, Session};
+use super::session::Session;
 use crate::id::{StoreDir, StorePath};
 use crate::nix_compat::daemon::{DaemonError, Trust};
-use crate::process::ProcessError;
-
-/// Where the daemon of nearly every Nix listens.
-const SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
-
-/// How often a session is asked of further ssh processes, when one refuses.
-const MOST_MASTERS: usize = 64;
 
 /// The text of a private key. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -121,7 +125,6 @@ struct Inner {
     way: Way,
     trust: Trust,
     version: String,
-    nursery: Nursery,
     /// The connection that told whether we are trusted, until somebody needs one.
     spare: Mutex<Option<Session>>,
     about: OnceCell<About>,
@@ -135,47 +138,33 @@ enum Way {
     Ssh(Box<Ssh>),
 }
 
-/// A builder over ssh.
-#[derive(Debug)]
-struct Ssh {
-    // Before the login, whose directory has their sockets.
-    masters: tokio::sync::Mutex<Vec<Arc<Master>>>,
-    first: Arc<Master>,
-    login: Login,
-    whom: Whom,
-    /// What is run over there; `None`: the daemon's socket is forwarded.
-    program: Option<Vec<String>>,
-    patience: Duration,
-}
-
 impl RemoteStore {
     /// Logs in and shakes hands, within the patience of the options.
     pub async fn dial(options: RemoteOptions) -> Result<Self, DialError> {
         let address = Address::parse(&options.uri).map_err(|what| {
-            Whom::new(&options.name, "HOST", None, None).error(DialKind::Usage, format!("{}: {what}", options.uri))
+            Whom::new(&options, "HOST", None, None).error(DialKind::Usage, format!("{}: {what}", options.uri))
         })?;
         let whom = match &address {
-            Address::Ssh(ssh) => Whom::new(&options.name, &ssh.host, ssh.user.as_deref(), ssh.port),
-            Address::Socket(_) => Whom::new(&options.name, "localhost", None, None),
+            Address::Ssh(ssh) => Whom::new(&options, &ssh.host, ssh.user.as_deref(), ssh.port),
+            Address::Socket(_) => Whom::new(&options, "localhost", None, None),
         };
         let patience = options.patience;
         match tokio::time::timeout(patience, Self::reach(options, address, &whom)).await {
             Ok(result) => result,
-            Err(_) => Err(whom.error(DialKind::TimedOut(patience), format!("no answer for {} s", patience.as_secs()))),
+            Err(_) => Err(whom.late()),
         }
     }
 
     async fn reach(options: RemoteOptions, address: Address, whom: &Whom) -> Result<Self, DialError> {
         let uri: Arc<str> = options.uri.as_str().into();
-        let nursery = Nursery::default();
         let dir = options.store_dir.clone();
         let (way, mut session) = match address {
             Address::Socket(path) => {
-                let session = over_socket(&path, dir, uri.clone()).await.map_err(|error| of_store(whom, &error))?;
+                let session = over_socket(&path, dir, uri.clone()).await.map_err(|error| whom.of_store(&error))?;
                 (Way::Socket(path), session)
             }
             Address::Ssh(address) => {
-                let (ssh, session) = Ssh::reach(&options, &address, whom, &nursery).await?;
+                let (ssh, session) = Ssh::reach(&options, &address, whom).await?;
                 (Way::Ssh(Box::new(ssh)), session)
             }
         };
@@ -183,7 +172,7 @@ impl RemoteStore {
         let (trust, version) = (session.trust(), session.peer().nix_version.clone());
         let spare = Mutex::new(Some(session));
         let about = OnceCell::new();
-        Ok(Self(Arc::new(Inner { options, uri, way, trust, version, nursery, spare, about })))
+        Ok(Self(Arc::new(Inner { options, uri, way, trust, version, spare, about })))
     }
 
     /// A new connection, with options set as its nix.conf says.
@@ -201,7 +190,7 @@ impl RemoteStore {
                 let (dir, uri) = (inner.options.store_dir.clone(), inner.uri.clone());
                 match &inner.way {
                     Way::Socket(path) => over_socket(path, dir, uri).await?,
-                    Way::Ssh(ssh) => ssh.connect(dir, &uri, &inner.nursery).await?,
+                    Way::Ssh(ssh) => ssh.connect(dir, &uri).await?,
                 }
             }
         };
@@ -231,7 +220,7 @@ impl RemoteStore {
     /// Whether its daemon's socket was to be forwarded and could not be: each connection is a session of its own.
     #[must_use]
     pub fn refuses_forwarding(&self) -> bool {
-        matches!(&self.0.way, Way::Ssh(ssh) if ssh.first.forward.is_some() && ssh.program.is_some())
+        matches!(&self.0.way, Way::Ssh(ssh) if ssh.unforwarded)
     }
 
     /// The directory of its paths.
@@ -258,6 +247,16 @@ impl RemoteStore {
         &self.0.version
     }
 
+    /// Whether its connections lead straight to its daemon's socket, and not through a `nix-daemon --stdio`, at which
+    /// options such as a time limit end.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        match &self.0.way {
+            Way::Ssh(ssh) => ssh.is_direct(),
+            Way::Socket(_) => true,
+        }
+    }
+
     /// What it says about itself. Asked over the same ssh by the first that wants to know, which takes as long as a
     /// command over there; of a login without a shell nothing is known, and nothing is an error.
     pub async fn about(&self) -> &About {
@@ -272,131 +271,35 @@ impl RemoteStore {
 
     /// Runs a short command in the login's shell and gives what it prints.
     pub async fn shell(&self, script: &str) -> Result<Vec<u8>, ShellError> {
-        let cmd = self.shell_command(script).await?;
-        Ok(cmd.output().await?)
-    }
-
-    async fn shell_command(&self, script: &str) -> Result<crate::process::Cmd, ShellError> {
-        match &self.0.way {
-            Way::Ssh(ssh) => Ok(ssh.first.command(&ssh.login, &["sh".into(), "-c".into(), script.to_owned()])),
-            Way::Socket(_) => Err(ShellError::NoShell),
-        }
+        shell::run(self.ssh()?, script).await
     }
 
     /// Begins to ask how busy it is.
     pub async fn probe(&self) -> Result<Probe, ShellError> {
-        let dir = self.0.options.store_dir.as_str().to_owned();
-        let cmd = self.shell_command(&load::script(&dir)).await?;
-        Ok(Probe::over(cmd.spawn()?))
+        Probe::open(self.ssh()?, self.0.options.store_dir.as_str()).await
+    }
+
+    fn ssh(&self) -> Result<&Ssh, ShellError> {
+        match &self.0.way {
+            Way::Ssh(ssh) => Ok(ssh),
+            Way::Socket(_) => Err(ShellError::NoShell),
+        }
     }
 
     /// Resolves when the ssh that carries its connections has ended; never for a socket of this machine.
     pub async fn lost(&self) {
         match &self.0.way {
-            Way::Ssh(ssh) => ssh.first.ended().await,
+            Way::Ssh(ssh) => ssh.lost().await,
             Way::Socket(_) => std::future::pending().await,
         }
     }
 
-    /// Waits until closed connections have been cleaned up, and ends its ssh.
+    /// Ends its ssh, and with it all connections; waits for that.
     pub async fn settle(&self, patience: Duration) {
         drop(self.0.spare.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let settle = async {
-            self.0.nursery.settle(patience).await;
-            if let Way::Ssh(ssh) = &self.0.way {
-                let masters = ssh.masters.lock().await.clone();
-                masters.iter().for_each(|master| master.stop());
-                for master in masters {
-                    master.ended().await;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(patience, settle).await;
-    }
-}
-
-/// A command over there could not be run.
-#[derive(Debug, thiserror::Error)]
-pub enum ShellError {
-    /// There is no ssh to run it with.
-    #[error("a builder that is reached through a socket has no shell")]
-    NoShell,
-    /// It failed.
-    #[error(transparent)]
-    Failed(#[from] ProcessError),
-}
-
-impl Ssh {
-    async fn reach(
-        options: &RemoteOptions,
-        address: &SshAddress,
-        whom: &Whom,
-        nursery: &Nursery,
-    ) -> Result<(Self, Session), DialError> {
-        let login = Login::new(options, address, whom)?;
-        let socket = match (&address.program, address.store.as_deref()) {
-            (Some(_), _) => None,
-            (None, None | Some("daemon" | "auto")) => Some(SOCKET),
-            (None, Some(store)) => {
-                let path = store.strip_prefix("unix://").map(|path| path.split('?').next().unwrap_or(path));
-                path.filter(|path| path.starts_with('/'))
-            }
-        };
-        let first = Arc::new(Master::open(&login, 0, socket, whom).await?);
-        let uri: Arc<str> = options.uri.as_str().into();
-        let dir = &options.store_dir;
-        let mut words = address.program.clone().unwrap_or_else(|| vec!["nix-daemon".to_owned()]);
-        words.push("--stdio".to_owned());
-        words.extend(address.store.iter().flat_map(|store| ["--store".to_owned(), store.clone()]));
-        let masters = tokio::sync::Mutex::new(vec![first.clone()]);
-        let patience = options.patience;
-        let mut this = Self { masters, first, login, whom: whom.clone(), program: None, patience };
-        if this.first.forward.is_some() {
-            match this.connect(dir.clone(), &uri, nursery).await {
-                Ok(session) => return Ok((this, session)),
-                Err(error) => tracing::debug!(%error, "{}: its daemon's socket is not forwarded", whom.name),
-            }
+        if let Way::Ssh(ssh) = &self.0.way {
+            let _ = tokio::time::timeout(patience, ssh.end()).await;
         }
-        this.program = Some(words);
-        let session = this.connect(dir.clone(), &uri, nursery).await.map_err(|error| of_store(whom, &error))?;
-        Ok((this, session))
-    }
-
-    /// A new connection.
-    async fn connect(&self, dir: StoreDir, uri: &Arc<str>, nursery: &Nursery) -> Result<Session, StoreError> {
-        let Some(program) = &self.program else {
-            let forward = self.first.forward.as_deref().unwrap_or(Path::new(""));
-            return over_socket(forward, dir, uri.clone()).await;
-        };
-        let mut at = 0;
-        loop {
-            let master = self.master(at).await.map_err(|error| StoreError::Daemon {
-                uri: uri.to_string(),
-                error: DaemonError::Closed { act: "connecting" }.into(),
-                said: error.what,
-            })?;
-            let child = master.command(&self.login, program).spawn().map_err(StoreError::Start)?;
-            match Session::over_child(child, dir.clone(), uri.clone(), nursery).await {
-                Err(StoreError::Daemon { said, .. }) if said.contains("Session open refused") && at < MOST_MASTERS => {
-                    at += 1;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    /// A master by number; the next new one is made.
-    async fn master(&self, at: usize) -> Result<Arc<Master>, DialError> {
-        let mut masters = self.masters.lock().await;
-        if let Some(master) = masters.get(at) {
-            return Ok(master.clone());
-        }
-        let open = Master::open(&self.login, masters.len(), None, &self.whom);
-        let master = tokio::time::timeout(self.patience, open).await;
-        let late = |_| self.whom.error(DialKind::TimedOut(self.patience), "no answer to a further login");
-        let master = Arc::new(master.map_err(late)??);
-        masters.push(master.clone());
-        Ok(master)
     }
 }
 
@@ -417,33 +320,6 @@ async fn check_store_dir(session: &mut Session, dir: &StoreDir, whom: &Whom) -> 
         Err(DaemonError::Refused { error, .. } | DaemonError::Fatal { error, .. }) => {
             Err(whom.error(DialKind::StoreDir, format!("its store is not {dir}: {error}")))
         }
-        Err(error) => Err(of_store(whom, &session.explain(error))),
-    }
-}
-
-/// Trouble in the handshake.
-fn of_store(whom: &Whom, error: &StoreError) -> DialError {
-    match error {
-        StoreError::Daemon { error, said, .. } => match &**error {
-            DaemonError::Fatal { error, .. } => whom.error(DialKind::Forbidden, error.text()),
-            DaemonError::Protocol { what, .. } if what.contains("drover needs") => {
-                whom.error(DialKind::TooOld, what.clone())
-            }
-            DaemonError::Protocol { what, .. } => {
-                let bytes = what.strip_prefix("it begins with ").unwrap_or(what).to_owned();
-                whom.error(DialKind::Garbage { bytes }, what.clone())
-            }
-            error => whom.told(said, &error.to_string()),
-        },
-        StoreError::Socket { source, .. } => {
-            let kind = match source.kind() {
-                std::io::ErrorKind::ConnectionRefused => DialKind::Refused,
-                std::io::ErrorKind::PermissionDenied => DialKind::Forbidden,
-                std::io::ErrorKind::NotFound => DialKind::Unreachable,
-                _ => DialKind::Other,
-            };
-            whom.error(kind, crate::error::chain(error))
-        }
-        other => whom.error(DialKind::Other, crate::error::chain(other)),
+        Err(error) => Err(whom.of_store(&session.explain(error))),
     }
 }

@@ -1,235 +1,238 @@
-//! The ssh processes that carry a builder's connections.
+//! A builder over ssh: which masters there are, and who has a channel of which.
 //!
-//! A *master* is one ssh that logs in once and stays for the run, with a control socket for further sessions and,
-//! where the daemon's socket over there may be forwarded, a local socket that leads to it.
+//! Mostly there is one master for all. Where the builder refuses further sessions (`MaxSessions`), more log in.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tempfile::TempDir;
-use tokio::io::AsyncReadExt as _;
-use tokio::process::{Child, ChildStderr};
+use tokio::sync::OnceCell;
 
+use super::RemoteOptions;
 use super::address::SshAddress;
 use super::error::{DialError, DialKind, Whom};
-use super::{Key, RemoteOptions};
-use crate::process::{Cmd, Group, describe, quote};
-use crate::store::session::LastWords;
+use super::login::Login;
+use super::master::Master;
+use super::mux::{self, MuxError, Running};
+use super::tunnel::{self, Unconfirmed};
+use crate::id::StoreDir;
+use crate::nix_compat::daemon::DaemonError;
+use crate::process::quote;
+use crate::store::error::StoreError;
+use crate::store::session::{Session, Streams};
 
-/// The longest path of a socket that every system takes, less what ssh adds to it for a moment.
-const LONGEST: usize = 80;
+/// Where the daemon of nearly every Nix listens.
+const SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
 
-/// How to log in: everything that all ssh commands for one builder have in common.
+/// So many masters are tried for one channel.
+const MOST_TRIES: usize = 64;
+
+/// A builder over ssh.
 #[derive(Debug)]
-pub(super) struct Login {
-    /// Sockets and secrets; private, and gone when this is dropped.
-    dir: TempDir,
-    words: Vec<String>,
-    /// A private key, which is in a file only while a master logs in.
-    key: Option<Key>,
-    destination: String,
+pub(super) struct Ssh {
+    // Before the login, whose directory has their sockets.
+    seats: Mutex<Vec<Arc<Seat>>>,
+    first: Arc<Seat>,
+    login: Login,
+    whom: Whom,
+    reach: Reach,
+    /// Its daemon's socket was to be forwarded and could not be.
+    pub(super) unforwarded: bool,
+    // After the masters.
+    unconfirmed: Unconfirmed,
 }
 
-impl Login {
-    pub(super) fn new(options: &RemoteOptions, address: &SshAddress, whom: &Whom) -> Result<Self, DialError> {
-        let dir = private_dir(&options.runtime).map_err(|error| {
-            whom.error(DialKind::Other, format!("cannot make a directory in {}: {error}", options.runtime.display()))
-        })?;
-        let mut words: Vec<String> = Vec::new();
-        let mut set = |option: &str| words.extend(["-o".to_owned(), option.to_owned()]);
-        // ssh takes the first value that it hears: what has to be so comes first.
-        set("BatchMode=yes");
-        set("StrictHostKeyChecking=yes");
-        let known: Vec<&str> =
-            options.host_keys.iter().map(String::as_str).chain(address.host_key.as_deref()).collect();
-        if !known.is_empty() {
-            let file = dir.path().join("known_hosts");
-            write_private(&file, known_hosts(&known).as_bytes())
-                .map_err(|error| whom.error(DialKind::Other, format!("cannot write {}: {error}", file.display())))?;
-            set(&format!("UserKnownHostsFile={}", quoted(&file)));
-            set("GlobalKnownHostsFile=/dev/null");
-        }
-        set("UpdateHostKeys=no");
-        set("ControlPersist=no");
-        set("RemoteCommand=none");
-        set("ForwardAgent=no");
-        set("LogLevel=ERROR");
-        words.extend(options.ssh_opts.iter().cloned());
-        let mut set = |option: &str| words.extend(["-o".to_owned(), option.to_owned()]);
-        set("ServerAliveInterval=10");
-        set("ServerAliveCountMax=3");
-        set("ConnectionAttempts=1");
-        set(&format!("ConnectTimeout={}", options.patience.as_secs().max(1)));
-        words.extend(["-x", "-T"].map(str::to_owned));
-        let file = match &options.key {
-            Some(_) => Some(dir.path().join(KEY)),
-            None => options.ssh_key.clone().or_else(|| address.key.clone()),
-        };
-        if let Some(file) = file {
-            words.extend([
-                "-i".to_owned(),
-                file.display().to_string(),
-                "-o".to_owned(),
-                "IdentitiesOnly=yes".to_owned(),
-            ]);
-        }
-        if address.compress {
-            words.push("-C".to_owned());
-        }
-        if let Some(port) = address.port {
-            words.extend(["-p".to_owned(), port.to_string()]);
-        }
-        if let Some(user) = &address.user {
-            words.extend(["-l".to_owned(), user.clone()]);
-        }
-        Ok(Self { dir, words, key: options.key.clone(), destination: address.host.clone() })
-    }
-
-    /// A file of this login.
-    pub(super) fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Writes the private key; it is gone when what this gives is dropped.
-    fn lend_key(&self) -> std::io::Result<Option<LentKey>> {
-        let Some(key) = &self.key else { return Ok(None) };
-        let lent = LentKey(self.file(KEY));
-        write_private(&lent.0, key.file_text().as_bytes())?;
-        Ok(Some(lent))
-    }
+/// What a connection to its store is.
+#[derive(Debug)]
+enum Reach {
+    /// A channel to this socket over there.
+    Socket(String),
+    /// A session that runs this.
+    Program(String),
 }
 
-/// The name of its file.
-const KEY: &str = "key";
-
-/// The file of a private key.
+/// A master and how many channels it has.
 #[derive(Debug)]
-struct LentKey(PathBuf);
+struct Seat {
+    number: usize,
+    master: OnceCell<Master>,
+    sessions: Mutex<Sessions>,
+}
 
-impl Drop for LentKey {
+#[derive(Debug, Clone, Copy)]
+struct Sessions {
+    open: usize,
+    most: usize,
+}
+
+/// One session of a seat, open or about to be.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Seat>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        lock(&self.0.sessions).open -= 1;
     }
 }
 
-/// A directory for sockets, as near to where it was asked for as their names' length allows.
-fn private_dir(wanted: &Path) -> std::io::Result<TempDir> {
-    let short = Path::new("/tmp");
-    let near = if wanted.as_os_str().len() + 24 > LONGEST { short } else { wanted };
-    // Only its owner can look into it: that is what `tempdir` makes.
-    tempfile::Builder::new().prefix("drover-ssh-").tempdir_in(near)
+impl Place {
+    /// The builder refuses this one.
+    fn is_too_many(self) {
+        let mut sessions = lock(&self.0.sessions);
+        sessions.most = sessions.most.min(sessions.open - 1);
+    }
+
+    /// Whether there is no other.
+    fn is_alone(&self) -> bool {
+        lock(&self.0.sessions).open == 1
+    }
 }
 
-fn write_private(file: &Path, content: &[u8]) -> std::io::Result<()> {
-    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all(content)
-}
-
-/// A path as ssh reads it in an option.
-fn quoted(path: &Path) -> String {
-    format!("\"{}\"", path.display().to_string().replace('%', "%%"))
-}
-
-/// Lines of a known_hosts file; a key without a host is that of this host, whatever it is called.
-fn known_hosts(keys: &[&str]) -> String {
-    let bare = |line: &str| ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| line.starts_with(kind));
-    let lines = keys.iter().flat_map(|key| key.lines()).map(str::trim).filter(|line| !line.is_empty());
-    lines.map(|line| if bare(line) { format!("* {line}\n") } else { format!("{line}\n") }).collect()
-}
-
-/// One ssh that is logged in. Dropping it ends it, and with it all its sessions.
-#[derive(Debug)]
-pub(super) struct Master {
-    child: tokio::sync::Mutex<Child>,
-    /// Kills what the child started (a ProxyCommand) with it.
-    group: Mutex<Group>,
-    stderr: Mutex<Option<ChildStderr>>,
-    words: LastWords,
-    control: PathBuf,
-    /// Leads to the daemon's socket, if that may be forwarded.
-    pub(super) forward: Option<PathBuf>,
-}
-
-impl Master {
-    /// Logs in; ready for sessions when this returns. `socket` is the daemon's socket over there.
-    pub(super) async fn open(
-        login: &Login,
-        number: usize,
-        socket: Option<&str>,
+impl Ssh {
+    /// Logs in and shakes hands.
+    pub(super) async fn reach(
+        options: &RemoteOptions,
+        address: &SshAddress,
         whom: &Whom,
-    ) -> Result<Self, DialError> {
-        let _key = login
-            .lend_key()
-            .map_err(|error| whom.error(DialKind::Other, format!("cannot write its key for ssh: {error}")))?;
-        let control = login.file(&format!("c{number}"));
-        let forward = socket.map(|_| login.file(&format!("d{number}")));
-        let mut cmd = Cmd::new("ssh").args(["-M", "-N", "-S"]).arg(&control);
-        cmd = cmd.args(["-o", "PermitLocalCommand=yes", "-o", "LocalCommand=echo in"]).args(&login.words);
-        if let (Some(forward), Some(socket)) = (&forward, socket) {
-            cmd = cmd.args(["-o", "ExitOnForwardFailure=no", "-L"]).arg(format!("{}:{socket}", forward.display()));
-        }
-        let mut child = cmd.args(["--", &login.destination]).spawn().map_err(|error| {
-            let what = match error.is_not_found() {
-                true => "there is no ssh on PATH".to_owned(),
-                false => crate::error::chain(&error),
-            };
-            whom.error(DialKind::Other, what)
-        })?;
-        drop(child.stdin.take());
-        let group = Mutex::new(Group::of(&child));
-        let words = LastWords::default();
-        let mut stdout = child.stdout.take();
-        let mut stderr = child.stderr.take();
-        let mut byte = [0; 16];
-        let read = async {
-            match &mut stdout {
-                Some(stdout) => stdout.read(&mut byte).await.unwrap_or(0),
-                None => 0,
+    ) -> Result<(Self, Session), DialError> {
+        let login = Login::new(options, address, whom)?;
+        let mut words = address.program.clone().unwrap_or_else(|| vec!["nix-daemon".to_owned()]);
+        words.push("--stdio".to_owned());
+        words.extend(address.store.iter().flat_map(|store| ["--store".to_owned(), store.clone()]));
+        let program = words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
+        let most = usize::MAX;
+        let first =
+            Arc::new(Seat { number: 0, master: OnceCell::new(), sessions: Mutex::new(Sessions { open: 0, most }) });
+        let reach = Reach::Program(program);
+        let seats = Mutex::new(vec![first.clone()]);
+        let unconfirmed = Unconfirmed::default();
+        let mut this = Self { seats, first, login, whom: whom.clone(), reach, unforwarded: false, unconfirmed };
+        this.master(&this.first).await?;
+        let (dir, uri) = (&options.store_dir, Arc::from(options.uri.as_str()));
+        if let Some(socket) = socket_of(address) {
+            let program = std::mem::replace(&mut this.reach, Reach::Socket(socket));
+            match this.connect(dir.clone(), &uri).await {
+                Ok(session) => return Ok((this, session)),
+                Err(error) => tracing::debug!(%error, "{}: its daemon's socket cannot be reached", whom.name),
             }
+            this.reach = program;
+            this.unforwarded = true;
+        }
+        match this.connect(dir.clone(), &uri).await {
+            Ok(session) => Ok((this, session)),
+            Err(error) => Err(whom.of_store(&error)),
+        }
+    }
+
+    /// A new connection, hands shaken.
+    pub(super) async fn connect(&self, dir: StoreDir, uri: &Arc<str>) -> Result<Session, StoreError> {
+        let fail = |what: String| StoreError::Daemon {
+            uri: uri.to_string(),
+            error: DaemonError::Closed { act: "connecting" }.into(),
+            said: what,
         };
-        // What it says on stderr is read meanwhile, so that it can never block on that.
-        let ready = tokio::select! {
-            len = read => len > 0,
-            () = words.listen(&mut stderr) => false,
-        };
-        if ready {
-            let child = tokio::sync::Mutex::new(child);
-            return Ok(Self { child, group, stderr: Mutex::new(stderr), words, control, forward });
+        match &self.reach {
+            Reach::Socket(socket) => {
+                let master = self.master(&self.first).await.map_err(|error| fail(error.what))?;
+                let tunnel = tunnel::open(master.control(), socket, &self.unconfirmed).await;
+                let (reader, writer) = tunnel.map_err(|error| fail(crate::error::chain(&error)))?;
+                Session::over_streams(Box::new(reader), Box::new(writer), dir, uri.clone()).await
+            }
+            Reach::Program(program) => {
+                let (Running { stdin, stdout, stderr, control }, place) =
+                    self.session(program).await.map_err(|error| fail(error.what))?;
+                let streams =
+                    Streams { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Some(Box::new(stderr)) };
+                Session::over_held(streams, Box::new((control, place)), dir, uri.clone()).await
+            }
         }
-        words.listen(&mut stderr).await;
-        let ended = child.wait().await.map(|status: ExitStatus| format!("ssh {}", describe(status)));
-        if let Ok(group) = &mut group.lock() {
-            group.is_over();
-        }
-        Err(whom.told(&words.text(), &ended.unwrap_or_else(|error| error.to_string())))
     }
 
-    /// A command that runs on the other side, in a session of this master.
-    pub(super) fn command(&self, login: &Login, words: &[String]) -> Cmd {
-        // If the master refuses, ssh would log in anew by itself, unasked and unseen.
-        let cmd = Cmd::new("ssh").args(["-F", "none", "-o", "ProxyCommand=false", "-o", "LogLevel=ERROR", "-x", "-T"]);
-        let cmd = cmd.arg("-S").arg(&self.control);
-        let line: Vec<String> = words.iter().map(|word| quote(word)).collect();
-        cmd.args(["--", &login.destination]).arg(line.join(" "))
-    }
-
-    /// Resolves when this ssh has ended.
-    pub(super) async fn ended(&self) {
-        let mut stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut child = self.child.lock().await;
-        let wait = child.wait();
-        tokio::pin!(wait);
-        tokio::select! {
-            _ = &mut wait => {}
-            () = self.words.listen(&mut stderr) => { let _ = wait.await; }
+    /// Runs a command over there.
+    pub(super) async fn session(&self, command: &str) -> Result<(Running, Place), DialError> {
+        for _ in 0..MOST_TRIES {
+            let place = self.place();
+            let master = self.master(&place.0).await?;
+            match mux::session(master.control(), command).await {
+                Ok(running) => return Ok((running, place)),
+                Err(MuxError::Refused(_)) if !place.is_alone() => place.is_too_many(),
+                Err(error @ MuxError::Refused(_)) => {
+                    return Err(self.whom.error(DialKind::NotLetIn, error.to_string()));
+                }
+                Err(error @ MuxError::Master(_)) => {
+                    self.forget(&place.0);
+                    return Err(self.whom.error(DialKind::Other, crate::error::chain(&error)));
+                }
+            }
         }
-        self.group.lock().unwrap_or_else(PoisonError::into_inner).is_over();
+        Err(self.whom.error(DialKind::Other, "it refuses further sessions"))
     }
 
-    /// Asks it to end.
-    pub(super) fn stop(&self) {
-        self.group.lock().unwrap_or_else(PoisonError::into_inner).terminate();
+    /// A place for one session: of a master that has room, or else of a new one.
+    fn place(&self) -> Place {
+        let mut seats = lock(&self.seats);
+        for seat in seats.iter() {
+            let mut sessions = lock(&seat.sessions);
+            if sessions.open < sessions.most {
+                sessions.open += 1;
+                return Place(seat.clone());
+            }
+        }
+        // As many as the others let in: one more would be refused again.
+        let most = seats.iter().map(|seat| lock(&seat.sessions).most).max().unwrap_or(usize::MAX).max(1);
+        let number = seats.last().map_or(0, |seat| seat.number + 1);
+        let sessions = Mutex::new(Sessions { open: 1, most });
+        let seat = Arc::new(Seat { number, master: OnceCell::new(), sessions });
+        seats.push(seat.clone());
+        Place(seat)
+    }
+
+    /// A seat whose master is gone gets no more guests.
+    fn forget(&self, seat: &Arc<Seat>) {
+        lock(&seat.sessions).most = 0;
+        lock(&self.seats).retain(|other| other.number == 0 || !Arc::ptr_eq(other, seat));
+    }
+
+    /// The master of a seat, logged in.
+    async fn master<'a>(&self, seat: &'a Seat) -> Result<&'a Master, DialError> {
+        let open = seat.master.get_or_try_init(|| Master::open(&self.login, seat.number, &self.whom));
+        let late = |_| self.whom.late();
+        tokio::time::timeout(self.whom.patience, open).await.map_err(late)?
+    }
+
+    /// Whether its connections are channels to its daemon's socket.
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self.reach, Reach::Socket(_))
+    }
+
+    /// Resolves when the first master has ended.
+    pub(super) async fn lost(&self) {
+        if let Some(master) = self.first.master.get() {
+            master.ended().await;
+        }
+    }
+
+    /// Ends all masters and waits for that.
+    pub(super) async fn end(&self) {
+        let seats: Vec<Arc<Seat>> = lock(&self.seats).clone();
+        let masters = || seats.iter().filter_map(|seat| seat.master.get());
+        masters().for_each(Master::stop);
+        for master in masters() {
+            master.ended().await;
+        }
+    }
+}
+
+/// The daemon's socket over there, if the address asks for nothing else.
+fn socket_of(address: &SshAddress) -> Option<String> {
+    match (&address.program, address.store.as_deref()) {
+        (Some(_), _) => None,
+        (None, None | Some("daemon" | "auto")) => Some(SOCKET.to_owned()),
+        (None, Some(store)) => {
+            let path = store.strip_prefix("unix://")?.split('?').next()?;
+            path.starts_with('/').then(|| path.to_owned())
+        }
     }
 }

@@ -20,8 +20,6 @@ pub(crate) struct Attempt {
 /// See the module's page.
 pub(crate) struct Record {
     pub(crate) attempts: BTreeMap<u64, Attempt>,
-    /// Number and name of those that were ready.
-    pub(crate) builders: Vec<(u64, String)>,
     /// When the first attempt began and the last ended.
     pub(crate) first: f64,
     pub(crate) last: f64,
@@ -30,7 +28,7 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn read(file: &Path) -> Self {
         let text = std::fs::read_to_string(file).unwrap();
-        let mut record = Self { attempts: BTreeMap::new(), builders: Vec::new(), first: f64::MAX, last: 0.0 };
+        let mut record = Self { attempts: BTreeMap::new(), first: f64::MAX, last: 0.0 };
         for line in text.lines() {
             record.add(&serde_json::from_str(line).unwrap());
         }
@@ -41,9 +39,7 @@ impl Record {
         let at = event["at"].as_f64().unwrap();
         let number = |key: &str| event[key].as_u64().unwrap_or_default();
         let name = event["event"].as_str().unwrap();
-        if name == "builder_ready" {
-            self.builders.push((number("builder"), event["name"].as_str().unwrap().to_owned()));
-        } else if let Some(step) = name.strip_prefix("attempt_") {
+        if let Some(step) = name.strip_prefix("attempt_") {
             let attempt = self.attempts.entry(number("attempt")).or_default();
             match step {
                 "started" => {
