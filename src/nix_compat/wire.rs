@@ -68,9 +68,13 @@ pub async fn read_u64<R: AsyncRead + Unpin + ?Sized>(reader: &mut R) -> Result<u
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// Reads a boolean; as Nix does, anything but 0 is true.
+/// Reads a boolean. Nix takes anything but 0 for true, but writes only 0 and 1: another number is a stray byte.
 pub async fn read_bool<R: AsyncRead + Unpin + ?Sized>(reader: &mut R) -> Result<bool, WireError> {
-    Ok(read_u64(reader).await? != 0)
+    match read_u64(reader).await? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(WireError::malformed(format!("{other} is neither yes nor no"))),
+    }
 }
 
 /// Reads the count of a list, at most `bound`.

@@ -1,8 +1,6 @@
 //! The daemon's client against a server that does what real ones rarely do: old and odd layouts, errors at every
 //! point, lies about sizes, bytes that are no text, silence.
 
-use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,40 +10,10 @@ use drover::nix_compat::daemon::*;
 use drover::nix_compat::wire::{Encoder, MAX_ITEMS, MAX_TEXT};
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::support::exchanges::{ask, build, info, quiet};
 use crate::support::fake_daemon::*;
 
 const SEEN: (u16, u64) = (38, 1);
-
-fn quiet(_: Message) {}
-
-fn basic() -> BasicDerivation {
-    BasicDerivation {
-        outputs: BTreeMap::new(),
-        inputs: [path("in")].into(),
-        platform: "x86_64-linux".into(),
-        builder: "/bin/sh".into(),
-        args: vec!["-c".into(), "true".into()],
-        env: [("out".to_owned(), b"\xff".to_vec())].into(),
-    }
-}
-
-fn info() -> PathInfo {
-    PathInfo {
-        path: path("a"),
-        deriver: Some(path("a.drv")),
-        nar_hash: [7; 32],
-        references: [path("a"), path("b")].into(),
-        registration_time: 5,
-        nar_size: nar(b"hello").len() as u64,
-        ultimate: true,
-        signatures: ["k:c2ln".to_owned()].into(),
-        ca: None,
-    }
-}
-
-async fn build(connection: &mut Connection, messages: Messages<'_>) -> Result<BuildResult, DaemonError> {
-    connection.build_derivation(&path("x.drv"), &basic(), BuildMode::Normal, messages).await
-}
 
 #[test]
 fn every_protocol_and_trust_is_understood() {
@@ -105,147 +73,6 @@ fn a_refused_login_is_fatal_and_says_why() {
     assert!(error.to_string().contains("user 'x' is not allowed"), "{error}");
 }
 
-/// Each operation with a good reply of its own.
-fn replies() -> Vec<(&'static str, Vec<u8>)> {
-    let mut all = Vec::new();
-    let mut add = |name, fill: &dyn Fn(&mut Encoder)| {
-        let mut reply = Encoder::new();
-        reply.u64(Tag::Next as u64).bytes("a log line\n");
-        reply.u64(Tag::StartActivity as u64).u64(9).u64(3).u64(105).bytes("building").u64(1).u64(1).bytes("x").u64(0);
-        reply.u64(Tag::Result as u64).u64(9).u64(101).u64(1).u64(1).bytes("line");
-        reply.u64(Tag::StopActivity as u64).u64(9).u64(Tag::Last as u64);
-        fill(&mut reply);
-        all.push((name, reply.finish()));
-    };
-    let dir = StoreDir::default();
-    add("options", &|_| ());
-    add("valid", &|to| {
-        to.u64(1);
-    });
-    add("query", &|to| {
-        to.paths(&StoreDir::default(), &[path("a")]);
-    });
-    add("info", &|to| {
-        to.u64(1);
-        info().write_unkeyed(&dir, to);
-    });
-    add("build", &|to| build_result(to, 38, 0, "", &[("out", &path("x"))]));
-    add("outputs", &|to| {
-        to.u64(2).bytes("dev").bytes("").bytes("out").path(&StoreDir::default(), &path("x"));
-    });
-    add("paths", &|to| {
-        to.u64(1).bytes(format!("/nix/store/{}!*", path("x.drv").to_basename()));
-        build_result(to, 38, 3, "no", &[]);
-    });
-    add("missing", &|to| {
-        to.paths(&StoreDir::default(), &[path("x.drv")]).u64(0).u64(0).u64(1).u64(2);
-    });
-    all.push(("nar", [last().finish(), nar(b"hello")].concat()));
-    all
-}
-
-async fn ask(connection: &mut Connection, what: &str) -> Result<String, DaemonError> {
-    let built = DerivedPath::Built { drv_path: SingleDerivedPath::Opaque(path("x.drv")), outputs: vec![] };
-    Ok(match what {
-        "options" => format!("{:?}", connection.set_options(&ClientOptions::default(), &mut quiet).await?),
-        "valid" => format!("{:?}", connection.valid_paths(&[path("a")]).await?),
-        "query" => format!("{:?}", connection.query_valid_paths(&[path("a")], false, &mut quiet).await?),
-        "info" => format!("{:?}", connection.path_info(&path("a")).await?),
-        "build" => format!("{:?}", build(connection, &mut quiet).await?),
-        "outputs" => format!("{:?}", connection.output_map(&path("x.drv")).await?),
-        "paths" => format!("{:?}", connection.build_paths(&[built], BuildMode::Normal, &mut quiet).await?),
-        "missing" => format!("{:?}", connection.query_missing(&[built], &mut quiet).await?),
-        "nar" => {
-            let mut sink = Vec::new();
-            connection.nar_from_path(&path("a"), nar(b"hello").len() as u64, &mut sink).await?;
-            format!("{}", sink == nar(b"hello"))
-        }
-        other => panic!("{other}"),
-    })
-}
-
-#[test]
-fn good_replies_are_read_to_their_last_byte() {
-    for (what, reply) in replies() {
-        play(
-            SEEN,
-            async |server| {
-                for _ in 0..2 {
-                    server.any_request().await;
-                    // The rest of the request.
-                    drain(server).await;
-                    server.send_bytes(&reply).await;
-                }
-                server.until_closed().await;
-            },
-            async |connection| {
-                let first = ask(connection, what).await.unwrap();
-                // A stale byte would spoil the second.
-                assert_eq!(ask(connection, what).await.unwrap(), first, "{what}");
-            },
-        );
-    }
-}
-
-/// Takes what is there without waiting for more.
-async fn drain(server: &mut Server) {
-    let mut buffer = [0; 4096];
-    poll_fn(|cx: &mut Context<'_>| {
-        loop {
-            let mut buf = ReadBuf::new(&mut buffer);
-            if Pin::new(&mut server.stream).poll_read(cx, &mut buf).is_pending() || buf.filled().is_empty() {
-                return Poll::Ready(());
-            }
-        }
-    })
-    .await;
-}
-
-#[test]
-fn a_daemon_that_dies_at_any_byte_of_any_reply_is_an_error() {
-    for (what, reply) in replies() {
-        for cut in 0..reply.len() {
-            play(
-                SEEN,
-                async |server| {
-                    server.any_request().await;
-                    server.send_bytes(&reply[..cut]).await;
-                    let (closed, _) = tokio::io::duplex(1);
-                    server.stream = closed;
-                },
-                async |connection| {
-                    let error = ask(connection, what).await.expect_err(what);
-                    assert!(error.is_fatal(), "{what} cut at {cut}: {error}");
-                    assert!(!connection.is_usable());
-                    assert_eq!(kind(&ask(connection, what).await.unwrap_err()), "poisoned");
-                },
-            );
-        }
-    }
-}
-
-#[test]
-fn any_wrong_byte_is_an_error_or_another_answer_but_never_a_panic() {
-    for (what, reply) in replies() {
-        for at in 0..reply.len() {
-            for flip in [0x01, 0x80] {
-                let mut reply = reply.clone();
-                reply[at] ^= flip;
-                play(
-                    SEEN,
-                    async |server| {
-                        server.any_request().await;
-                        server.send_bytes(&reply).await;
-                        let (closed, _) = tokio::io::duplex(1);
-                        server.stream = closed;
-                    },
-                    async |connection| drop(ask(connection, what).await),
-                );
-            }
-        }
-    }
-}
-
 #[test]
 fn logs_are_bytes_and_unknown_kinds_pass_through() {
     let mut messages = Vec::new();
@@ -279,10 +106,10 @@ fn an_error_during_work_leaves_the_connection_usable() {
         SEEN,
         async |server| {
             server.any_request().await;
-            drain(server).await;
+            server.drain().await;
             server.send(&error("\u{1b}[31;1merror:\u{1b}[0m you are not privileged")).await;
             server.any_request().await;
-            drain(server).await;
+            server.drain().await;
             server.send(last().u64(1)).await;
             server.until_closed().await;
         },
@@ -322,7 +149,7 @@ fn a_late_second_error_does_not_answer_the_next_request() {
         SEEN,
         async move |server| {
             server.any_request().await;
-            drain(server).await;
+            server.drain().await;
             server.send(&error("first")).await;
             tell.await.unwrap();
             server.send(&error("second")).await;

@@ -1,16 +1,19 @@
 //! The other side of the daemon protocol, for tests: a server that says exactly what a test wants, in memory.
 #![allow(dead_code, unreachable_pub, reason = "a toolbox for many tests; not every tool is in use at every moment")]
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use drover::id::{StoreDir, StorePath};
 use drover::nix_compat::daemon::{CLIENT_MAGIC, Connection, DaemonError, Reader, SERVER_MAGIC, Tag, Writer};
 use drover::nix_compat::wire::{Encoder, WireError, read_bytes, read_u64};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
-/// A server that a test plays by hand.
-pub struct Server {
-    pub stream: DuplexStream,
+/// A server that a test plays by hand, in memory unless it is told otherwise.
+pub struct Server<S = DuplexStream> {
+    pub stream: S,
 }
 
 /// Both ends of a connection that holds at most this many bytes each way.
@@ -62,7 +65,7 @@ pub fn path(name: &str) -> StorePath {
     StorePath::from_basename(format!("{}-{name}", "0".repeat(32)).as_bytes()).unwrap()
 }
 
-impl Server {
+impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
     /// The server's part of the handshake.
     pub async fn handshake(&mut self, minor: u16, trust: u64) {
         assert_eq!(self.number().await, CLIENT_MAGIC);
@@ -100,10 +103,29 @@ impl Server {
         self.stream.read_u8().await.unwrap();
     }
 
+    /// Waits for the start of any request; whether one came before the client went.
+    pub async fn try_any_request(&mut self) -> bool {
+        self.stream.read_u8().await.is_ok()
+    }
+
     /// Reads until the client is gone.
     pub async fn until_closed(&mut self) {
         let mut rest = Vec::new();
         let _ = self.stream.read_to_end(&mut rest).await;
+    }
+
+    /// Takes what is there without waiting for more.
+    pub async fn drain(&mut self) {
+        let mut buffer = [0; 4096];
+        poll_fn(|cx: &mut Context<'_>| {
+            loop {
+                let mut buf = ReadBuf::new(&mut buffer);
+                if Pin::new(&mut self.stream).poll_read(cx, &mut buf).is_pending() || buf.filled().is_empty() {
+                    return Poll::Ready(());
+                }
+            }
+        })
+        .await;
     }
 
     /// Sends a message; a client that is gone does not mind.

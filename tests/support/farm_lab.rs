@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::fault_proxy::FaultProxy;
 use super::nix::{Daemon, Lab, Nix};
-use super::sshd::{Keys, Sshd, descendants};
+use super::sshd::{Keys, Sshd, descendants, signal};
 
 /// How a builder lets itself be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,6 +243,21 @@ impl LabBuilder {
         }
     }
 
+    /// Kills all that runs on it, as a machine does that loses power (but for the open files).
+    pub fn kill(&mut self) {
+        self.kill_daemon();
+        self.sshd.kill();
+    }
+
+    /// Kills its daemon with all that it has started, if it has one.
+    pub fn kill_daemon(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            let below = descendants(daemon.pid());
+            drop(daemon);
+            below.into_iter().for_each(|pid| signal(pid, "KILL"));
+        }
+    }
+
     /// The processes of its connections and of their builds, at this moment.
     pub fn processes(&self) -> Vec<u32> {
         let mut all = self.sshd.processes();
@@ -258,7 +273,7 @@ impl LabBuilder {
 
     /// Starts its daemon anew.
     pub fn restart_daemon(&mut self) {
-        drop(self.daemon.take());
+        self.kill_daemon();
         self.daemon = Some(self.lab.daemon());
     }
 }

@@ -1,11 +1,13 @@
 //! What tests share: real Nixes, fakes that speak the real protocols, and the real drover.
 
+pub mod exchanges;
 pub mod fake_cache;
 pub mod fake_daemon;
 pub mod farm_lab;
-pub mod fault_proxy;
+pub mod farm_site;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod farm_story;
+pub mod fault_proxy;
 pub mod history;
 pub mod nix;
 pub mod package_set;

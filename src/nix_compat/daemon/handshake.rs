@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::connection::while_writing;
-use super::error::DaemonError;
+use super::error::{DaemonError, RemoteError};
 use super::message::{Messages, read_messages};
 use crate::nix_compat::wire::{Encoder, WireError, lossy_start, read_text, read_texts, read_u64};
 
@@ -76,22 +76,35 @@ where
         rest.u64(0);
     }
     rest.u64(0).u64(0);
-    send(writer, &rest).await.map_err(wire)?;
+    let said = while_writing(send(writer, &rest), read_rest(reader, minor, messages)).await.map_err(wire)?;
+    match said {
+        (peer, None) => Ok(peer),
+        (_, Some(error)) => Err(DaemonError::Fatal { act: ACT, error }),
+    }
+}
+
+/// What it says of itself, and the error with which it refuses us, if it does.
+async fn read_rest<R>(
+    reader: &mut R,
+    minor: u16,
+    messages: Messages<'_>,
+) -> Result<(Peer, Option<RemoteError>), WireError>
+where
+    R: AsyncRead + Unpin + Send,
+{
     if minor >= 38 {
-        let features = read_texts(reader).await.map_err(wire)?;
+        let features = read_texts(reader).await?;
         tracing::debug!(?features, "the daemon offers features, none is used");
     }
-    let nix_version = read_text(reader).await.map_err(wire)?;
-    let trust = match read_u64(reader).await.map_err(wire)? {
+    let nix_version = read_text(reader).await?;
+    let trust = match read_u64(reader).await? {
         0 => Trust::Unknown,
         1 => Trust::Trusted,
         2 => Trust::Untrusted,
-        other => return Err(protocol(format!("{other} is no trust"))),
+        other => return Err(WireError::malformed(format!("{other} is no trust"))),
     };
-    match read_messages(reader, messages).await.map_err(wire)? {
-        None => Ok(Peer { minor, nix_version, trust }),
-        Some(error) => Err(DaemonError::Fatal { act: ACT, error }),
-    }
+    let refusal = read_messages(reader, messages).await?;
+    Ok((Peer { minor, nix_version, trust }, refusal))
 }
 
 async fn send<W: AsyncWrite + Unpin>(writer: &mut W, message: &Encoder) -> Result<(), WireError> {

@@ -1,0 +1,66 @@
+//! What a run that is stopped or killed leaves on its builders: nothing.
+#![expect(clippy::disallowed_methods, reason = "how long it takes until nothing is left is what is tested")]
+
+use std::time::{Duration, Instant};
+
+use crate::support::farm_lab::Kind;
+use crate::support::farm_site::{FarmSite, spec, wait_at_most};
+use crate::support::nix::each_nix;
+use crate::support::site::wait_until;
+use crate::support::sshd::processes_with;
+
+/// How long anything may live on when drover has ended.
+const AFTER: Duration = Duration::from_secs(1);
+
+/// Everything that works for us at this moment: below the sshd and the daemon of each builder.
+fn at_work(farm: &FarmSite) -> Vec<Vec<String>> {
+    let builders = farm.farm.builders.iter();
+    builders.map(|builder| builder.processes().into_iter().filter_map(line).collect()).collect()
+}
+
+/// The command line of a process; `None` if it has ended meanwhile.
+fn line(pid: u32) -> Option<String> {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|words| !words.is_empty())?;
+    Some(format!("{pid} {}", String::from_utf8_lossy(&words).replace('\0', " ")))
+}
+
+/// The ssh processes of this coordinator.
+fn own_ssh(farm: &FarmSite) -> Vec<String> {
+    processes_with(&farm.farm.ssh_config().display().to_string())
+}
+
+fn expect_nothing_left(farm: &FarmSite, what: &str) {
+    let until = Instant::now() + AFTER;
+    loop {
+        let mut left: Vec<String> = at_work(farm).concat();
+        left.extend(own_ssh(farm));
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < until, "{what}: {left:#?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_or_killed_leaves_nothing_on_its_builders() {
+    each_nix(|nix| {
+        for kind in [Kind::Forwarded, Kind::Stdio] {
+            for signals in [&["INT"][..], &["INT", "INT"], &["KILL"]] {
+                let what = format!("{signals:?} with builders of kind {kind:?} and Nix {}", nix.version);
+                // Builders that are at work for seconds.
+                let farm = FarmSite::fleet(nix, 1000, vec![spec(kind, nix), spec(kind, nix)]);
+                let running = farm.start(&[]);
+                wait_until("builds on both builders", || {
+                    let asleep = |of: &Vec<String>| of.iter().any(|line| line.contains("sleep"));
+                    at_work(&farm).iter().all(asleep).then_some(())
+                });
+                assert!(!own_ssh(&farm).is_empty());
+                signals.iter().for_each(|signal| running.signal(signal));
+                let ran = wait_at_most(running, Duration::from_secs(60));
+                expect_nothing_left(&farm, &what);
+                assert_eq!(ran.code, if signals == ["KILL"] { None } else { Some(130) }, "{what}: {}", ran.stderr);
+            }
+        }
+    });
+}
