@@ -371,6 +371,9 @@ pub enum Fact {
         /// It is pushed to because `--push-to` named it.
         #[serde(default, skip_serializing_if = "is_false")]
         asked: bool,
+        /// It cannot be pushed to at the moment, and is tried again.
+        #[serde(default, skip_serializing_if = "is_false")]
+        sick: bool,
     },
     /// A stage began.
     StageStarted {

@@ -188,6 +188,7 @@ impl CacheList {
             push: true,
             optional: false,
             asked: known.is_some_and(|known| known.asked),
+            sick: true,
         }
     }
 
@@ -202,6 +203,7 @@ impl CacheList {
             push: cache.push(),
             optional: known.is_some_and(|known| known.push == PushWhen::Optional),
             asked: known.is_some_and(|known| known.asked),
+            sick: false,
         }
     }
 }

@@ -154,6 +154,7 @@ pub struct Cache {
     pub optional: bool,
     /// `--push-to` named it.
     pub by_name: bool,
+    pub sick: bool,
     /// What it answered, if that was said.
     pub asked: Option<Asked>,
 }

@@ -30,6 +30,11 @@ fn head(at: Moment, paint: Paint, word: &str) -> Line {
     Line::from(format!("{:>5} ", clock(at.seconds()))).paint(paint, word).pad(INDENT - 1).text(" ")
 }
 
+/// Whether a cache can be used.
+fn state(sick: bool) -> &'static str {
+    if sick { "not now" } else { "ok" }
+}
+
 /// The lines about something that has happened. Only lists are held to the width; no text is cut in a log.
 #[must_use]
 pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, width: usize) -> Vec<Line> {
@@ -40,8 +45,11 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
             s.flake.as_ref().map(|flake| head(at, Paint::Plain, "flake").text(flake_text(flake))).into_iter().collect()
         }
         Notice::Caches(ids) => {
-            let text =
-                |id| s.caches.get(id).map(|cache| format!("{} {} ok", cache.name, use_of(cache.pull, cache.push)));
+            let text = |id| {
+                s.caches
+                    .get(id)
+                    .map(|cache| format!("{} {} {}", cache.name, use_of(cache.pull, cache.push), state(cache.sick)))
+            };
             vec![head(at, Paint::Plain, "caches").text(ids.iter().filter_map(text).collect::<Vec<_>>().join(" · "))]
         }
         Notice::Builders(ids) => {

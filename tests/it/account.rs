@@ -309,6 +309,7 @@ fn arb_fact() -> BoxedStrategy<Fact> {
             push,
             optional: false,
             asked: false,
+            sick: false,
         }),
         stage().prop_map(|stage| Fact::StageStarted { stage }),
         stage().prop_map(|stage| Fact::StageEnded { stage }),

@@ -449,7 +449,7 @@ fn only_pushed(refused: usize, optional: bool) -> Vec<Event> {
     let cache = drover::id::CacheId(1);
     let mut story = Story::new("push", &["--run", "01KAJX3M"]);
     let (name, url) = ("acme.cachix.org".into(), "https://acme.cachix.org".into());
-    story.at(0.2, Fact::CacheReady { cache, name, url, pull: true, push: true, optional, asked: true });
+    story.at(0.2, Fact::CacheReady { cache, name, url, pull: true, push: true, optional, asked: true, sick: false });
     let names = ["base-1.0", "lib-1.0", "linux-6.12.58", "nixos-system-web1-25.11"];
     story.at(0.2, Fact::PushAsked { paths: vec![story::store_path(names[3]).into()] });
     story.at(0.2, Fact::StageStarted { stage: Stage::Push });

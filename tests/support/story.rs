@@ -127,6 +127,7 @@ impl Story {
                 push,
                 optional: false,
                 asked: false,
+                sick: false,
             },
         );
     }

@@ -140,7 +140,7 @@ fn surroundings(s: &mut Summary, at: Moment, fact: &Fact) {
                 recorded: *recorded,
             });
         }
-        Fact::CacheReady { cache, name, url, pull, push, optional, asked } => {
+        Fact::CacheReady { cache, name, url, pull, push, optional, asked, sick } => {
             let ready = Cache {
                 name: name.clone(),
                 url: url.clone(),
@@ -148,6 +148,7 @@ fn surroundings(s: &mut Summary, at: Moment, fact: &Fact) {
                 push: *push,
                 optional: *optional,
                 by_name: *asked,
+                sick: *sick,
                 asked: s.caches.get(cache).and_then(|known| known.asked),
             };
             s.caches.insert(*cache, ready);
