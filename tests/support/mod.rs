@@ -2,11 +2,11 @@
 
 pub mod fake_cache;
 pub mod fake_daemon;
-#[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
-pub mod farm_story;
 pub mod history;
 pub mod nix;
 pub mod package_set;
 pub mod site;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story;
+#[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
+pub mod story_farm;
