@@ -12,8 +12,8 @@ use drover::report::{closing, json, list, plan, schedule, time};
 use drover::ui::{Mode, Settings, Ui};
 use proptest::prelude::*;
 
-use crate::support::farm_story::{self, BIG1, Farm, LOCAL, ready, suspended};
 use crate::support::story::{self, Story, Twist, fleet};
+use crate::support::story_farm::{self, BIG1, Farm, LOCAL, ready, suspended};
 
 /// The intervals touch each other from 0 to the last moment of the stream.
 fn check(events: &[Event]) {
@@ -165,13 +165,13 @@ fn a_run_on_builders_is_accounted_to_the_microsecond() {
 #[test]
 fn every_beginning_of_a_run_on_builders_adds_up() {
     for farm in [
-        farm_story::at_work(),
-        farm_story::in_trouble(),
-        farm_story::without_builder(),
-        farm_story::tried_again(true),
-        farm_story::tried_again(false),
-        farm_story::kept(),
-        farm_story::planned(),
+        story_farm::at_work(),
+        story_farm::in_trouble(),
+        story_farm::without_builder(),
+        story_farm::tried_again(true),
+        story_farm::tried_again(false),
+        story_farm::kept(),
+        story_farm::planned(),
     ] {
         let events = farm.story.events();
         for length in 0..=events.len() {

@@ -69,7 +69,7 @@ fn what_cannot_be_pushed_is_built_once_all_the_same() {
         let built = document["counts"]["drvs_built"].as_u64().unwrap();
         assert!(built > 100, "{built} drvs were built");
         assert_eq!(place.records(), BTreeSet::new());
-        assert!(ran.stderr.contains("the paths are kept on"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("kept on b"), "{}", ran.stderr);
 
         // On the builders nothing but the roots that drover made keeps any of it.
         for (number, builder) in place.lab.builders.iter().enumerate() {

@@ -7,7 +7,7 @@ use drover::report::summary::Summary;
 use drover::report::{plan, schedule, time};
 
 use super::screens::{both, ci, live_at, show, snap, verdict};
-use crate::support::farm_story::{self as farm, BIG1, BIG2, LOCAL, ready, suspended};
+use crate::support::story_farm::{self as farm, BIG1, BIG2, LOCAL, ready, suspended};
 
 #[test]
 fn builders_at_work() {

@@ -5,8 +5,6 @@ pub mod fake_cache;
 pub mod fake_daemon;
 pub mod farm_lab;
 pub mod farm_site;
-#[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
-pub mod farm_story;
 pub mod fault_proxy;
 pub mod history;
 pub mod nix;
@@ -15,3 +13,5 @@ pub mod site;
 pub mod sshd;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story;
+#[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
+pub mod story_farm;
