@@ -38,7 +38,7 @@ mod comparing;
 mod context;
 mod evaluate;
 mod exit;
-mod farm;
+pub(crate) mod farm;
 mod fetching;
 mod homecoming;
 mod importing;

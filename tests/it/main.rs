@@ -6,6 +6,7 @@ mod support;
 
 mod account;
 mod affected;
+mod builders;
 mod cache;
 mod cache_faults;
 mod cli;
@@ -19,6 +20,7 @@ mod eval_flake;
 mod eval_many;
 mod eval_memory;
 mod eval_record;
+mod farm_loss;
 mod farm_run;
 mod gc;
 mod imports;
