@@ -24,6 +24,7 @@ mod eval_memory;
 mod eval_record;
 mod farm_faults;
 mod farm_keep;
+mod farm_loss;
 mod farm_run;
 mod farm_stop;
 mod gc;
