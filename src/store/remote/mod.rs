@@ -146,7 +146,7 @@ impl RemoteStore {
         })?;
         let whom = match &address {
             Address::Ssh(ssh) => Whom::new(&options, &ssh.host, ssh.user.as_deref(), ssh.port),
-            Address::Socket(_) => Whom::new(&options, "localhost", None, None),
+            Address::Socket(_) => Whom::socket(&options),
         };
         let patience = options.patience;
         match tokio::time::timeout(patience, Self::reach(options, address, &whom)).await {
@@ -220,7 +220,7 @@ impl RemoteStore {
     /// Whether its daemon's socket was to be forwarded and could not be: each connection is a session of its own.
     #[must_use]
     pub fn refuses_forwarding(&self) -> bool {
-        matches!(&self.0.way, Way::Ssh(ssh) if ssh.first.forward.is_some() && ssh.program.is_some())
+        matches!(&self.0.way, Way::Ssh(ssh) if ssh.unforwarded)
     }
 
     /// The directory of its paths.
@@ -276,6 +276,9 @@ impl RemoteStore {
 
     /// Begins to ask how busy it is.
     pub async fn probe(&self) -> Result<Probe, ShellError> {
+        if self.known().is_some_and(|about| !about.shell) {
+            return Err(ShellError::NoShell);
+        }
         Probe::open(self.ssh()?, self.0.options.store_dir.as_str()).await
     }
 
