@@ -271,14 +271,13 @@ impl Farm {
     }
 
     /// An attempt found a builder gone: nothing starts there before it has answered.
-    pub(super) fn suspect(&mut self, ctx: &mut Context, id: BuilderId) {
-        let (Some(post), Some(site)) = (self.posts.get_mut(&id), ctx.sites.get(id)) else { return };
+    pub(super) fn suspect(&mut self, ctx: &mut Context, id: BuilderId) -> Option<SchedInput> {
+        let (Some(post), Some(site)) = (self.posts.get_mut(&id), ctx.sites.get(id)) else { return None };
         if post.up.is_some() && !std::mem::replace(&mut post.suspect, true) {
             site.pool.forget();
             watch::check(ctx, id, post.number, site);
         }
-        // The scheduler was told by whoever found out.
-        post.told = false;
+        self.tell(ctx.bus.now(), id)
     }
 
     /// A builder does not answer any more, which so many attempts have ended with.
