@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::site::{PATIENCE, no_answer};
 use crate::store::any::Store;
 use crate::store::error::StoreError;
 use crate::store::local::Wishes;
@@ -90,11 +91,21 @@ impl Pool {
     }
 
     async fn open(&self, caches: Caches) -> Result<Lent, StoreError> {
-        let session = match caches {
-            Caches::On => self.store.connect_with(&self.wishes).await?,
-            Caches::Off => {
-                let wishes = Wishes { substitute: Some(false), ..self.wishes.clone() };
-                self.store.connect_with(&wishes).await?
+        let opening = async {
+            match caches {
+                Caches::On => self.store.connect_with(&self.wishes).await,
+                Caches::Off => {
+                    let wishes = Wishes { substitute: Some(false), ..self.wishes.clone() };
+                    self.store.connect_with(&wishes).await
+                }
+            }
+        };
+        let session = match &self.store {
+            Store::Local(_) => opening.await?,
+            // A daemon of another machine may hang.
+            Store::Remote(_) => {
+                let opened = tokio::time::timeout(PATIENCE, opening).await;
+                opened.unwrap_or_else(|_| Err(no_answer(&self.store, PATIENCE)))?
             }
         };
         Ok(Lent { session, caches })

@@ -14,10 +14,10 @@ use crate::store::error::StoreError;
 use crate::store::roots::Roots;
 
 /// Paths that come into one store at once. Each has a connection at both ends.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 /// How long a builder may take for what it need not think about.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How much longer for each path that it is asked about.
 const EACH: Duration = Duration::from_millis(10);

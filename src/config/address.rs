@@ -56,7 +56,9 @@ impl Address {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let place = rest.split('?').next().unwrap_or_default();
         let (way, host) = match scheme {
-            "ssh-ng" | "ssh" => (Way::Ssh, host(place).ok_or_else(|| format!("there is no host in '{shown}'"))?),
+            "ssh-ng" | "ssh" => {
+                (Way::Ssh, host(place).ok_or_else(|| format!("there is no host, or no port, in '{shown}'"))?)
+            }
             "unix" if place.is_empty() => return Err(format!("there is no path of a socket in '{shown}'")),
             "unix" => (Way::Unix, place.to_owned()),
             other => return Err(format!("a builder cannot be reached by '{other}://'")),
@@ -80,27 +82,32 @@ impl Address {
 /// The host of `user@host:port`. One that begins with `-` would be an option of ssh.
 fn host(place: &str) -> Option<String> {
     let place = place.split('/').next().unwrap_or_default();
-    let (user, host) = place.rsplit_once('@').unwrap_or(("", place));
-    let host = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None if host.matches(':').count() > 1 => host,
-        None => host.split(':').next().unwrap_or_default(),
+    let (user, place) = place.rsplit_once('@').unwrap_or(("", place));
+    let (host, port) = match place.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':')))?,
+        // An address with colons and without brackets has no port.
+        None if place.matches(':').count() > 1 => (place, None),
+        None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
     };
     let fits = !host.is_empty() && !host.starts_with('-') && !user.starts_with('-');
-    fits.then(|| host.to_owned())
+    (fits && port.is_none_or(|port| port.parse::<u16>().is_ok())).then(|| host.to_owned())
 }
 
-/// A host's public key as ssh writes it, `ssh-ed25519 AAAA…`, without the comment; `None` if it is none.
-#[must_use]
+/// A host's public key as ssh writes it, `ssh-ed25519 AAAA…`, without the comment, and without the host that
+/// ssh-keyscan and known_hosts write before it; `None` if it is none.
 pub(super) fn host_key(text: &str) -> Option<String> {
+    let words: Vec<&str> = text.split_ascii_whitespace().take(3).collect();
+    words.windows(2).find_map(|pair| is_key(pair[0], pair[1]).then(|| pair.join(" ")))
+}
+
+/// Whether this is the base64 of a public key of this kind.
+fn is_key(kind: &str, key: &str) -> bool {
     use base64::Engine as _;
-    let mut words = text.split_ascii_whitespace();
-    let (kind, key) = (words.next()?, words.next()?);
-    let bytes = base64::engine::general_purpose::STANDARD.decode(key).ok()?;
+    let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(key) else { return false };
+    let Some((length, rest)) = bytes.split_first_chunk() else { return false };
     // The key repeats its kind, after four bytes of length.
-    let length = bytes.get(..4)?.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
-    let same = length == kind.len() && bytes.get(4..)?.starts_with(kind.as_bytes()) && bytes.len() > 4 + length;
-    same.then(|| format!("{kind} {key}"))
+    let same = u32::from_be_bytes(*length) as usize == kind.len() && rest.starts_with(kind.as_bytes());
+    same && rest.len() > kind.len()
 }
 
 #[cfg(test)]
@@ -135,6 +142,8 @@ mod tests {
             ("ssh-ng://-oProxyCommand=x", "there is no host"),
             ("-oProxyCommand=x@big1", "there is no host"),
             ("ssh-ng://ci@:22", "there is no host"),
+            ("ssh-ng://big1:ssh", "or no port"),
+            ("ssh-ng://[::1", "there is no host"),
             ("https://cache.example", "cannot be reached by 'https://'"),
             ("/srv/store", "a store in a directory"),
             ("local?root=/srv", "a store in a directory"),
@@ -152,7 +161,9 @@ mod tests {
     fn host_keys_are_known_by_their_kind() {
         let key = "AAAAC3NzaC1lZDI1NTE5AAAAIBNmnKb5jRrWyI4j0PWZlPTPHoqs0cM2LT1r9Hh4Ydlv";
         let line = format!("ssh-ed25519 {key}");
-        assert_eq!(host_key(&format!(" {line} root@big1\n")).as_deref(), Some(&*line));
+        for text in [format!(" {line} root@big1\n"), format!("big1 {line}"), format!("[big1]:22 {line} c")] {
+            assert_eq!(host_key(&text).as_deref(), Some(&*line));
+        }
         for text in ["", key, "ssh-ed25519", "ssh-ed25519 AAAA", &format!("ssh-rsa {key}"), "ssh-ed25519 é"] {
             assert_eq!(host_key(text), None, "{text}");
         }

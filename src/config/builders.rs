@@ -180,7 +180,7 @@ pub(super) fn resolve(words: &Words, env: &Env, file: &File) -> Result<(FarmSett
 fn ssh(env: &Env) -> Result<SshSettings> {
     let options = env.get(NIX_SSHOPTS).map(|text| {
         shell_words(text).ok_or_else(|| {
-            Error::usage("NIX_SSHOPTS: a quote is not closed").hint("NIX_SSHOPTS='-p 2222 -i /path/of/key'")
+            Error::usage("NIX_SSHOPTS: a quote is not closed").hint("export NIX_SSHOPTS='-p 2222 -i /path/of/key'")
         })
     });
     let lines = env.get(DROVER_SSH_KNOWN_HOSTS).unwrap_or_default().lines().map(str::trim);

@@ -246,7 +246,9 @@ impl File {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
             let before = text.get(..at).unwrap_or_default();
             let line = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
-            let (message, hint) = explained(error.message(), line);
+            let table = before.lines().rev().chain([line]).find(|line| line.starts_with('['));
+            let (message, hint) =
+                explained(error.message(), line, table.is_some_and(|name| name.starts_with("[builder.")));
             FileError::Parse {
                 path: path.to_owned(),
                 line: before.matches('\n').count() + 1,
@@ -311,8 +313,11 @@ const EXAMPLES: [(&str, &str); 27] = [
 /// Tables of the design that this drover does not know.
 const LATER: [&str; 3] = ["quarantine", "notify", "goals"];
 
+/// How the URL of a builder is written.
+const BUILDER: &str = "url = \"ssh-ng://ci@big1.acme.net\"";
+
 /// What the parser says of a line, in words of the file and not of the program, and what to write instead.
-fn explained(message: &str, line: &str) -> (String, String) {
+fn explained(message: &str, line: &str, of_builder: bool) -> (String, String) {
     if let Some(rest) = message.strip_prefix("unknown field `") {
         let mut words = rest.split('`').step_by(2);
         let given = words.next().unwrap_or_default();
@@ -327,6 +332,7 @@ fn explained(message: &str, line: &str) -> (String, String) {
     let missing = message.strip_prefix("missing field `").map(|rest| rest.trim_end_matches('`'));
     let key = missing.unwrap_or_else(|| line.split('=').next().unwrap_or_default().trim());
     let hint = match EXAMPLES.iter().find(|(known, _)| *known == key) {
+        Some(("url", _)) if of_builder => BUILDER.to_owned(),
         Some((key, example)) => format!("{key} = {example}"),
         None => "a table reads [attrs], a key reads exclude = [\"*.installer\"]".to_owned(),
     };
@@ -339,6 +345,7 @@ fn explained(message: &str, line: &str) -> (String, String) {
         ("expected u64", "not a whole number"),
         ("expected u32", "not a whole number"),
         ("expected i32", "not a whole number"),
+        ("expected f64", "not a number"),
         ("expected a sequence", "not a list"),
         ("expected a string", "not a text"),
         ("expected true,", "not true,"),

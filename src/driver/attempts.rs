@@ -88,7 +88,7 @@ impl Attempts {
         ctx: &mut Context,
         attempt: AttemptId,
         brought: Result<Brought, NotBrought>,
-    ) -> Option<Result<(), NotBrought>> {
+    ) -> Option<Result<(BuilderId, Brought), NotBrought>> {
         let running = self.running.get_mut(&attempt)?;
         running.busy = false;
         if let Some(failure) = &running.lost {
@@ -97,7 +97,11 @@ impl Attempts {
         if running.stop.is_cancelled() {
             return Some(Err(stopped().into()));
         }
-        Some(brought.map(|brought| tell_prepared(ctx, attempt, brought)))
+        let builder = running.builder;
+        Some(brought.map(|brought| {
+            tell_prepared(ctx, attempt, brought);
+            (builder, brought)
+        }))
     }
 
     /// A slot is free: it is built.
@@ -229,7 +233,7 @@ impl Attempts {
 /// With the local store alone everything is there, and nobody has to be told.
 fn tell_prepared(ctx: &mut Context, attempt: AttemptId, brought: Brought) {
     if ctx.is_farm {
-        let Brought { copied, copied_size, fetched } = brought;
+        let Brought { copied, copied_size, fetched, .. } = brought;
         ctx.bus.emit(Fact::AttemptPrepared { attempt, copied, copied_size, fetched });
     }
 }

@@ -58,6 +58,7 @@ impl Building {
             fail_fast: build.fail_fast,
             max_failures: build.max_failures,
             retries: build.retries,
+            retry_failures: build.retry_failures,
             fetch_slots: FETCHES,
             fetch_where_needed: ctx.is_farm,
         };
@@ -282,11 +283,14 @@ impl Building {
         brought: Result<Brought, NotBrought>,
     ) -> Option<BuilderId> {
         match self.attempts.prepared(ctx, attempt, brought)? {
-            Ok(()) => {
+            Ok((builder, brought)) => {
+                if let Some((bytes, seconds)) = brought.speed() {
+                    self.tell(ctx, SchedInput::Transferred { builder, bytes, seconds });
+                }
                 self.tell(ctx, SchedInput::Prepared { attempt });
                 None
             }
-            Err(NotBrought { failure, gone }) => {
+            Err(NotBrought { failure, gone, .. }) => {
                 let drv = self.attempts.drv(attempt)?;
                 let gone = gone_inputs(&planning.graph, drv, &gone);
                 for (input, culprits) in &gone {
@@ -296,6 +300,11 @@ impl Building {
                 self.attempt_ended(ctx, attempt, AttemptEnd::Failed(failure), Tail::default(), gone)
             }
         }
+    }
+
+    /// Whether a drv whose outputs have gone can be made again.
+    pub(super) fn can_make_again(&self, drv: DrvId) -> bool {
+        self.sched.can_make_again(drv)
     }
 
     /// An attempt has something to say.
@@ -331,7 +340,7 @@ impl Building {
             self.tell(ctx, SchedInput::BuilderDown { builder, back: true, why: None });
         }
         if !outputs.is_empty() {
-            hold(ctx, builder, outputs.iter().map(|(_, path)| path.clone()).collect());
+            hold(ctx, drv, builder, outputs.iter().map(|(_, path)| path.clone()).collect());
             self.outputs.insert(drv, outputs);
         }
         self.tell(ctx, SchedInput::AttemptEnded { attempt, end, gone });
@@ -368,12 +377,20 @@ impl Building {
 }
 
 /// What was built is valid where it was built, and stays so.
-fn hold(ctx: &mut Context, builder: BuilderId, outputs: Vec<StorePath>) {
+fn hold(ctx: &mut Context, drv: DrvId, builder: BuilderId, outputs: Vec<StorePath>) {
     let Some(site) = ctx.site_of(builder) else { return };
     site.holdings.note(&outputs);
+    let is_farm = ctx.is_farm;
     ctx.tasks.start(async move {
         // The connection that built them holds them too; this is for when it goes away.
-        let _ = site.roots.lock().await.hold(&outputs).await;
-        Input::Idle
+        let mut roots = site.roots.lock().await;
+        if !is_farm {
+            let _ = roots.hold(&outputs).await;
+            return Input::Idle;
+        }
+        match roots.size(&outputs).await {
+            Ok(bytes) => Input::Sized(drv, bytes),
+            Err(_) => Input::Idle,
+        }
     });
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::build::{self, Sources};
+use crate::build;
 use crate::diff::plan::Decision;
 use crate::eval::{Import, Imported};
 use crate::event::{Class, DrvOutcome, Fact, Failure, Status};
@@ -175,24 +175,27 @@ impl Importing {
         }
     }
 
-    /// The outputs are in the store that builds. Where another one evaluates, they are copied there.
+    /// The outputs are in a store. Where another one evaluates, they are brought there.
     fn there(&mut self, ctx: &mut Context, planning: &Planning, number: AttrId, outputs: &[StorePath]) {
         let Some(open) = self.open.get(&number) else { return };
         let info = planning.graph.info(open.drv);
         let known = info.into_iter().flat_map(|info| &info.outputs);
         let known = known.filter(|output| open.outputs.contains(&output.name)).filter_map(|output| output.path.clone());
-        let paths: Vec<StorePath> = known.chain(outputs.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect();
-        if ctx.store.uri() == ctx.eval_store.uri() {
+        let asked: BTreeSet<StorePath> = known.collect();
+        let paths: Vec<StorePath> = asked.iter().chain(outputs).collect::<BTreeSet<_>>().into_iter().cloned().collect();
+        if ctx.store.uri() == ctx.eval_store.uri() && (!ctx.is_farm || ctx.site.holdings.hold_all(&paths)) {
             return self.answer(ctx, number, Ok(paths));
         }
-        let (roots, to) = (ctx.roots.clone(), ctx.eval_site.clone());
-        let from = Sources { stores: vec![ctx.pool.clone()], ..Sources::default() };
+        let (site, to, from) = (ctx.site.clone(), ctx.eval_site.clone(), planning.sources(ctx, &paths));
+        let elsewhere: BTreeSet<StorePath> =
+            paths.iter().filter(|path| asked.contains(*path) || !ctx.sites.holders(path).is_empty()).cloned().collect();
         ctx.tasks.start(async move {
-            let valid = roots.lock().await.valid(&paths).await.unwrap_or_default();
-            let there: Vec<StorePath> =
-                paths.into_iter().zip(valid).filter(|(_, valid)| *valid).map(|(path, _)| path).collect();
-            let copied = build::bring(&to, &there, &from, &|_| {}).await;
-            Input::Imported(number, copied.map(|_| there).map_err(|error| error.failure))
+            // Outputs that nobody asked for may be nowhere.
+            let valid = site.valid(&paths).await.unwrap_or_default();
+            let there = paths.into_iter().zip(valid).filter(|(path, valid)| *valid || elsewhere.contains(path));
+            let there: Vec<StorePath> = there.map(|(path, _)| path).collect();
+            let brought = build::bring(&to, &there, &from, &|_| {}).await;
+            Input::Imported(number, brought.map(|_| there).map_err(|error| error.failure))
         });
     }
 

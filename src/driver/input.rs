@@ -55,6 +55,8 @@ pub(super) enum Input {
     Farm(BuilderId, FarmInput),
     /// A builder was asked which paths it holds; `None`: it did not answer.
     BuilderAnswered(BuilderId, Vec<StorePath>, Option<Vec<bool>>),
+    /// How big the outputs of a drv are, in bytes.
+    Sized(DrvId, u64),
     /// Results have come into the local store, or not.
     Returned(DrvId, Vec<StorePath>, Result<Brought, NotBrought>),
     /// Something is done of which nobody waits for the end.

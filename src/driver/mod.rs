@@ -38,7 +38,7 @@ mod comparing;
 mod context;
 mod evaluate;
 mod exit;
-mod farm;
+pub(crate) mod farm;
 mod fetching;
 mod homecoming;
 mod importing;
@@ -284,8 +284,10 @@ impl Driver {
             Input::Facts(facts) => self.planning.answered(ctx, facts),
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::Prepared(attempt, brought) => {
+                let suspects = brought.as_ref().map_or_else(|not| not.suspects.clone(), |_| Vec::new());
                 let suspect = self.building.prepared(ctx, &mut self.planning, attempt, brought);
                 self.suspect(suspect);
+                suspects.into_iter().for_each(|builder| self.suspect(Some(builder)));
             }
             Input::AttemptEnded(attempt, end, tail) => {
                 let suspect = self.building.ended(ctx, attempt, end, tail);
@@ -295,6 +297,7 @@ impl Driver {
             Input::BuilderAnswered(builder, paths, valid) => {
                 self.planning.builder_answered(ctx, builder, &paths, valid.as_deref());
             }
+            Input::Sized(drv, bytes) => self.building.tell(ctx, SchedInput::Sized { drv, bytes }),
             Input::Returned(drv, paths, brought) => self.returned(drv, &paths, brought),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
             Input::Import(import) => self.importing.begin(ctx, &mut self.planning, import),
@@ -327,8 +330,10 @@ impl Driver {
 
     /// An attempt ended because its builder is gone, or seems to be.
     fn suspect(&mut self, builder: Option<BuilderId>) {
-        if let Some(builder) = builder {
-            self.farm.suspect(&mut self.ctx, builder);
+        if let Some(builder) = builder
+            && let Some(input) = self.farm.suspect(&mut self.ctx, builder)
+        {
+            self.building.tell(&self.ctx, input);
         }
     }
 
@@ -359,8 +364,15 @@ impl Driver {
     /// Results have come into the local store, or not.
     fn returned(&mut self, drv: DrvId, paths: &[StorePath], brought: std::result::Result<Brought, NotBrought>) {
         let Some(returned) = self.homecoming.returned(&mut self.ctx, drv, paths, brought) else { return };
+        // What only a builder had that has gone is made again.
+        let again = returned.failure.is_some() && self.building.can_make_again(drv);
+        if again {
+            self.outcomes.remove(&drv);
+            self.building.tell(&self.ctx, SchedInput::Lost { drv });
+        }
         for (attr, status) in returned.attrs {
             match &returned.failure {
+                _ if again => self.attrs.wait_for(attr, drv),
                 None => self.end_attr(attr, status, None, None),
                 Some(failure) => self.end_attr(attr, Status::Failed, Some(&failure.message), Some(drv)),
             }

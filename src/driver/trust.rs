@@ -60,7 +60,7 @@ pub(super) fn remote_wishes(settings: &Settings, nix: &NixSettings) -> Wishes {
         overrides.push(("extra-substituters".to_owned(), urls.join(" ")));
         overrides.push(("extra-trusted-public-keys".to_owned(), keys.join(" ")));
     }
-    Wishes { overrides, substitute: settings.offline.then_some(false), ..Wishes::default() }
+    Wishes { overrides, ..Wishes::default() }
 }
 
 /// The same for one of them: one that does not obey us is told nothing.

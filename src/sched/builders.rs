@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::event::Moment;
 use crate::id::{BuilderId, System};
 
 use super::item::Item;
+use super::rank::micros;
 use super::state::Phase;
+use super::transfer::Link;
 
 /// A store that can build, as configured.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +32,49 @@ pub struct Builder {
     pub local: bool,
 }
 
+/// What an attempt takes of a builder while it builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// One of its slots.
+    Slot,
+    /// One of a few places for what only loads sources (fixed-output drvs).
+    Fixed,
+    /// One of a few places for what is cheaper to build than to send around (tiny `preferLocalBuild` drvs).
+    Small,
+}
+
+/// How many fixed-output drvs a builder loads at once. Servers, not processors, are what they wait for.
+const FIXED_AT_ONCE: u32 = 8;
+
+/// How many tiny drvs a builder builds at once besides its slots.
+const SMALL_AT_ONCE: u32 = 4;
+
+/// Expected seconds up to which a `preferLocalBuild` drv is tiny. Some assemble whole systems.
+const SMALL_SECONDS: f64 = 5.0;
+
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Slot, Self::Fixed, Self::Small];
+
+    fn of(item: &Item) -> Self {
+        if item.fixed_output {
+            Self::Fixed
+        } else if item.prefer_local && item.cost <= SMALL_SECONDS {
+            Self::Small
+        } else {
+            Self::Slot
+        }
+    }
+
+    /// Its place in an array of one for each.
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::Slot => 0,
+            Self::Fixed => 1,
+            Self::Small => 2,
+        }
+    }
+}
+
 /// What an item asks of a builder. Items that ask the same wait in one queue.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Need {
@@ -36,7 +82,7 @@ pub(super) struct Need {
     /// Sorted, without doubles.
     pub(super) features: Vec<String>,
     pub(super) local_only: bool,
-    pub(super) prefer_local: bool,
+    pub(super) kind: Kind,
 }
 
 impl Need {
@@ -46,7 +92,7 @@ impl Need {
             system: item.system.clone(),
             features: features.into_iter().collect(),
             local_only: item.local_only,
-            prefer_local: item.prefer_local,
+            kind: Kind::of(item),
         }
     }
 }
@@ -62,14 +108,44 @@ impl Builder {
             && self.mandatory.iter().all(|feature| need.features.contains(feature))
     }
 
+    /// How many attempts of a kind build at once.
+    pub(super) fn places(&self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Slot => self.slots,
+            Kind::Fixed => FIXED_AT_ONCE,
+            Kind::Small => SMALL_AT_ONCE,
+        }
+    }
+
+    /// How many attempts may be prepared while all slots are taken, so that a slot that becomes free need not wait for
+    /// a transfer. Few: each is bound to this builder, whatever becomes free elsewhere.
+    pub(super) fn ahead(&self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Slot => self.slots.max(2),
+            Kind::Fixed | Kind::Small => 0,
+        }
+    }
+
     fn speed(&self) -> f64 {
         if self.speed.is_finite() && self.speed > 0.0 { self.speed } else { 1.0 }
     }
 }
 
 /// How much a waiting attempt costs: a connection and a process of the store. Beyond this many attempts for each
-/// slot nothing starts, even if all of them wait for somebody else's locks (two runs of one commit).
+/// place nothing starts, even if all of them wait for somebody else's locks (two runs of one commit).
 const ATTEMPTS_PER_SLOT: u32 = 4;
+
+/// Attempts of one kind on a builder.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lane {
+    /// Inputs are brought.
+    preparing: u32,
+    /// All inputs are there; no place is free.
+    prepared: u32,
+    building: u32,
+    /// For somebody else's lock; these take no place.
+    waiting: u32,
+}
 
 /// A builder and its attempts.
 #[derive(Debug)]
@@ -80,61 +156,69 @@ pub(super) struct Seat {
     pub(super) hope: bool,
     /// Why it is not up.
     why: Option<Arc<str>>,
-    /// Attempts whose inputs are brought, or that are prepared and wait for a slot.
-    preparing: u32,
-    /// Attempts that build.
-    building: u32,
-    /// Attempts that wait for somebody else's lock; these take no slot.
-    waiting: u32,
+    /// What it costs to bring something there.
+    pub(super) link: Link,
+    /// By [`Kind::index`].
+    lanes: [Lane; 3],
 }
 
 impl Seat {
     fn new(builder: Builder) -> Self {
-        Self { builder, up: false, hope: true, why: None, preparing: 0, building: 0, waiting: 0 }
+        Self { builder, up: false, hope: true, why: None, link: Link::default(), lanes: Default::default() }
     }
 
-    /// Whether one more attempt may start.
+    /// Whether an attempt that is prepared may build.
     ///
-    /// An attempt that waits holds no slot, and when its wait ends it is not asked: the store has already gone on,
-    /// most often only to find the output there. So for a moment more may build than there are slots. That is
+    /// An attempt that waits for a lock holds no slot, and when its wait ends it is not asked: the store has already
+    /// gone on, most often only to find the output there. So for a moment more may build than there are slots. That is
     /// better than a slot that idles through somebody else's hour of compiling, or than throwing away a place in the
-    /// queue; nothing new starts until the count is below the slots again.
-    pub(super) fn free(&self) -> bool {
-        self.up
-            && self.building + self.preparing < self.builder.slots
-            && self.building + self.preparing + self.waiting < self.builder.slots.saturating_mul(ATTEMPTS_PER_SLOT)
+    /// queue; nothing new goes until the count is below the slots again.
+    pub(super) fn has_place(&self, kind: Kind) -> bool {
+        self.up && self.building(kind) < self.builder.places(kind)
     }
 
-    /// How full it would be with one more attempt, in relation to its speed. Smaller is better.
-    pub(super) fn load_with_one_more(&self) -> f64 {
-        f64::from(self.building + self.preparing + 1) / (f64::from(self.builder.slots.max(1)) * self.builder.speed())
+    /// How many more attempts may begin, whether or not there is a place for them when they are prepared.
+    pub(super) fn room(&self, kind: Kind) -> u32 {
+        let (lane, places) = (&self.lanes[kind.index()], self.builder.places(kind));
+        let bound = lane.preparing + lane.prepared + lane.building;
+        let few = (places + self.builder.ahead(kind)).saturating_sub(bound);
+        let all = places.saturating_mul(ATTEMPTS_PER_SLOT).saturating_sub(bound + lane.waiting);
+        if self.up { few.min(all) } else { 0 }
+    }
+
+    /// How many attempts of a kind build there.
+    pub(super) fn building(&self, kind: Kind) -> u32 {
+        self.lanes[kind.index()].building
     }
 
     pub(super) fn speed(&self) -> f64 {
         self.builder.speed()
     }
 
-    /// Whether an attempt that is prepared may build.
-    pub(super) fn has_slot(&self) -> bool {
-        self.building < self.builder.slots
+    /// What a cost in µs takes there.
+    pub(super) fn time(&self, cost: u64) -> u64 {
+        let speed = self.speed();
+        if speed.to_bits() == 1.0_f64.to_bits() { cost } else { micros(Moment(cost).seconds() / speed) }
     }
 
     /// An attempt begins, goes on to the next phase, or ends.
-    pub(super) fn moved(&mut self, from: Option<Phase>, to: Option<Phase>) {
+    pub(super) fn moved(&mut self, kind: Kind, from: Option<Phase>, to: Option<Phase>) {
         if let Some(from) = from {
-            let count = self.count(from);
+            let count = self.count(kind, from);
             *count = count.saturating_sub(1);
         }
         if let Some(to) = to {
-            *self.count(to) += 1;
+            *self.count(kind, to) += 1;
         }
     }
 
-    fn count(&mut self, phase: Phase) -> &mut u32 {
+    fn count(&mut self, kind: Kind, phase: Phase) -> &mut u32 {
+        let lane = &mut self.lanes[kind.index()];
         match phase {
-            Phase::Preparing | Phase::Prepared => &mut self.preparing,
-            Phase::Building => &mut self.building,
-            Phase::Waiting => &mut self.waiting,
+            Phase::Preparing => &mut lane.preparing,
+            Phase::Prepared => &mut lane.prepared,
+            Phase::Building => &mut lane.building,
+            Phase::Waiting => &mut lane.waiting,
         }
     }
 }
@@ -175,9 +259,13 @@ impl Builders {
         self.seats.get_mut(&id)
     }
 
-    /// Whether anything could start anywhere.
-    pub(super) fn any_free(&self) -> bool {
-        self.seats.values().any(Seat::free)
+    pub(super) fn all(&self) -> impl Iterator<Item = (BuilderId, &Seat)> {
+        self.seats.iter().map(|(id, seat)| (*id, seat))
+    }
+
+    /// The local store, if it is a builder.
+    pub(super) fn local(&self) -> Option<BuilderId> {
+        self.seats.iter().find(|(_, seat)| seat.builder.local).map(|(id, _)| *id)
     }
 
     /// The builders that could take it: up, or expected back.

@@ -10,7 +10,7 @@ use crate::id::{AttemptId, BuilderId, DrvId};
 use super::builders::Need;
 use super::item::{Action, Input, Item};
 use super::rank::micros;
-use super::retry::{Again, Limit, retry_of};
+use super::retry::{Again, retry_of};
 use super::state::{End, NeedId, Phase, Scheduler, State, Stop};
 
 impl Scheduler {
@@ -32,6 +32,7 @@ impl Scheduler {
             }
             Input::BuilderDown { builder, back, why } => {
                 self.builders.down(builder, back, why);
+                self.recall(builder, actions);
                 self.builders_changed(actions);
             }
             Input::NoMoreBuilders => {
@@ -40,8 +41,10 @@ impl Scheduler {
             }
             Input::Prepared { attempt } => self.prepared(attempt),
             Input::Waiting { attempt, waiting } => self.waiting(attempt, waiting),
-            Input::AttemptEnded { attempt, end, gone: _ } => self.attempt_ended(attempt, end, actions),
-            Input::Sized { .. } | Input::Transferred { .. } => {}
+            Input::AttemptEnded { attempt, end, gone } => self.attempt_ended(attempt, end, &gone, actions),
+            Input::Lost { drv } => self.lost(drv, actions),
+            Input::Sized { drv, bytes } => self.sized(drv, bytes),
+            Input::Transferred { builder, bytes, seconds } => self.transferred(builder, bytes, seconds),
             Input::FetchEnded { drv, failure } => self.fetch_ended(drv, failure, actions),
             Input::Tick => {}
             Input::Cancel(level) => self.cancel(level, actions),
@@ -130,6 +133,7 @@ impl Scheduler {
         entry.inputs = item.inputs;
         entry.inputs.sort_unstable();
         entry.inputs.dedup();
+        entry.needs.clone_from(&entry.inputs);
         entry.need = need;
         entry.cost = micros(item.cost);
         entry.seq = seq;
@@ -137,7 +141,7 @@ impl Scheduler {
     }
 
     /// Registers an item with its inputs; those that are there already are forgotten.
-    fn link(&mut self, drv: DrvId) {
+    pub(super) fn link(&mut self, drv: DrvId) {
         let mut inputs = std::mem::take(&mut self.entry(drv).inputs);
         inputs.retain(|input| !self.state(*input).is_done());
         for input in &inputs {
@@ -161,7 +165,7 @@ impl Scheduler {
     }
 
     /// Ends an item one of whose inputs has no success to come.
-    fn check_inputs(&mut self, drv: DrvId, actions: &mut Vec<Action>) {
+    pub(super) fn check_inputs(&mut self, drv: DrvId, actions: &mut Vec<Action>) {
         for at in 0..self.items[drv.index()].inputs.len() {
             let input = self.items[drv.index()].inputs[at];
             if let State::Ended(end) = self.state(input)
@@ -174,7 +178,7 @@ impl Scheduler {
     }
 
     /// Gives an item that neither runs nor has ended its state: waiting, or ready.
-    fn place(&mut self, drv: DrvId, actions: &mut Vec<Action>) {
+    pub(super) fn place(&mut self, drv: DrvId, actions: &mut Vec<Action>) {
         if self.stop != Stop::No {
             self.end(drv, End::Cancelled, DrvOutcome::Cancelled, actions);
             return;
@@ -184,7 +188,7 @@ impl Scheduler {
     }
 
     /// What this item asks for, if no builder can ever take it.
-    fn impossible(&self, drv: DrvId) -> Option<NeedId> {
+    pub(super) fn impossible(&self, drv: DrvId) -> Option<NeedId> {
         let need = self.items[drv.index()].need?;
         (self.no_more_builders && self.needs[need.0].takers.is_empty()).then_some(need)
     }
@@ -214,7 +218,7 @@ impl Scheduler {
         }
     }
 
-    fn no_builder(&self, need: NeedId) -> Failure {
+    pub(super) fn no_builder(&self, need: NeedId) -> Failure {
         let need = &self.needs[need.0].need;
         let mut text = format!("no builder for {}", need.system);
         if !need.features.is_empty() {
@@ -242,50 +246,82 @@ impl Scheduler {
         }
     }
 
-    fn attempt_ended(&mut self, attempt: AttemptId, end: AttemptEnd, actions: &mut Vec<Action>) {
+    /// What only prepares on a builder that takes nothing new would wait there for nobody knows how long.
+    fn recall(&mut self, builder: BuilderId, actions: &mut Vec<Action>) {
+        for (attempt, live) in self.live.iter_mut().filter(|(_, live)| live.builder == builder) {
+            let begun = matches!(live.phase, Phase::Building | Phase::Waiting);
+            if !begun && !std::mem::replace(&mut live.stopped, true) {
+                live.recalled = true;
+                actions.push(Action::Stop { attempt: *attempt });
+            }
+        }
+    }
+
+    fn attempt_ended(&mut self, attempt: AttemptId, end: AttemptEnd, gone: &[DrvId], actions: &mut Vec<Action>) {
         let Some(live) = self.live.remove(&attempt) else { return };
+        let beside = self.builders.seat(live.builder).map_or(0, |seat| seat.building(live.kind));
         if let Some(seat) = self.builders.seat_mut(live.builder) {
-            seat.moved(Some(live.phase), None);
+            seat.moved(live.kind, Some(live.phase), None);
         }
         self.prepared.remove(&attempt);
         let drv = live.drv;
         match end {
-            AttemptEnd::Built { .. } => self.end(drv, End::Built, DrvOutcome::Built, actions),
-            AttemptEnd::AlreadyValid { .. } => self.end(drv, End::Valid, DrvOutcome::Valid, actions),
-            AttemptEnd::Failed(failure) => self.attempt_failed(drv, live.builder, failure, actions),
+            AttemptEnd::Built { .. } => {
+                self.holds(live.builder, drv);
+                self.end(drv, End::Built, DrvOutcome::Built, actions);
+            }
+            AttemptEnd::AlreadyValid { .. } => {
+                self.holds(live.builder, drv);
+                self.end(drv, End::Valid, DrvOutcome::Valid, actions);
+            }
+            // It was not the drv's fault.
+            AttemptEnd::Failed(_) if self.stop == Stop::No && live.recalled => self.place_again(drv, actions),
+            AttemptEnd::Failed(_) if self.stop == Stop::No && self.remake(drv, gone, actions) => {}
+            AttemptEnd::Failed(failure) => self.attempt_failed(drv, live.builder, beside, failure, actions),
         }
     }
 
-    fn attempt_failed(&mut self, drv: DrvId, builder: BuilderId, failure: Failure, actions: &mut Vec<Action>) {
+    /// `beside`: how many built there when it ended, itself included.
+    fn attempt_failed(
+        &mut self,
+        drv: DrvId,
+        builder: BuilderId,
+        beside: u32,
+        failure: Failure,
+        actions: &mut Vec<Action>,
+    ) {
         let row = retry_of(failure.class);
         // What was stopped may end in any of the ways that say nothing about the drv.
-        if failure.class == Class::Cancelled || self.stop != Stop::No && row.again != Again::Never {
+        if failure.class == Class::Cancelled || self.stop != Stop::No && !row.is_verdict() {
             self.end(drv, End::Cancelled, DrvOutcome::Cancelled, actions);
             return;
         }
-        let entry = self.entry(drv);
-        let used_up = row.limit == Limit::Once && entry.retried.contains(&failure.class);
-        let (attempts, retries) = (entry.attempts, self.policy.retries);
+        let before = &self.items[drv.index()].retried;
         // If the only builder is gone for good, how it went says more than that there is none.
-        if row.again == Again::Never || used_up || attempts > retries || self.impossible(drv).is_some() {
+        if !row.allows(failure.class, before, &self.policy) || self.impossible(drv).is_some() {
             self.fail(drv, failure, actions);
             return;
         }
         let entry = self.entry(drv);
         entry.retried.push(failure.class);
-        match row.again {
-            Again::After(seconds) if seconds > 0 => {
-                let delay = u64::from(seconds).saturating_mul(3_u64.saturating_pow(attempts.saturating_sub(1)));
-                let until = Moment(self.now.0.saturating_add(delay.saturating_mul(1_000_000)));
-                self.set_state(drv, State::Delayed(until));
-            }
-            Again::Elsewhere => {
-                if let Err(at) = entry.avoid.binary_search(&builder) {
-                    entry.avoid.insert(at, builder);
-                }
-                self.place(drv, actions);
-            }
-            Again::After(_) | Again::Never => self.place(drv, actions),
+        if matches!(row.again, Again::Elsewhere | Again::Calmer)
+            && let Err(at) = entry.avoid.binary_search(&builder)
+        {
+            entry.avoid.insert(at, builder);
+        }
+        if row.again == Again::Calmer {
+            entry.calmer_than = Some(beside);
+        }
+        if let Again::After(seconds) = row.again
+            && seconds > 0
+        {
+            let times = u32::try_from(entry.retried.iter().filter(|class| **class == failure.class).count());
+            let longer = 3_u64.saturating_pow(times.unwrap_or(u32::MAX).saturating_sub(1));
+            let delay = u64::from(seconds).saturating_mul(longer).saturating_mul(1_000_000);
+            self.wait_for_lost(drv);
+            self.set_state(drv, State::Delayed(Moment(self.now.0.saturating_add(delay))));
+        } else {
+            self.place_again(drv, actions);
         }
     }
 
@@ -295,11 +331,16 @@ impl Scheduler {
         }
         let State::Fetching { replaced } = self.state(drv) else { return };
         if replaced {
-            self.place(drv, actions);
+            self.place_again(drv, actions);
             return;
         }
         match failure {
-            None => self.end(drv, End::Fetched, DrvOutcome::Fetched, actions),
+            None => {
+                if let Some(local) = self.builders.local() {
+                    self.holds(local, drv);
+                }
+                self.end(drv, End::Fetched, DrvOutcome::Fetched, actions);
+            }
             Some(failure) if failure.class == Class::Cancelled || self.stop != Stop::No => {
                 self.end(drv, End::Cancelled, DrvOutcome::Cancelled, actions);
             }
@@ -317,7 +358,7 @@ impl Scheduler {
             && until <= self.now
         {
             self.delays.remove(&(until, drv));
-            self.place(drv, actions);
+            self.begin_again(drv, actions);
         }
     }
 
@@ -332,7 +373,7 @@ impl Scheduler {
         }
     }
 
-    fn fail(&mut self, drv: DrvId, failure: Failure, actions: &mut Vec<Action>) {
+    pub(super) fn fail(&mut self, drv: DrvId, failure: Failure, actions: &mut Vec<Action>) {
         self.end(drv, End::Failed, DrvOutcome::Failed(failure), actions);
     }
 
@@ -354,6 +395,9 @@ impl Scheduler {
             }
             self.rank_ended(drv);
             self.set_state(drv, State::Ended(end));
+            // Who tries again and needs it waits for it, or ends as it did.
+            let done = self.state(drv).is_done();
+            self.entry(drv).lost &= !done;
             actions.push(Action::Ended { drv, outcome });
             let mut users = std::mem::take(&mut self.entry(drv).users);
             match inherited(drv, end) {

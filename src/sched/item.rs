@@ -83,6 +83,12 @@ pub enum Input {
         /// count as one of its tries.
         gone: Vec<DrvId>,
     },
+    /// The outputs of a drv that was there are nowhere, and somebody needs them. See
+    /// [`Scheduler::can_make_again`](super::Scheduler::can_make_again).
+    Lost {
+        /// Which drv.
+        drv: DrvId,
+    },
     /// How big a drv's outputs are, all together.
     Sized {
         /// Which drv.
@@ -151,7 +157,7 @@ pub enum Action {
         drv: DrvId,
     },
     /// The final word on an item, exactly one for each. Only a drv that was fetched and of which more became
-    /// wanted later is an item again, with a word of its own.
+    /// wanted later is an item again, with a word of its own; and one whose outputs were gone when they were needed.
     Ended {
         /// Which drv.
         drv: DrvId,
@@ -167,8 +173,10 @@ pub struct Policy {
     pub fail_fast: bool,
     /// Stop when this many drvs have failed themselves; 0 counts as 1.
     pub max_failures: Option<u32>,
-    /// How often a drv is tried again, where its end is worth it.
+    /// How often a drv is tried again, where what happened says nothing about it.
     pub retries: u32,
+    /// How often a drv is tried again that failed by itself: 0, unless somebody asked for it.
+    pub retry_failures: u32,
     /// How many fetches run at once; 0 counts as 1.
     pub fetch_slots: u32,
     /// There are builders besides the local one: what is fetched and not wanted in the local store itself is done as
@@ -178,7 +186,14 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { fail_fast: false, max_failures: None, retries: 2, fetch_slots: 8, fetch_where_needed: false }
+        Self {
+            fail_fast: false,
+            max_failures: None,
+            retries: 2,
+            retry_failures: 0,
+            fetch_slots: 8,
+            fetch_where_needed: false,
+        }
     }
 }
 

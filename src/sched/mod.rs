@@ -7,23 +7,31 @@
 //!
 //! | to change | look at |
 //! |---|---|
-//! | which drv goes first, which builder gets it | `pick`, `rank` |
+//! | which drv goes first, which builder gets it | `pick`, `timeline`, `rank` |
+//! | what is where, and what it costs to bring it | `transfer` |
 //! | what is tried again, where and when | `retry` |
+//! | what is made again because it is nowhere any more | `remake` |
+//! | what a plan says of the time it will take | `forecast` |
 //! | what an input does | `handle` |
 //! | what keeps the books | `state` |
 
 mod builders;
+mod forecast;
 mod handle;
 mod item;
 mod pick;
 mod rank;
+mod remake;
 mod retry;
 mod state;
 #[cfg(test)]
 mod tests;
+mod timeline;
+mod transfer;
 
 pub use crate::graph::Work;
 pub use builders::Builder;
+pub use forecast::{Forecast, Planned, forecast};
 pub use item::{Action, Counts, Input, Item, Policy};
 pub use retry::{Again, Limit, Retry, retry_of};
 pub use state::Scheduler;

@@ -8,7 +8,7 @@ use crate::event::{Class, Moment};
 use crate::graph::Work;
 use crate::id::{AttemptId, BuilderId, DrvId};
 
-use super::builders::{Builders, Need};
+use super::builders::{Builders, Kind, Need};
 use super::item::{Counts, Policy};
 
 /// Position in a queue: the longest remaining path first, among equals the smaller id.
@@ -114,11 +114,22 @@ pub(super) struct Entry {
     pub(super) rank: u64,
     /// When it was added; users have a larger one than their inputs, but for replaced items.
     pub(super) seq: u64,
-    pub(super) attempts: u32,
     /// Builders that it failed on, sorted.
     pub(super) avoid: Vec<BuilderId>,
     /// Classes for which it was tried again.
     pub(super) retried: Vec<Class>,
+    /// Only where fewer than this many build at once, itself included: it was killed where they did.
+    pub(super) calmer_than: Option<u32>,
+    /// All inputs that the item names, sorted, without doubles.
+    pub(super) needs: Vec<DrvId>,
+    /// Builders that its outputs are on, or on their way to; sorted.
+    pub(super) holders: Vec<BuilderId>,
+    /// Bytes of its outputs.
+    pub(super) size: Option<u64>,
+    /// How often it was made again because its outputs were nowhere.
+    pub(super) remade: u32,
+    /// It was made, and is not there any more.
+    pub(super) lost: bool,
 }
 
 impl Entry {
@@ -133,9 +144,14 @@ impl Entry {
             cost: 0,
             rank: 0,
             seq: 0,
-            attempts: 0,
             avoid: Vec::new(),
             retried: Vec::new(),
+            calmer_than: None,
+            needs: Vec::new(),
+            holders: Vec::new(),
+            size: None,
+            remade: 0,
+            lost: false,
         }
     }
 
@@ -162,8 +178,15 @@ pub(super) enum Phase {
 pub(super) struct Live {
     pub(super) drv: DrvId,
     pub(super) builder: BuilderId,
+    pub(super) kind: Kind,
     pub(super) phase: Phase,
+    /// Since when it is in this phase.
+    pub(super) since: Moment,
+    /// µs that its inputs were expected to take.
+    pub(super) bring: u64,
     pub(super) stopped: bool,
+    /// It was stopped because its builder takes nothing new; its drv goes on elsewhere.
+    pub(super) recalled: bool,
 }
 
 /// Whether the run goes on.
@@ -201,6 +224,8 @@ pub struct Scheduler {
     /// Named as inputs, not added.
     pub(super) unknown: BTreeSet<DrvId>,
     pub(super) replanning: u32,
+    /// When a drv that waits for a better builder is to be looked at again.
+    pub(super) recheck: Option<Moment>,
     /// Items whose rank may be too high.
     pub(super) stale: BTreeSet<(u64, DrvId)>,
     pub(super) counts: Counts,
@@ -234,6 +259,7 @@ impl Scheduler {
             in_flight: BTreeSet::new(),
             unknown: BTreeSet::new(),
             replanning: 0,
+            recheck: None,
             stale: BTreeSet::new(),
             counts: Counts::default(),
             next_attempt: 0,
@@ -249,7 +275,9 @@ impl Scheduler {
     /// When it wants an [`Input::Tick`](super::Input::Tick) at the latest; `None` if time alone changes nothing.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
-        self.delays.first().map(|(at, _)| *at)
+        let recheck = self.recheck.filter(|_| self.stop == Stop::No);
+        let delay = self.delays.first().map(|(at, _)| *at);
+        delay.into_iter().chain(recheck).min()
     }
 
     /// Whether every item has its outcome and nothing more will come: [`Input::NoMore`](super::Input::NoMore) was
@@ -396,8 +424,9 @@ impl Scheduler {
     pub(super) fn move_to(&mut self, attempt: AttemptId, phase: Phase) {
         let Some(live) = self.live.get_mut(&attempt) else { return };
         let old = std::mem::replace(&mut live.phase, phase);
+        live.since = self.now;
         if let Some(seat) = self.builders.seat_mut(live.builder) {
-            seat.moved(Some(old), Some(phase));
+            seat.moved(live.kind, Some(old), Some(phase));
         }
         if phase == Phase::Prepared {
             self.prepared.insert(attempt);

@@ -34,6 +34,8 @@ pub struct Roots<C> {
 enum Ask {
     Hold,
     Valid,
+    /// Holds nothing.
+    Ping,
 }
 
 impl<C: Connect> Roots<C> {
@@ -51,6 +53,14 @@ impl<C: Connect> Roots<C> {
         Ok(())
     }
 
+    /// Holds these paths, then says how big those are together that are valid, in bytes of their NARs.
+    pub async fn size(&mut self, paths: &[StorePath]) -> Result<u64, StoreError> {
+        self.hold(paths).await?;
+        let Some(session) = self.session.as_mut().filter(|session| session.is_usable()) else { return Ok(0) };
+        let infos = session.path_infos(paths).await.map_err(|error| session.explain(error))?;
+        Ok(infos.into_iter().flatten().map(|info| info.nar_size).sum())
+    }
+
     /// Holds these paths, then says which of them are valid; those stay so.
     pub async fn valid(&mut self, paths: &[StorePath]) -> Result<Vec<bool>, StoreError> {
         if paths.is_empty() {
@@ -61,9 +71,9 @@ impl<C: Connect> Roots<C> {
 
     /// Whether the store answers at all.
     pub async fn ping(&mut self) -> Result<(), StoreError> {
-        let held: Vec<StorePath> = self.held.iter().take(1).cloned().collect();
-        // Without a path to ask for, a new connection says as much.
-        self.ask(&held, &Ask::Valid).await.map(drop)
+        // Any path will do.
+        let path = StorePath::from_parts([0; 20], "ping").into_iter().collect::<Vec<_>>();
+        self.ask(&path, &Ask::Ping).await.map(drop)
     }
 
     /// How many paths are held.
@@ -105,6 +115,7 @@ impl<C: Connect> Roots<C> {
         let asked: Result<Vec<bool>, DaemonError> = match ask {
             Ask::Hold => session.add_temp_roots(paths).await.map(|()| Vec::new()),
             Ask::Valid => session.hold_valid(paths).await,
+            Ask::Ping => return session.valid_paths(paths).await.map_err(|error| session.explain(error)),
         };
         let answer = asked.map_err(|error| session.explain(error))?;
         self.held.extend(paths.iter().cloned());

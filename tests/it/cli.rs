@@ -25,7 +25,7 @@ const FLAKE: &str = r#"{
 "#;
 
 /// Files of `drover.toml` with something wrong, each beside a flake of its own.
-const CONFIGS: [(&str, &str); 8] = [
+const CONFIGS: [(&str, &str); 13] = [
     ("unknown-key", "[attrs]\nexclud = [\"*.installer\"]\n"),
     ("unknown-table", "[atrs]\n"),
     ("wrong-type", "[build]\ntimeout = \"long\"\n"),
@@ -33,6 +33,11 @@ const CONFIGS: [(&str, &str); 8] = [
     ("no-url", "[cache.acme]\npush = true\n"),
     ("no-toml", "[attrs\n"),
     ("wrong-kind", "[attrs]\nkinds = [\"nixosConfiguration\"]\n"),
+    ("no-host", "[builder.big1]\nmax-jobs = 16\n"),
+    ("near-builder-key", "[builder.big1]\nurl = \"ssh-ng://big1\"\nhostkey = \"ssh-ed25519 AAAA\"\n"),
+    ("bad-host-key", "[builder.big1]\nurl = \"ssh-ng://big1\"\nhost-key = \"AAAA\"\n"),
+    ("bad-builder-url", "[builder.big1]\nurl = \"https://cache.example\"\n"),
+    ("builder-called-local", "[builder.local]\nurl = \"ssh-ng://big1\"\n"),
     ("near-cache", "[cache.acme]\nurl = \"file:///c\"\n"),
 ];
 

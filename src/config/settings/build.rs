@@ -15,6 +15,8 @@ pub struct BuildSettings {
     pub max_jobs: Option<u32>,
     /// Tries after the first, where trying again may help.
     pub retries: u32,
+    /// Tries after the first of what failed by itself: 0, unless `retries` is given.
+    pub retry_failures: u32,
     /// Stop at the first failed build.
     pub fail_fast: bool,
     /// Stop after so many failed builds.
@@ -40,6 +42,7 @@ impl BuildSettings {
         Ok(Self {
             max_jobs: max_jobs(words.max_jobs.as_deref(), env)?.or(table.max_jobs),
             retries: words.retries.or(table.retries).unwrap_or(2),
+            retry_failures: words.retries.or(table.retries).unwrap_or(0),
             fail_fast: words.fail_fast,
             max_failures: words.max_failures,
             timeout: seconds(words.timeout.or(table.timeout)),

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::builders::Kind;
 use super::super::{Action, Again, Builder, Counts, Input, Item, Limit, Policy, Scheduler, Work, retry_of};
 use crate::event::{AttemptEnd, Class, DrvOutcome, Failure, Moment};
 use crate::id::{AttemptId, BuilderId, DrvId};
@@ -15,9 +16,14 @@ use crate::id::{AttemptId, BuilderId, DrvId};
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) item: Item,
+    /// Tries that count.
     pub(super) attempts: u32,
     avoid: BTreeSet<BuilderId>,
     retried: Vec<Class>,
+    calm: bool,
+    remade: u32,
+    /// It is made again because its outputs are nowhere.
+    lost: bool,
     delayed: Option<Moment>,
     pub(super) replanning: bool,
     superseded: bool,
@@ -33,6 +39,9 @@ impl Known {
             attempts: 0,
             avoid: BTreeSet::new(),
             retried: Vec::new(),
+            calm: false,
+            remade: 0,
+            lost: false,
             delayed: None,
             replanning: false,
             superseded: false,
@@ -51,12 +60,20 @@ pub(super) enum Stage {
     Waiting,
 }
 
+impl Stage {
+    pub(super) fn builds(self) -> bool {
+        matches!(self, Self::Building | Self::Waiting)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
     pub(super) drv: DrvId,
     pub(super) builder: BuilderId,
     pub(super) stage: Stage,
     pub(super) stopped: bool,
+    /// It only prepared when its builder went down.
+    pub(super) recalled: bool,
 }
 
 #[derive(Debug)]
@@ -87,6 +104,8 @@ pub(super) struct Model {
     pub(super) no_more: bool,
     pub(super) no_more_builders: bool,
     pub(super) cancelled: u8,
+    /// What is on which builder, or on its way there.
+    holdings: BTreeSet<(BuilderId, DrvId)>,
     attempts: BTreeSet<AttemptId>,
     /// The outcome that the last input calls for.
     expected: Option<(DrvId, DrvOutcome)>,
@@ -134,6 +153,7 @@ impl Model {
             no_more: false,
             no_more_builders: false,
             cancelled: 0,
+            holdings: BTreeSet::new(),
             attempts: BTreeSet::new(),
             expected: None,
             now: Moment(0),
@@ -169,27 +189,56 @@ impl Model {
         }
     }
 
-    fn count_on(&self, builder: BuilderId, stages: &[Stage]) -> u32 {
-        let there = self.live.values().filter(|attempt| attempt.builder == builder && stages.contains(&attempt.stage));
-        u32::try_from(there.count()).unwrap()
+    fn kind(&self, drv: DrvId) -> Kind {
+        let item = &self.items[&drv].item;
+        match (item.fixed_output, item.prefer_local && item.cost <= 5.0) {
+            (true, _) => Kind::Fixed,
+            (false, true) => Kind::Small,
+            (false, false) => Kind::Slot,
+        }
     }
 
-    /// Attempts that have a slot, or will as soon as they are prepared.
-    fn busy(&self, builder: BuilderId) -> u32 {
-        self.count_on(builder, &[Stage::Preparing, Stage::Prepared, Stage::Building])
+    /// How many build at once, and how many may be prepared besides.
+    fn places(&self, builder: BuilderId, kind: Kind) -> (u32, u32) {
+        let slots = self.hosts[&builder].builder.slots;
+        match kind {
+            Kind::Slot => (slots, slots.max(2)),
+            Kind::Fixed => (8, 0),
+            Kind::Small => (4, 0),
+        }
     }
 
-    fn has_room(&self, builder: BuilderId) -> bool {
-        let (busy, waiting) = (self.busy(builder), self.count_on(builder, &[Stage::Waiting]));
-        let host = &self.hosts[&builder];
-        host.up && busy < host.builder.slots && busy + waiting < 4 * host.builder.slots
+    fn count_on(&self, builder: BuilderId, kind: Kind, stages: &[Stage]) -> u32 {
+        let there = self.live.values().filter(|made| made.builder == builder && stages.contains(&made.stage));
+        u32::try_from(there.filter(|made| self.kind(made.drv) == kind).count()).unwrap()
     }
 
-    /// Attempts that are prepared and whose builder has a slot.
+    /// Attempts that have a place, or will take one as soon as they are prepared.
+    fn busy(&self, builder: BuilderId, kind: Kind) -> u32 {
+        self.count_on(builder, kind, &[Stage::Preparing, Stage::Prepared, Stage::Building])
+    }
+
+    /// There is a place for one more.
+    fn has_place(&self, builder: BuilderId, kind: Kind) -> bool {
+        let (busy, waiting) = (self.busy(builder, kind), self.count_on(builder, kind, &[Stage::Waiting]));
+        let (places, _) = self.places(builder, kind);
+        self.hosts[&builder].up && busy < places && busy + waiting < 4 * places
+    }
+
+    /// Attempts that are prepared and whose builder has a place.
     fn going(&self) -> Vec<AttemptId> {
-        let slot = |id| self.count_on(id, &[Stage::Building]) < self.hosts[&id].builder.slots;
-        let prepared = self.live.iter().filter(|(_, made)| made.stage == Stage::Prepared && slot(made.builder));
-        prepared.map(|(id, _)| *id).collect()
+        let place = |id, kind| self.count_on(id, kind, &[Stage::Building]) < self.places(id, kind).0;
+        let goes = |made: &Attempt| {
+            let waits = made.stage == Stage::Prepared && !made.stopped;
+            waits && self.hosts[&made.builder].up && place(made.builder, self.kind(made.drv))
+        };
+        self.live.iter().filter(|(_, made)| goes(made)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whoever builds with it fetches it.
+    fn passes(&self, drv: DrvId) -> bool {
+        let item = &self.items[&drv].item;
+        item.work == Work::Fetch && !item.here && self.policy.fetch_where_needed
     }
 
     /// Builders that could take it now.
@@ -200,8 +249,40 @@ impl Model {
         if takers.iter().any(|id| !known.avoid.contains(id)) {
             takers.retain(|id| !known.avoid.contains(id));
         }
-        takers.retain(|id| self.has_room(*id));
         takers
+    }
+
+    /// Something is waiting for builders to become calmer.
+    fn any_calm(&self) -> bool {
+        self.items.values().any(|known| known.calm && known.outcome.is_none())
+    }
+
+    /// P3: bounds, and late binding.
+    fn check_start(&self, drv: DrvId, builder: BuilderId) {
+        let kind = self.kind(drv);
+        assert!(self.candidates(drv).contains(&builder), "P3: {builder:?} for {:?}", self.items[&drv]);
+        let (places, ahead) = self.places(builder, kind);
+        let (busy, waiting) = (self.busy(builder, kind), self.count_on(builder, kind, &[Stage::Waiting]));
+        assert!(busy < places + ahead && busy + waiting < 4 * places, "P3: too many begin");
+        let there = self.items[&drv].item.inputs.iter().all(|input| self.holdings.contains(&(builder, *input)));
+        let free = self.count_on(builder, kind, &[Stage::Building]) < places;
+        assert!(free || !there, "P3: {drv:?} begins with nothing to bring and no place");
+        if self.hosts.values().filter(|host| host.up).count() == 1 && busy < places && !self.any_calm() {
+            let same = |other: &DrvId| self.kind(*other) == kind && self.candidates(*other).contains(&builder);
+            let first = self.urgent(Work::Build).into_iter().find(same);
+            assert_eq!(first, Some(drv), "the most urgent goes first");
+        }
+    }
+
+    /// P4: what could begin and does not waits for something better, and not for ever.
+    fn check_waits(&self, drv: DrvId, deadline: bool) {
+        let kind = self.kind(drv);
+        let candidates = self.candidates(drv);
+        let busy = candidates.iter().any(|id| self.busy(*id, kind) > 0);
+        for id in candidates.iter().filter(|id| self.has_place(**id, kind)) {
+            let better = deadline && busy && candidates.len() > 1;
+            assert!(better || self.any_calm() && self.busy(*id, kind) > 0, "P4: {drv:?} could begin on {id:?}");
+        }
     }
 
     fn impossible(&self, drv: DrvId) -> bool {
@@ -247,7 +328,10 @@ impl Model {
         let mut added = Vec::new();
         for item in items.iter().filter(|item| self.replaceable(item.drv)).collect::<Vec<_>>() {
             let mut new = Known::new(item.clone());
-            self.items.remove(&item.drv);
+            if let Some(old) = self.items.remove(&item.drv) {
+                (new.lost, new.remade) = (old.lost, old.remade);
+                (new.attempts, new.avoid, new.retried) = (old.attempts, old.avoid, old.retried);
+            }
             new.superseded = self.in_flight.contains(&item.drv);
             self.items.insert(item.drv, new);
             added.push(item.drv);
@@ -276,7 +360,9 @@ impl Model {
                         let cost = self.items.get(drv).map_or(0.0, |known| known.item.cost);
                         let inputs = self.items.get(drv).map_or_else(Vec::new, |known| known.item.inputs.clone());
                         let item = Item { drv: *drv, inputs, cost, ..nothing(*drv) };
-                        self.items.insert(*drv, Known::new(item));
+                        let mut new = Known::new(item);
+                        new.lost = self.items.get(drv).is_some_and(|known| known.lost);
+                        self.items.insert(*drv, new);
                         self.expected = Some((*drv, DrvOutcome::Failed(failure.clone())));
                     }
                 }
@@ -293,6 +379,9 @@ impl Model {
                 if let Some(host) = self.hosts.get_mut(builder) {
                     (host.up, host.hope) = (false, *back);
                 }
+                for made in self.live.values_mut().filter(|made| made.builder == *builder && !made.stopped) {
+                    made.recalled |= matches!(made.stage, Stage::Preparing | Stage::Prepared);
+                }
             }
             Input::NoMoreBuilders => self.no_more_builders = true,
             Input::Prepared { attempt } => {
@@ -307,10 +396,11 @@ impl Model {
                     attempt.stage = to;
                 }
             }
-            Input::Sized { .. } | Input::Transferred { .. } => {}
-            Input::AttemptEnded { attempt, end, gone: _ } => {
+            // Random runs do not lose results.
+            Input::Lost { .. } | Input::Sized { .. } | Input::Transferred { .. } => {}
+            Input::AttemptEnded { attempt, end, gone } => {
                 if let Some(attempt) = self.live.remove(attempt) {
-                    self.attempt_ended(attempt, end);
+                    self.attempt_ended(attempt, end, gone);
                 }
             }
             Input::FetchEnded { drv, failure } => self.fetch_ended(*drv, failure.as_ref()),
@@ -325,8 +415,63 @@ impl Model {
         }
     }
 
-    fn attempt_ended(&mut self, attempt: Attempt, end: &AttemptEnd) {
+    /// Takes what can come again of what is gone out of the books, and says whether there is any.
+    fn remake(&mut self, drv: DrvId, gone: &[DrvId]) -> bool {
+        let again = |input: &DrvId| {
+            let known = self.items.get(input);
+            self.needs(drv, *input) && known.is_some_and(|known| !success(known.outcome.as_ref()) || known.remade < 8)
+        };
+        let gone: BTreeSet<DrvId> = gone.iter().copied().filter(again).collect();
+        if gone.is_empty() {
+            return false;
+        }
+        let lost = gone.iter().copied().filter(|input| success(self.items[input].outcome.as_ref()));
+        let lost: BTreeSet<DrvId> = lost.collect();
+        for input in &lost {
+            let away = |id: &BuilderId| !self.hosts[id].up && self.holdings.contains(&(*id, *input));
+            let away: Vec<BuilderId> = self.hosts.keys().copied().filter(away).collect();
+            self.holdings.retain(|(_, held)| held != input);
+            let known = self.items.get_mut(input).unwrap();
+            known.outcome = None;
+            known.lost = true;
+            known.remade += 1;
+            known.attempts = 0;
+            known.retried.clear();
+            known.calm = false;
+            known.avoid.extend(away);
+            known.replanning = known.item.work == Work::Fetch;
+        }
+        self.items.get_mut(&drv).unwrap().item.inputs.extend(&gone);
+        let done: BTreeSet<DrvId> =
+            self.items.iter().filter(|(_, known)| success(known.outcome.as_ref())).map(|(drv, _)| *drv).collect();
+        let running: BTreeSet<DrvId> = self.live.values().map(|made| made.drv).chain(self.in_flight.clone()).collect();
+        for (id, known) in &mut self.items {
+            if lost.contains(id) || *id == drv {
+                known.satisfied = known.item.inputs.iter().copied().filter(|input| done.contains(input)).collect();
+            } else if known.outcome.is_none() && !running.contains(id) && !known.replanning {
+                known.satisfied.retain(|input| !lost.contains(input));
+            }
+        }
+        true
+    }
+
+    /// What it needs and what was lost since is waited for again.
+    fn wait_for_lost(&mut self, drv: DrvId) {
+        let lost: BTreeSet<DrvId> = self.items.iter().filter(|(_, known)| known.lost).map(|(drv, _)| *drv).collect();
+        self.items.get_mut(&drv).unwrap().satisfied.retain(|input| !lost.contains(input));
+    }
+
+    fn attempt_ended(&mut self, attempt: Attempt, end: &AttemptEnd, gone: &[DrvId]) {
         let drv = attempt.drv;
+        if matches!(end, AttemptEnd::Failed(_)) && !self.stopping() {
+            if attempt.recalled || self.remake(drv, gone) {
+                self.items.get_mut(&drv).unwrap().attempts -= 1;
+                self.wait_for_lost(drv);
+                return;
+            }
+        } else {
+            self.holdings.insert((attempt.builder, drv));
+        }
         let outcome = match end {
             AttemptEnd::Built { .. } => Some(DrvOutcome::Built),
             AttemptEnd::AlreadyValid { .. } => Some(DrvOutcome::Valid),
@@ -334,24 +479,41 @@ impl Model {
                 let row = retry_of(failure.class);
                 let stopping = self.stopping();
                 let impossible = self.impossible(drv);
+                let policy = self.policy;
                 let known = self.items.get_mut(&drv).unwrap();
-                let once = row.limit == Limit::Once && known.retried.contains(&failure.class);
-                if failure.class == Class::Cancelled || stopping && row.again != Again::Never {
+                let before = &known.retried;
+                let count = |is: &dyn Fn(Class) -> bool| {
+                    u32::try_from(before.iter().filter(|class| is(**class)).count()).unwrap()
+                };
+                let of_drv = |class| retry_of(class).limit == Limit::Asked;
+                let others = count(&|class| class != Class::BuilderLost) < policy.retries.max(policy.retry_failures);
+                let allowed = match row.limit {
+                    _ if row.again == Again::Never => false,
+                    Limit::Lost => count(&|class| class == Class::BuilderLost) < 4 * policy.retries,
+                    Limit::Asked => others && count(&of_drv) < policy.retry_failures,
+                    Limit::Once => others && policy.retries > 0 && count(&|class| class == failure.class) == 0,
+                    Limit::Policy => others && policy.retries > 0,
+                };
+                if failure.class == Class::Cancelled || stopping && row.again != Again::Never && !of_drv(failure.class)
+                {
                     Some(DrvOutcome::Cancelled)
-                } else if row.again == Again::Never || once || known.attempts > self.policy.retries || impossible {
+                } else if !allowed || impossible {
                     Some(DrvOutcome::Failed(failure.clone()))
                 } else {
                     known.retried.push(failure.class);
                     match row.again {
-                        Again::Elsewhere => {
+                        Again::Elsewhere | Again::Calmer => {
                             known.avoid.insert(attempt.builder);
+                            known.calm |= row.again == Again::Calmer;
                         }
                         Again::After(0) | Again::Never => {}
                         Again::After(seconds) => {
-                            let delay = u64::from(seconds) * 3_u64.pow(known.attempts - 1) * 1_000_000;
+                            let same = known.retried.iter().filter(|class| **class == failure.class).count();
+                            let delay = u64::from(seconds) * 3_u64.pow(u32::try_from(same).unwrap() - 1) * 1_000_000;
                             known.delayed = Some(Moment(self.now.0 + delay));
                         }
                     }
+                    self.wait_for_lost(drv);
                     None
                 }
             }
@@ -365,9 +527,18 @@ impl Model {
         }
         let stopping = self.stopping();
         let known = self.items.get_mut(&drv).unwrap();
-        if known.outcome.is_some() || std::mem::take(&mut known.superseded) {
+        if known.outcome.is_some() {
             return;
         }
+        if std::mem::take(&mut known.superseded) {
+            self.wait_for_lost(drv);
+            return;
+        }
+        if failure.is_none() {
+            let local = self.hosts.values().find(|host| host.builder.local).map(|host| host.builder.id);
+            self.holdings.extend(local.map(|local| (local, drv)));
+        }
+        let known = self.items.get_mut(&drv).unwrap();
         let outcome = match failure {
             None => Some(DrvOutcome::Fetched),
             Some(failure) if failure.class == Class::Cancelled || stopping => Some(DrvOutcome::Cancelled),
@@ -386,15 +557,14 @@ impl Model {
                 assert!(!self.stopping(), "P7: {action:?} while stopping");
                 assert!(self.attempts.insert(*attempt), "an attempt number comes twice");
                 assert_eq!(self.phase(*drv), Phase::Ready, "P1, P2: {action:?}");
-                assert!(self.candidates(*drv).contains(builder), "P3: {action:?} of {:?}", self.items[drv]);
-                let first = self.urgent(Work::Build).into_iter().find(|drv| !self.candidates(*drv).is_empty());
-                assert_eq!(first, Some(*drv), "the most urgent goes first");
-                self.check_choice(*drv, *builder);
+                self.check_start(*drv, *builder);
                 let known = self.items.get_mut(drv).unwrap();
                 known.attempts += 1;
-                assert!(known.attempts <= 1 + self.policy.retries, "P10: {action:?}");
-                let attempt_made = Attempt { drv: *drv, builder: *builder, stage: Stage::Preparing, stopped: false };
-                self.live.insert(*attempt, attempt_made);
+                let most = 1 + self.policy.retries.max(self.policy.retry_failures) + 4 * self.policy.retries;
+                assert!(known.attempts <= most, "P10: {action:?}");
+                self.holdings.extend(known.item.inputs.iter().map(|input| (*builder, *input)));
+                let (drv, builder, stage) = (*drv, *builder, Stage::Preparing);
+                self.live.insert(*attempt, Attempt { drv, builder, stage, stopped: false, recalled: false });
             }
             Action::Go { attempt } => {
                 assert!(!self.stopping(), "P7: {action:?} while stopping");
@@ -402,7 +572,7 @@ impl Model {
                 self.live.get_mut(attempt).unwrap().stage = Stage::Building;
             }
             Action::Stop { attempt } => {
-                assert!(self.stopping());
+                assert!(self.stopping() || self.live[attempt].recalled);
                 if self.cancelled < 2 {
                     let live = self.live.get_mut(attempt).expect("only what lives can be stopped");
                     assert!(!std::mem::replace(&mut live.stopped, true), "stopped twice");
@@ -410,7 +580,8 @@ impl Model {
             }
             Action::Fetch { drv } => {
                 assert!(!self.stopping(), "P7: {action:?} while stopping");
-                assert_eq!(self.urgent(Work::Fetch).first(), Some(drv), "P1, P2: the most urgent fetch goes first");
+                let first = self.urgent(Work::Fetch).into_iter().find(|drv| !self.passes(*drv));
+                assert_eq!(first, Some(*drv), "P1, P2: the most urgent fetch goes first");
                 assert!(self.in_flight.len() < self.policy.fetch_slots.max(1) as usize, "P3: fetch slots");
                 self.in_flight.insert(*drv);
                 self.stopped_fetches.remove(drv);
@@ -419,24 +590,9 @@ impl Model {
                 assert!(self.in_flight.contains(drv) || self.cancelled > 1);
                 assert!(self.stopped_fetches.insert(*drv), "stopped twice");
             }
-            Action::Replan { drv } => assert!(self.items[drv].replanning && self.expected.is_none()),
+            Action::Replan { drv } => assert!(self.items[drv].replanning),
             Action::Ended { drv, outcome } => self.ended(*drv, outcome),
         }
-    }
-
-    /// The builder that is best by the rule.
-    fn check_choice(&self, drv: DrvId, builder: BuilderId) {
-        let mut candidates = self.candidates(drv);
-        let is_local = |id: &BuilderId| self.hosts[id].builder.local;
-        if self.items[&drv].item.prefer_local && candidates.iter().any(is_local) {
-            candidates.retain(is_local);
-        }
-        let load = |id: &BuilderId| {
-            let builder = &self.hosts[id].builder;
-            f64::from(self.busy(*id) + 1) / (f64::from(builder.slots) * builder.speed)
-        };
-        let least = candidates.iter().map(load).fold(f64::INFINITY, f64::min);
-        assert!(candidates.contains(&builder) && load(&builder) <= least, "{builder:?} among {candidates:?}");
     }
 
     fn ended(&mut self, drv: DrvId, outcome: &DrvOutcome) {
@@ -445,6 +601,7 @@ impl Model {
             assert_eq!(outcome, expected);
         } else {
             match outcome {
+                DrvOutcome::Fetched if self.passes(drv) => assert_eq!(self.phase(drv), Phase::Ready, "P1"),
                 DrvOutcome::Built | DrvOutcome::Fetched | DrvOutcome::Valid => panic!("{drv:?} {outcome:?} by itself"),
                 DrvOutcome::Failed(Failure { class: Class::NoBuilder, .. }) => {
                     assert!(self.impossible(drv), "{drv:?} could be built");
@@ -470,6 +627,7 @@ impl Model {
         assert_eq!(known.outcome, None, "P6: {drv:?} ends twice");
         known.outcome = Some(outcome.clone());
         known.replanning = false;
+        known.lost &= !success(Some(outcome));
         known.delayed = None;
         if success(Some(outcome)) {
             for user in self.items.values_mut().filter(|known| known.item.inputs.contains(&drv)) {
@@ -520,18 +678,19 @@ impl Model {
             assert!(!{ open }.any(lost), "P8: {drv:?} was not reached by a failure");
         }
         assert_eq!(scheduler.counts(), counts, "P6: totals");
-        assert!(stopping || !self.live.values().any(|attempt| attempt.stopped));
-        assert!(!stopping || self.live.values().all(|attempt| attempt.stopped), "stops what runs");
+        assert!(self.live.values().all(|made| made.stopped == (stopping || made.recalled)), "stops what it should");
         if !stopping {
             assert_eq!(self.going(), Vec::new(), "P4: could build");
             for drv in self.urgent(Work::Build) {
-                assert_eq!(self.candidates(drv), BTreeSet::new(), "P4: {drv:?} could start");
+                self.check_waits(drv, scheduler.next_deadline().is_some());
             }
             let fetches = self.in_flight.len() < self.policy.fetch_slots.max(1) as usize;
-            assert!(!fetches || self.urgent(Work::Fetch).is_empty(), "P4: a fetch could start");
+            let ready = self.urgent(Work::Fetch);
+            assert!(!ready.iter().any(|drv| self.passes(*drv) || fetches), "P4: a fetch could start");
         }
         let deadline = self.items.values().filter_map(|known| known.delayed).min();
-        assert_eq!(scheduler.next_deadline(), deadline);
+        assert!(scheduler.next_deadline() <= deadline || deadline.is_none(), "wakes up too late");
+        assert!(deadline.is_none() || scheduler.next_deadline().is_some(), "never wakes up");
         let open = counts.waiting + counts.ready + counts.running + counts.fetching;
         let over = open == 0 && self.in_flight.is_empty() && (self.no_more || stopping);
         assert_eq!(scheduler.is_done(), over);

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::super::{Action, Builder, Input, Item, Policy, Scheduler, Work};
-use super::model::{Model, Stage};
+use super::model::{Attempt, Model, Stage};
 use crate::event::{AttemptEnd, Class, DrvOutcome, Failure, Moment};
 use crate::graph::testing::cases;
 use crate::id::{BuilderId, DrvId, System};
@@ -110,6 +110,7 @@ prop_compose! {
         system in prop_oneof![6 => Just("a"), 2 => Just("b"), 1 => Just("builtin")],
         features in features(),
         flags in (prop::bool::weighted(0.1), prop::bool::weighted(0.15), prop::bool::weighted(0.4)),
+        more in (any::<bool>(), prop::bool::weighted(0.15)),
         cost in 0_u8..6,
         fates in fates(),
         replanned in prop_oneof![
@@ -127,8 +128,8 @@ prop_compose! {
             features: features.into_iter().collect(),
             local_only,
             prefer_local,
-            here: true,
-            fixed_output: false,
+            here: more.0,
+            fixed_output: more.1,
             cost: f64::from(cost),
         };
         (Spec { item, fates, fetch_fails, replanned: Replanned::Fetch }, inputs, replanned, odd)
@@ -191,6 +192,8 @@ prop_compose! {
         fail_fast in prop::bool::weighted(0.15),
         max_failures in prop::option::weighted(0.2, 0_u32..3),
         retries in 0_u32..4,
+        asked in any::<bool>(),
+        fetch_where_needed in any::<bool>(),
         fetch_slots in 0_u32..3,
         shuffled in prop::bool::weighted(0.3),
         keys in prop::collection::vec(any::<u16>(), 12),
@@ -200,11 +203,13 @@ prop_compose! {
             builder.name = format!("builder{at}");
             builder.local = at == 0;
         }
+        let retry_failures = if asked { retries } else { 0 };
+        let policy = Policy { fail_fast, max_failures, retries, retry_failures, fetch_slots, fetch_where_needed };
         let mut order: Vec<usize> = (0..specs.len()).collect();
         if shuffled {
             order.sort_by_key(|at| keys[*at]);
         }
-        Setup { specs, builders, policy: Policy { fail_fast, max_failures, retries, fetch_slots, fetch_where_needed: false }, order }
+        Setup { specs, builders, policy, order }
     }
 }
 
@@ -222,7 +227,8 @@ fn choices() -> impl Strategy<Value = Vec<Choice>> {
         1 => Just(9), // more is wanted of something
         1 => Just(10), // stray messages
         8 => Just(11), // all that an attempt needs is there
-        1 => Just(12), // somebody wants to stop, if this run may be stopped
+        2 => Just(12), // something is measured
+        1 => Just(13), // somebody wants to stop, if this run may be stopped
     ];
     prop::collection::vec((kind, 0_usize..1000), 0..70)
 }
@@ -231,6 +237,8 @@ fn choices() -> impl Strategy<Value = Vec<Choice>> {
 struct Run<'a> {
     setup: &'a Setup,
     stops: bool,
+    /// Nothing more goes wrong that is not the fate of a drv.
+    finishing: bool,
     scheduler: Scheduler,
     model: Model,
     now: Moment,
@@ -246,6 +254,7 @@ impl<'a> Run<'a> {
         Self {
             setup,
             stops,
+            finishing: false,
             scheduler: Scheduler::new(setup.policy),
             model: Model::new(setup.policy),
             now: Moment(0),
@@ -282,6 +291,7 @@ impl<'a> Run<'a> {
             9 => self.grow(which),
             10 => self.stray(which),
             11 => self.prepare(which),
+            12 => self.measure(which),
             _ if self.stops && which.is_multiple_of(2) => {
                 self.tell(Input::Cancel(if which.is_multiple_of(10) { 2 } else { 1 }));
             }
@@ -321,18 +331,45 @@ impl<'a> Run<'a> {
     }
 
     fn end_attempt(&mut self, which: usize) {
-        let live: Vec<_> = self.model.live.iter().map(|(id, attempt)| (*id, *attempt)).collect();
+        // In any order, only what builds ends, and by itself.
+        let ends = |made: &Attempt| self.stops || made.stopped || made.stage.builds();
+        let live = self.model.live.iter().filter(|(_, made)| ends(made));
+        let live: Vec<_> = live.map(|(id, made)| (*id, *made)).collect();
         let Some((attempt, made)) = live.get(which % live.len().max(1)).copied() else { return };
         let fates = &self.setup.specs[made.drv.index()].fates;
         let tries = self.model.items[&made.drv].attempts as usize;
-        let fate = fates[(tries - 1).min(fates.len() - 1)];
+        let fate = match made.stage {
+            Stage::Building | Stage::Waiting => fates[(tries - 1).min(fates.len() - 1)],
+            // It has not built: it was stopped, or its builder was lost, or it is built there already.
+            Stage::Preparing | Stage::Prepared if made.stopped => Fate::Fails(Class::Cancelled),
+            Stage::Preparing | Stage::Prepared => [Fate::Valid, Fate::Fails(Class::BuilderLost)][which % 2],
+        };
+        // With a builder, what only it had may be gone. What fails by itself does so in any order.
+        let lost = self.stops && matches!(fate, Fate::Fails(Class::BuilderLost | Class::Dependency));
+        let gone = if lost && !self.finishing && !which.is_multiple_of(3) { self.gone(which) } else { Vec::new() };
         let end = match fate {
             _ if made.stopped && which.is_multiple_of(2) => AttemptEnd::Failed(failure(Class::Cancelled)),
             Fate::Built => AttemptEnd::Built { outputs: Vec::new() },
             Fate::Valid => AttemptEnd::AlreadyValid { outputs: Vec::new() },
             Fate::Fails(class) => AttemptEnd::Failed(failure(class)),
         };
-        self.tell(Input::AttemptEnded { attempt, end, gone: Vec::new() });
+        self.tell(Input::AttemptEnded { attempt, end, gone });
+    }
+
+    /// Any drvs, also such as the attempt does not need.
+    fn gone(&self, which: usize) -> Vec<DrvId> {
+        let all = (0..self.setup.specs.len() + 1).filter(|at| (which >> (at % 8)) & 1 == 1);
+        all.map(|at| DrvId(u32::try_from(at).unwrap())).collect()
+    }
+
+    /// Sizes and speeds; they change preferences only.
+    fn measure(&mut self, which: usize) {
+        let bytes = which as u64 * which as u64 * 1000;
+        let drv = DrvId(u32::try_from(which % 12).unwrap());
+        let builder = BuilderId(u32::try_from(which % 4).unwrap());
+        self.tell(Input::Sized { drv, bytes });
+        let seconds = [0.0, 0.01, 2.0, 100.0, f64::NAN, -1.0][which % 6];
+        self.tell(Input::Transferred { builder, bytes, seconds });
     }
 
     fn end_fetch(&mut self, which: usize) {
@@ -421,6 +458,7 @@ impl<'a> Run<'a> {
 
     /// P5: if everything that was started ends, the run ends.
     fn finish(&mut self) {
+        self.finishing = true;
         self.add(usize::MAX / 2);
         for at in 0..self.setup.builders.len() {
             self.builder_up(at);
