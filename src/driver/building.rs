@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::build::{self, Attempt, FetchError, Limits, News};
 use crate::diff::plan::Decision;
 use crate::event::{AttemptEnd, Class, DrvOutcome, Fact, Failure, Stage};
-use crate::graph::{Graph, Work};
+use crate::graph::{Drv, Graph, Work};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId, StorePath};
 use crate::record::{Kept, LogWriter};
 use crate::report::history::History;
@@ -25,7 +25,8 @@ const FETCHES: u32 = 16;
 /// Bytes of one log that are kept if nothing limits it.
 const KEPT_LOG: u64 = 64 << 20;
 
-/// Seconds that a drv is expected to take of which nothing is known. Only the order follows from it.
+/// Seconds that a drv is expected to take while nothing is known of any, and those that are tiny or only load something.
+/// Then only the longest chain of drvs decides.
 const UNKNOWN_COST: f64 = 1.0;
 
 /// Attempts and fetches.
@@ -40,6 +41,8 @@ pub(super) struct Building {
     /// What attempts said of outputs.
     outputs: BTreeMap<DrvId, Vec<(String, StorePath)>>,
     history: History,
+    /// Seconds that a drv is expected to take of which nothing is known.
+    typical: f64,
     /// Items of a plan, which are only done if somebody imports from them.
     held: BTreeMap<DrvId, Item>,
     /// Those of which somebody did.
@@ -84,6 +87,7 @@ impl Building {
             running: BTreeMap::new(),
             fetching: Fetching::default(),
             outputs: BTreeMap::new(),
+            typical: history.typical().unwrap_or(UNKNOWN_COST),
             history,
             held: BTreeMap::new(),
             released: BTreeSet::new(),
@@ -153,6 +157,12 @@ impl Building {
         self.history.expected(&info.name, &info.system).or_else(planned)
     }
 
+    /// Seconds for a drv that was never built on its system.
+    fn guess(&self, info: &Drv) -> f64 {
+        let tiny = info.fixed_output || info.prefer_local;
+        self.history.guess(&info.name).unwrap_or(if tiny { UNKNOWN_COST } else { self.typical })
+    }
+
     /// A drv is needed: tells everybody; with `start`, the scheduler too, else it is kept for [`Building::release`].
     pub(super) fn need(&mut self, ctx: &mut Context, planning: &Planning, decision: &Decision, start: bool) {
         let Decision::Item { drv, work, inputs, attr } = decision else { return };
@@ -190,7 +200,7 @@ impl Building {
             here: true,
             fixed_output: info.fixed_output,
             prefer_local: info.prefer_local,
-            cost: expected.unwrap_or(UNKNOWN_COST),
+            cost: expected.unwrap_or_else(|| self.guess(info)),
         };
         if start {
             self.tell(ctx, SchedInput::Add(vec![item]));
