@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::diff::plan_file::PlanFile;
 use crate::eval::Import;
 use crate::event::{Failure, OutputPath};
-use crate::id::{AttemptId, StoreDir, StorePath};
+use crate::id::{AttemptId, BuilderId, StoreDir, StorePath};
 use crate::record::RunDir;
 use crate::store::error::StoreError;
 use crate::store::local::LocalStore;
@@ -17,6 +17,7 @@ use crate::store::roots::Roots;
 
 use super::bus::Bus;
 use super::caches::CacheList;
+use super::pushing::Stores;
 use super::tasks::Tasks;
 
 /// The roots of this run in the local store, shared by effects one after the other.
@@ -49,6 +50,11 @@ impl Context {
     /// The store directory, `/nix/store`.
     pub(super) fn store_dir(&self) -> &StoreDir {
         self.store.store_dir()
+    }
+
+    /// The stores that paths can be read from, the local one first.
+    pub(super) fn stores(&self) -> Stores {
+        Stores::new(vec![(BuilderId(0), self.pool.clone())])
     }
 
     /// A path as people and events know it.

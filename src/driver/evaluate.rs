@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::Settings;
+use crate::config::{EvalSettings, Settings};
 use crate::diff::skip::Skip;
 use crate::error::{Error, Result};
 use crate::eval;
@@ -391,6 +391,18 @@ pub(super) struct Wanted {
     expected: Arc<BTreeMap<String, f64>>,
 }
 
+/// How a flake is locked and evaluated.
+pub(super) fn flake_options(reference: String, eval: &EvalSettings) -> FlakeOptions {
+    FlakeOptions {
+        reference,
+        overrides: eval.override_inputs.clone(),
+        reference_lock_file: eval.reference_lock_file.clone(),
+        no_update_lock_file: eval.no_update_lock_file,
+        impure: eval.impure,
+        masked: false,
+    }
+}
+
 /// Takes WHAT apart: the flake and the selection, without a look at either.
 pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Wanted> {
     let attrs = &settings.attrs;
@@ -402,15 +414,7 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
         return Ok(Wanted { flake, file: Some(file), selection, nix, commit: None, expected: Arc::default() });
     }
     let what = What::parse(&attrs.what, |word| PathBuf::from(word).join("flake.nix").exists())?;
-    let eval = &settings.eval;
-    let flake = FlakeOptions {
-        reference: what.flake,
-        overrides: eval.override_inputs.clone(),
-        reference_lock_file: eval.reference_lock_file.clone(),
-        no_update_lock_file: eval.no_update_lock_file,
-        impure: eval.impure,
-        masked: false,
-    };
+    let flake = flake_options(what.flake, &settings.eval);
     let selection = Selection {
         names: what.names,
         kinds: attrs.kinds.clone().unwrap_or_default(),

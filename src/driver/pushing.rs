@@ -1,22 +1,25 @@
 //! Connects the pieces of a push: which paths (`push::closure`), in which order (`push::queue`), one upload
-//! (`push::upload`), reading back (`push::verify`). One [`Target`] a cache; they know nothing of each other.
+//! (`push::upload`), reading back (`push::verify`). One [`Target`] a cache; they know nothing of each other. What is
+//! pushed is read from whichever store has it (`reading`).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+mod reading;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
-use crate::build::{Caches, Lent, Pool};
-use crate::diff::presence::{self, Fact as CacheFact, Order};
 use crate::event::{Class, Fact, Failure, Pushed, Stage};
-use crate::id::{CacheId, StorePath};
+use crate::id::{BuilderId, CacheId, StorePath};
 use crate::push::queue::{Action, End, Input as QueueInput, Item, Limits};
-use crate::push::{Closure, Nar, PathInfo, Queue, Source, Upload, Verified};
+use crate::push::{Nar, PathInfo, Queue, Verified};
 use crate::store::cache::{Cache, Sink};
-use crate::store::error::StoreError;
 
-use super::context::{Context, store_failure};
+use super::context::Context;
 use super::input::Input;
+use reading::{Known, Walked, upload, walk};
+
+pub(super) use reading::Stores;
 
 /// Uploads at once to one cache. While a NAR is read, each holds a connection to the store.
 const UPLOADS: usize = 4;
@@ -38,7 +41,7 @@ pub(super) enum Why {
 /// What effects of a push answer.
 pub(super) enum PushInput {
     /// What has to be pushed for some outputs.
-    Closure(Result<Closure, Failure>),
+    Closure(Result<Walked, Failure>),
     /// Which of some paths the cache has.
     Checked { present: Vec<StorePath>, absent: Vec<StorePath> },
     /// A NAR is in the cache, or not.
@@ -47,15 +50,6 @@ pub(super) enum PushInput {
     Finished(StorePath, Result<(), Failure>),
     /// The end state was read back.
     Verified(Verified),
-}
-
-/// What is known of paths before a walk asks.
-#[derive(Debug, Default)]
-struct Known {
-    /// Queued already.
-    queued: HashSet<StorePath>,
-    /// Built in this run: nobody else can hold them.
-    built: HashSet<StorePath>,
 }
 
 /// All caches that are pushed to.
@@ -72,6 +66,8 @@ struct Target {
     actions: Vec<Action>,
     infos: BTreeMap<StorePath, PathInfo>,
     nars: BTreeMap<StorePath, Nar>,
+    /// The stores that told of paths.
+    homes: BTreeMap<StorePath, BuilderId>,
     /// Paths that other caches hold.
     held: BTreeSet<StorePath>,
     /// Built in this run or asked for; what becomes of each is told even if the cache had it.
@@ -160,6 +156,7 @@ impl Target {
             queue: Queue::new(Limits { uploads, ..Limits::default() }),
             actions: Vec::new(),
             infos: BTreeMap::new(),
+            homes: BTreeMap::new(),
             nars: BTreeMap::new(),
             held: BTreeSet::new(),
             told: BTreeSet::new(),
@@ -199,21 +196,12 @@ impl Target {
             return;
         }
         let id = self.cache.id();
-        let (pool, roots) = (ctx.pool.clone(), std::mem::take(&mut self.next));
+        let (stores, roots) = (ctx.stores(), std::mem::take(&mut self.next));
         self.walking = Some(roots.clone());
         let (known, upstream, cache) = (self.known.clone(), self.upstream.clone(), self.cache.clone());
         self.start(ctx, async move {
-            let walk = async {
-                let mut walk = Walk { session: pool.take(Caches::Off).await?, known, upstream };
-                let closure = crate::push::closure(roots, &mut walk).await;
-                pool.give_back(walk.session);
-                closure
-            };
-            let closure = match walk.await {
-                Ok(closure) => Ok(in_cache_only(&cache, closure).await),
-                Err(error) => Err(store_failure(&error)),
-            };
-            Input::Push(id, PushInput::Closure(closure))
+            let found = walk(stores, roots, known, upstream, &cache).await;
+            Input::Push(id, PushInput::Closure(found))
         });
     }
 
@@ -224,7 +212,7 @@ impl Target {
 
     fn handle(&mut self, ctx: &mut Context, input: PushInput) {
         match input {
-            PushInput::Closure(closure) => self.walked(ctx, closure),
+            PushInput::Closure(walked) => self.walked(ctx, walked),
             PushInput::Checked { present, absent } => {
                 self.already.extend(present.iter().cloned());
                 self.tell(QueueInput::Checked { present, absent });
@@ -251,10 +239,11 @@ impl Target {
         self.turn(ctx);
     }
 
-    fn walked(&mut self, ctx: &mut Context, closure: Result<Closure, Failure>) {
+    fn walked(&mut self, ctx: &mut Context, walked: Result<Walked, Failure>) {
         let roots = self.walking.take().unwrap_or_default();
-        match closure {
-            Ok(closure) => {
+        match walked {
+            Ok(Walked { closure, homes }) => {
+                self.homes.extend(homes);
                 let gone = roots.into_iter().filter(|root| closure.invalid.contains(root)).collect();
                 self.lost(ctx, gone, &not_here());
                 let held: Vec<StorePath> =
@@ -360,9 +349,9 @@ impl Target {
         self.queued(ctx, &path);
         let absolute = ctx.absolute(&path);
         ctx.bus.emit(Fact::PushStarted { cache: self.cache.id(), path: absolute });
-        let (pool, id) = (ctx.pool.clone(), self.cache.id());
+        let (stores, id) = (ctx.stores().first_from(self.homes.get(&path).copied()), self.cache.id());
         self.start(ctx, async move {
-            let nar = upload(&pool, &sink, &info).await;
+            let nar = upload(&stores, &sink, &info).await;
             Input::Push(id, PushInput::Uploaded(path, nar))
         });
     }
@@ -422,60 +411,4 @@ fn not_here() -> Failure {
 
 fn item(info: &PathInfo) -> Item {
     Item { path: info.path.clone(), references: info.others().cloned().collect(), nar_size: info.nar_size }
-}
-
-/// What came from this very cache, or was collected since, need not be in the store.
-async fn in_cache_only(cache: &Cache, mut closure: Closure) -> Closure {
-    let gone: Vec<StorePath> = closure.invalid.iter().cloned().collect();
-    for (path, answer) in gone.iter().zip(cache.inspect(&gone).await) {
-        if matches!(answer, Ok(Some(held)) if held.nar) {
-            closure.invalid.remove(path);
-            closure.held.insert(path.clone());
-        }
-    }
-    closure
-}
-
-/// Whom a walk asks: the store over one connection, and the caches that are read from.
-struct Walk {
-    session: Lent,
-    known: Arc<Mutex<Known>>,
-    upstream: Vec<Arc<Cache>>,
-}
-
-impl Source for Walk {
-    type Error = StoreError;
-
-    async fn held(&mut self, paths: Vec<StorePath>) -> Result<Vec<bool>, StoreError> {
-        let (mut stop, ask): (HashSet<StorePath>, Vec<StorePath>) = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let stop = paths.iter().filter(|path| known.queued.contains(*path)).cloned().collect();
-            let fresh = |path: &&StorePath| !known.queued.contains(*path) && !known.built.contains(*path);
-            (stop, paths.iter().filter(fresh).cloned().collect())
-        };
-        let facts = presence::ask(&self.upstream, &ask, Order::Cascade).await;
-        let present = facts.into_iter().filter(|(_, fact)| matches!(fact, CacheFact::Present { .. }));
-        stop.extend(present.map(|(path, _)| path));
-        Ok(paths.iter().map(|path| stop.contains(path)).collect())
-    }
-
-    async fn infos(&mut self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, StoreError> {
-        let infos = self.session.path_infos(&paths).await;
-        infos.map_err(|error| self.session.explain(error))
-    }
-}
-
-/// Streams one NAR from the store to the cache.
-async fn upload(pool: &Pool, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
-    let mut session = pool.take(Caches::Off).await.map_err(|error| store_failure(&error))?;
-    let mut upload = Upload::start(sink, info);
-    let sent = session.nar_from_path(&info.path, info.nar_size, &mut upload).await;
-    let sent = sent.map_err(|error| std::io::Error::other(session.explain(error)));
-    // Others may have the connection while the cache takes its time.
-    pool.give_back(session);
-    let nar = match sent {
-        Ok(()) => upload.end().await,
-        Err(error) => Err(upload.failed(error).await),
-    };
-    nar.map_err(|error| error.failure())
 }

@@ -22,6 +22,7 @@ use crate::store::local::LocalStore;
 use crate::store::settings::Version;
 
 use super::context::Context;
+use super::evaluate;
 
 /// The output of the flake around a plain file.
 const OUTPUT: &str = "file";
@@ -222,14 +223,7 @@ pub(super) async fn jobs(settings: &Settings, store: &LocalStore, nix: Nix, no_i
             Error::usage(message).hint(format!("a {PROGRAM} {major}.{minor} on PATH, or without --eval {PROGRAM}"))
         );
     }
-    let flake = FlakeOptions {
-        reference: what.flake,
-        overrides: eval.override_inputs.clone(),
-        reference_lock_file: eval.reference_lock_file.clone(),
-        no_update_lock_file: eval.no_update_lock_file,
-        impure: eval.impure,
-        masked: false,
-    };
+    let flake = evaluate::flake_options(what.flake, eval);
     let budget_mib = Budget::least(eval.memory, memory::room()).bytes >> 20;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
     let room = if budget_mib == 0 { cores } else { budget_mib / budget::DEFAULT_MEMORY_MIB };

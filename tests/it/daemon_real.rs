@@ -373,6 +373,43 @@ fn roots_survive_collection_and_reconnect() {
     });
 }
 
+#[test]
+fn lasting_roots_outlive_their_connection() {
+    each_nix(|nix| {
+        for lab in [Lab::plain(nix), Lab::chroot(nix)] {
+            run(async {
+                let store = open(&lab).await;
+                let out = |name| {
+                    let out = lab.run("nix-store", &["--realise", &lab.drv(name, "echo kept > $out", "")]);
+                    store.store_dir().parse_path(out.as_bytes()).unwrap()
+                };
+                let (kept, other) = (out("kept"), out("other"));
+                let state = if lab.layout == Layout::Chroot { "root/nix/var/nix" } else { "var/nix" };
+                let link = lab.path(state).join("gcroots/drover/2026-11-28").join(kept.to_basename());
+                let mut session = store.connect().await.unwrap();
+                session.add_perm_root(&kept, &link).await.unwrap();
+                // Again is no error.
+                session.add_perm_root(&kept, &link).await.unwrap();
+                // Nor is one of a path that is not there, so validity has to be held before.
+                let gone = StorePath::from_parts([7; 20], "gone").unwrap();
+                session.add_perm_root(&gone, &link.with_file_name("gone")).await.unwrap();
+                drop(session);
+                store.settle(Duration::from_secs(5)).await;
+
+                lab.run("nix-store", &["--gc"]);
+                let mut session = store.connect().await.unwrap();
+                assert_eq!(session.valid_paths(&[kept.clone(), other]).await.unwrap(), [true, false]);
+                drop(session);
+                store.settle(Duration::from_secs(5)).await;
+                std::fs::remove_dir_all(link.parent().unwrap()).unwrap();
+                lab.run("nix-store", &["--gc"]);
+                let mut session = store.connect().await.unwrap();
+                assert_eq!(session.valid_paths(&[kept]).await.unwrap(), [false]);
+            });
+        }
+    });
+}
+
 /// Kills the processes that the daemon forked for its connections, and waits until they are gone.
 fn kill_children(daemon: &crate::support::nix::Daemon) {
     let children = || {

@@ -41,6 +41,13 @@ impl Answer for bool {
     }
 }
 
+/// A text.
+impl Answer for String {
+    async fn read(reader: &mut Source, _layout: &Layout) -> Result<Self, WireError> {
+        read_text(reader).await
+    }
+}
+
 impl Answer for BTreeSet<StorePath> {
     async fn read(reader: &mut Source, layout: &Layout) -> Result<Self, WireError> {
         Ok(read_paths(reader, &layout.dir).await?.into_iter().collect())

@@ -32,6 +32,7 @@ pub enum Op {
     QueryMissing = 40,
     QueryDerivationOutputMap = 41,
     BuildPathsWithResults = 46,
+    AddPermRoot = 47,
 }
 
 /// What it would take to have some paths.
@@ -171,6 +172,17 @@ impl Connection {
         let mut request = start(Op::AddIndirectRoot);
         request.bytes(link.as_os_str().as_bytes());
         let _ok: bool = self.call("adding a root", request.as_bytes(), &mut unheard).await?;
+        Ok(())
+    }
+
+    /// Has the daemon make a root that outlives this connection: a symlink at `link`, an absolute path where the daemon
+    /// is, to a path, which Nix does not ask to be valid. Directories above it are made. For trusted clients of
+    /// Nix ≥ 2.20; it can only be removed as a file.
+    pub async fn add_perm_root(&mut self, path: &StorePath, link: &Path) -> Result<(), DaemonError> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let mut request = self.of_paths(Op::AddPermRoot, std::slice::from_ref(path));
+        request.bytes(link.as_os_str().as_bytes());
+        let _link: String = self.call("adding a lasting root", request.as_bytes(), &mut unheard).await?;
         Ok(())
     }
 

@@ -1,0 +1,194 @@
+//! What a push reads, from whichever store has it: the local one, or that of a builder, so that nothing has to come home
+//! only to be pushed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::build::{Caches, Lent, Pool};
+use crate::diff::presence::{self, Fact as CacheFact, Order};
+use crate::event::Failure;
+use crate::id::{BuilderId, StorePath};
+use crate::push::{Closure, Nar, PathInfo, Source, Upload, UploadError};
+use crate::store::cache::{Cache, Sink};
+use crate::store::error::StoreError;
+
+use super::super::context::store_failure;
+
+/// The stores that a push reads from, in the order in which they are asked.
+#[derive(Debug, Clone)]
+pub(in crate::driver) struct Stores(Vec<(BuilderId, Arc<Pool>)>);
+
+impl Stores {
+    /// These.
+    pub(in crate::driver) fn new(stores: Vec<(BuilderId, Arc<Pool>)>) -> Self {
+        Self(stores)
+    }
+
+    /// The same, this one before all others.
+    pub(super) fn first_from(mut self, first: Option<BuilderId>) -> Self {
+        self.0.sort_by_key(|(id, _)| Some(*id) != first);
+        self
+    }
+}
+
+/// What is known of paths before a walk asks.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Queued already.
+    pub(super) queued: HashSet<StorePath>,
+    /// Built in this run: nobody else can hold them.
+    pub(super) built: HashSet<StorePath>,
+}
+
+/// What a walk found, and where.
+pub(in crate::driver) struct Walked {
+    pub(super) closure: Closure,
+    pub(super) homes: BTreeMap<StorePath, BuilderId>,
+}
+
+/// Finds out what some outputs refer to.
+pub(super) async fn walk(
+    stores: Stores,
+    roots: Vec<StorePath>,
+    known: Arc<Mutex<Known>>,
+    upstream: Vec<Arc<Cache>>,
+    cache: &Cache,
+) -> Result<Walked, Failure> {
+    let asked = stores.0.into_iter().map(|(id, pool)| Asked { id, pool, session: None, lost: None }).collect();
+    let mut walk = Walk { asked, known, upstream, homes: BTreeMap::new() };
+    let closure = crate::push::closure(roots, &mut walk).await;
+    for asked in walk.asked {
+        asked.session.into_iter().for_each(|session| asked.pool.give_back(session));
+    }
+    match closure {
+        Ok(closure) => Ok(Walked { closure: in_cache_only(cache, closure).await, homes: walk.homes }),
+        Err(error) => Err(store_failure(&error)),
+    }
+}
+
+/// What came from this very cache, or was collected since, need not be in any store.
+async fn in_cache_only(cache: &Cache, mut closure: Closure) -> Closure {
+    let gone: Vec<StorePath> = closure.invalid.iter().cloned().collect();
+    for (path, answer) in gone.iter().zip(cache.inspect(&gone).await) {
+        if matches!(answer, Ok(Some(held)) if held.nar) {
+            closure.invalid.remove(path);
+            closure.held.insert(path.clone());
+        }
+    }
+    closure
+}
+
+/// A store that a walk asks, over one connection.
+struct Asked {
+    id: BuilderId,
+    pool: Arc<Pool>,
+    session: Option<Lent>,
+    /// Why it is asked no more.
+    lost: Option<StoreError>,
+}
+
+impl Asked {
+    async fn infos(&mut self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>, StoreError> {
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => none.insert(self.pool.take(Caches::Off).await?),
+        };
+        let infos = session.path_infos(paths).await;
+        infos.map_err(|error| session.explain(error))
+    }
+}
+
+/// Whom a walk asks: the stores, and the caches that are read from.
+struct Walk {
+    asked: Vec<Asked>,
+    known: Arc<Mutex<Known>>,
+    upstream: Vec<Arc<Cache>>,
+    homes: BTreeMap<StorePath, BuilderId>,
+}
+
+impl Source for Walk {
+    type Error = StoreError;
+
+    async fn held(&mut self, paths: Vec<StorePath>) -> Result<Vec<bool>, StoreError> {
+        let (mut stop, ask): (HashSet<StorePath>, Vec<StorePath>) = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let stop = paths.iter().filter(|path| known.queued.contains(*path)).cloned().collect();
+            let fresh = |path: &&StorePath| !known.queued.contains(*path) && !known.built.contains(*path);
+            (stop, paths.iter().filter(fresh).cloned().collect())
+        };
+        let facts = presence::ask(&self.upstream, &ask, Order::Cascade).await;
+        let present = facts.into_iter().filter(|(_, fact)| matches!(fact, CacheFact::Present { .. }));
+        stop.extend(present.map(|(path, _)| path));
+        Ok(paths.iter().map(|path| stop.contains(path)).collect())
+    }
+
+    /// Each store is asked for what those before it do not have. One that does not answer is passed over, unless some
+    /// path is in no other: then nobody knows what it refers to.
+    async fn infos(&mut self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, StoreError> {
+        let mut found: BTreeMap<StorePath, PathInfo> = BTreeMap::new();
+        let mut open = paths.clone();
+        for asked in self.asked.iter_mut().filter(|asked| asked.lost.is_none()) {
+            if open.is_empty() {
+                break;
+            }
+            match asked.infos(&open).await {
+                Ok(infos) => {
+                    for info in infos.into_iter().flatten() {
+                        self.homes.insert(info.path.clone(), asked.id);
+                        found.insert(info.path.clone(), info);
+                    }
+                    open.retain(|path| !found.contains_key(path));
+                }
+                Err(error) => asked.lost = Some(error),
+            }
+        }
+        if !open.is_empty()
+            && let Some(error) = self.asked.iter_mut().find_map(|asked| asked.lost.take())
+        {
+            return Err(error);
+        }
+        Ok(paths.iter().map(|path| found.remove(path)).collect())
+    }
+}
+
+/// Streams one NAR from a store to the cache. Where a store fails, or has a damaged copy, the next is tried.
+pub(super) async fn upload(stores: &Stores, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
+    let mut last = None;
+    for (_, pool) in &stores.0 {
+        match upload_from(pool, sink, info).await {
+            Ok(nar) => return Ok(nar),
+            Err(Failed::Of(failure)) => return Err(failure),
+            // What the first one says counts: it had the path.
+            Err(Failed::Store(failure)) => last = last.or(Some(failure)),
+        }
+    }
+    Err(last.unwrap_or_else(super::not_here))
+}
+
+/// Why a path was not uploaded.
+enum Failed {
+    /// The store could not be read.
+    Store(Failure),
+    /// Anything else.
+    Of(Failure),
+}
+
+async fn upload_from(pool: &Pool, sink: &Sink, info: &PathInfo) -> Result<Nar, Failed> {
+    let lost = |error: StoreError| Failed::Store(store_failure(&error));
+    let mut session = pool.take(Caches::Off).await.map_err(lost)?;
+    let mut upload = Upload::start(sink, info);
+    let sent = session.nar_from_path(&info.path, info.nar_size, &mut upload).await;
+    let sent = sent.map_err(|error| std::io::Error::other(session.explain(error)));
+    // Others may have the connection while the cache takes its time.
+    pool.give_back(session);
+    let nar = match sent {
+        Ok(()) => upload.end().await,
+        Err(error) => Err(upload.failed(error).await),
+    };
+    nar.map_err(|error| match &error {
+        UploadError::Read { .. } | UploadError::Short { .. } | UploadError::Differs { .. } => {
+            Failed::Store(error.failure())
+        }
+        UploadError::Write { .. } | UploadError::Record(_) | UploadError::Lost { .. } => Failed::Of(error.failure()),
+    })
+}
