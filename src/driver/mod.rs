@@ -12,7 +12,7 @@
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
 //! | `importing` | what attrs import from derivations |
 //! | `building`, `attempts`, `fetching` | the scheduler's actions |
-//! | `farm`, `watch`, `asking` | the builders: dialled, watched, asked what they hold |
+//! | `farm`, `dialling`, `watch`, `asking` | the builders: dialled, watched, asked what they hold |
 //! | `homecoming` | results that were built elsewhere |
 //! | `pushing` | outputs → caches |
 //! | `keeping` | roots on builders for what could not be pushed |
@@ -37,6 +37,7 @@ mod changed;
 pub mod clock;
 mod comparing;
 mod context;
+mod dialling;
 mod elsewhere;
 mod evaluate;
 mod exit;
@@ -289,8 +290,10 @@ impl Driver {
             Input::Facts(facts) => self.planning.answered(ctx, facts),
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::Prepared(attempt, brought) => {
+                let suspects = brought.as_ref().map_or_else(|not| not.suspects.clone(), |_| Vec::new());
                 let suspect = self.building.prepared(ctx, &mut self.planning, attempt, brought);
                 self.suspect(suspect);
+                suspects.into_iter().for_each(|builder| self.suspect(Some(builder)));
             }
             Input::AttemptEnded(attempt, end, tail) => {
                 let suspect = self.building.ended(ctx, attempt, end, tail);
@@ -334,8 +337,10 @@ impl Driver {
 
     /// An attempt ended because its builder is gone, or seems to be.
     fn suspect(&mut self, builder: Option<BuilderId>) {
-        if let Some(builder) = builder {
-            self.farm.suspect(&mut self.ctx, builder);
+        if let Some(builder) = builder
+            && let Some(input) = self.farm.suspect(&mut self.ctx, builder)
+        {
+            self.building.tell(&self.ctx, input);
         }
     }
 
