@@ -14,11 +14,11 @@ use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWriteExt as _};
 
 use crate::event::{Class, Failure};
-use crate::id::StorePath;
+use crate::id::{BuilderId, StorePath};
 use crate::nix_compat::daemon::{Connection, PathInfo};
 use crate::store::error::StoreError;
 
-use super::holdings::{Claim, Claims};
+use super::holdings::Claim;
 use super::site::LANES;
 use super::sources::{Found, Search, Source};
 use super::{Caches, Pool, Site, Sources};
@@ -82,11 +82,13 @@ pub struct NotBrought {
     pub failure: Failure,
     /// The wanted paths that are nowhere, or refer to something that is, and what that is.
     pub gone: Vec<(StorePath, Vec<StorePath>)>,
+    /// Builders that have some of it and do not answer.
+    pub suspects: Vec<BuilderId>,
 }
 
 impl From<Failure> for NotBrought {
     fn from(failure: Failure) -> Self {
-        Self { failure, gone: Vec::new() }
+        Self { failure, gone: Vec::new(), suspects: Vec::new() }
     }
 }
 
@@ -101,18 +103,18 @@ pub async fn bring(
     let mut brought = Brought::default();
     for _ in 0..ROUNDS {
         let mut work = Work { to, from, pieces: BTreeMap::new(), brought: Brought::default() };
-        let theirs = work.discover(paths).await?;
+        work.discover(paths).await?;
         let found = work.to_bring();
         if found.paths > 0 {
             tell(found);
         }
-        let done = work.copy().await?;
+        let done = work.copy(paths).await?;
         brought.copied += done.copied;
         brought.copied_size += done.copied_size;
         brought.fetched += done.fetched;
         brought.took += done.took;
         let mut all = true;
-        for path in &theirs {
+        for path in paths {
             all &= to.holdings.settled(path).await;
         }
         if all {
@@ -148,21 +150,25 @@ impl Work<'_> {
         }
     }
 
-    /// Looks from the wanted paths downward for what is missing. Gives the wanted paths that others see to.
-    async fn discover(&mut self, wanted: &[StorePath]) -> Result<Vec<StorePath>, NotBrought> {
-        let mut theirs = None;
+    /// Looks from the wanted paths downward for what is missing and nobody else sees to.
+    async fn discover(&mut self, wanted: &[StorePath]) -> Result<(), NotBrought> {
         let mut level: Vec<StorePath> = wanted.to_vec();
         let mut search = Search::default();
         let mut nowhere = BTreeSet::new();
         while !level.is_empty() {
             let unique: BTreeSet<StorePath> = level.drain(..).collect();
-            let Claims { mine, theirs: others } = self.to.holdings.claim(&unique);
-            theirs.get_or_insert(others);
+            let mine = self.to.holdings.claim(&unique);
             let missing = self.missing(mine).await?;
             let missing = self.found(missing, &mut search, &mut nowhere).await?;
             level = missing.into_iter().filter(|path| !self.pieces.contains_key(path)).collect();
         }
-        if nowhere.is_empty() { Ok(theirs.unwrap_or_default()) } else { Err(self.gone(wanted, &nowhere)) }
+        match nowhere.first() {
+            None => Ok(()),
+            Some(path) => {
+                let gone = gone(&self.edges(), wanted, &nowhere);
+                Err(NotBrought { gone, ..self.from.nowhere(path).into() })
+            }
+        }
     }
 
     /// Those claimed paths that are not valid there.
@@ -245,34 +251,20 @@ impl Work<'_> {
         }
     }
 
-    /// Which of the wanted paths cannot be had because of these.
-    fn gone(&self, wanted: &[StorePath], nowhere: &BTreeSet<StorePath>) -> NotBrought {
-        let below = |root: &StorePath| -> Vec<StorePath> {
-            let mut open = vec![root];
-            let mut seen: HashSet<&StorePath> = HashSet::from([root]);
-            let mut culprits = Vec::new();
-            while let Some(path) = open.pop() {
-                if let Some(culprit) = nowhere.get(path) {
-                    culprits.push(culprit.clone());
-                }
-                let others = self.pieces.get(path).into_iter().flat_map(|piece| piece.info.others());
-                open.extend(others.filter(|other| seen.insert(other)));
-            }
-            culprits
-        };
-        let gone = wanted.iter().map(|path| (path.clone(), below(path))).filter(|(_, culprits)| !culprits.is_empty());
-        let gone: Vec<_> = gone.collect();
-        let first = nowhere.first();
-        let nowhere = first.map_or_else(|| failure(Class::Internal, "nothing is missing"), |p| self.from.nowhere(p));
-        NotBrought { failure: nowhere, gone }
+    /// What each piece refers to.
+    fn edges(&self) -> Edges {
+        let others = |piece: &Piece| piece.info.others().cloned().collect();
+        self.pieces.iter().map(|(path, piece)| (path.clone(), others(piece))).collect()
     }
 
     /// Copies all pieces, each as soon as what it refers to is there.
-    async fn copy(self) -> Result<Brought, NotBrought> {
-        let (to, from, mut brought) = (self.to, self.from, self.brought);
+    async fn copy(self, wanted: &[StorePath]) -> Result<Brought, NotBrought> {
+        let (to, from, edges, mut brought) = (self.to, self.from, self.edges(), self.brought);
         let begun = tokio::time::Instant::now();
         let mut running: FuturesUnordered<_> =
             self.pieces.into_values().map(|piece| copy_when_ready(to, from, piece)).collect();
+        let mut nowhere = BTreeSet::new();
+        let mut suspects = BTreeSet::new();
         let mut failed: Option<Failure> = None;
         while let Some(copied) = running.next().await {
             match copied {
@@ -280,33 +272,77 @@ impl Work<'_> {
                     brought.copied += 1;
                     brought.copied_size += bytes;
                 }
-                Err(Some(failure)) if failed.is_none() => {
+                // Whoever gave it up says why, or it is brought in the next round.
+                Err(NotCopied::Unready) => {}
+                Err(NotCopied::There(failure)) => {
                     let end = failure.class == Class::BuilderLost;
-                    failed = Some(failure);
+                    failed.get_or_insert(failure);
                     if end {
                         break;
                     }
                 }
-                Err(_) => {}
+                Err(NotCopied::Nowhere(path, failure)) => {
+                    nowhere.insert(path);
+                    failed.get_or_insert(failure);
+                }
+                Err(NotCopied::Suspect(builder, failure)) => {
+                    suspects.insert(builder);
+                    failed.get_or_insert(failure);
+                }
             }
         }
         brought.took = begun.elapsed();
         match failed {
             None => Ok(brought),
-            Some(failure) => Err(failure.into()),
+            Some(failure) => {
+                let suspects = suspects.into_iter().collect();
+                Err(NotBrought { failure, gone: gone(&edges, wanted, &nowhere), suspects })
+            }
         }
     }
 }
 
-/// Copies one path once all that it refers to is valid. Gives its bytes; without a failure, what it refers to is not
-/// there, and somebody else knows why.
-async fn copy_when_ready(to: &Site, from: &Sources, piece: Piece) -> Result<u64, Option<Failure>> {
+/// What paths refer to, as far as they are missing.
+type Edges = BTreeMap<StorePath, Vec<StorePath>>;
+
+/// Which of the wanted paths cannot be had because these are nowhere.
+fn gone(edges: &Edges, wanted: &[StorePath], nowhere: &BTreeSet<StorePath>) -> Vec<(StorePath, Vec<StorePath>)> {
+    let below = |root: &StorePath| -> Vec<StorePath> {
+        let mut open = vec![root];
+        let mut seen: HashSet<&StorePath> = HashSet::from([root]);
+        let mut culprits = Vec::new();
+        while let Some(path) = open.pop() {
+            if let Some(culprit) = nowhere.get(path) {
+                culprits.push(culprit.clone());
+            }
+            open.extend(edges.get(path).into_iter().flatten().filter(|other| seen.insert(other)));
+        }
+        culprits
+    };
+    let found = wanted.iter().map(|path| (path.clone(), below(path)));
+    found.filter(|(_, culprits)| !culprits.is_empty()).collect()
+}
+
+/// Why a piece was not copied.
+enum NotCopied {
+    /// Something that it refers to has not come.
+    Unready,
+    /// The store that it was for does not take it.
+    There(Failure),
+    /// Everybody who had it has failed.
+    Nowhere(StorePath, Failure),
+    /// The builder that has it does not answer.
+    Suspect(BuilderId, Failure),
+}
+
+/// Copies one path once all that it refers to is valid. Gives its bytes.
+async fn copy_when_ready(to: &Site, from: &Sources, piece: Piece) -> Result<u64, NotCopied> {
     for reference in piece.info.others() {
         if !to.holdings.settled(reference).await {
-            return Err(None);
+            return Err(NotCopied::Unready);
         }
     }
-    let _lane = to.lanes.acquire().await.map_err(|_| None)?;
+    let _lane = to.lanes.acquire().await.map_err(|_| NotCopied::Unready)?;
     let Piece { claim, mut source, mut info } = piece;
     let mut search = Search::default();
     for _ in 0..TRIES {
@@ -315,7 +351,7 @@ async fn copy_when_ready(to: &Site, from: &Sources, piece: Piece) -> Result<u64,
                 claim.fulfil();
                 return Ok(info.nar_size);
             }
-            Err(Stopped::There(failure)) => return Err(Some(failure)),
+            Err(Stopped::There(failure)) => return Err(NotCopied::There(failure)),
             Err(Stopped::Here(failure)) => {
                 tracing::debug!(why = %failure.message, "looking for another source of {}", info.path);
                 search.without.insert(source.id());
@@ -326,12 +362,23 @@ async fn copy_when_ready(to: &Site, from: &Sources, piece: Piece) -> Result<u64,
                 }
                 match found.pop_first() {
                     Some((_, other)) => (source, info) = other,
-                    None => return Err(Some(failure)),
+                    None => return Err(without(&source, info.path, failure)),
                 }
             }
         }
     }
-    Err(Some(from.nowhere(&info.path)))
+    let failure = from.nowhere(&info.path);
+    Err(NotCopied::Nowhere(info.path, failure))
+}
+
+/// Nobody else has it than this source, which failed. A builder that does not answer may still have it when it does.
+fn without(source: &Source, path: StorePath, failure: Failure) -> NotCopied {
+    match source {
+        Source::Site(builder, _) if failure.class == Class::BuilderLost => {
+            NotCopied::Suspect(*builder, Failure { class: Class::Cache, ..failure })
+        }
+        _ => NotCopied::Nowhere(path, failure),
+    }
 }
 
 /// Why a copy ended early.

@@ -20,15 +20,6 @@ enum Hold {
 #[derive(Debug, Clone, Default)]
 pub struct Holdings(Arc<Mutex<HashMap<StorePath, Hold>>>);
 
-/// What came of claiming some paths; those that are held are left out.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    /// To be seen to by whoever claimed.
-    pub(super) mine: Vec<Claim>,
-    /// Others see to these.
-    pub(super) theirs: Vec<StorePath>,
-}
-
 /// The right and the duty to see to a path. Dropping it leaves the path to others.
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -72,17 +63,16 @@ impl Holdings {
     }
 
     /// Claims those of these paths that are neither held nor on their way.
-    pub(super) fn claim<'a>(&self, paths: impl IntoIterator<Item = &'a StorePath>) -> Claims {
+    pub(super) fn claim<'a>(&self, paths: impl IntoIterator<Item = &'a StorePath>) -> Vec<Claim> {
         let mut known = self.paths();
-        let mut claims = Claims::default();
+        let mut claims = Vec::new();
         for path in paths {
             match known.get(path) {
-                Some(Hold::Held) => {}
-                Some(Hold::Coming(_)) => claims.theirs.push(path.clone()),
+                Some(Hold::Held | Hold::Coming(_)) => {}
                 None => {
                     let done = CancellationToken::new();
                     known.insert(path.clone(), Hold::Coming(done.clone()));
-                    claims.mine.push(Claim { path: path.clone(), of: self.clone(), done });
+                    claims.push(Claim { path: path.clone(), of: self.clone(), done });
                 }
             }
         }
@@ -142,10 +132,10 @@ mod tests {
         let (a, b) = (path("a"), path("b"));
         holdings.note([&b]);
         let first = holdings.claim([&a, &b]);
-        assert_eq!(first.mine.len(), 1);
-        assert_eq!(holdings.claim([&a]).theirs, std::slice::from_ref(&a));
+        assert_eq!(first.len(), 1);
+        assert!(holdings.claim([&a]).is_empty());
         let waiting = holdings.settled(&a);
-        let (held, ()) = tokio::join!(waiting, async { first.mine.into_iter().for_each(Claim::fulfil) });
+        let (held, ()) = tokio::join!(waiting, async { first.into_iter().for_each(Claim::fulfil) });
         assert!(held && holdings.hold_all([&a, &b]));
     }
 
@@ -156,6 +146,6 @@ mod tests {
         let first = holdings.claim([&a]);
         let (held, ()) = tokio::join!(holdings.settled(&a), async { drop(first) });
         assert!(!held);
-        assert_eq!(holdings.claim([&a]).mine.len(), 1);
+        assert_eq!(holdings.claim([&a]).len(), 1);
     }
 }

@@ -34,10 +34,14 @@ Flags that drover takes because nix and nix-fast-build have them:
   --no-link                    the default: drover run --out-link PATH makes links
   --result-format json         with --result-file FILE: the document of --json in a file
   --eval-max-memory-size MIB   as in nix-eval-jobs
+  --builders BUILDERS          as in nix; of several, each is an entry of these columns, parted by ; or lines:
+                               URL SYSTEMS SSH-KEY JOBS SPEED FEATURES MANDATORY-FEATURES HOST-KEY
+                               - says nothing, lists have commas and no blanks, HOST-KEY is base64 of a public key
 
 Flags that mean something else there, and are refused:
 
   --select FUNCTION            drover run --only GLOB --exclude GLOB --kind KIND
+  --remote HOST                drover run --builders ssh-ng://HOST -j 0
 ";
 
 /// The verbs.
@@ -45,7 +49,8 @@ Flags that mean something else there, and are refused:
 pub(super) enum Command {
     /// Evaluate, compare, build, push and record
     #[command(after_help = "Examples:\n  drover run                     everything that is built by default\n  \
-        drover run web1 db1            two hosts\n  drover run --push-to acme      and push to [cache.acme] of drover.toml")]
+        drover run web1 db1            two hosts\n  drover run --push-to acme      and push to [cache.acme] of drover.toml\n  \
+        drover run --builders big1 -j 0    on another machine, and not on this one")]
     Run(Box<RunArgs>),
     /// Show what would be built, fetched and pushed, and for how long
     #[command(after_help = "Example:\n  drover plan .#web1 --json")]

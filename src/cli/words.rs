@@ -99,6 +99,7 @@ fn other_flag(root: &Command, command: &Command, given: &str) -> Option<String> 
         ("--jobs", "--max-jobs"),
         ("--no-build", "drover plan"),
         ("--dry-run", "drover plan"),
+        ("--remote", "drover run --builders ssh-ng://HOST -j 0"),
         ("--quiet", "2>/dev/null"),
     ];
     if let Some((_, ours)) = known.iter().find(|(theirs, _)| *theirs == given) {

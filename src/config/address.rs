@@ -56,7 +56,9 @@ impl Address {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let place = rest.split('?').next().unwrap_or_default();
         let (way, host) = match scheme {
-            "ssh-ng" | "ssh" => (Way::Ssh, host(place).ok_or_else(|| format!("there is no host in '{shown}'"))?),
+            "ssh-ng" | "ssh" => {
+                (Way::Ssh, host(place).ok_or_else(|| format!("there is no host, or no port, in '{shown}'"))?)
+            }
             "unix" if place.is_empty() => return Err(format!("there is no path of a socket in '{shown}'")),
             "unix" => (Way::Unix, place.to_owned()),
             other => return Err(format!("a builder cannot be reached by '{other}://'")),
@@ -80,14 +82,15 @@ impl Address {
 /// The host of `user@host:port`. One that begins with `-` would be an option of ssh.
 fn host(place: &str) -> Option<String> {
     let place = place.split('/').next().unwrap_or_default();
-    let (user, host) = place.rsplit_once('@').unwrap_or(("", place));
-    let host = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None if host.matches(':').count() > 1 => host,
-        None => host.split(':').next().unwrap_or_default(),
+    let (user, place) = place.rsplit_once('@').unwrap_or(("", place));
+    let (host, port) = match place.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':')))?,
+        // An address with colons and without brackets has no port.
+        None if place.matches(':').count() > 1 => (place, None),
+        None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
     };
     let fits = !host.is_empty() && !host.starts_with('-') && !user.starts_with('-');
-    fits.then(|| host.to_owned())
+    (fits && port.is_none_or(|port| port.parse::<u16>().is_ok())).then(|| host.to_owned())
 }
 
 /// A host's public key as ssh writes it, `ssh-ed25519 AAAA…`, without the comment, and without the host that
@@ -139,6 +142,8 @@ mod tests {
             ("ssh-ng://-oProxyCommand=x", "there is no host"),
             ("-oProxyCommand=x@big1", "there is no host"),
             ("ssh-ng://ci@:22", "there is no host"),
+            ("ssh-ng://big1:ssh", "or no port"),
+            ("ssh-ng://[::1", "there is no host"),
             ("https://cache.example", "cannot be reached by 'https://'"),
             ("/srv/store", "a store in a directory"),
             ("local?root=/srv", "a store in a directory"),

@@ -373,7 +373,7 @@ mod tests {
         let systems = proptest::collection::vec("[a-z0-9_]{1,8}-[a-z]{1,8}", 1..4);
         let systems = systems.prop_map(|list| list.into_iter().map(System).collect::<Vec<_>>());
         let url = prop_oneof![
-            "(ssh|ssh-ng)://([a-z]{1,4}@)?[a-z0-9]{1,8}(\\.[a-z]{1,4})?(:[0-9]{1,5})?(\\?compress=true)?",
+            "(ssh|ssh-ng)://([a-z]{1,4}@)?[a-z0-9]{1,8}(\\.[a-z]{1,4})?(:[0-9]{1,4})?(\\?compress=true)?",
             "unix:///[a-z]{1,9}",
             Just("local".to_owned())
         ];

@@ -290,7 +290,7 @@ impl Building {
                 self.tell(ctx, SchedInput::Prepared { attempt });
                 None
             }
-            Err(NotBrought { failure, gone }) => {
+            Err(NotBrought { failure, gone, .. }) => {
                 let drv = self.attempts.drv(attempt)?;
                 let gone = gone_inputs(&planning.graph, drv, &gone);
                 for (input, culprits) in &gone {

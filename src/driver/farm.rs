@@ -15,13 +15,13 @@ use tokio::task::AbortHandle;
 use crate::build::{Pool, Site};
 use crate::config::BuilderSettings;
 use crate::config::builders::SshSettings;
-use crate::event::{Class, Fact, Failure, Moment};
-use crate::id::{BuilderId, System};
+use crate::event::{Class, Fact, Failure, Moment, Text};
+use crate::id::{BuilderId, StoreDir, System};
 use crate::nix_compat::daemon::Trust;
 use crate::sched::{Builder, Input as SchedInput};
 use crate::store::any::Store;
 use crate::store::local::{LocalStore, Wishes};
-use crate::store::remote::{DialError, DialKind, Key, RemoteOptions, RemoteStore};
+use crate::store::remote::{DialError, DialKind, Key, Load, RemoteOptions, RemoteStore};
 use crate::store::roots::Roots;
 
 use super::context::{Context, LOCAL};
@@ -47,7 +47,7 @@ pub(super) enum FarmInput {
     /// It does not answer any more.
     Lost(u32, Failure),
     /// How busy it is.
-    Load(u32, watch::Load),
+    Load(u32, Load),
 }
 
 /// A builder that has been reached.
@@ -66,8 +66,10 @@ struct Post {
     up: Option<Up>,
     /// Something went wrong there, and it is not known yet whether it still answers.
     suspect: bool,
-    /// It is low on disk.
-    paused: bool,
+    /// Since when it has been low on disk.
+    paused: Option<Moment>,
+    /// Why it is away.
+    why: Option<Text>,
     /// Whether the scheduler may use it, as it was told last.
     told: bool,
     /// How often it was dialled in vain.
@@ -210,7 +212,7 @@ impl Farm {
         post.number += 1;
         let number = post.number;
         let dialling = Dialling {
-            options: options(ctx, &self.ssh, &settings),
+            options: remote_options(&self.ssh, &settings, ctx.store_dir().clone()),
             wishes: trust::remote_wishes(&ctx.settings, ctx.store.settings()),
             known: builder(ctx, id, &settings, None),
             settings,
@@ -246,7 +248,7 @@ impl Farm {
             FarmInput::Lost(_, failure) => heard.lost = Some(failure),
             FarmInput::Load(_, load) => post.loaded(ctx, id, load),
         }
-        heard.inputs.extend(self.tell(id));
+        heard.inputs.extend(self.tell(ctx.bus.now(), id));
         heard.inputs.extend(self.complete());
         heard
     }
@@ -255,7 +257,7 @@ impl Farm {
         let Some(post) = self.posts.get_mut(&id) else { return };
         let Dialled { store, site, builder } = dialled;
         (post.tries, post.since, post.again) = (0, None, None);
-        (post.suspect, post.paused, post.heard) = (false, false, true);
+        (post.suspect, post.paused, post.heard) = (false, None, true);
         ctx.sites.insert(id, site.clone());
         let named_in = post.settings.as_ref().map(|settings| settings.named_in.as_str());
         tell_ready(ctx, &builder, named_in);
@@ -269,21 +271,19 @@ impl Farm {
     }
 
     /// An attempt found a builder gone: nothing starts there before it has answered.
-    pub(super) fn suspect(&mut self, ctx: &mut Context, id: BuilderId) -> Vec<SchedInput> {
-        let (Some(post), Some(site)) = (self.posts.get_mut(&id), ctx.sites.get(id)) else { return Vec::new() };
+    pub(super) fn suspect(&mut self, ctx: &mut Context, id: BuilderId) -> Option<SchedInput> {
+        let (Some(post), Some(site)) = (self.posts.get_mut(&id), ctx.sites.get(id)) else { return None };
         if post.up.is_some() && !std::mem::replace(&mut post.suspect, true) {
             site.pool.forget();
             watch::check(ctx, id, post.number, site);
         }
-        // The scheduler was told by whoever found out.
-        post.told = false;
-        Vec::new()
+        self.tell(ctx.bus.now(), id)
     }
 
     /// A builder does not answer any more, which so many attempts have ended with.
     pub(super) fn lose(&mut self, ctx: &mut Context, id: BuilderId, failure: Failure, running: u32) -> Vec<SchedInput> {
         self.suspend(ctx, id, Trouble { failure, hint: None, running, hopeless: false });
-        self.tell(id).into_iter().chain(self.complete()).collect()
+        self.tell(ctx.bus.now(), id).into_iter().chain(self.complete()).collect()
     }
 
     /// It is dialled again after a while, or given up.
@@ -295,6 +295,7 @@ impl Farm {
             self.closing.extend(up.store);
         }
         ctx.sites.remove(id);
+        post.why = Some(failure.message.clone());
         (post.suspect, post.heard) = (false, true);
         let now = ctx.bus.now();
         let since = *post.since.get_or_insert(now);
@@ -317,16 +318,18 @@ impl Farm {
     }
 
     /// What the scheduler has not heard yet of a builder.
-    fn tell(&mut self, id: BuilderId) -> Option<SchedInput> {
+    fn tell(&mut self, now: Moment, id: BuilderId) -> Option<SchedInput> {
         let post = self.posts.get_mut(&id)?;
-        let usable = post.up.as_ref().filter(|_| !post.suspect && !post.paused);
+        let usable = post.up.as_ref().filter(|_| !post.suspect && post.paused.is_none());
         match usable {
             Some(up) if !std::mem::replace(&mut post.told, true) => Some(SchedInput::BuilderUp(up.builder.clone())),
             Some(_) => None,
             None => {
                 post.told = false;
-                let back = post.up.is_some() || post.again.is_some();
-                Some(SchedInput::BuilderDown { builder: id, back, why: None })
+                // A disk that nobody clears is waited for as long as a builder that is away.
+                let cleared = post.paused.is_none_or(|since| now.since(since) < self.wait.as_secs_f64());
+                let back = post.up.is_some() && cleared || post.again.is_some();
+                Some(SchedInput::BuilderDown { builder: id, back, why: post.why.clone() })
             }
         }
     }
@@ -368,7 +371,8 @@ impl Post {
             number: 0,
             up: None,
             suspect: false,
-            paused: false,
+            paused: None,
+            why: None,
             told: false,
             tries: 0,
             since: None,
@@ -377,14 +381,16 @@ impl Post {
         }
     }
 
-    fn loaded(&mut self, ctx: &mut Context, id: BuilderId, load: watch::Load) {
-        let watch::Load { cpu, memory, disk_free, disk_size } = load;
+    fn loaded(&mut self, ctx: &mut Context, id: BuilderId, load: Load) {
+        let Load { cpu, memory, disk_free, disk_size } = load;
         ctx.bus.emit(Fact::BuilderLoad { builder: id, cpu, memory, disk_free });
         let Some(free) = disk_free else { return };
-        let low = watch::is_low(free, disk_size, self.paused);
-        if low != std::mem::replace(&mut self.paused, low) {
+        let low = watch::is_low(free, disk_size, self.paused.is_some());
+        if low != self.paused.is_some() {
+            self.paused = low.then(|| ctx.bus.now());
             let gib = free as f64 / f64::from(1 << 30);
-            let reason = low.then(|| format!("{gib:.1} GiB free in {}", ctx.store_dir()).into());
+            let reason: Option<Text> = low.then(|| format!("{gib:.1} GiB free in {}", ctx.store_dir()).into());
+            self.why.clone_from(&reason);
             ctx.bus.emit(Fact::BuilderPaused { builder: id, reason });
         }
     }
@@ -428,10 +434,10 @@ impl Dialling {
 }
 
 /// How a builder is reached.
-fn options(ctx: &Context, ssh: &SshSettings, settings: &BuilderSettings) -> RemoteOptions {
+pub(crate) fn remote_options(ssh: &SshSettings, settings: &BuilderSettings, store_dir: StoreDir) -> RemoteOptions {
     let runtime = ssh.runtime_dir.clone().filter(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir);
     let runtime: PathBuf = runtime;
-    let plain = RemoteOptions::new(settings.name.as_str(), settings.url.as_str(), &runtime, ctx.store_dir().clone());
+    let plain = RemoteOptions::new(settings.name.as_str(), settings.url.as_str(), &runtime, store_dir);
     let own = settings.key.as_ref();
     let key = own.or(ssh.key.as_ref().filter(|_| settings.ssh_key.is_none()));
     RemoteOptions {

@@ -38,7 +38,7 @@ mod comparing;
 mod context;
 mod evaluate;
 mod exit;
-mod farm;
+pub(crate) mod farm;
 mod fetching;
 mod homecoming;
 mod importing;
@@ -284,8 +284,10 @@ impl Driver {
             Input::Facts(facts) => self.planning.answered(ctx, facts),
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::Prepared(attempt, brought) => {
+                let suspects = brought.as_ref().map_or_else(|not| not.suspects.clone(), |_| Vec::new());
                 let suspect = self.building.prepared(ctx, &mut self.planning, attempt, brought);
                 self.suspect(suspect);
+                suspects.into_iter().for_each(|builder| self.suspect(Some(builder)));
             }
             Input::AttemptEnded(attempt, end, tail) => {
                 let suspect = self.building.ended(ctx, attempt, end, tail);
@@ -328,8 +330,10 @@ impl Driver {
 
     /// An attempt ended because its builder is gone, or seems to be.
     fn suspect(&mut self, builder: Option<BuilderId>) {
-        if let Some(builder) = builder {
-            self.farm.suspect(&mut self.ctx, builder);
+        if let Some(builder) = builder
+            && let Some(input) = self.farm.suspect(&mut self.ctx, builder)
+        {
+            self.building.tell(&self.ctx, input);
         }
     }
 

@@ -245,7 +245,22 @@ async fn answers(
 
 /// The builders that flags, files and Nix name.
 fn named(settings: &Settings, store: &LocalStore) -> Result<Vec<BuilderSettings>> {
-    builders::all(settings, &store.settings().builders, |file| std::fs::read_to_string(file))
+    builders::all(settings, &store.settings().builders, builders::read)
+}
+
+/// What is surprising about the builders of this run.
+fn warn_of_builders(ctx: &mut Context, named: &[BuilderSettings]) {
+    let passed_over = &ctx.settings.farm.passed_over;
+    if !passed_over.is_empty() {
+        let names = passed_over.join(", ");
+        let message = format!("builders of drover.toml are not used in the pull request of a fork: {names}");
+        ctx.bus.warn(message, Some("export DROVER_BUILDERS='ssh-ng://ci@big1'    in the settings of the CI system"));
+    }
+    let slots = ctx.settings.build.max_jobs.map(u64::from).or(ctx.store.settings().max_jobs);
+    if slots == Some(0) && named.is_empty() {
+        let message = "nothing can be built: this machine has no slots (max-jobs is 0), and there is no other builder";
+        ctx.bus.warn(message, Some("drover run --builders ssh-ng://HOST    or --max-jobs auto"));
+    }
 }
 
 /// Makes a driver that has begun to evaluate.
@@ -277,6 +292,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         begin(Beginning { settings, origin, plan, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
     let named = named(&settings, &ctx.store)?;
+    warn_of_builders(&mut ctx, &named);
     ctx.is_farm = named.iter().any(|builder| !builder.is_local());
     let (farm, known) = Farm::new(&mut ctx, named);
     let mut building = Building::new(&ctx, history);

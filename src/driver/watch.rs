@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use crate::build::{Caches, Site};
 use crate::event::{Class, Failure};
 use crate::id::BuilderId;
-use crate::store::remote::RemoteStore;
+use crate::store::remote::{Load, RemoteStore};
 
 use super::context::{Context, LOCAL};
 use super::farm::FarmInput;
@@ -28,16 +28,6 @@ const CHECK: Duration = Duration::from_secs(5);
 /// Nothing new starts where less is free, in bytes, nor where less than this part of the disk is.
 const LOW_DISK: u64 = 1 << 30;
 const LOW_PART: u64 = 50;
-
-/// How busy a builder is, as far as it says.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Load {
-    pub(super) cpu: Option<f64>,
-    pub(super) memory: Option<f64>,
-    pub(super) disk_free: Option<u64>,
-    /// Bytes of the whole disk.
-    pub(super) disk_size: Option<u64>,
-}
 
 /// Whether a disk is too full to build: less than 1 GiB is free, or than 2 % where it is known how big it is, but never
 /// more than 16 GiB have to be. What was low has to get a quarter more than that to be so no longer.
@@ -68,7 +58,6 @@ pub(super) fn remote(
     let load = ctx.tasks.start(async move {
         let Ok(mut probe) = carrier.probe().await else { return Input::Idle };
         while let Ok(Some(load)) = timeout(SILENCE, probe.ask()).await {
-            let load = Load { cpu: load.cpu, memory: load.memory, disk_free: load.disk_free, disk_size: None };
             if told.send((id, FarmInput::Load(number, load))).is_err() {
                 break;
             }

@@ -11,10 +11,12 @@
 //! | what is where, and what it costs to bring it | `transfer` |
 //! | what is tried again, where and when | `retry` |
 //! | what is made again because it is nowhere any more | `remake` |
+//! | what a plan says of the time it will take | `forecast` |
 //! | what an input does | `handle` |
 //! | what keeps the books | `state` |
 
 mod builders;
+mod forecast;
 mod handle;
 mod item;
 mod pick;
@@ -29,6 +31,7 @@ mod transfer;
 
 pub use crate::graph::Work;
 pub use builders::Builder;
+pub use forecast::{Forecast, Planned, forecast};
 pub use item::{Action, Counts, Input, Item, Policy};
 pub use retry::{Again, Limit, Retry, retry_of};
 pub use state::Scheduler;

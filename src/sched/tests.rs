@@ -1,7 +1,9 @@
 //! Tests of the scheduler: stories by hand here, random runs against a model in `random`.
 
+mod makespan;
 mod model;
 mod random;
+mod simulate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::id::{BuilderId, DrvId};
+use crate::id::{AttemptId, BuilderId, DrvId};
 
 use super::rank::micros;
 use super::state::Scheduler;
@@ -92,6 +92,23 @@ impl Scheduler {
             let input = self.items[drv.index()].needs[at];
             self.holds(builder, input);
         }
+    }
+
+    /// µs that the inputs of an attempt were expected to take when it began.
+    pub(super) fn expected_bringing(&self, attempt: AttemptId) -> u64 {
+        self.live.get(&attempt).map_or(0, |live| live.bring)
+    }
+
+    /// µs that an attempt is expected to build.
+    pub(super) fn expected_building(&self, attempt: AttemptId) -> u64 {
+        let Some(live) = self.live.get(&attempt) else { return 0 };
+        self.builders.seat(live.builder).map_or(0, |seat| seat.time(self.items[live.drv.index()].cost))
+    }
+
+    /// µs that it takes to fetch the outputs of a drv into the local store.
+    pub(super) fn expected_fetching(&self, drv: DrvId) -> u64 {
+        let size = self.items.get(drv.index()).and_then(|entry| entry.size);
+        Link::default().time(1, size.unwrap_or(UNKNOWN_SIZE))
     }
 
     /// µs until all inputs of this drv are on that builder; 0 if they are, or are on their way, also for `others`.

@@ -34,6 +34,8 @@ pub struct Roots<C> {
 enum Ask {
     Hold,
     Valid,
+    /// Holds nothing.
+    Ping,
 }
 
 impl<C: Connect> Roots<C> {
@@ -69,9 +71,9 @@ impl<C: Connect> Roots<C> {
 
     /// Whether the store answers at all.
     pub async fn ping(&mut self) -> Result<(), StoreError> {
-        let held: Vec<StorePath> = self.held.iter().take(1).cloned().collect();
-        // Without a path to ask for, a new connection says as much.
-        self.ask(&held, &Ask::Valid).await.map(drop)
+        // Any path will do.
+        let path = StorePath::from_parts([0; 20], "ping").into_iter().collect::<Vec<_>>();
+        self.ask(&path, &Ask::Ping).await.map(drop)
     }
 
     /// How many paths are held.
@@ -113,6 +115,7 @@ impl<C: Connect> Roots<C> {
         let asked: Result<Vec<bool>, DaemonError> = match ask {
             Ask::Hold => session.add_temp_roots(paths).await.map(|()| Vec::new()),
             Ask::Valid => session.hold_valid(paths).await,
+            Ask::Ping => return session.valid_paths(paths).await.map_err(|error| session.explain(error)),
         };
         let answer = asked.map_err(|error| session.explain(error))?;
         self.held.extend(paths.iter().cloned());

@@ -186,3 +186,20 @@ fn a_builder_fetches_itself_what_a_cache_has() {
         assert!(prepared > 0);
     });
 }
+
+#[test]
+fn what_a_cache_has_lost_is_built() {
+    let nix = newest();
+    let farm = Farm::fleet(&nix, &[Kind::Forwarded, Kind::Stdio]);
+    let filler = Site::fleet(Lab::chroot(&nix));
+    let key = filler.key("farm-1");
+    filler.exits(0, &["run", "packages", "--push-to", &filler.cache_url(&key)]);
+    // Its records are there, and nothing behind them.
+    std::fs::remove_dir_all(filler.cache().join("nar")).unwrap();
+    let cache = FakeCache::start(&filler.cache());
+    farm.site.lab.configure(&format!("substituters = {}\ntrusted-public-keys = {}\n", cache.url, key.public));
+    let document = farm.exits(0, &["run", "--json", "-j", "0"]).json();
+    let statuses = statuses(&document);
+    let done = statuses.values().filter(|status| ["built", "cached"].contains(&status.as_str()));
+    assert_eq!(done.count(), 25, "{statuses:?}");
+}

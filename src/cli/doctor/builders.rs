@@ -4,23 +4,20 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::builders::{self, BuilderSettings, SshSettings};
+use crate::config::builders::{self, BuilderSettings};
 use crate::config::machines::{MachineError, Place};
 use crate::config::{Address, Settings, Way};
+use crate::driver::farm::remote_options;
 use crate::error::without_numbers;
-use crate::id::StoreDir;
 use crate::nix_compat::daemon::Trust;
 use crate::process::quote;
 use crate::report::doctor::{Answer, Builder, KeyTrouble, NoWay, Severity, Talk, Trouble};
-use crate::store::remote::{DialError, DialKind, Key, RemoteOptions, RemoteStore};
+use crate::store::remote::{DialError, DialKind, RemoteOptions, RemoteStore};
 
 use super::nix::{Asked, Open};
 use super::progress::Progress;
 use super::scene::Scene;
 use super::{caches, trouble};
-
-/// How long a builder may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was found.
 #[derive(Default)]
@@ -43,7 +40,7 @@ pub(super) async fn look(scene: &Scene<'_>, asked: &Asked, open: &Open, progress
     let looks = found.into_iter().filter(|builder| !builder.is_local()).map(|builder| {
         let dir = dir.clone();
         async move {
-            let asking = ask(options(&builder, ssh, dir));
+            let asking = ask(remote_options(ssh, &builder, dir));
             let answer = progress.wait("builders", asking).await.unwrap_or_else(|| Answer::Down {
                 how: NoWay::Unreachable,
                 what: format!("no answer within {} s", super::PATIENCE),
@@ -56,20 +53,6 @@ pub(super) async fn look(scene: &Scene<'_>, asked: &Asked, open: &Open, progress
         builders: futures_util::future::join_all(looks).await,
         wrong: errors.iter().map(|error| wrong(error, settings)).collect(),
         unchecked_hosts: unchecked(&ssh.options),
-    }
-}
-
-/// As a run reaches it.
-fn options(builder: &BuilderSettings, ssh: &SshSettings, dir: StoreDir) -> RemoteOptions {
-    let runtime = ssh.runtime_dir.clone().filter(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir);
-    let plain = RemoteOptions::new(builder.name.as_str(), builder.url.as_str(), &runtime, dir);
-    RemoteOptions {
-        ssh_key: builder.ssh_key.clone(),
-        key: builder.key.as_ref().map(|key| Key::new(key.expose())),
-        host_keys: builder.host_key.clone().map_or_else(|| ssh.known_hosts.clone(), |key| vec![key]),
-        ssh_opts: ssh.options.clone(),
-        patience: PATIENCE,
-        ..plain
     }
 }
 

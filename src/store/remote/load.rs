@@ -20,6 +20,8 @@ pub struct Load {
     pub memory: Option<f64>,
     /// Bytes free where its store is.
     pub disk_free: Option<u64>,
+    /// Bytes of the whole disk.
+    pub disk_size: Option<u64>,
 }
 
 /// Ends when its standard input does, so that nothing stays behind.
@@ -29,7 +31,7 @@ fn script(dir: &str) -> String {
         "while read -r line; do \
          c=; while read -r k a rest; do [ \"$k\" = some ] && c=$a; done 2>/dev/null </proc/pressure/cpu; \
          m=; while read -r k a rest; do [ \"$k\" = full ] && m=$a; done 2>/dev/null </proc/pressure/memory; \
-         d=$(df -Pk {dir} 2>/dev/null | {{ read -r x; read -r f b u a rest; echo \"$a\"; }}); \
+         d=$(df -Pk {dir} 2>/dev/null | {{ read -r x; read -r f b u a rest; echo \"$a/$b\"; }}); \
          echo \"load cpu:$c memory:$m disk:$d\"; done"
     )
 }
@@ -74,7 +76,11 @@ fn parse(line: &str) -> Option<Load> {
         match word.split_once(':') {
             Some(("cpu", value)) => load.cpu = value.strip_prefix("avg10=").and_then(|value| value.parse().ok()),
             Some(("memory", value)) => load.memory = value.strip_prefix("avg10=").and_then(|value| value.parse().ok()),
-            Some(("disk", value)) => load.disk_free = value.parse::<u64>().ok().and_then(|kib| kib.checked_mul(1024)),
+            Some(("disk", value)) => {
+                let bytes = |kib: &str| kib.parse::<u64>().ok().and_then(|kib| kib.checked_mul(1024));
+                let (free, size) = value.split_once('/').unwrap_or((value, ""));
+                (load.disk_free, load.disk_size) = (bytes(free), bytes(size));
+            }
             _ => {}
         }
     }
@@ -87,9 +93,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_unknown() {
-        let load = parse("load cpu:avg10=12.50 memory:avg10=0.00 disk:2048\n").unwrap();
-        assert_eq!(load, Load { cpu: Some(12.5), memory: Some(0.0), disk_free: Some(2 << 20) });
-        assert_eq!(parse("load cpu: memory: disk:\n"), Some(Load::default()));
+        let load = parse("load cpu:avg10=12.50 memory:avg10=0.00 disk:2048/4096\n").unwrap();
+        assert_eq!(
+            load,
+            Load { cpu: Some(12.5), memory: Some(0.0), disk_free: Some(2 << 20), disk_size: Some(4 << 20) }
+        );
+        assert_eq!(parse("load cpu: memory: disk:/\n"), Some(Load::default()));
         assert_eq!(parse("Welcome\n"), None);
     }
 }
