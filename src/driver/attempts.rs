@@ -37,6 +37,13 @@ struct Running {
     lost: Option<Failure>,
 }
 
+/// What an attempt needs is at its builder.
+pub(super) struct Prepared {
+    pub(super) builder: BuilderId,
+    /// How fast it came, if anything did: bytes, seconds.
+    pub(super) speed: Option<(u64, f64)>,
+}
+
 /// How an attempt ended, for the scheduler.
 pub(super) struct AttemptOver {
     pub(super) drv: DrvId,
@@ -84,14 +91,13 @@ impl Attempts {
         false
     }
 
-    /// What an attempt needs is at its builder, with how fast it came (bytes, seconds), or cannot be brought there: then
-    /// it has ended.
+    /// What an attempt needs is at its builder, or cannot be brought there: then it has ended.
     pub(super) fn prepared(
         &mut self,
         ctx: &mut Context,
         attempt: AttemptId,
         brought: Result<Brought, NotBrought>,
-    ) -> Option<Result<(BuilderId, Option<(u64, f64)>), NotBrought>> {
+    ) -> Option<Result<Prepared, NotBrought>> {
         let running = self.running.get_mut(&attempt)?;
         running.busy = false;
         if let Some(failure) = &running.lost {
@@ -104,7 +110,7 @@ impl Attempts {
         Some(brought.map(|brought| {
             tell_prepared(ctx, attempt, brought);
             let speed = bringing.and_then(|since| brought.speed(ctx.bus.now().since(since)));
-            (builder, speed)
+            Prepared { builder, speed }
         }))
     }
 

@@ -10,7 +10,7 @@ use crate::id::{AttemptId, AttrId, BuilderId, DrvId, StorePath};
 use crate::report::history::History;
 use crate::sched::{Action, Input as SchedInput, Item, Policy, Scheduler};
 
-use super::attempts::{AttemptOver, Attempts, gone_inputs, stopped};
+use super::attempts::{AttemptOver, Attempts, Prepared, gone_inputs, stopped};
 use super::context::{Context, LOCAL};
 use super::fetching::Fetching;
 use super::input::{Input, Tail};
@@ -293,7 +293,7 @@ impl Building {
         brought: Result<Brought, NotBrought>,
     ) -> Option<BuilderId> {
         match self.attempts.prepared(ctx, attempt, brought)? {
-            Ok((builder, speed)) => {
+            Ok(Prepared { builder, speed }) => {
                 if let Some((bytes, seconds)) = speed {
                     self.tell(ctx, SchedInput::Transferred { builder, bytes, seconds });
                 }
