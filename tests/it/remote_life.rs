@@ -6,7 +6,6 @@ use drover::nix_compat::daemon::BuildMode;
 use drover::store::remote::RemoteStore;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use sha2::{Digest as _, Sha256};
 
 use super::remote_dial::{basic, dir, options, run, until};
 use crate::support::farm_lab::{BuilderSpec, FarmLab, KINDS, Kind};
@@ -97,8 +96,7 @@ fn much_goes_through_in_both_directions() {
                 let mut nar = Vec::new();
                 from.nar_from_path(&path, info.nar_size, &mut nar).await.unwrap();
                 assert_eq!(nar.len() as u64, info.nar_size);
-                let hash: String = Sha256::digest(&nar).iter().map(|byte| format!("{byte:02x}")).collect();
-                assert!(format!("{info:?}").contains(&hash) || info.nar_size == nar.len() as u64);
+                // The receiver verifies the hash.
                 let mut quiet = |_| {};
                 to.add_to_store_nar(&info, false, &mut nar.as_slice(), &mut quiet).await.unwrap();
                 assert_eq!(to.valid_paths(std::slice::from_ref(&path)).await.unwrap(), [true]);
