@@ -72,12 +72,13 @@ fn item(shape: &Shape, at: usize, random: &mut Random) -> Item {
 }
 
 fn builder(shape: &Shape, id: u32) -> Builder {
+    let systems = shape.nodes.iter().filter_map(|node| node.system.clone()).chain([shape.system.clone()]);
     let features = shape.nodes.iter().flat_map(|node| node.features.iter().cloned()).collect();
     Builder {
         id: BuilderId(id),
         name: format!("big{id}"),
         slots: SLOTS,
-        systems: [System(shape.system.clone())].into(),
+        systems: systems.map(System).collect(),
         features,
         mandatory: [].into(),
         speed: 1.0 + f64::from(id % 3) / 2.0,
