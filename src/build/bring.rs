@@ -5,26 +5,18 @@
 //! in a run: what is on its way for somebody else is waited for ([`Holdings`](super::Holdings)).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use tokio::io::{AsyncRead, AsyncWriteExt as _};
 
 use crate::event::{Class, Failure};
 use crate::id::{BuilderId, StorePath};
-use crate::nix_compat::daemon::{Connection, PathInfo};
-use crate::store::error::StoreError;
+use crate::nix_compat::daemon::PathInfo;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
+use super::copying::{Stopped, copy_one, failure, lost};
 use super::holdings::Claim;
 use super::site::LANES;
 use super::sources::{Found, Search, Source};
-use super::{Caches, Pool, Site, Sources};
-
-/// Bytes of a NAR on their way from store to store.
-const IN_FLIGHT: usize = 256 << 10;
+use super::{Caches, Site, Sources};
 
 /// How often what others gave up is seen to here.
 const ROUNDS: usize = 3;
@@ -35,12 +27,6 @@ const TRIES: usize = 3;
 /// Bytes of a path of which the way takes longer than the path itself.
 const SMALL: u64 = 64 << 10;
 
-/// A transfer without a byte for so long is lost.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A store that has got all of a path may take so long to make it valid.
-const LAST_PATIENCE: Duration = Duration::from_secs(300);
-
 /// What was brought.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Brought {
@@ -50,17 +36,15 @@ pub struct Brought {
     pub copied_size: u64,
     /// Paths that the store's daemon fetched from caches, as far as they were asked for by name.
     pub fetched: u32,
-    /// How long the copying took.
-    pub took: Duration,
 }
 
 impl Brought {
-    /// Bytes and seconds that say how fast the way is: of all together, or of one path where they are small.
+    /// Bytes and seconds that say how fast the way is, from how long all of it took: of all together, or of one path
+    /// where they are small.
     #[must_use]
-    pub fn speed(&self) -> Option<(u64, f64)> {
+    pub fn speed(&self, seconds: f64) -> Option<(u64, f64)> {
         let paths = u64::from(self.copied);
         let each = self.copied_size.checked_div(paths)?;
-        let seconds = self.took.as_secs_f64();
         let at_once = paths.min(LANES as u64) as f64;
         Some(if each < SMALL { (each, seconds * at_once / paths as f64) } else { (self.copied_size, seconds) })
     }
@@ -112,7 +96,6 @@ pub async fn bring(
         brought.copied += done.copied;
         brought.copied_size += done.copied_size;
         brought.fetched += done.fetched;
-        brought.took += done.took;
         let mut all = true;
         for path in paths {
             all &= to.holdings.settled(path).await;
@@ -260,7 +243,6 @@ impl Work<'_> {
     /// Copies all pieces, each as soon as what it refers to is there.
     async fn copy(self, wanted: &[StorePath]) -> Result<Brought, NotBrought> {
         let (to, from, edges, mut brought) = (self.to, self.from, self.edges(), self.brought);
-        let begun = tokio::time::Instant::now();
         let mut running: FuturesUnordered<_> =
             self.pieces.into_values().map(|piece| copy_when_ready(to, from, piece)).collect();
         let mut nowhere = BTreeSet::new();
@@ -291,7 +273,6 @@ impl Work<'_> {
                 }
             }
         }
-        brought.took = begun.elapsed();
         match failed {
             None => Ok(brought),
             Some(failure) => {
@@ -379,151 +360,4 @@ fn without(source: &Source, path: StorePath, failure: Failure) -> NotCopied {
         }
         _ => NotCopied::Nowhere(path, failure),
     }
-}
-
-/// Why a copy ended early.
-enum Stopped {
-    /// The store that it came from, or what came.
-    Here(Failure),
-    /// The store that it was for.
-    There(Failure),
-}
-
-/// Copies one path, whose references are valid there.
-async fn copy_one(to: &Site, source: &Source, info: &PathInfo) -> Result<(), Stopped> {
-    // What was built there was not built here.
-    let info = &PathInfo { ultimate: false, ..info.clone() };
-    let mut session = to.pool.take(Caches::Off).await.map_err(|error| Stopped::There(lost(&error)))?;
-    let copied = match source {
-        Source::Store(_, pool) => stream(pool, &mut session, info).await,
-        Source::Site(_, site) => stream(&site.pool, &mut session, info).await,
-        Source::Bundle(bundle) => match bundle.nar(&info.path) {
-            // A file says nothing about who made it.
-            Some(mut nar) => add(&mut session, info, true, &mut nar).await,
-            None => Err(Stopped::Here(failure(Class::Cache, format!("{} is not in the file", info.path.name())))),
-        },
-        Source::Cache(cache, record) => match cache.nar(record).await {
-            Ok(mut nar) => add(&mut session, info, false, &mut nar).await,
-            Err(failure) => Err(Stopped::Here(failure)),
-        },
-    };
-    to.pool.give_back(session);
-    copied
-}
-
-/// Adds one path from a stream.
-async fn add<S>(to: &mut Connection, info: &PathInfo, check: bool, nar: &mut S) -> Result<(), Stopped>
-where
-    S: AsyncRead + Unpin + Send + ?Sized,
-{
-    to.add_to_store_nar(info, check, nar, &mut |_| {}).await.map_err(|error| match &error {
-        crate::nix_compat::daemon::DaemonError::Source { .. } => {
-            Stopped::Here(failure(Class::Cache, crate::error::chain(&error)))
-        }
-        _ => Stopped::There(refused(&error)),
-    })
-}
-
-/// Copies one path from store to store.
-async fn stream(from: &Pool, to: &mut Connection, info: &PathInfo) -> Result<(), Stopped> {
-    let mut source = from.take(Caches::Off).await.map_err(|error| Stopped::Here(lost(&error)))?;
-    let moved = Arc::new(AtomicU64::new(0));
-    let (sink, nar) = tokio::io::duplex(IN_FLIGHT);
-    let mut nar = Counted { inner: nar, moved: moved.clone() };
-    let copied = {
-        let source = &mut source;
-        let read = async move {
-            let mut sink = sink;
-            let read = source.nar_from_path(&info.path, info.nar_size, &mut sink).await;
-            // Its end is the end of the stream.
-            let _ = sink.shutdown().await;
-            read
-        };
-        let mut silent = |_| {};
-        let both = async { tokio::join!(read, to.add_to_store_nar(info, false, &mut nar, &mut silent)) };
-        tokio::select! {
-            biased;
-            both = both => Some(both),
-            () = stalled(&moved, info.nar_size) => None,
-        }
-    };
-    let Some((read, added)) = copied else {
-        let name = info.path.name();
-        let seconds = PATIENCE.as_secs();
-        // Both connections are in mid-message and closed; which end hangs is not known, so the receiving one is asked.
-        return Err(Stopped::There(failure(Class::BuilderLost, format!("no byte of {name} came for {seconds}s"))));
-    };
-    let read = read.map_err(|error| source.explain(error));
-    from.give_back(source);
-    match (read, added) {
-        (Ok(()), Ok(())) => Ok(()),
-        // The other end misses the rest then.
-        (Err(error), Ok(()) | Err(_)) if !is_sink(&error) => Err(Stopped::Here(lost(&error))),
-        (_, Err(error)) => Err(Stopped::There(refused(&error))),
-        (Err(error), Ok(())) => Err(Stopped::Here(lost(&error))),
-    }
-}
-
-/// Whether a NAR could not be read on only because nobody took it any more.
-fn is_sink(error: &StoreError) -> bool {
-    use crate::nix_compat::daemon::DaemonError;
-    matches!(error, StoreError::Daemon { error, .. } if matches!(**error, DaemonError::Sink { .. }))
-}
-
-/// Ends when nothing has moved for too long.
-async fn stalled(moved: &AtomicU64, size: u64) {
-    let mut before = 0;
-    let mut patience = PATIENCE;
-    loop {
-        tokio::time::sleep(patience).await;
-        let now = moved.load(Ordering::Relaxed);
-        if now == before {
-            return;
-        }
-        before = now;
-        patience = if now >= size { LAST_PATIENCE } else { PATIENCE };
-    }
-}
-
-/// Counts what is read.
-struct Counted<R> {
-    inner: R,
-    moved: Arc<AtomicU64>,
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = std::pin::Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.moved.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
-        polled
-    }
-}
-
-fn failure(class: Class, message: impl Into<Arc<str>>) -> Failure {
-    Failure { class, message: message.into(), position: None }
-}
-
-/// A store did not answer.
-fn lost(error: &StoreError) -> Failure {
-    failure(Class::BuilderLost, crate::error::chain(error))
-}
-
-/// A store did not take a path.
-fn refused(error: &crate::nix_compat::daemon::DaemonError) -> Failure {
-    let text = crate::error::chain(error);
-    let class = match error.is_fatal() {
-        true => Class::BuilderLost,
-        false if text.contains("lacks a signature by a trusted key") => Class::Signature,
-        false => match crate::nix_compat::error_class::of_error(error) {
-            // Not a builder's program, but what was sent: it is sent anew.
-            Class::Build => Class::Dependency,
-            class => class,
-        },
-    };
-    failure(class, text)
 }

@@ -6,6 +6,7 @@
 
 mod attempt;
 mod bring;
+mod copying;
 mod fetch;
 mod holdings;
 mod origin;

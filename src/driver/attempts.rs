@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::{self, Attempt, Brought, Limits, News, NotBrought, Site, Sources};
-use crate::event::{AttemptEnd, Class, Fact, Failure};
+use crate::event::{AttemptEnd, Class, Fact, Failure, Moment};
 use crate::graph::Graph;
 use crate::id::{AttemptId, BuilderId, DrvId, StorePath};
 use crate::record::{Kept, LogWriter};
@@ -31,8 +31,17 @@ struct Running {
     /// Something is being done for it, which says itself when it has ended; otherwise it waits for a slot.
     busy: bool,
     stop: CancellationToken,
+    /// Since when what it needs is being brought.
+    bringing: Option<Moment>,
     /// Its builder was lost; it has been stopped for that.
     lost: Option<Failure>,
+}
+
+/// What an attempt needs is at its builder.
+pub(super) struct Prepared {
+    pub(super) builder: BuilderId,
+    /// How fast it came, if anything did: bytes, seconds.
+    pub(super) speed: Option<(u64, f64)>,
 }
 
 /// How an attempt ended, for the scheduler.
@@ -56,7 +65,7 @@ impl Attempts {
     ) -> bool {
         ctx.bus.emit(Fact::AttemptStarted { attempt, drv, builder });
         let stop = CancellationToken::new();
-        let running = Running { drv, builder, busy: true, stop: stop.clone(), lost: None };
+        let running = Running { drv, builder, busy: true, stop: stop.clone(), bringing: None, lost: None };
         self.running.insert(attempt, running);
         let Some(site) = ctx.site_of(builder) else {
             let gone = failure(Class::BuilderLost, "the builder is gone");
@@ -88,7 +97,7 @@ impl Attempts {
         ctx: &mut Context,
         attempt: AttemptId,
         brought: Result<Brought, NotBrought>,
-    ) -> Option<Result<(BuilderId, Brought), NotBrought>> {
+    ) -> Option<Result<Prepared, NotBrought>> {
         let running = self.running.get_mut(&attempt)?;
         running.busy = false;
         if let Some(failure) = &running.lost {
@@ -97,10 +106,11 @@ impl Attempts {
         if running.stop.is_cancelled() {
             return Some(Err(stopped().into()));
         }
-        let builder = running.builder;
+        let (builder, bringing) = (running.builder, running.bringing);
         Some(brought.map(|brought| {
             tell_prepared(ctx, attempt, brought);
-            (builder, brought)
+            let speed = bringing.and_then(|since| brought.speed(ctx.bus.now().since(since)));
+            Prepared { builder, speed }
         }))
     }
 
@@ -177,10 +187,11 @@ impl Attempts {
 
     /// An attempt has something to say. `Some` if it waits for somebody else now, or no longer does.
     pub(super) fn news(&mut self, ctx: &mut Context, attempt: AttemptId, news: News) -> Option<bool> {
-        let running = self.running.get(&attempt)?;
+        let running = self.running.get_mut(&attempt)?;
         match news {
             News::Log(line) => ctx.bus.log(running.drv, &line),
             News::Bringing(found) => {
+                running.bringing.get_or_insert(ctx.bus.now());
                 ctx.bus.emit(Fact::AttemptBringing { attempt, paths: found.paths, nar_size: found.nar_size });
             }
             News::Building => {

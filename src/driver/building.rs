@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::build::{Brought, FetchError, News, NotBrought};
 use crate::diff::plan::Decision;
 use crate::event::{AttemptEnd, Class, DrvOutcome, Fact, Failure, Stage};
-use crate::graph::{Graph, Work};
+use crate::graph::{Drv, Graph, Work};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId, StorePath};
 use crate::report::history::History;
 use crate::sched::{Action, Input as SchedInput, Item, Policy, Scheduler};
 
-use super::attempts::{AttemptOver, Attempts, gone_inputs, stopped};
+use super::attempts::{AttemptOver, Attempts, Prepared, gone_inputs, stopped};
 use super::context::{Context, LOCAL};
 use super::fetching::Fetching;
 use super::input::{Input, Tail};
@@ -19,7 +19,8 @@ use super::planning::Planning;
 /// How many fetches run at once.
 const FETCHES: u32 = 16;
 
-/// Seconds that a drv is expected to take of which nothing is known. Only the order follows from it.
+/// Seconds that a drv is expected to take while nothing is known of any, and those that are tiny or only load something.
+/// Then only the longest chain of drvs decides.
 const UNKNOWN_COST: f64 = 1.0;
 
 /// Attempts and fetches.
@@ -32,6 +33,8 @@ pub(super) struct Building {
     /// What attempts said of outputs.
     outputs: BTreeMap<DrvId, Vec<(String, StorePath)>>,
     history: History,
+    /// Seconds that a drv is expected to take of which nothing is known.
+    typical: f64,
     /// Items of a plan, which are only done if somebody imports from them.
     held: BTreeMap<DrvId, Item>,
     /// Those of which somebody did.
@@ -68,6 +71,7 @@ impl Building {
             attempts: Attempts::default(),
             fetching: Fetching::default(),
             outputs: BTreeMap::new(),
+            typical: history.typical().unwrap_or(UNKNOWN_COST),
             history,
             held: BTreeMap::new(),
             released: BTreeSet::new(),
@@ -113,6 +117,12 @@ impl Building {
         self.history.expected(&info.name, &info.system).or_else(planned)
     }
 
+    /// Seconds for a drv that was never built on its system.
+    fn guess(&self, info: &Drv) -> f64 {
+        let tiny = info.fixed_output || info.prefer_local;
+        self.history.guess(&info.name).unwrap_or(if tiny { UNKNOWN_COST } else { self.typical })
+    }
+
     /// A drv is needed: tells everybody; with `start`, the scheduler too, else it is kept for [`Building::release`].
     pub(super) fn need(&mut self, ctx: &mut Context, planning: &Planning, decision: &Decision, start: bool) {
         let Decision::Item { drv, work, inputs, attr } = decision else { return };
@@ -150,7 +160,7 @@ impl Building {
             here: planning.is_wanted_here(*drv),
             fixed_output: info.fixed_output,
             prefer_local: info.prefer_local,
-            cost: expected.unwrap_or(UNKNOWN_COST),
+            cost: expected.unwrap_or_else(|| self.guess(info)),
         };
         if start {
             self.tell(ctx, SchedInput::Add(vec![item]));
@@ -283,8 +293,8 @@ impl Building {
         brought: Result<Brought, NotBrought>,
     ) -> Option<BuilderId> {
         match self.attempts.prepared(ctx, attempt, brought)? {
-            Ok((builder, brought)) => {
-                if let Some((bytes, seconds)) = brought.speed() {
+            Ok(Prepared { builder, speed }) => {
+                if let Some((bytes, seconds)) = speed {
                     self.tell(ctx, SchedInput::Transferred { builder, bytes, seconds });
                 }
                 self.tell(ctx, SchedInput::Prepared { attempt });

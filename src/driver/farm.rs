@@ -5,38 +5,27 @@
 //! later each time, until it is given up after `--builder-wait`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
-use crate::build::{Pool, Site};
 use crate::config::BuilderSettings;
 use crate::config::builders::SshSettings;
-use crate::event::{Class, Fact, Failure, Moment, Text};
-use crate::id::{BuilderId, StoreDir, System};
-use crate::nix_compat::daemon::Trust;
+use crate::event::{Fact, Failure, Moment, Text};
+use crate::id::{BuilderId, System};
 use crate::sched::{Builder, Input as SchedInput};
-use crate::store::any::Store;
-use crate::store::local::{LocalStore, Wishes};
-use crate::store::remote::{DialError, DialKind, Key, Load, RemoteOptions, RemoteStore};
-use crate::store::roots::Roots;
+use crate::store::local::LocalStore;
+use crate::store::remote::{DialError, Load, RemoteStore};
 
 use super::context::{Context, LOCAL};
+pub(crate) use super::dialling::remote_options;
+use super::dialling::{Dialled, Dialling, dial_failure, is_hopeless};
 use super::input::Input;
 use super::trust;
 use super::watch;
 
-/// How long a builder may take to answer when it is dialled.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// The longest wait between two attempts to dial.
 const LONGEST: Duration = Duration::from_secs(60);
-
-/// Connections of a builder besides those for its slots: roots, transfers.
-const MORE_CONNECTIONS: u32 = 9;
 
 /// What happened to a builder. The number is that of the dialling, so that what comes late is known as such.
 pub(super) enum FarmInput {
@@ -48,13 +37,6 @@ pub(super) enum FarmInput {
     Lost(u32, Failure),
     /// How busy it is.
     Load(u32, Load),
-}
-
-/// A builder that has been reached.
-pub(super) struct Dialled {
-    store: RemoteStore,
-    site: Arc<Site>,
-    builder: Builder,
 }
 
 /// One builder.
@@ -396,64 +378,6 @@ impl Post {
     }
 }
 
-/// All that dialling one builder takes.
-struct Dialling {
-    options: RemoteOptions,
-    wishes: Wishes,
-    known: Builder,
-    settings: BuilderSettings,
-    local: System,
-    offline: bool,
-}
-
-impl Dialling {
-    async fn dial(self) -> Result<Dialled, DialError> {
-        let store = RemoteStore::dial(self.options).await?;
-        let Self { wishes, mut known, settings, local, offline, .. } = self;
-        let about = store.about().await;
-        if settings.systems.is_none() && !about.systems.is_empty() {
-            known.systems = about.systems.iter().cloned().collect();
-        }
-        if known.systems.is_empty() {
-            known.systems.insert(local);
-        }
-        if settings.features.is_none() {
-            known.features = about.features.iter().cloned().collect();
-        }
-        let jobs = about.max_jobs.and_then(|jobs| u32::try_from(jobs).ok()).filter(|jobs| *jobs > 0);
-        known.slots = settings.max_jobs.or(jobs).unwrap_or(1);
-        let any = Store::Remote(store.clone());
-        // One without caches of its own fetches from ours, if it obeys us.
-        let willing = !about.shell || about.substitutes || about.substituters.is_empty();
-        let fetches = !offline && willing && (store.trust() == Trust::Trusted || about.substitutes || !about.shell);
-        let wishes = Wishes { substitute: Some(fetches), ..trust::told(&any, wishes) };
-        let pool = Arc::new(Pool::new(any.clone(), wishes));
-        let roots = Arc::new(Mutex::new(Roots::new(any)));
-        Ok(Dialled { store, site: Arc::new(Site::new(pool, roots, fetches)), builder: known })
-    }
-}
-
-/// How a builder is reached.
-pub(crate) fn remote_options(ssh: &SshSettings, settings: &BuilderSettings, store_dir: StoreDir) -> RemoteOptions {
-    let runtime = ssh.runtime_dir.clone().filter(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir);
-    let runtime: PathBuf = runtime;
-    let plain = RemoteOptions::new(settings.name.as_str(), settings.url.as_str(), &runtime, store_dir);
-    let own = settings.key.as_ref();
-    let key = own.or(ssh.key.as_ref().filter(|_| settings.ssh_key.is_none()));
-    RemoteOptions {
-        ssh_key: settings.ssh_key.clone(),
-        key: key.map(|key| Key::new(key.expose())),
-        host_keys: match &settings.host_key {
-            Some(key) => vec![key.clone()],
-            None => ssh.known_hosts.clone(),
-        },
-        ssh_opts: ssh.options.clone(),
-        connections: settings.max_jobs.unwrap_or(4).saturating_add(MORE_CONNECTIONS),
-        patience: PATIENCE,
-        ..plain
-    }
-}
-
 /// What a builder is configured to build for. Nix's machines file means its own system where it says nothing.
 fn systems_of(ctx: &Context, settings: &BuilderSettings) -> Vec<System> {
     settings.systems.clone().unwrap_or_else(|| vec![ctx.store.settings().system.clone()])
@@ -517,24 +441,4 @@ fn tell_ready(ctx: &mut Context, builder: &Builder, named_in: Option<&str>) {
         speed: Some(builder.speed).filter(|speed| (speed - 1.0).abs() > f64::EPSILON),
         named_in: named_in.map(Into::into),
     });
-}
-
-fn dial_failure(error: &DialError) -> Failure {
-    Failure { class: Class::BuilderLost, message: error.what.as_str().into(), position: None }
-}
-
-/// Whether waiting does not mend it: somebody has to change something.
-fn is_hopeless(kind: &DialKind) -> bool {
-    match kind {
-        DialKind::HostKeyUnknown
-        | DialKind::HostKeyChanged
-        | DialKind::NotLetIn
-        | DialKind::NoNix
-        | DialKind::Garbage { .. }
-        | DialKind::StoreDir
-        | DialKind::TooOld
-        | DialKind::Forbidden
-        | DialKind::Usage => true,
-        DialKind::Unreachable | DialKind::Refused | DialKind::TimedOut(_) | DialKind::Other => false,
-    }
 }

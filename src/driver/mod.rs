@@ -12,7 +12,7 @@
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
 //! | `importing` | what attrs import from derivations |
 //! | `building`, `attempts`, `fetching` | the scheduler's actions |
-//! | `farm`, `watch`, `asking` | the builders: dialled, watched, asked what they hold |
+//! | `farm`, `dialling`, `watch`, `asking` | the builders: dialled, watched, asked what they hold |
 //! | `homecoming` | results that were built elsewhere |
 //! | `pushing` | outputs → caches |
 //! | `plan_file` | plans in files: written, and read in the place of an evaluation |
@@ -36,6 +36,7 @@ mod changed;
 pub mod clock;
 mod comparing;
 mod context;
+mod dialling;
 mod evaluate;
 mod exit;
 pub(crate) mod farm;

@@ -153,6 +153,31 @@ impl History {
         Some(median / 1000.0)
     }
 
+    /// A guess for a drv of this name whose time on its own system is not known: the longest on another.
+    #[must_use]
+    pub fn guess(&self, name: &str) -> Option<f64> {
+        let mut longest: Option<f64> = None;
+        let mut from = String::new();
+        // Keys are sorted by system: from each, one step leads to the next.
+        while let Some((key, _)) = self.times.range(std::mem::take(&mut from)..).next() {
+            let Some((system, _)) = key.split_once(' ') else { break };
+            let seconds = self.expected(name, &System(system.into()));
+            longest = longest.into_iter().chain(seconds).reduce(f64::max);
+            // The character after the space.
+            from = format!("{system}!");
+        }
+        longest
+    }
+
+    /// The median of all packages, for those that were never built anywhere.
+    #[must_use]
+    pub fn typical(&self) -> Option<f64> {
+        let newest = self.times.values().filter_map(|(_, times)| times.last());
+        let mut newest: Vec<u32> = newest.copied().collect();
+        newest.sort_unstable();
+        newest.get(newest.len() / 2).map(|ms| f64::from(*ms) / 1000.0)
+    }
+
     /// Whether nothing is known yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -251,6 +276,8 @@ mod tests {
         assert_eq!(history.expected("linux-9.9", &"x86_64-linux".into()), Some(12.0));
         assert_eq!(history.expected("linux-9.9", &"aarch64-linux".into()), None);
         assert_eq!(history.expected("linux-headers-9.9", &"x86_64-linux".into()), None);
+        assert_eq!((history.guess("linux-9.9"), history.guess("linux-headers-9.9")), (Some(12.0), None));
+        assert_eq!(history.typical(), Some(100.0));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::id::{AttemptId, BuilderId, DrvId};
 
 use super::builders::{Kind, Seat};
 use super::item::Action;
-use super::state::{End, Live, NeedId, Phase, Place, Scheduler, State};
+use super::state::{End, Entry, Live, NeedId, Phase, Place, Scheduler, State};
 use super::timeline::Lane;
 
 /// How many items are looked at for places that are free, and for such as become free. More are only looked at when
@@ -136,7 +136,7 @@ struct Outlook {
     bring: u64,
     /// When there is a place.
     free: u64,
-    /// Places that have to be free besides.
+    /// Places that stay empty besides.
     more: usize,
     /// It builds before that for which the place is kept.
     before: bool,
@@ -144,6 +144,8 @@ struct Outlook {
     end: u64,
     /// It may begin now.
     now: bool,
+    /// And build as soon as its inputs are there.
+    place: bool,
     /// How full the builder would be, in relation to its speed.
     load: f64,
 }
@@ -178,19 +180,24 @@ impl<'a> Sketch<'a> {
         let mut bound: Vec<(&Live, u64)> = Vec::new();
         for live in sched.live.values() {
             let Ok(at) = benches.binary_search_by_key(&live.builder, |bench| bench.id) else { continue };
-            let length = benches[at].seat.time(sched.items[live.drv.index()].cost);
-            let spent = now.saturating_sub(live.since.0);
+            let (bench, entry) = (&mut benches[at], &sched.items[live.drv.index()]);
+            let (length, spent) = (bench.seat.time(entry.cost), now.saturating_sub(live.since.0));
             match live.phase {
-                Phase::Building => benches[at].lanes[live.kind.index()].taken_until(now + left(spent, length)),
+                Phase::Building => {
+                    for _ in 0..1 + kept_empty(entry, bench.seat.builder.places(live.kind)) {
+                        bench.lanes[live.kind.index()].taken_until(now.saturating_add(left(spent, length)));
+                    }
+                }
                 Phase::Prepared => bound.push((live, now)),
-                Phase::Preparing => bound.push((live, now + left(spent, live.bring))),
+                Phase::Preparing => bound.push((live, now.saturating_add(left(spent, live.bring)))),
                 Phase::Waiting => {}
             }
         }
         for (live, there) in bound {
             let Ok(at) = benches.binary_search_by_key(&live.builder, |bench| bench.id) else { continue };
-            let length = benches[at].seat.time(sched.items[live.drv.index()].cost);
-            benches[at].lanes[live.kind.index()].take(there, length, 0);
+            let (bench, entry) = (&mut benches[at], &sched.items[live.drv.index()]);
+            let more = kept_empty(entry, bench.seat.builder.places(live.kind));
+            bench.lanes[live.kind.index()].take(there, bench.seat.time(entry.cost), more);
         }
         let (starts, coming) = (Vec::new(), BTreeSet::new());
         Self { sched, now, benches, starts, coming, recheck: None, looked: 0, looked_ahead: 0, cut: false }
@@ -253,7 +260,9 @@ impl<'a> Sketch<'a> {
             }
         }
         let Some(best) = best else { return };
-        let chosen = now.filter(|now| now.end <= best.end.saturating_add(self.worth_waiting(now)));
+        // A free place is worth something; that inputs could begin to come elsewhere is not.
+        let worth = |now: &Outlook| now.place && now.end <= best.end.saturating_add(self.worth_waiting(now));
+        let chosen = now.filter(|now| now.bench == best.bench || worth(now));
         let begins = chosen.is_some();
         let Outlook { bench: at, bring, free, more, before, length, .. } = chosen.unwrap_or(best);
         let bench = &mut self.benches[at];
@@ -288,25 +297,25 @@ impl<'a> Sketch<'a> {
         let bench = self.benches.get(at)?;
         let (entry, lane) = (self.sched.items.get(drv.index())?, &bench.lanes[kind.index()]);
         let places = bench.seat.builder.places(kind);
-        let more = entry.calmer_than.map_or(0, |others| (places + 1).saturating_sub(others.max(2)));
-        let more = (more as usize).min((places as usize).saturating_sub(1));
+        let more = kept_empty(entry, places);
         let (bring, length, free) =
             (self.sched.bringing(drv, bench.id, &self.coming), bench.seat.time(entry.cost), lane.free_at(more));
         let before = bring == 0 && more == 0 && free > self.now && lane.fits_before(length);
         let begin = if before { self.now } else { free.max(self.now.saturating_add(bring)) };
         let soon = || bring > 0 && bench.looks_ahead(kind) && free.saturating_sub(self.now) <= patience(bring);
-        let now = bench.room[kind.index()] > 0 && (before || free <= self.now || soon());
+        let place = bench.room[kind.index()] > 0 && (before || free <= self.now);
+        let now = place || bench.room[kind.index()] > 0 && soon();
         let load = f64::from(lane.taken() + 1) / (f64::from(places.max(1)) * bench.seat.speed());
         let end = begin.saturating_add(length);
-        Some(Outlook { bench: at, bring, free, more, before, length, end, now, load })
+        Some(Outlook { bench: at, bring, free, more, before, length, end, now, place, load })
     }
 
-    /// Earlier; what is tiny rather in the local store; then what is less loaded for its speed, faster, first.
+    /// Earlier; with less to bring; what is tiny rather in the local store; then what is less loaded for its speed, faster, first.
     fn is_better(&self, kind: Kind, one: &Outlook, other: &Outlook) -> bool {
         let (a, b) = (&self.benches[one.bench], &self.benches[other.bench]);
         let away = |bench: &Bench| kind == Kind::Small && !bench.seat.builder.local;
-        (one.end, !one.now, away(a))
-            .cmp(&(other.end, !other.now, away(b)))
+        (one.end, !one.place, one.bring, away(a))
+            .cmp(&(other.end, !other.place, other.bring, away(b)))
             .then_with(|| one.load.total_cmp(&other.load))
             .then_with(|| b.seat.speed().total_cmp(&a.seat.speed()))
             .then_with(|| a.id.cmp(&b.id))
@@ -314,9 +323,16 @@ impl<'a> Sketch<'a> {
     }
 }
 
-/// µs that something takes yet, never none. What takes longer than expected is expected to take a quarter longer again.
+/// µs that something takes yet, never none. What is late is expected to be as late again.
 fn left(spent: u64, expected: u64) -> u64 {
-    expected.saturating_sub(spent).max(spent / 4).max(1)
+    if spent < expected { expected - spent } else { (spent - expected).max(expected / 8).max(1) }
+}
+
+/// How many places more than its own an item keeps empty on a builder with so many: fewer are to build beside it than
+/// did when it was killed.
+fn kept_empty(entry: &Entry, places: u32) -> usize {
+    let more = entry.calmer_than.map_or(0, |others| places.saturating_add(1).saturating_sub(others.max(2)));
+    more.min(places.saturating_sub(1)) as usize
 }
 
 /// How long before there is a place inputs may begin to come that take so long.

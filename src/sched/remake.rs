@@ -136,6 +136,8 @@ impl Scheduler {
     /// away and another can.
     fn forget(&mut self, drv: DrvId) {
         self.set_state(drv, State::Waiting);
+        // Raised by whoever waits for it.
+        self.set_rank(drv, 0);
         let holders = std::mem::take(&mut self.entry(drv).holders);
         let away = |id: &BuilderId| self.builders.seat(*id).is_some_and(|seat| !seat.up);
         let away: Vec<BuilderId> = holders.into_iter().filter(away).collect();

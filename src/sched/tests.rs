@@ -1,5 +1,7 @@
-//! Tests of the scheduler: stories by hand here, random runs against a model in `random`.
+//! Tests of the scheduler: stories by hand here and in `farm`, random runs against a model in `random`, whole runs in
+//! virtual time in `makespan`.
 
+mod farm;
 mod makespan;
 mod model;
 mod random;
@@ -475,8 +477,9 @@ fn a_package_set_takes_a_few_steps_for_each_event() {
     let mut scheduler = Scheduler::new(Policy::default());
     let mut actions = Vec::new();
     let mut tell = |input, actions: &mut Vec<Action>| scheduler.handle(Moment(0), input, actions);
-    tell(Input::BuilderUp(builder(0, 8)), &mut actions);
-    tell(Input::BuilderUp(Builder { speed: 1.5, ..builder(1, 8) }), &mut actions);
+    for id in 0..8 {
+        tell(Input::BuilderUp(Builder { speed: 1.0 + f64::from(id % 3) / 2.0, ..builder(id, 4) }), &mut actions);
+    }
     let items = package_set(SIZE);
     let edges: usize = items.iter().map(|item| item.inputs.len()).sum();
     // In the batches in which evaluation would find them, with builds going on in between.

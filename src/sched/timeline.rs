@@ -53,16 +53,15 @@ impl Lane {
         self.gaps.pop();
     }
 
-    /// Something takes a place as soon as there is one and its inputs are there; `more` places stay empty until then.
+    /// Something takes a place as soon as there is one and its inputs are there; `more` places stay empty beside it.
     pub(super) fn take(&mut self, inputs_there: u64, length: u64, more: usize) {
         let free = self.free_at(more);
         if free <= self.now && inputs_there > self.now {
             let at = self.gaps.partition_point(|other| *other <= inputs_there);
             self.gaps.insert(at, inputs_there);
         }
-        for _ in 0..more.min(self.places.saturating_sub(1)) {
-            self.taken_until(free);
+        for _ in 0..=more {
+            self.taken_until(free.max(inputs_there).saturating_add(length));
         }
-        self.taken_until(free.max(inputs_there).saturating_add(length));
     }
 }

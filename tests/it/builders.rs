@@ -63,3 +63,21 @@ fn an_entry_that_cannot_be_read_is_an_error_with_its_place() {
     let ran = site.exits(2, &["run", "--builders", "@/no/such/file"]);
     assert!(ran.stderr.contains("--builders: there is no file /no/such/file"), "{}", ran.stderr);
 }
+
+#[test]
+fn keys_of_the_environment_are_never_shown() {
+    let site = Site::of(Lab::chroot(&newest()), FLAKE);
+    let port = crate::support::sshd::free_port();
+    site.edit("drover.toml", &format!("[builder.big1]\nurl = 'ssh-ng://127.0.0.1:{port}'\nssh-key-env = 'CI_KEY'\n"));
+    let secrets = [("CI_KEY", "hunter2"), ("DROVER_SSH_KEY", "hunter2"), ("DROVER_SSH_KNOWN_HOSTS", "x k hunter2")];
+    let vars = [&secrets[..], &[("DROVER_LOG", "trace")]].concat();
+    for args in [&["run", "-v", "--events", "events.jsonl"][..], &["doctor", "--json"], &["doctor", "--show-config"]] {
+        let ran = with(&site, &vars, args);
+        let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), ran.stderr);
+        // It was dialled, or named.
+        let met = said.contains(&format!("-p {port}")) || said.contains("big1");
+        assert!(met && !said.contains("hunter2"), "{args:?}: {said}");
+    }
+    let events = fs::read_to_string(site.flake.join("events.jsonl")).unwrap();
+    assert!(events.contains("attempt_started") && !events.contains("hunter2"), "{events}");
+}

@@ -1,7 +1,6 @@
 //! Builders that go away: what was there is built elsewhere, or there again, and a run ends all the same.
 
 use std::process::Command;
-use std::time::Duration;
 
 use crate::support::farm_lab::{BuilderSpec, FarmLab, Kind};
 use crate::support::nix::{Lab, Nix, each_nix, newest};
@@ -82,9 +81,7 @@ fn without_a_builder_a_run_ends_after_its_wait() {
     let farm = Farm::slow(&nix, &[Kind::Forwarded]);
     farm.lab.builders[0].proxy().cut();
     let args = ["run", "--json", "-j", "0", "--builder-wait", "2"];
-    let begun = std::time::Instant::now();
     let ran = finish(farm.command(&args), &args);
     ran.expect(4);
     assert!(classes(&ran.json()).values().any(|class| class == "no_builder"), "{:?}", ran.stderr);
-    assert!(begun.elapsed() < Duration::from_secs(60));
 }

@@ -203,3 +203,17 @@ fn what_a_cache_has_lost_is_built() {
     let done = statuses.values().filter(|status| ["built", "cached"].contains(&status.as_str()));
     assert_eq!(done.count(), 25, "{statuses:?}");
 }
+
+#[test]
+fn what_is_imported_may_be_built_elsewhere() {
+    let nix = newest();
+    let flake = r#"{ outputs = { self }: let
+      says = name: text: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo -n '${text}' > $out" ]; };
+    in { packages.x86_64-linux.once = says "once" (builtins.readFile (says "gen" "x")); }; }"#;
+    let spec = BuilderSpec { system: Some("x86_64-linux".to_owned()), ..BuilderSpec::new(Kind::Forwarded, &nix) };
+    let farm = Farm { site: Site::of(Lab::chroot(&nix), flake), lab: FarmLab::new(&nix, vec![spec]) };
+    let document = farm.exits(0, &["run", "--json", "-j", "0"]).json();
+    assert_eq!(statuses(&document).values().collect::<Vec<_>>(), ["built"]);
+    let events = farm.site.events();
+    assert_eq!(events.of("attempt_started").iter().filter(|event| event["builder"] == 1).count(), 2);
+}

@@ -47,6 +47,8 @@ mod push_http;
 mod push_queue;
 mod records;
 mod remote_dial;
+mod remote_faults;
+mod remote_life;
 mod revision;
 mod screens;
 mod share;

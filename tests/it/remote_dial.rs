@@ -18,8 +18,10 @@ pub(crate) fn options(lab: &FarmLab, number: usize) -> RemoteOptions {
     options
 }
 
+/// Runs a future on one thread, as drover does; one that hangs is a failure.
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), future).await.expect("it hangs") })
 }
 
 /// Waits for something of which nobody is told.

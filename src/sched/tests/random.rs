@@ -518,7 +518,7 @@ fn run<'a>(setup: &'a Setup, choices: &[Choice], stops: bool) -> Run<'a> {
 }
 
 proptest! {
-    #![proptest_config(cases(2000))]
+    #![proptest_config(cases(1000))]
 
     /// P1 to P8, P10, P11 at every step, P12 at the end.
     #[test]

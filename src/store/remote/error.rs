@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::RemoteOptions;
-use crate::error::{Error, Fault, chain};
+use crate::error::{Error, Fault, chain, without_numbers};
 use crate::nix_compat::daemon::DaemonError;
 use crate::process::{ProcessError, quote};
 use crate::store::error::StoreError;
@@ -64,6 +64,8 @@ pub(super) struct Whom {
     pub(super) login: String,
     /// What follows `ssh-keyscan `.
     pub(super) host: String,
+    /// Its URI, if it is no host but a socket of this machine.
+    pub(super) socket: Option<String>,
     /// How long it is waited for.
     pub(super) patience: Duration,
 }
@@ -72,12 +74,21 @@ impl Whom {
     pub(super) fn new(options: &RemoteOptions, host: &str, user: Option<&str>, port: Option<u16>) -> Self {
         let port = port.map(|port| format!("-p {port} ")).unwrap_or_default();
         let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+        let more = if options.ssh_opts.is_empty() { "" } else { "$NIX_SSHOPTS " };
+        let key = options.ssh_key.as_ref().map(|key| format!("-i {} ", quote(&key.display().to_string())));
+        let key = key.unwrap_or_default();
         Self {
             name: options.name.clone(),
-            login: format!("{port}{}", quote(&format!("{user}{host}"))),
+            login: format!("{more}{key}{port}{}", quote(&format!("{user}{host}"))),
             host: format!("{port}{}", quote(host)),
+            socket: None,
             patience: options.patience,
         }
+    }
+
+    /// Whoever listens on a socket of this machine.
+    pub(super) fn socket(options: &RemoteOptions) -> Self {
+        Self { socket: Some(options.uri.clone()), ..Self::new(options, "localhost", None, None) }
     }
 
     /// There is no answer in time.
@@ -100,6 +111,12 @@ impl Whom {
     pub(super) fn error(&self, kind: DialKind, what: impl Into<String>) -> DialError {
         let (login, host) = (&self.login, &self.host);
         let hint = match &kind {
+            DialKind::Forbidden => "see allowed-users in the nix.conf of the builder".to_owned(),
+            DialKind::Usage => "a builder's URL is like ssh-ng://user@host:22 or unix:///path/to/socket".to_owned(),
+            _ if self.socket.is_some() => {
+                let uri = quote(self.socket.as_deref().unwrap_or_default());
+                format!("nix store info --store {uri}    shows it without drover")
+            }
             DialKind::Unreachable => format!("ssh {login} true    shows it without drover; is the name right?"),
             DialKind::Refused => format!("ssh {login} true    shows it without drover; does sshd run there?"),
             DialKind::TimedOut(_) => format!("ssh {login} true    shows it without drover; a firewall, or it is off"),
@@ -126,18 +143,23 @@ impl Whom {
             DialKind::TooOld => {
                 format!("ssh {login} nix-daemon --version    shows its version; 2.19 or newer is needed")
             }
-            DialKind::Forbidden => "see allowed-users in the nix.conf of the builder".to_owned(),
-            DialKind::Usage => "a builder's URL is like ssh-ng://user@host:22 or unix:///path/to/socket".to_owned(),
             DialKind::Other => format!("ssh {login} nix-daemon --version    shows whether it works without drover"),
         };
-        DialError { kind, name: self.name.clone(), what: what.into(), hint }
+        DialError { kind, name: self.name.clone(), what: without_numbers(&what.into()), hint }
     }
 
     /// Trouble in the handshake.
     pub(super) fn of_store(&self, error: &StoreError) -> DialError {
         match error {
             StoreError::Daemon { error, said, .. } => match &**error {
-                DaemonError::Fatal { error, .. } => self.error(DialKind::Forbidden, error.text()),
+                DaemonError::Fatal { error, .. } if error.text().contains("not allowed") => {
+                    self.error(DialKind::Forbidden, error.text())
+                }
+                DaemonError::Closed { .. } if said.is_empty() => DialError {
+                    hint: "see allowed-users in the nix.conf of the builder, and journalctl -u nix-daemon there"
+                        .to_owned(),
+                    ..self.error(DialKind::Other, "its daemon hangs up without a word")
+                },
                 DaemonError::Protocol { what, .. } if what.contains("drover needs") => {
                     self.error(DialKind::TooOld, what.clone())
                 }
@@ -163,11 +185,12 @@ impl Whom {
     /// Trouble that ssh, or a shell over there, spoke about.
     pub(super) fn told(&self, said: &str, ended: &str) -> DialError {
         let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
-        let kind = if has(&["HOST IDENTIFICATION HAS CHANGED", "host key for", "Host key for"]) && has(&["has changed"])
-        {
-            DialKind::HostKeyChanged
+        let kind = if has(&["HOST IDENTIFICATION HAS CHANGED"]) {
+            let shown = said.split_whitespace().find(|word| word.starts_with("SHA256:"));
+            let shown = shown.map(|print| format!(", {}", print.trim_end_matches('.'))).unwrap_or_default();
+            return self.error(DialKind::HostKeyChanged, format!("its host key is another than it should be{shown}"));
         } else if has(&["host key is known for", "Host key verification failed"]) {
-            DialKind::HostKeyUnknown
+            return self.error(DialKind::HostKeyUnknown, "nothing is known of its host key");
         } else if has(&["Permission denied (", "Too many authentication failures", "no mutual signature"]) {
             DialKind::NotLetIn
         } else if has(&["Connection refused"]) {

@@ -1,5 +1,7 @@
 //! How busy a builder is: one long session of its shell, which answers each line that it is sent with one line.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
@@ -11,6 +13,9 @@ use crate::process::quote;
 /// The longest answer, in bytes.
 const LONGEST: u64 = 4096;
 
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How busy a builder is, as far as it says.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Load {
@@ -20,7 +25,7 @@ pub struct Load {
     pub memory: Option<f64>,
     /// Bytes free where its store is.
     pub disk_free: Option<u64>,
-    /// Bytes of the whole disk.
+    /// Bytes of that disk.
     pub disk_size: Option<u64>,
 }
 
@@ -31,7 +36,7 @@ fn script(dir: &str) -> String {
         "while read -r line; do \
          c=; while read -r k a rest; do [ \"$k\" = some ] && c=$a; done 2>/dev/null </proc/pressure/cpu; \
          m=; while read -r k a rest; do [ \"$k\" = full ] && m=$a; done 2>/dev/null </proc/pressure/memory; \
-         d=$(df -Pk {dir} 2>/dev/null | {{ read -r x; read -r f b u a rest; echo \"$a/$b\"; }}); \
+         d=$(df -Pk {dir} 2>/dev/null | {{ read -r x; read -r f b u a rest; echo \"$a size:$b\"; }}); \
          echo \"load cpu:$c memory:$m disk:$d\"; done"
     )
 }
@@ -53,8 +58,13 @@ impl Probe {
         Ok(Self { stdin, stdout: BufReader::new(stdout), _session: (control, place) })
     }
 
-    /// Asks once; `None` if there is no shell, or it is gone.
+    /// Asks once; `None` if there is no shell, or it is gone, or does not answer for ten seconds: then it is of no use
+    /// any more.
     pub async fn ask(&mut self) -> Option<Load> {
+        tokio::time::timeout(PATIENCE, self.answer()).await.ok().flatten()
+    }
+
+    async fn answer(&mut self) -> Option<Load> {
         self.stdin.write_all(b"?\n").await.ok()?;
         loop {
             let mut line = Vec::new();
@@ -76,15 +86,17 @@ fn parse(line: &str) -> Option<Load> {
         match word.split_once(':') {
             Some(("cpu", value)) => load.cpu = value.strip_prefix("avg10=").and_then(|value| value.parse().ok()),
             Some(("memory", value)) => load.memory = value.strip_prefix("avg10=").and_then(|value| value.parse().ok()),
-            Some(("disk", value)) => {
-                let bytes = |kib: &str| kib.parse::<u64>().ok().and_then(|kib| kib.checked_mul(1024));
-                let (free, size) = value.split_once('/').unwrap_or((value, ""));
-                (load.disk_free, load.disk_size) = (bytes(free), bytes(size));
-            }
+            Some(("disk", value)) => load.disk_free = bytes(value),
+            Some(("size", value)) => load.disk_size = bytes(value),
             _ => {}
         }
     }
     Some(load)
+}
+
+/// Of a number of KiB.
+fn bytes(kib: &str) -> Option<u64> {
+    kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -93,12 +105,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_unknown() {
-        let load = parse("load cpu:avg10=12.50 memory:avg10=0.00 disk:2048/4096\n").unwrap();
+        let load = parse("load cpu:avg10=12.50 memory:avg10=0.00 disk:2048 size:4096\n").unwrap();
         assert_eq!(
             load,
             Load { cpu: Some(12.5), memory: Some(0.0), disk_free: Some(2 << 20), disk_size: Some(4 << 20) }
         );
-        assert_eq!(parse("load cpu: memory: disk:/\n"), Some(Load::default()));
+        assert_eq!(parse("load cpu: memory: disk:\n"), Some(Load::default()));
         assert_eq!(parse("Welcome\n"), None);
     }
 }

@@ -146,7 +146,7 @@ impl RemoteStore {
         })?;
         let whom = match &address {
             Address::Ssh(ssh) => Whom::new(&options, &ssh.host, ssh.user.as_deref(), ssh.port),
-            Address::Socket(_) => Whom::new(&options, "localhost", None, None),
+            Address::Socket(_) => Whom::socket(&options),
         };
         let patience = options.patience;
         match tokio::time::timeout(patience, Self::reach(options, address, &whom)).await {
@@ -276,6 +276,9 @@ impl RemoteStore {
 
     /// Begins to ask how busy it is.
     pub async fn probe(&self) -> Result<Probe, ShellError> {
+        if self.known().is_some_and(|about| !about.shell) {
+            return Err(ShellError::NoShell);
+        }
         Probe::open(self.ssh()?, self.0.options.store_dir.as_str()).await
     }
 

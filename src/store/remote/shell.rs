@@ -17,8 +17,8 @@ const MOST_WORDS: u64 = 4 << 10;
 /// A command over there could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum ShellError {
-    /// There is no ssh to run it with.
-    #[error("a builder that is reached through a socket has no shell")]
+    /// It is reached through a socket, or its login runs something else than what it is told.
+    #[error("the builder has no shell")]
     NoShell,
     /// It could not be started.
     #[error(transparent)]

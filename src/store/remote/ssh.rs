@@ -2,7 +2,9 @@
 //!
 //! Mostly there is one master for all. Where the builder refuses further sessions (`MaxSessions`), more log in.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
@@ -22,8 +24,11 @@ use crate::store::session::{Session, Streams};
 /// Where the daemon of nearly every Nix listens.
 const SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
 
-/// So many masters are tried for one channel.
+/// So often a session is asked for.
 const MOST_TRIES: usize = 64;
+
+/// How long a closed session may take to be gone over there, roughly.
+const LEAVING: Duration = Duration::from_millis(25);
 
 /// A builder over ssh.
 #[derive(Debug)]
@@ -36,6 +41,8 @@ pub(super) struct Ssh {
     reach: Reach,
     /// Its daemon's socket was to be forwarded and could not be.
     pub(super) unforwarded: bool,
+    /// The most sessions that one master had at once.
+    room: AtomicUsize,
     // After the masters.
     unconfirmed: Unconfirmed,
 }
@@ -57,15 +64,27 @@ struct Seat {
     sessions: Mutex<Sessions>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Sessions {
+    /// Open, or about to be.
+    taken: usize,
     open: usize,
+    /// So many may be taken.
     most: usize,
 }
 
-/// One session of a seat, open or about to be.
+impl Seat {
+    fn new(number: usize, most: usize) -> Self {
+        Self { number, master: OnceCell::new(), sessions: Mutex::new(Sessions { most, ..Sessions::default() }) }
+    }
+}
+
+/// One session of a seat.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Seat>);
+pub(super) struct Place {
+    seat: Arc<Seat>,
+    open: bool,
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -73,20 +92,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.0.sessions).open -= 1;
+        let mut sessions = lock(&self.seat.sessions);
+        sessions.taken -= 1;
+        sessions.open -= usize::from(self.open);
     }
 }
 
 impl Place {
-    /// The builder refuses this one.
-    fn is_too_many(self) {
-        let mut sessions = lock(&self.0.sessions);
-        sessions.most = sessions.most.min(sessions.open - 1);
+    fn take(seat: &Arc<Seat>, sessions: &mut Sessions) -> Self {
+        sessions.taken += 1;
+        Self { seat: seat.clone(), open: false }
     }
 
-    /// Whether there is no other.
-    fn is_alone(&self) -> bool {
-        lock(&self.0.sessions).open == 1
+    /// The builder let it in; how many it has let in here by now.
+    fn opened(&mut self) -> usize {
+        self.open = true;
+        let mut sessions = lock(&self.seat.sessions);
+        sessions.open += 1;
+        sessions.open
+    }
+
+    /// How many others are taken.
+    fn others(&self) -> usize {
+        lock(&self.seat.sessions).taken - 1
+    }
+
+    /// So many are too many.
+    fn is_full(&self, others: usize) {
+        let mut sessions = lock(&self.seat.sessions);
+        sessions.most = sessions.most.min(others);
     }
 }
 
@@ -102,23 +136,24 @@ impl Ssh {
         words.push("--stdio".to_owned());
         words.extend(address.store.iter().flat_map(|store| ["--store".to_owned(), store.clone()]));
         let program = words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
-        let most = usize::MAX;
-        let first =
-            Arc::new(Seat { number: 0, master: OnceCell::new(), sessions: Mutex::new(Sessions { open: 0, most }) });
+        let first = Arc::new(Seat::new(0, usize::MAX));
         let reach = Reach::Program(program);
         let seats = Mutex::new(vec![first.clone()]);
-        let unconfirmed = Unconfirmed::default();
-        let mut this = Self { seats, first, login, whom: whom.clone(), reach, unforwarded: false, unconfirmed };
+        let (room, unconfirmed) = (AtomicUsize::new(0), Unconfirmed::default());
+        let mut this = Self { seats, first, login, whom: whom.clone(), reach, unforwarded: false, room, unconfirmed };
         this.master(&this.first).await?;
-        let (dir, uri) = (&options.store_dir, Arc::from(options.uri.as_str()));
+        let (dir, uri): (_, Arc<str>) = (&options.store_dir, Arc::from(options.uri.as_str()));
         if let Some(socket) = socket_of(address) {
-            let program = std::mem::replace(&mut this.reach, Reach::Socket(socket));
-            match this.connect(dir.clone(), &uri).await {
-                Ok(session) => return Ok((this, session)),
-                Err(error) => tracing::debug!(%error, "{}: its daemon's socket cannot be reached", whom.name),
+            match this.tunnel(&socket).await {
+                Ok(halves) => {
+                    let session = over_tunnel(halves, dir.clone(), uri).await.map_err(|error| whom.of_store(&error))?;
+                    this.reach = Reach::Socket(socket);
+                    return Ok((this, session));
+                }
+                // There is no daemon, or sshd does not forward sockets.
+                Err(TunnelError::Mux(MuxError::Refused(_))) => this.unforwarded = true,
+                Err(error) => return Err(error.of(whom)),
             }
-            this.reach = program;
-            this.unforwarded = true;
         }
         match this.connect(dir.clone(), &uri).await {
             Ok(session) => Ok((this, session)),
@@ -135,10 +170,8 @@ impl Ssh {
         };
         match &self.reach {
             Reach::Socket(socket) => {
-                let master = self.master(&self.first).await.map_err(|error| fail(error.what))?;
-                let tunnel = tunnel::open(master.control(), socket, &self.unconfirmed).await;
-                let (reader, writer) = tunnel.map_err(|error| fail(crate::error::chain(&error)))?;
-                Session::over_streams(Box::new(reader), Box::new(writer), dir, uri.clone()).await
+                let halves = self.tunnel(socket).await.map_err(|error| fail(error.of(&self.whom).what))?;
+                over_tunnel(halves, dir, uri.clone()).await
             }
             Reach::Program(program) => {
                 let (Running { stdin, stdout, stderr, control }, place) =
@@ -150,19 +183,30 @@ impl Ssh {
         }
     }
 
+    /// A channel to a socket over there.
+    async fn tunnel(&self, socket: &str) -> Result<Halves, TunnelError> {
+        let master = self.master(&self.first).await?;
+        Ok(tunnel::open(master.control(), socket, &self.unconfirmed).await?)
+    }
+
     /// Runs a command over there.
     pub(super) async fn session(&self, command: &str) -> Result<(Running, Place), DialError> {
         for _ in 0..MOST_TRIES {
-            let place = self.place();
-            let master = self.master(&place.0).await?;
+            let mut place = self.place();
+            let master = self.master(&place.seat).await?;
             match mux::session(master.control(), command).await {
-                Ok(running) => return Ok((running, place)),
-                Err(MuxError::Refused(_)) if !place.is_alone() => place.is_too_many(),
-                Err(error @ MuxError::Refused(_)) => {
-                    return Err(self.whom.error(DialKind::NotLetIn, error.to_string()));
+                Ok(running) => {
+                    self.room.fetch_max(place.opened(), Ordering::Relaxed);
+                    return Ok((running, place));
                 }
+                Err(error @ MuxError::Refused(_)) => match (place.others(), self.room.load(Ordering::Relaxed)) {
+                    (0, 0) => return Err(self.whom.error(DialKind::NotLetIn, error.to_string())),
+                    // It let in more already: those that were closed are still on their way out. Nobody says when.
+                    (others, room) if others < room => tokio::time::sleep(LEAVING).await,
+                    (others, _) => place.is_full(others),
+                },
                 Err(error @ MuxError::Master(_)) => {
-                    self.forget(&place.0);
+                    self.forget(&place.seat);
                     return Err(self.whom.error(DialKind::Other, crate::error::chain(&error)));
                 }
             }
@@ -175,18 +219,17 @@ impl Ssh {
         let mut seats = lock(&self.seats);
         for seat in seats.iter() {
             let mut sessions = lock(&seat.sessions);
-            if sessions.open < sessions.most {
-                sessions.open += 1;
-                return Place(seat.clone());
+            if sessions.taken < sessions.most {
+                return Place::take(seat, &mut sessions);
             }
         }
         // As many as the others let in: one more would be refused again.
         let most = seats.iter().map(|seat| lock(&seat.sessions).most).max().unwrap_or(usize::MAX).max(1);
         let number = seats.last().map_or(0, |seat| seat.number + 1);
-        let sessions = Mutex::new(Sessions { open: 1, most });
-        let seat = Arc::new(Seat { number, master: OnceCell::new(), sessions });
+        let seat = Arc::new(Seat::new(number, most));
         seats.push(seat.clone());
-        Place(seat)
+        let mut sessions = lock(&seat.sessions);
+        Place::take(&seat, &mut sessions)
     }
 
     /// A seat whose master is gone gets no more guests.
@@ -223,6 +266,43 @@ impl Ssh {
             master.ended().await;
         }
     }
+}
+
+type Halves = (tunnel::ReadHalf, tunnel::WriteHalf);
+
+/// Why there is no channel to a socket.
+#[derive(Debug)]
+enum TunnelError {
+    Dial(DialError),
+    Mux(MuxError),
+}
+
+impl From<DialError> for TunnelError {
+    fn from(error: DialError) -> Self {
+        Self::Dial(error)
+    }
+}
+
+impl From<MuxError> for TunnelError {
+    fn from(error: MuxError) -> Self {
+        Self::Mux(error)
+    }
+}
+
+impl TunnelError {
+    fn of(self, whom: &Whom) -> DialError {
+        match self {
+            Self::Dial(error) => error,
+            Self::Mux(MuxError::Refused(why)) => {
+                whom.error(DialKind::Other, format!("the socket of its daemon cannot be reached: {why}"))
+            }
+            Self::Mux(error) => whom.error(DialKind::Other, crate::error::chain(&error)),
+        }
+    }
+}
+
+async fn over_tunnel((reader, writer): Halves, dir: StoreDir, uri: Arc<str>) -> Result<Session, StoreError> {
+    Session::over_streams(Box::new(reader), Box::new(writer), dir, uri).await
 }
 
 /// The daemon's socket over there, if the address asks for nothing else.

@@ -198,7 +198,8 @@ impl Tunnel {
             let mut bytes = [0; 64 << 10];
             let mut buf = ReadBuf::new(&mut bytes);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if buf.filled().is_empty() => self.end(),
+                // The other side says so when it closes the channel: this was the master's end.
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => return Err(ErrorKind::ConnectionReset.into()),
                 Poll::Ready(Ok(())) => {
                     self.input.drain(..self.start);
                     self.start = 0;

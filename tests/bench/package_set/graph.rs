@@ -71,7 +71,7 @@ pub(crate) fn load(store: &str) {
 }
 
 /// Resident memory now and at most, in MB.
-fn memory() -> (f64, f64) {
+pub(crate) fn memory() -> (f64, f64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let of = |key: &str| -> f64 {
         let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -81,7 +81,7 @@ fn memory() -> (f64, f64) {
 }
 
 /// What this process has used of all processors so far: user and system time, in ticks of 10 ms.
-fn processor_seconds() -> f64 {
+pub(crate) fn processor_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     // `pid (name) state …`; the two are the 14th and 15th words.
     let words = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);

@@ -1,5 +1,6 @@
 //! Measures drover on the real package set (a generated one where its shape is not at hand): `graph` reads its 12,902
-//! .drv files into the graph, `diff` plans it against an HTTP cache, beside `nix build --dry-run`.
+//! .drv files into the graph, `diff` plans it against an HTTP cache, beside `nix build --dry-run`, `sched` builds it
+//! on simulated builders in virtual time.
 //!
 //! Run by the scripts of these names beside this folder.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark stops at the first fault")]
@@ -15,6 +16,7 @@ mod package_set;
 
 mod diff;
 mod graph;
+mod sched;
 
 use package_set::PackageSet;
 use package_set::shape::Shape;
@@ -30,17 +32,23 @@ fn main() {
         // In a process of its own, so that no memory was used before.
         Some("load") => graph::load(&words[1]),
         Some("diff") => diff::measure(rounds()),
-        _ => println!("cargo bench --bench package_set -- graph|diff [ROUNDS]"),
+        Some("sched") => sched::measure(rounds()),
+        // As above.
+        Some("schedule") => sched::schedule(),
+        _ => println!("cargo bench --bench package_set -- graph|diff|sched [ROUNDS]"),
     }
 }
 
 /// The package set that is measured.
 fn the_set() -> PackageSet {
-    let shape = Shape::real().unwrap_or_else(|| {
+    PackageSet::new(the_shape(), "/nix/store")
+}
+
+fn the_shape() -> Shape {
+    Shape::real().unwrap_or_else(|| {
         println!("package-set.json.zst is not at hand: a generated set stands in for the real one");
         Shape::generated(1)
-    });
-    PackageSet::new(shape, "/nix/store")
+    })
 }
 
 /// The one in the middle.
