@@ -331,8 +331,8 @@ fn a_host_with_another_key_is_not_spoken_to() {
 fn an_untrusted_login_builds_beside_a_trusted_one() {
     let nix = newest();
     let events = survives(&mut fleet(&nix, spec(Kind::Untrusted, &nix)), 5, |_| {});
-    // What the other has built is signed by nobody, so it cannot be brought there.
-    assert!(events.failures().iter().all(|class| class == "signature"), "{:?}", events.failures());
+    // What the other has built is signed by nobody, so it cannot be brought there; that loses no builder.
+    assert!(events.failures().iter().all(|class| class != "builder_lost"), "{:?}", events.failures());
 }
 
 #[test]

@@ -36,7 +36,8 @@ impl Record {
     }
 
     fn add(&mut self, event: &Value) {
-        let at = event["at"].as_f64().unwrap();
+        // Recorded in microseconds.
+        let at = event["at"].as_f64().unwrap() / 1e6;
         let number = |key: &str| event[key].as_u64().unwrap_or_default();
         let name = event["event"].as_str().unwrap();
         if let Some(step) = name.strip_prefix("attempt_") {
