@@ -444,7 +444,7 @@ fn tell_ready(ctx: &mut Context, builder: &Builder, named_in: Option<&str>) {
         name: builder.name.as_str().into(),
         slots: builder.slots,
         systems,
-        features: if local { Vec::new() } else { builder.features.iter().map(|f| f.as_str().into()).collect() },
+        features: builder.features.iter().map(|feature| feature.as_str().into()).collect(),
         speed: Some(builder.speed).filter(|speed| (speed - 1.0).abs() > f64::EPSILON),
         named_in: named_in.map(Into::into),
     });
