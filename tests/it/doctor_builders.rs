@@ -121,7 +121,7 @@ fn builders_that_cannot_be_used_say_why_and_what_mends_it() {
 
     site.edit("drover.toml", "");
     let nowhere = format!("ssh-ng://root@127.0.0.1:{}", free_port());
-    examine(&site, &ssh, &nowhere).mends("builders", "warning", "127.0.0.1 cannot be reached", "ssh -p");
+    examine(&site, &ssh, &nowhere).mends("builders", "warning", "127.0.0.1 cannot be reached", "ssh $NIX_SSHOPTS -p");
     let no_nix = format!("ssh-ng://b0?remote-program={}", site.lab.path("nix-daemon").display());
     examine(&site, &ssh, &no_nix).mends("builders", "warning", "there is no Nix on b0", "command -v nix-daemon");
     let only = examine(&site, &ssh, &format!("{nowhere} m68k-linux"));
