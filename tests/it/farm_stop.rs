@@ -9,7 +9,7 @@ use crate::support::nix::each_nix;
 use crate::support::site::wait_until;
 use crate::support::sshd::processes_with;
 
-/// How long anything may live on when drover has ended.
+/// How long anything may live on after the signal.
 const AFTER: Duration = Duration::from_secs(1);
 
 /// Everything that works for us at this moment: below the sshd and the daemon of each builder.
@@ -29,8 +29,7 @@ fn own_ssh(farm: &FarmSite) -> Vec<String> {
     processes_with(&farm.farm.ssh_config().display().to_string())
 }
 
-fn expect_nothing_left(farm: &FarmSite, what: &str) {
-    let until = Instant::now() + AFTER;
+fn expect_nothing_left(farm: &FarmSite, until: Instant, what: &str) {
     loop {
         let mut left: Vec<String> = at_work(farm).concat();
         left.extend(own_ssh(farm));
@@ -57,8 +56,9 @@ fn a_run_that_is_stopped_or_killed_leaves_nothing_on_its_builders() {
                 });
                 assert!(!own_ssh(&farm).is_empty());
                 signals.iter().for_each(|signal| running.signal(signal));
+                let until = Instant::now() + AFTER;
+                expect_nothing_left(&farm, until, &what);
                 let ran = wait_at_most(running, Duration::from_secs(60));
-                expect_nothing_left(&farm, &what);
                 assert_eq!(ran.code, if signals == ["KILL"] { None } else { Some(130) }, "{what}: {}", ran.stderr);
             }
         }
