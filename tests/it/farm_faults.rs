@@ -110,11 +110,15 @@ fn a_builder_that_dies_at_any_moment_is_done_without() {
     for nix in &nixes {
         for round in 0..rounds.unwrap_or(2) {
             let kind = [Kind::Forwarded, Kind::Stdio][round as usize % 2];
-            let moment = 1 + random.below(undisturbed(nix).events - 1);
+            // No run tells just as much as another; the last moments may not come.
+            let moment = 1 + random.below(undisturbed(nix).events * 4 / 5);
             eprintln!("DROVER_TEST_SEED={seed}, round {round}: {kind:?} of Nix {} dies at event {moment}", nix.version);
             let mut farm = fleet(nix, spec(kind, nix));
             survives(&mut farm, 0, |farm| {
-                wait_until("the moment", || (farm.events_so_far().0.len() >= moment).then_some(()));
+                wait_until("the moment", || {
+                    let so_far = farm.events_so_far();
+                    (so_far.0.len() >= moment || !so_far.of("run_ended").is_empty()).then_some(())
+                });
                 farm.farm.builders[0].kill();
             });
         }
