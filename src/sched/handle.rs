@@ -319,7 +319,11 @@ impl Scheduler {
             let longer = 3_u64.saturating_pow(times.unwrap_or(u32::MAX).saturating_sub(1));
             let delay = u64::from(seconds).saturating_mul(longer).saturating_mul(1_000_000);
             self.wait_for_lost(drv);
-            self.set_state(drv, State::Delayed(Moment(self.now.0.saturating_add(delay))));
+            // Meanwhile something that it needs may have failed for good.
+            self.check_inputs(drv, actions);
+            if self.state(drv).is_open() {
+                self.set_state(drv, State::Delayed(Moment(self.now.0.saturating_add(delay))));
+            }
         } else {
             self.place_again(drv, actions);
         }
