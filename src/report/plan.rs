@@ -231,7 +231,8 @@ fn biggest(s: &Summary, width: usize) -> Option<Line> {
 }
 
 fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
-    let bytes: u64 = s.fetches.iter().map(|path| if path.file_size > 0 { path.file_size } else { path.nar_size }).sum();
+    let sizes = s.fetches.iter().map(|path| if path.file_size > 0 { path.file_size } else { path.nar_size });
+    let bytes = sizes.fold(0_u64, u64::saturating_add);
     let fetch = if s.fetches.is_empty() {
         "nothing".to_owned()
     } else {

@@ -184,7 +184,8 @@ impl Model {
     #[must_use]
     pub fn push_speed(&self, now: Moment) -> Option<f64> {
         let since = Moment(now.0.saturating_sub(SPEED));
-        let bytes: u64 = self.uploads.iter().filter(|(at, _)| *at >= since).map(|(_, bytes)| bytes).sum();
+        let recent = self.uploads.iter().filter(|(at, _)| *at >= since);
+        let bytes = recent.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let span = now.since(since).min(now.seconds()).max(1.0);
         (bytes > 0).then(|| bytes as f64 / span)
     }
