@@ -182,7 +182,7 @@ fn overdue(class: Class, limits: Limits) -> String {
 }
 
 fn failed(class: Class, message: impl Into<Arc<str>>) -> AttemptEnd {
-    AttemptEnd::Failed(Failure { class, message: message.into(), position: None })
+    AttemptEnd::Failed(Failure::new(class, message))
 }
 
 /// Asks the daemon and reads its answer.

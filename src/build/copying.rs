@@ -142,7 +142,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
 }
 
 pub(super) fn failure(class: Class, message: impl Into<Arc<str>>) -> Failure {
-    Failure { class, message: message.into(), position: None }
+    Failure::new(class, message)
 }
 
 /// A store did not answer.

@@ -164,8 +164,7 @@ async fn bring(pool: &Pool, caches: &[Arc<Cache>], path: &StorePath, by_daemon: 
         }
     }
     pool.give_back(connection);
-    let nobody =
-        || Failure { class: Class::Cache, message: format!("{} is in no cache", path.name()).into(), position: None };
+    let nobody = || Failure::new(Class::Cache, format!("{} is in no cache", path.name()));
     Err(last.unwrap_or_else(nobody))
 }
 
@@ -179,7 +178,7 @@ async fn look(caches: &[Arc<Cache>], path: &StorePath) -> Result<(), Failure> {
         }
     }
     let message = format!("the NAR of {} is in no cache", path.name());
-    Err(Failure { class: Class::Cache, message: message.into(), position: None })
+    Err(Failure::new(Class::Cache, message))
 }
 
 /// Downloads a path and adds it with its signatures. The daemon checks its hash, and its signatures unless it trusts
@@ -191,7 +190,7 @@ async fn download(
 ) -> Result<(), Failure> {
     let Some(path_info) = path_info(info) else {
         let message = format!("the record of {} names no SHA-256 of its NAR", info.store_path().name());
-        return Err(Failure { class: Class::Cache, message: message.into(), position: None });
+        return Err(Failure::new(Class::Cache, message));
     };
     let mut nar = cache.nar(info).await?;
     let added = connection.add_to_store_nar(&path_info, false, &mut nar, &mut |_| {}).await;
@@ -215,5 +214,5 @@ pub(super) fn path_info(info: &NarInfo) -> Option<PathInfo> {
 }
 
 fn failure(class: Class, error: &(dyn std::error::Error + 'static)) -> Failure {
-    Failure { class, message: crate::error::chain(error).into(), position: None }
+    Failure::new(class, crate::error::chain(error))
 }

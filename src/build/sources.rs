@@ -167,6 +167,6 @@ impl Sources {
             }
             None => format!("{} is in no store and no cache", path.name()),
         };
-        Failure { class: Class::Cache, message: message.into(), position: None }
+        Failure::new(Class::Cache, message)
     }
 }

@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_first_cache_that_has_it_wins() {
-        let failure = Failure { class: Class::Network, message: "down".into(), position: None };
+        let failure = Failure::new(Class::Network, "down");
         let silent = Answer::NoAnswer(failure.clone());
         let present = Answer::Present(record());
         let untrusted = Answer::Untrusted(record());

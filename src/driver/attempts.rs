@@ -68,7 +68,7 @@ impl Attempts {
         let running = Running { drv, builder, busy: true, stop: stop.clone(), bringing: None, lost: None };
         self.running.insert(attempt, running);
         let Some(site) = ctx.site_of(builder) else {
-            let gone = failure(Class::BuilderLost, "the builder is gone");
+            let gone = Failure::new(Class::BuilderLost, "the builder is gone");
             ctx.tasks.start(async move { Input::Prepared(attempt, Err(gone.into())) });
             return false;
         };
@@ -121,7 +121,7 @@ impl Attempts {
         let stopped = running.stop.clone();
         let spec = spec(ctx, graph, running.drv);
         let Some(site) = ctx.site_of(running.builder) else {
-            let end = AttemptEnd::Failed(failure(Class::BuilderLost, "the builder is gone"));
+            let end = AttemptEnd::Failed(Failure::new(Class::BuilderLost, "the builder is gone"));
             ctx.tasks.start(async move { Input::AttemptEnded(attempt, end, Tail::default()) });
             return;
         };
@@ -313,11 +313,7 @@ pub(super) fn gone_inputs(
 
 /// Somebody wanted it to end.
 pub(super) fn stopped() -> Failure {
-    failure(Class::Cancelled, "stopped")
-}
-
-fn failure(class: Class, message: &str) -> Failure {
-    Failure { class, message: message.into(), position: None }
+    Failure::new(Class::Cancelled, "stopped")
 }
 
 impl Planning {

@@ -265,7 +265,7 @@ impl Building {
 
     fn stop_fetch(&mut self, ctx: &mut Context, planning: &Planning, drv: DrvId) {
         if self.fetching.stop(drv) {
-            let failure = Failure { class: Class::Cancelled, message: "stopped".into(), position: None };
+            let failure = Failure::new(Class::Cancelled, "stopped");
             self.fetched(ctx, planning, drv, Err(FetchError { failure, culprits: None }));
         }
     }

@@ -169,7 +169,7 @@ impl CacheList {
         let known = self.known.iter().find(|known| known.id == id);
         let opening = known.map(|known| open(id, known.config.clone(), self.context.clone()));
         async move {
-            let failure = |message: String| Failure { class: Class::Cache, message: message.into(), position: None };
+            let failure = |message: String| Failure::new(Class::Cache, message);
             let (_, opened) = opening.ok_or_else(|| failure("there is no such cache".to_owned()))?.await;
             opened.map_err(|error| failure(error.to_string()))
         }

@@ -104,5 +104,5 @@ impl Context {
 
 /// A failed operation on the local store, as events know it.
 pub(super) fn store_failure(error: &StoreError) -> Failure {
-    Failure { class: crate::event::Class::BuilderLost, message: crate::error::chain(error).into(), position: None }
+    Failure::new(crate::event::Class::BuilderLost, crate::error::chain(error))
 }

@@ -94,7 +94,7 @@ pub(crate) fn remote_options(ssh: &SshSettings, settings: &BuilderSettings, stor
 
 /// As events know it.
 pub(super) fn dial_failure(error: &DialError) -> Failure {
-    Failure { class: Class::BuilderLost, message: error.what.as_str().into(), position: None }
+    Failure::new(Class::BuilderLost, error.what.as_str())
 }
 
 /// Whether waiting does not mend it: somebody has to change something.

@@ -39,7 +39,7 @@ impl Fetching {
     fn start_each(&mut self, ctx: &mut Context, planning: &Planning, drv: DrvId) {
         if planning.is_stale(drv) {
             let message = "something that it needs turned out to be gone";
-            let failure = Failure { class: Class::Cache, message: message.into(), position: None };
+            let failure = Failure::new(Class::Cache, message);
             let error = FetchError { failure, culprits: Some(Vec::new()) };
             self.under_way.insert(drv, ctx.tasks.start(async move { Input::Fetched(drv, Err(error)) }));
             return;

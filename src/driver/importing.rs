@@ -167,11 +167,11 @@ impl Importing {
                         let message = format!("{name}, which it needs: {}", failure.message);
                         Failure { message: message.into(), ..failure.clone() }
                     }
-                    _ => failure(Class::Dependency, &format!("{name}, which it needs, failed")),
+                    _ => Failure::new(Class::Dependency, format!("{name}, which it needs, failed")),
                 };
                 self.fail(ctx, number, *root, failure);
             }
-            DrvOutcome::Cancelled => self.fail(ctx, number, drv, failure(Class::Cancelled, "the run was stopped")),
+            DrvOutcome::Cancelled => self.fail(ctx, number, drv, Failure::new(Class::Cancelled, "the run was stopped")),
         }
     }
 
@@ -223,7 +223,7 @@ impl Importing {
     pub(super) fn give_up(&mut self, ctx: &mut Context, why: &str) {
         for number in std::mem::take(&mut self.undecided) {
             let Some(drv) = self.open.get(&number).map(|open| open.drv) else { continue };
-            self.fail(ctx, number, drv, failure(Class::Dependency, why));
+            self.fail(ctx, number, drv, Failure::new(Class::Dependency, why));
         }
     }
 
@@ -236,8 +236,4 @@ impl Importing {
     pub(super) fn root_of(&self, attr: AttrId) -> Option<DrvId> {
         self.failed.get(&attr).copied()
     }
-}
-
-fn failure(class: Class, message: &str) -> Failure {
-    Failure { class, message: message.into(), position: None }
 }

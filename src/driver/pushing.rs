@@ -146,9 +146,9 @@ impl Pushing {
 }
 
 fn stopped() -> Failure {
-    Failure { class: Class::Cancelled, message: "the run was stopped".into(), position: None }
+    Failure::new(Class::Cancelled, "the run was stopped")
 }
 
 fn not_here() -> Failure {
-    Failure { class: Class::NoOutput, message: "it is not in this store".into(), position: None }
+    Failure::new(Class::NoOutput, "it is not in this store")
 }

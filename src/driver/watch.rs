@@ -131,5 +131,5 @@ fn own_load(dir: Option<&Path>) -> Load {
 }
 
 fn lost(message: &str) -> Failure {
-    Failure { class: Class::BuilderLost, message: message.into(), position: None }
+    Failure::new(Class::BuilderLost, message)
 }

@@ -318,7 +318,7 @@ impl Asking {
                 return Ok(());
             }
             Some(Err(failure)) => failure,
-            None => Failure { class: Class::Cancelled, message: "nobody builds it".into(), position: None },
+            None => Failure::new(Class::Cancelled, "nobody builds it"),
         };
         let name = self.past.last().map(|past| drv_name(&past.drv)).unwrap_or_default();
         let message = format!("it imports from derivation {name}, which cannot be had: {}", failure.message);
@@ -336,7 +336,7 @@ impl Asking {
 }
 
 fn failure(message: String) -> Failure {
-    Failure { class: Class::Eval, message: message.into(), position: None }
+    Failure::new(Class::Eval, message)
 }
 
 /// `gen-nix` of `…-gen-nix.drv`.

@@ -186,7 +186,7 @@ fn malformed(name: &str, number: usize, why: &str) -> Error {
 }
 
 fn failed(message: String) -> Answer {
-    Answer::Failed(Failure { class: Class::Eval, message: message.into(), position: None })
+    Answer::Failed(Failure::new(Class::Eval, message))
 }
 
 /// Reads one line.

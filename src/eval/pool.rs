@@ -499,7 +499,7 @@ struct RawOutput {
 }
 
 fn failed(class: Class, message: String) -> Answer {
-    Answer::Failed(Failure { class, message: message.into(), position: None })
+    Answer::Failed(Failure::new(class, message))
 }
 
 /// From what an evaluator says to what it means.

@@ -241,5 +241,5 @@ impl Seat {
 }
 
 fn failure(class: Class, message: String) -> Failure {
-    Failure { class, message: message.into(), position: None }
+    Failure::new(class, message)
 }

@@ -107,7 +107,7 @@ impl UploadError {
             Self::Read { .. } | Self::Short { .. } => Class::Network,
             Self::Lost { .. } => Class::Internal,
         };
-        Failure { class, message: crate::error::chain(self).into(), position: None }
+        Failure::new(class, crate::error::chain(self))
     }
 }
 

@@ -142,8 +142,8 @@ impl Play {
             }
             // Nothing fails and nobody stops.
             Action::Replan { drv } => {
-                let message = "nothing is planned anew in a forecast".into();
-                let failure = Failure { class: Class::Internal, message, position: None };
+                let message = "nothing is planned anew in a forecast";
+                let failure = Failure::new(Class::Internal, message);
                 self.tell(Input::AddFailed(vec![(drv, failure)]));
             }
             Action::Stop { .. } | Action::StopFetch { .. } | Action::Ended { .. } => {}

@@ -1,7 +1,6 @@
 //! What each input does. Owns the transitions; the books are in `state`, the order in `pick`.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use crate::event::{AttemptEnd, Class, DrvOutcome, Failure, Moment};
 use crate::graph::Work;
@@ -228,7 +227,7 @@ impl Scheduler {
             text.push_str(" in the local store, which has to build it because its output paths are not known before");
         }
         text.push_str(&format!("; {}", self.builders.describe()));
-        failure(Class::NoBuilder, &text)
+        Failure::new(Class::NoBuilder, text)
     }
 
     fn prepared(&mut self, attempt: AttemptId) {
@@ -373,7 +372,11 @@ impl Scheduler {
         }
         while let Some(drv) = self.unknown.first().copied() {
             self.set_state(drv, State::Waiting);
-            self.fail(drv, failure(Class::Internal, "it is an input of another drv and was never planned"), actions);
+            self.fail(
+                drv,
+                Failure::new(Class::Internal, "it is an input of another drv and was never planned"),
+                actions,
+            );
         }
     }
 
@@ -496,8 +499,4 @@ fn inherited(drv: DrvId, end: End) -> Option<(End, DrvOutcome)> {
         End::DependencyFailed(root) => failed(root),
         End::Cancelled => Some((End::Cancelled, DrvOutcome::Cancelled)),
     }
-}
-
-fn failure(class: Class, message: &str) -> Failure {
-    Failure { class, message: Arc::from(message), position: None }
 }

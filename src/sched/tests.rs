@@ -52,7 +52,7 @@ fn builder(id: u32, slots: u32) -> Builder {
 }
 
 fn failure(class: Class) -> Failure {
-    Failure { class, message: Arc::from("so it goes"), position: None }
+    Failure::new(class, Arc::from("so it goes"))
 }
 
 fn failed(attempt: u32, class: Class) -> Input {

@@ -247,7 +247,7 @@ fn an_unreadable_drv_comes_in_the_place_of_its_item() {
     let drvs = vec![drv(1, &["out"], &[(0, &["out"])])];
     let mut story = Story::new(drvs, &[]);
     let broken = story.graph.intern(&crate::graph::testing::drv_path(0));
-    let failure = Failure { class: Class::Internal, message: Arc::from("not a derivation"), position: None };
+    let failure = Failure::new(Class::Internal, Arc::from("not a derivation"));
     story.planner.load_failed(&story.graph, broken, failure);
     story.want(0, 1, &["out"]);
     assert_eq!(story.run(), ["unreadable d0", "build d1 [d0]", "attr 0 ToBuild 1"]);

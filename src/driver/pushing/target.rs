@@ -280,8 +280,7 @@ impl Target {
     }
 
     fn path_ended(&mut self, ctx: &mut Context, path: &StorePath, end: End) {
-        let failed =
-            |class, message: String| Pushed::Failed(Failure { class, message: message.into(), position: None });
+        let failed = |class, message: String| Pushed::Failed(Failure::new(class, message));
         let pushed = match end {
             End::Pushed => Pushed::Uploaded { file_size: self.nars.get(path).map_or(0, |nar| nar.file_size) },
             // What nobody built now or asked for and the cache had all along is no news.

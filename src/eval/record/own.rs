@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn own(class: Class, message: &str) -> bool {
-        is_sources_own(&Failure { class, message: message.into(), position: None })
+        is_sources_own(&Failure::new(class, message))
     }
 
     /// As Nix 2.34.8 and 2.26.3 say them.

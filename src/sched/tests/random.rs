@@ -85,7 +85,7 @@ type RawSpec = (Spec, Vec<Index>, Option<Vec<Index>>, u8);
 type Choice = (u8, usize);
 
 fn failure(class: Class) -> Failure {
-    Failure { class, message: Arc::from("so it goes"), position: None }
+    Failure::new(class, Arc::from("so it goes"))
 }
 
 fn features() -> impl Strategy<Value = BTreeSet<String>> {

@@ -508,7 +508,7 @@ impl Run<'_> {
         }
         self.planner.loaded(&self.graph, &readable);
         for drv in unreadable {
-            let failure = Failure { class: Class::Internal, message: Arc::from("unreadable"), position: None };
+            let failure = Failure::new(Class::Internal, Arc::from("unreadable"));
             self.planner.load_failed(&self.graph, drv, failure);
         }
     }
