@@ -5,6 +5,8 @@
 
 mod access;
 mod answer;
+#[expect(dead_code, reason = "for the kinds of caches that have such a service")]
+mod api;
 mod error;
 mod file;
 mod http;
