@@ -12,6 +12,7 @@ mod file;
 mod http;
 pub mod info;
 pub mod keys;
+pub mod list;
 mod location;
 mod login;
 pub mod look;
