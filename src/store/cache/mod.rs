@@ -5,6 +5,8 @@
 
 mod access;
 mod answer;
+#[expect(dead_code, reason = "for the kinds of caches that have such a service")]
+mod api;
 mod attic;
 mod backend;
 mod cachix;
@@ -14,6 +16,7 @@ mod file;
 mod http;
 pub mod info;
 pub mod keys;
+pub mod list;
 mod location;
 mod login;
 pub mod look;
