@@ -22,7 +22,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::builders::{self, BuilderSettings, FarmSettings};
-use super::{Env, File};
+use super::{Env, File, LoginVars};
 use crate::error::{Error, Result};
 
 /// Where a setting was said.
@@ -77,6 +77,8 @@ pub struct Settings {
     pub plan: PlanSettings,
     /// Caches beyond Nix's own.
     pub caches: Vec<CacheSettings>,
+    /// Logins to caches that the environment has.
+    pub logins: LoginVars,
     /// Sharing evaluations.
     pub share: ShareSettings,
     /// No network: no cache is asked.
@@ -118,6 +120,7 @@ impl Settings {
             builders,
             farm,
             caches: caches::caches(&words, env, &file)?,
+            logins: env.logins(),
             share: share::share(file.share, env)?,
             offline: words.offline,
             output: OutputSettings::of(&words, state_dir)?,
