@@ -5,11 +5,14 @@
 
 mod access;
 mod answer;
+#[expect(dead_code, reason = "for the kinds of caches that have such a service")]
+mod api;
 mod error;
 mod file;
 mod http;
 pub mod info;
 pub mod keys;
+pub mod list;
 mod location;
 mod login;
 pub mod look;
@@ -32,6 +35,7 @@ pub use keys::SecretKey;
 pub use login::{LoginEnv, LoginSource, TokenError};
 pub use nar::NarReader;
 pub use retry::Patience;
+pub use s3::ProfileError;
 pub use sink::{Codec, PutError, Sink, Spool};
 
 use answer::{Counters, Trust, no_answer};
