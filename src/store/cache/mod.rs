@@ -42,10 +42,11 @@ pub use answer::{Answer, Counts, narinfo_name};
 pub use answers::Answers;
 pub use error::CacheError;
 pub use keys::SecretKey;
-pub use login::{LoginSource, TokenError};
+pub use login::{LoginEnv, LoginSource, TokenError};
 pub use nar::NarReader;
 pub use record::RecordError;
 pub use retry::Patience;
+pub use s3::ProfileError;
 pub use sink::{Codec, Nar, PutError, Sink, Ticket};
 pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
@@ -127,6 +128,8 @@ pub struct OpenContext {
     pub accept_cache_keys: bool,
     /// A netrc file with logins.
     pub netrc: Option<PathBuf>,
+    /// What the environment says of logins.
+    pub login_env: LoginEnv,
     /// A file with the certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// How patient to be; the URL may say otherwise.
@@ -145,6 +148,7 @@ impl OpenContext {
             require_sigs: true,
             accept_cache_keys: false,
             netrc: None,
+            login_env: LoginEnv::default(),
             ca_file: None,
             patience: Patience::default(),
             connections: 100,
