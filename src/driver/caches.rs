@@ -10,7 +10,7 @@ use crate::error::{Error, Fault};
 use crate::event::{Class, Fact, Failure};
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
-use crate::store::cache::{Cache, CacheConfig, CacheError, OpenContext, SecretKey};
+use crate::store::cache::{Cache, CacheConfig, CacheError, Ledger, OpenContext, SecretKey, ledger};
 use crate::store::local::LocalStore;
 
 use super::context::Context;
@@ -35,6 +35,8 @@ pub(super) struct CacheList {
     /// Those from which the store's daemon fetches by itself.
     by_daemon: BTreeSet<CacheId>,
     context: Arc<OpenContext>,
+    /// Why pushes are not remembered.
+    no_ledger: Option<String>,
 }
 
 /// The caches that are pushed to, and what has to be said about those that are not after all.
@@ -74,7 +76,9 @@ impl CacheList {
         let known: Vec<Known> = known.collect();
         known.iter().try_for_each(|known| known.config.check_files())?;
         let by_daemon = known.iter().filter(|known| trust::daemon_applies(store, &known.config)).map(|known| known.id);
-        Ok(Self { by_daemon: by_daemon.collect(), known, context: Arc::new(open_context(store, settings)) })
+        let (ledger, no_ledger) = ledger(settings);
+        let context = OpenContext { ledger, ..open_context(store, settings) };
+        Ok(Self { by_daemon: by_daemon.collect(), known, context: Arc::new(context), no_ledger })
     }
 
     /// Opens those that are only read from, at once. Those that are pushed to are open by then.
@@ -94,6 +98,7 @@ impl CacheList {
         let wanted: Vec<&Known> = self.known.iter().filter(|known| known.config.push).collect();
         let opening = wanted.iter().map(|known| open(known.id, known.config.clone(), self.context.clone()));
         let mut pushable = Pushable::default();
+        pushable.warnings.extend(self.no_ledger.iter().map(|why| (why.clone(), String::new())));
         for (known, (config, opened)) in wanted.iter().zip(join_all(opening).await) {
             let error = match opened {
                 Ok(cache) => {
@@ -234,6 +239,21 @@ fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
         netrc: Some(nix.netrc_file.clone().into()),
         login_env: settings.logins.iter().collect(),
         ..OpenContext::new(store.store_dir().clone())
+    }
+}
+
+/// Opens the ledger if anything is pushed. Without one, a push that was broken off begins anew.
+fn ledger(settings: &Settings) -> (Ledger, Option<String>) {
+    if !settings.caches.iter().any(|cache| cache.push.is_now()) {
+        return (Ledger::default(), None);
+    }
+    let dir = &settings.output.state_dir;
+    let file = dir.join(ledger::NAME);
+    // A directory that cannot be made is one in which no file can be opened.
+    let _ = std::fs::create_dir_all(dir);
+    match Ledger::open(&file) {
+        Ok(ledger) => (ledger, None),
+        Err(error) => (Ledger::default(), Some(format!("pushes are not remembered in '{}': {error}", file.display()))),
     }
 }
 

@@ -14,5 +14,5 @@ pub use crate::nix_compat::daemon::PathInfo;
 pub use crate::store::cache::Nar;
 pub use closure::{Closure, Source, closure};
 pub use queue::Queue;
-pub use upload::{UploadError, finish, upload};
+pub use upload::{UploadError, finish, upload, upload_files};
 pub use verify::{Verified, verify};

@@ -129,6 +129,7 @@ impl Target {
                 self.tell(QueueInput::Uploaded(path));
             }
             PushInput::Finished(path, Ok(())) => {
+                self.remember(&path);
                 self.uploaded.extend(self.infos.get(&path).cloned());
                 self.tell(QueueInput::Finished(path));
             }
@@ -144,6 +145,12 @@ impl Target {
             }
         }
         self.turn(ctx);
+    }
+
+    fn remember(&self, path: &StorePath) {
+        if let (Some(sink), Some(info), Some(nar)) = (self.cache.sink(), self.infos.get(path), self.nars.get(path)) {
+            sink.remember(info, nar);
+        }
     }
 
     fn walked(&mut self, ctx: &mut Context, walked: Result<Walked, Failure>) {

@@ -10,13 +10,16 @@ mod answers;
 mod api;
 mod attic;
 mod backend;
+mod budget;
 mod cachix;
 mod copy;
 mod error;
 mod file;
+mod hasher;
 mod http;
 pub mod info;
 pub mod keys;
+pub mod ledger;
 pub mod list;
 mod location;
 mod login;
@@ -32,6 +35,7 @@ mod s3;
 pub mod share;
 mod sink;
 mod stream;
+mod upload;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -40,14 +44,16 @@ use std::sync::Arc;
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
 pub use answers::Answers;
+pub use budget::{Budget, Room};
 pub use error::CacheError;
 pub use keys::SecretKey;
+pub use ledger::Ledger;
 pub use login::{LoginEnv, LoginSource, TokenError};
 pub use nar::NarReader;
 pub use record::RecordError;
 pub use retry::Patience;
 pub use s3::ProfileError;
-pub use sink::{Codec, Nar, PutError, Sink, Ticket};
+pub use sink::{Again, Codec, Nar, PutError, Sink, Ticket};
 pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
@@ -136,6 +142,10 @@ pub struct OpenContext {
     pub patience: Patience,
     /// Requests in flight to one server at most.
     pub connections: usize,
+    /// Uploads that were begun, and what was pushed.
+    pub ledger: Ledger,
+    /// Memory that all pushes take together.
+    pub budget: Budget,
 }
 
 impl OpenContext {
@@ -152,6 +162,8 @@ impl OpenContext {
             ca_file: None,
             patience: Patience::default(),
             connections: 100,
+            ledger: Ledger::default(),
+            budget: Budget::default(),
         }
     }
 }
@@ -201,7 +213,7 @@ impl Cache {
             // Found out now, not after an hour of building.
             file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
         }
-        let sink = codec.map(|codec| Sink::new(backend.clone(), keys, context.store_dir.clone(), codec));
+        let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, codec, context));
         let login = match backend.reader() {
             Reader::File(_) | Reader::Copy(_) => None,
             Reader::Http(http) => Some(http.auth.source.clone()),
