@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const LEAVES: [&str; 4] = ["id", "event", "error", "process"];
+const LEAVES: [&str; 5] = ["id", "event", "error", "process", "sqlite"];
 
 /// The table of the map: module → what it may use.
 fn map() -> BTreeMap<String, BTreeSet<String>> {
