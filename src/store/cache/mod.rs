@@ -5,9 +5,9 @@
 
 mod access;
 mod answer;
-mod answers;
 #[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
+mod answers;
 mod error;
 mod file;
 mod http;
