@@ -20,7 +20,7 @@ use super::info::{self, CacheInfo};
 use super::login::Auth;
 use super::put::{Content, PutFailure};
 use super::retry::{Gate, Health, Patience};
-use super::{Held, OpenContext};
+use super::{Held, OpenContext, s3};
 use crate::event::{Class, Failure};
 use crate::id::StorePath;
 use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
@@ -98,7 +98,7 @@ pub(super) enum Fetched {
 }
 
 /// Why a cache cannot be used now: it is not there, or it answers and cannot.
-fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
+pub(super) fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
     let why = what + &failure.message;
     match failure.class {
         Class::Cache => CacheError::Sick { url, why },
@@ -235,7 +235,7 @@ impl HttpCache {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let patience = self.patience.answer;
         let late = move || no_answer(Class::Network, format!("no answer within {} s", patience.as_secs()));
-        let response = match tokio::time::timeout(patience, self.send(self.client.get(url))).await {
+        let response = match tokio::time::timeout(patience, self.execute(self.client.get(url))).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(no_answer(Class::Network, crate::error::chain(&error.without_url()))),
             Err(_) => return Err(late()),
@@ -254,7 +254,7 @@ impl HttpCache {
     }
 
     /// Sends a request with the login.
-    pub(super) async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+    pub(super) async fn execute(&self, request: RequestBuilder) -> reqwest::Result<Response> {
         self.auth.send(&self.client, &self.base, request).await
     }
 
@@ -349,17 +349,24 @@ impl HttpCache {
 
     async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
         let only_size = method == Method::HEAD;
-        let mut response = match self.send(self.client.request(method, url)).await {
+        let mut response = match self.execute(self.client.request(method, url)).await {
             Ok(response) => response,
             Err(error) => return broken(error),
         };
         let status = response.status();
         if may_be_s3(status)
-            && let Some(code) = s3_code(&mut response).await.filter(|code| S3_AGAIN.contains(&&**code))
+            && let Some(code) = s3_code(&mut response).await
         {
-            let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
-            let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
-            return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+            self.auth.heard(response.headers(), Some(&code));
+            if S3_AGAIN.contains(&&*code) {
+                let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
+                let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
+                return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+            }
+            if s3::is_of_keys(&code) {
+                let failure = no_answer(Class::Cache, format!("it refused the keys ({code})"));
+                return Outcome::Refused { failure, status: status.as_u16() };
+            }
         }
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => return Outcome::Missing,

@@ -10,10 +10,11 @@ use futures_util::{StreamExt as _, stream};
 use rayon::prelude::*;
 use reqwest::Method;
 
+use super::Cache;
 use super::answer::no_answer;
+use super::backend::{Backend, Reader};
 use super::file::{FileCache, read_bounded};
 use super::http::{Fetched, HttpCache};
-use super::{Backend, Cache};
 use crate::event::{Class, Failure};
 use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
 
@@ -62,7 +63,7 @@ impl Cache {
     /// Whether it says what it holds.
     #[must_use]
     pub fn is_listable(&self) -> bool {
-        matches!(self.backend, Backend::File(_))
+        matches!(self.backend, Backend::File(_) | Backend::S3(_))
     }
 
     /// All that it holds. Costs one look at each file of a directory.
@@ -72,15 +73,16 @@ impl Cache {
                 let file = file.clone();
                 blocking(move || file.list()).await.map_err(|why| self.cannot("list", &why))
             }
-            Backend::Http(_) => Err(self.cannot("list", "a server does not say what it has")),
+            Backend::S3(s3) => s3.list().await.map_err(|why| self.cannot("list", &why.message)),
+            _ => Err(self.cannot("list", "a server does not say what it has")),
         }
     }
 
     /// The files of these names, in their order, as they are; for records: nothing is read of them. `None`: not there.
     pub async fn read(&self, names: Vec<String>) -> Vec<Result<Option<Vec<u8>>, Failure>> {
         let many = names.len();
-        match &self.backend {
-            Backend::File(file) => {
+        match self.backend.reader() {
+            Reader::File(file) => {
                 let file = file.clone();
                 let read = move || Ok(names.par_iter().map(|name| file.read(name)).collect::<Vec<_>>());
                 match blocking(read).await {
@@ -88,17 +90,18 @@ impl Cache {
                     Err(why) => vec![Err(self.cannot("read", &why)); many],
                 }
             }
-            Backend::Http(http) => {
+            Reader::Http(http) => {
                 stream::iter(names).map(|name| read_from(http, name)).buffered(WINDOW).collect().await
             }
+            Reader::Copy(_) => vec![Err(self.cannot("read", "it is never read from")); many],
         }
     }
 
     /// Whether the files of these names are there, in their order.
     pub async fn stat(&self, names: Vec<String>) -> Vec<Result<Stat, Failure>> {
         let many = names.len();
-        match &self.backend {
-            Backend::File(file) => {
+        match self.backend.reader() {
+            Reader::File(file) => {
                 let file = file.clone();
                 let look = move || Ok(names.par_iter().map(|name| file.stat(name)).collect::<Vec<_>>());
                 match blocking(look).await {
@@ -106,26 +109,39 @@ impl Cache {
                     Err(why) => vec![Err(self.cannot("read", &why)); many],
                 }
             }
-            Backend::Http(http) => stream::iter(names).map(|name| stat_of(http, name)).buffered(WINDOW).collect().await,
+            Reader::Http(http) => stream::iter(names).map(|name| stat_of(http, name)).buffered(WINDOW).collect().await,
+            Reader::Copy(_) => vec![Err(self.cannot("read", "it is never read from")); many],
         }
     }
 
     /// Removes files, one after the other in this order, and stops at the first that cannot be removed. What is not
     /// there is removed already. Dropping it stops it between two files.
     pub async fn remove(&self, names: &[String]) -> Result<(), Failure> {
-        let Backend::File(file) = &self.backend else { return Err(self.cannot("remove files of", "it is a server")) };
         for name in names {
-            let (file, name) = (file.clone(), name.clone());
-            blocking(move || file.remove(&name)).await.map_err(|why| self.cannot("remove files of", &why))?;
+            let removed = match &self.backend {
+                Backend::File(file) => {
+                    let (file, name) = (file.clone(), name.clone());
+                    blocking(move || file.remove(&name)).await
+                }
+                Backend::S3(s3) => s3.remove(name).await.map_err(|failure| failure.message.to_string()),
+                _ => Err("it is a server".to_owned()),
+            };
+            removed.map_err(|why| self.cannot("remove files of", &why))?;
         }
         Ok(())
     }
 
     /// Writes a record that was removed back as it was.
     pub async fn put_back(&self, name: &str, body: Vec<u8>) -> Result<(), Failure> {
-        let Backend::File(file) = &self.backend else { return Err(self.cannot("write to", "it is a server")) };
-        let (file, name) = (file.clone(), name.to_owned());
-        blocking(move || file.put_back(&name, &body)).await.map_err(|why| self.cannot("write to", &why))
+        let written = match &self.backend {
+            Backend::File(file) => {
+                let (file, name) = (file.clone(), name.to_owned());
+                blocking(move || file.put_back(&name, &body)).await
+            }
+            Backend::S3(s3) => s3.put_back(name, body).await.map_err(|failure| failure.message.to_string()),
+            _ => Err("it is a server".to_owned()),
+        };
+        written.map_err(|why| self.cannot("write to", &why))
     }
 
     fn cannot(&self, act: &str, why: &str) -> Failure {
