@@ -5,6 +5,7 @@
 
 mod access;
 mod answer;
+mod answers;
 #[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
 mod attic;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
+pub use answers::Answers;
 pub use error::CacheError;
 pub use keys::SecretKey;
 pub use login::{LoginEnv, LoginSource, TokenError};
@@ -49,6 +51,7 @@ pub use sink::{Codec, Nar, PutError, Sink, Ticket};
 pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
+use answers::Paths;
 use backend::{Backend, Reader};
 use location::{AtticPlace, Location, Params, Place};
 
@@ -167,7 +170,7 @@ pub struct Cache {
     backend: Backend,
     sink: Option<Sink>,
     login: Option<LoginSource>,
-    counters: Counters,
+    counters: Arc<Counters>,
     warnings: Vec<String>,
 }
 
@@ -215,7 +218,7 @@ impl Cache {
             backend,
             sink,
             login,
-            counters: Counters::default(),
+            counters: Arc::default(),
             warnings,
         })
     }
@@ -297,9 +300,14 @@ impl Cache {
 
     /// Asks for all paths at once; the answers come in their order. An empty list asks nothing.
     pub async fn ask(&self, paths: &[StorePath]) -> Vec<Answer> {
-        let answers = self.backend.ask(&self.trust, paths).await;
-        self.counters.add(&answers);
-        answers
+        self.answers(paths).all().await
+    }
+
+    /// Begins to ask for all paths at once; gives the answers as they come.
+    #[must_use]
+    pub fn answers(&self, paths: &[StorePath]) -> Answers {
+        let (trust, asked): (_, Paths) = (Arc::clone(&self.trust), paths.into());
+        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| self.backend.ask(trust, asked, pieces))
     }
 
     /// Reads the records of paths anew, whoever signed them, and looks whether their NARs are there too. For pushing
