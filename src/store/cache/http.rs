@@ -98,7 +98,7 @@ pub(super) enum Fetched {
 }
 
 /// Why a cache cannot be used now: it is not there, or it answers and cannot.
-fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
+pub(super) fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
     let why = what + &failure.message;
     match failure.class {
         Class::Cache => CacheError::Sick { url, why },
@@ -162,13 +162,7 @@ impl HttpCache {
     /// Whether files can be written. Statuses that say "never" are a refusal; all else may be better another time.
     async fn probe(&self, info: Vec<u8>, new: bool) -> Result<(), CacheError> {
         let url = self.shown.clone();
-        let patience = Patience {
-            push: self.patience.path,
-            stall: self.patience.answer,
-            rate_limited_attempts: self.patience.attempts.min(self.patience.rate_limited_attempts),
-            ..self.patience
-        };
-        match self.put(info::NAME, info::MIME, &Content::Bytes(info), patience).await {
+        match self.put(info::NAME, info::MIME, &Content::Bytes(info), self.patience.brief()).await {
             Ok(()) => Ok(()),
             Err(PutFailure { refused: Some(status @ (401 | 403 | 407)), .. }) => {
                 Err(CacheError::Denied { url, status, login: self.auth.source.clone(), push: true })
