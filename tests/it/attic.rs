@@ -27,7 +27,7 @@ pub(crate) const MANY: &str = r#"{
     in {
       packages.x86_64-linux = {
         inherit hub;
-        huge = build "huge-1.0" { inherit hub; } "mkdir $out; echo $hub > $out/hub; /usr/bin/head -c 26000000 /dev/urandom > $out/data";
+        huge = build "huge-1.0" { inherit hub; } "echo $hub > $out; /usr/bin/head -c 26000000 /dev/urandom >> $out";
       };
     };
 }
@@ -209,9 +209,10 @@ fn a_token_that_ends_in_the_middle_leaves_attic_whole() {
     // A file that somebody keeps fresh is read anew.
     place.server.state.control.heal();
     let file = place.site.lab.write("token", "t0ken\n");
-    place.site.edit("drover.toml", &format!(
-        "[cache.acme]\nurl = \"attic:acme?{QUICK}\"\npush = true\ntoken-file = \"{}\"\n", file.display()
-    ));
+    place.site.edit(
+        "drover.toml",
+        &format!("[cache.acme]\nurl = \"attic:acme?{QUICK}\"\npush = true\ntoken-file = \"{}\"\n", file.display()),
+    );
     place.server.state.control.next("upload", [Trouble::Hang]);
     let running = place.site.start(&["push"]);
     crate::support::site::wait_until("an upload", || (place.server.state.control.count("upload") > 0).then_some(()));

@@ -384,8 +384,10 @@ impl Object {
     /// As the real one makes it: of what it was told, with one signature of its own.
     fn narinfo(&self, key: &SecretKey) -> String {
         let (dir, _) = self.store_path.rsplit_once('/').unwrap();
-        let digest: Vec<u8> =
-            (7..self.nar_hash.len()).step_by(2).map(|at| u8::from_str_radix(&self.nar_hash[at..at + 2], 16).unwrap()).collect();
+        let digest: Vec<u8> = (7..self.nar_hash.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&self.nar_hash[at..at + 2], 16).unwrap())
+            .collect();
         let hash = format!("sha256:{}", drover::nix_compat::narinfo::nixbase32::encode(&digest));
         let mut references = self.references.clone();
         references.sort();

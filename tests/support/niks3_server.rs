@@ -147,7 +147,10 @@ impl Bucket {
 
     /// Names of the paths that it has records of.
     pub fn names(&self) -> BTreeSet<String> {
-        self.records().into_values().map(|record| field(&record, "StorePath").rsplit('/').next().unwrap()[33..].to_owned()).collect()
+        self.records()
+            .into_values()
+            .map(|record| field(&record, "StorePath").rsplit('/').next().unwrap()[33..].to_owned())
+            .collect()
     }
 
     /// Records by key.
@@ -315,7 +318,8 @@ impl Niks3 {
             .iter()
             .filter(|object| !books.objects.contains_key(&object.key) || begin.verify_s3 && !there(&object.key))
             .collect();
-        let places: serde_json::Map<_, _> = lacks.iter().map(|object| (object.key.clone(), self.place(object))).collect();
+        let places: serde_json::Map<_, _> =
+            lacks.iter().map(|object| (object.key.clone(), self.place(object))).collect();
         let objects = lacks.into_iter().map(|object| (object.key.clone(), object.refs.clone())).collect();
         books.begun += 1;
         let id = books.begun;
@@ -362,7 +366,8 @@ impl Niks3 {
             return text_of(404, "multipart upload not found\n");
         }
         let numbers = more.start_part_number..more.start_part_number + more.num_parts;
-        let part = |number| self.bucket.sign(&self.bucket_url, &more.object_key, Some((more.upload_id.clone(), number)));
+        let part =
+            |number| self.bucket.sign(&self.bucket_url, &more.object_key, Some((more.upload_id.clone(), number)));
         let urls: Vec<String> = numbers.map(part).collect();
         json_of(&json!({ "part_urls": urls, "start_part_number": more.start_part_number }))
     }
@@ -429,7 +434,8 @@ impl Niks3 {
             if pending.is_none_or(|pending| !pending.objects.contains_key(&key)) {
                 return text_of(403, "invalid narinfo key: not part of this pending closure\n");
             }
-            let absolute = |path: &str| path.starts_with('/') && path.rsplit('/').next().is_some_and(|base| base.len() > 33);
+            let absolute =
+                |path: &str| path.starts_with('/') && path.rsplit('/').next().is_some_and(|base| base.len() > 33);
             let paths = [&record.store_path].into_iter().chain(&record.references).chain(&record.deriver);
             let wrong = !paths.into_iter().all(|path| absolute(path))
                 || record.nar_size == 0
@@ -453,10 +459,9 @@ impl Niks3 {
         let Ok(id) = id.parse::<u32>() else { return text_of(400, "invalid id\n") };
         let mut books = self.books.lock().unwrap();
         let Some(pending) = books.pending.remove(&id) else { return text_of(404, "pending closure not found\n") };
-        let inside = &mut *self.bucket.inside();
-        for key in pending.objects.keys().filter(|key| !inside.files.contains_key(*key)) {
-            inside.odd.push(format!("{} is completed without {key}", pending.closure));
-        }
+        let mut inside = self.bucket.inside();
+        let gone: Vec<_> = pending.objects.keys().filter(|key| !inside.files.contains_key(*key)).collect();
+        inside.odd.extend(gone.into_iter().map(|key| format!("{} is completed without {key}", pending.closure)));
         books.closures.insert(pending.closure);
         books.objects.extend(pending.objects);
         status(204)

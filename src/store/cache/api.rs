@@ -112,7 +112,6 @@ impl Call {
 /// What a service answered to a call that went well.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     body: Vec<u8>,
 }
@@ -301,7 +300,7 @@ impl Api {
         };
         match status.is_success() {
             true if body.len() > limit => Tried::Refused(CallFailure::here(Class::Cache, "its answer is too long")),
-            true => Tried::Done(Reply { status, headers, body }),
+            true => Tried::Done(Reply { headers, body }),
             false => self.judged(call, refused(call, status, &headers, &body), &body),
         }
     }

@@ -229,7 +229,7 @@ impl HttpCache {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let patience = self.patience.answer;
         let late = move || no_answer(Class::Network, format!("no answer within {} s", patience.as_secs()));
-        let response = match tokio::time::timeout(patience, self.send(self.client.get(url))).await {
+        let response = match tokio::time::timeout(patience, self.request(self.client.get(url))).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(no_answer(Class::Network, crate::error::chain(&error.without_url()))),
             Err(_) => return Err(late()),
@@ -248,7 +248,7 @@ impl HttpCache {
     }
 
     /// Sends a request with the login.
-    pub(super) async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+    pub(super) async fn request(&self, request: RequestBuilder) -> reqwest::Result<Response> {
         self.auth.send(&self.client, &self.base, request).await
     }
 
@@ -343,7 +343,7 @@ impl HttpCache {
 
     async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
         let only_size = method == Method::HEAD;
-        let mut response = match self.send(self.client.request(method, url)).await {
+        let mut response = match self.request(self.client.request(method, url)).await {
             Ok(response) => response,
             Err(error) => return broken(error),
         };

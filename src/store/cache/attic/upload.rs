@@ -64,7 +64,14 @@ impl AtticCache {
             self.stream(call, preamble, info.nar_size, nar).await?;
         }
         let hash = nixbase32::encode(info.path.digest());
-        Ok(Nar { url: format!("nar/{hash}.nar"), compression: Compression::None, new: true, ..Nar::default() })
+        Ok(Nar {
+            url: format!("nar/{hash}.nar"),
+            compression: Compression::None,
+            file_hash: None,
+            file_size: Some(info.nar_size),
+            new: true,
+            ticket: None,
+        })
     }
 
     /// The request for a path, and what goes before its NAR.
@@ -82,8 +89,8 @@ impl AtticCache {
             nar_hash: NixHash::Sha256(info.nar_hash).to_nix_base16_string(),
             nar_size: info.nar_size,
         };
-        let text = serde_json::to_string(&about)
-            .map_err(|error| CallFailure::here(Class::Internal, error.to_string()))?;
+        let text =
+            serde_json::to_string(&about).map_err(|error| CallFailure::here(Class::Internal, error.to_string()))?;
         let call = Call::new(Method::PUT, join(&self.endpoint, "_api/v1/upload-path")?)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         match HeaderValue::from_str(&text) {
@@ -118,7 +125,7 @@ impl AtticCache {
         match answer {
             Err(CallFailure { status: None, failure }) => {
                 tracing::debug!(why = %failure.message, "sending a NAR again");
-                self.api.call(&call.file(file, length), self.api.patience).await?;
+                self.api.call(&call.clone().file(file, length), self.api.patience).await?;
                 Ok(())
             }
             answer => Ok(answer.map(drop)?),

@@ -17,6 +17,9 @@ use crate::nix_compat::narinfo::NixHash;
 pub(super) struct About {
     /// Where readers find the cache; empty if it is not set.
     pub(super) substituter_url: Option<String>,
+    /// The keys that it signs with, `NAME:BASE64`.
+    #[serde(default)]
+    pub(super) public_keys: Vec<String>,
 }
 
 /// A file that belongs to a path.

@@ -41,37 +41,43 @@ struct Upload<'a> {
 }
 
 impl Niks3Cache {
-    /// Writes a NAR of this size. `false` if somebody else did so meanwhile.
-    pub(super) async fn bring(&self, key: &str, size: u64, place: Place, nar: NarStream) -> Result<bool, PutError> {
+    /// Writes a NAR of this size, and gives the size of the file; `None` if somebody else wrote it meanwhile.
+    pub(super) async fn bring(
+        &self,
+        key: &str,
+        size: u64,
+        place: Place,
+        nar: NarStream,
+    ) -> Result<Option<u64>, PutError> {
         match place.read()? {
-            Where::One(url) => self.bring_whole(url, size, nar).await.map(|()| true),
+            Where::One(url) => self.bring_whole(url, size, nar).await.map(Some),
             Where::Parts(parts) => match self.bring_parts(key, size, parts, nar).await {
                 // Somebody else has written it: then the server ends what others have begun.
                 Err(Broken::Put(CallFailure { status: Some(404), failure })) => {
                     match has(&self.api, &self.server, key, false).await? {
-                        true => Ok(false),
+                        true => Ok(None),
                         false => Err(PutError::Server(failure)),
                     }
                 }
                 Err(Broken::Put(failed)) => Err(failed.into()),
                 Err(Broken::Nar(error)) => Err(error),
-                Ok(()) => Ok(true),
+                Ok(written) => Ok(Some(written)),
             },
         }
     }
 
-    async fn bring_whole(&self, url: Url, size: u64, mut nar: NarStream) -> Result<(), PutError> {
+    async fn bring_whole(&self, url: Url, size: u64, mut nar: NarStream) -> Result<u64, PutError> {
         let _room = self.reserve(size).await?;
         let mut body = Vec::new();
         while let Some(chunk) = nar.chunk().await {
             body.extend_from_slice(&chunk);
         }
-        nar.end().await?;
+        let packed = nar.end().await?;
         self.api.call(&Call::signed(url, body.into()), self.api.patience).await?;
-        Ok(())
+        Ok(packed.file_size)
     }
 
-    async fn bring_parts(&self, key: &str, size: u64, parts: Parts, mut nar: NarStream) -> Result<(), Broken> {
+    async fn bring_parts(&self, key: &str, size: u64, parts: Parts, mut nar: NarStream) -> Result<u64, Broken> {
         let part_size = part_size(size);
         let Parts { upload_id: id, part_urls: urls } = parts;
         let mut upload = Upload { cache: self, key, id, urls, sending: JoinSet::new(), sent: Vec::new() };
@@ -82,8 +88,9 @@ impl Niks3Cache {
             upload.start(number, part, room).await?;
         }
         upload.wait_below(1).await?;
-        nar.end().await.map_err(|error| Broken::Nar(error.into()))?;
-        Ok(upload.complete().await?)
+        let packed = nar.end().await.map_err(|error| Broken::Nar(error.into()))?;
+        upload.complete().await?;
+        Ok(packed.file_size)
     }
 
     /// Waits until there is room for so many bytes, and takes it.
@@ -124,8 +131,7 @@ impl Upload<'_> {
 
     /// Asks for places from this part on.
     async fn more(&mut self, number: usize) -> Result<(), CallFailure> {
-        let more =
-            More { object_key: self.key, upload_id: &self.id, start_part_number: number, num_parts: MORE };
+        let more = More { object_key: self.key, upload_id: &self.id, start_part_number: number, num_parts: MORE };
         let got: MoreParts = self.cache.post(&["api", "multipart", "request-parts"], &more).await?.json()?;
         if got.start_part_number != number || got.part_urls.is_empty() {
             return Err(CallFailure::here(Class::Cache, "it gave places for other parts than those asked for"));
