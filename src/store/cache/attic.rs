@@ -17,7 +17,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
 
-use super::answer::{Answer, Trust};
+use super::answer::Trust;
 use super::api::{Api, Call, CallFailure, Reply};
 use super::backend::Opening;
 use super::error::CacheError;
@@ -159,14 +159,8 @@ impl AtticCache {
 
     /// Reads records. Their NARs are not asked for: the server has them, and may answer such a question by sending it
     /// on to a store that only takes downloads.
-    pub(super) async fn inspect(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
-        let answers = self.http.ask(trust, paths).await;
-        let held = |answer| match answer {
-            Answer::Present(info) | Answer::Untrusted(info) => Ok(Some(Held { info, nar: true })),
-            Answer::Absent => Ok(None),
-            Answer::NoAnswer(failure) => Err(failure),
-        };
-        answers.into_iter().map(held).collect()
+    pub(super) async fn inspect(&self, trust: &Trust, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
+        self.http.records(trust, paths).await
     }
 }
 

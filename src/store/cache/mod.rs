@@ -5,6 +5,7 @@
 
 mod access;
 mod answer;
+mod answers;
 mod api;
 mod attic;
 mod backend;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
+pub use answers::Answers;
 pub use error::CacheError;
 pub use keys::SecretKey;
 pub use login::{LoginEnv, LoginSource, TokenError};
@@ -48,6 +50,7 @@ pub use sink::{Codec, Nar, PutError, Sink, Ticket};
 pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
+use answers::Paths;
 use backend::Backend;
 use location::{AtticPlace, Location, Params, Place};
 
@@ -166,7 +169,7 @@ pub struct Cache {
     backend: Backend,
     sink: Option<Sink>,
     login: Option<LoginSource>,
-    counters: Counters,
+    counters: Arc<Counters>,
     warnings: Vec<String>,
 }
 
@@ -211,7 +214,7 @@ impl Cache {
             backend,
             sink,
             login,
-            counters: Counters::default(),
+            counters: Arc::default(),
             warnings,
         })
     }
@@ -290,9 +293,14 @@ impl Cache {
 
     /// Asks for all paths at once; the answers come in their order. An empty list asks nothing.
     pub async fn ask(&self, paths: &[StorePath]) -> Vec<Answer> {
-        let answers = self.backend.ask(&self.trust, paths).await;
-        self.counters.add(&answers);
-        answers
+        self.answers(paths).all().await
+    }
+
+    /// Begins to ask for all paths at once; gives the answers as they come.
+    #[must_use]
+    pub fn answers(&self, paths: &[StorePath]) -> Answers {
+        let (trust, asked): (_, Paths) = (Arc::clone(&self.trust), paths.into());
+        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| self.backend.ask(trust, asked, pieces))
     }
 
     /// Reads the records of paths anew, whoever signed them, and looks whether their NARs are there too. For pushing
