@@ -4,8 +4,10 @@
 //! which order (pure), [`mod@upload`] moves one of them; [`mod@verify`] reads back what was pushed.
 
 pub mod closure;
+pub mod findings;
 pub mod named;
 mod narinfo;
+pub mod prune;
 pub mod queue;
 pub mod upload;
 pub mod verify;

@@ -5,6 +5,7 @@
 
 mod access;
 mod answer;
+pub mod check;
 mod error;
 mod file;
 mod http;
