@@ -423,7 +423,7 @@ fn is_unlisted_bucket(headers: &HeaderMap) -> bool {
 }
 
 /// Errors of S3 that pass, whatever the status.
-const S3_AGAIN: [&str; 6] =
+pub(super) const S3_AGAIN: [&str; 6] =
     ["SlowDown", "InternalError", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException"];
 
 /// Most bytes of an error's body that are read.
