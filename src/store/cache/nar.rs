@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use tokio_util::bytes::Bytes;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::Cache;
 use super::answer::no_answer;
-use super::{Backend, Cache};
+use super::backend::Reader;
 use crate::event::{Class, Failure};
 use crate::nix_compat::narinfo::{Compression, NarInfo};
 
@@ -40,13 +41,14 @@ impl Cache {
 
     /// The file that a record names, as it is.
     pub(super) async fn file_of(&self, info: &NarInfo) -> Result<NarReader, Failure> {
-        match &self.backend {
-            Backend::File(file) => {
+        match self.backend.reader() {
+            Reader::File(file) => {
                 let gone = |why: String| no_answer(Class::Cache, format!("cannot read '{}': {why}", info.url()));
                 let path = file.path(info.url()).ok_or_else(|| gone("it is outside of the cache".to_owned()))?;
                 Ok(Box::pin(tokio::fs::File::open(path).await.map_err(|error| gone(error.to_string()))?))
             }
-            Backend::Http(http) => Ok(Box::pin(StreamReader::new(Box::pin(http.stream(info.url()).await?)))),
+            Reader::Http(http) => Ok(Box::pin(StreamReader::new(Box::pin(http.stream(info.url()).await?)))),
+            Reader::Copy(_) => Err(no_answer(Class::Cache, "it is never read from")),
         }
     }
 }
