@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
 use super::answer::{Answer, Trust, no_answer};
+use super::answers::{self, Paths, Pieces};
 use super::attic::AtticCache;
 use super::cachix::CachixCache;
 use super::copy::CopyStore;
@@ -142,19 +145,16 @@ impl Backend {
         }
     }
 
-    /// See [`Cache::ask`](super::Cache::ask).
-    pub(super) async fn ask(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Vec<Answer> {
+    /// See [`Cache::answers`](super::Cache::answers).
+    pub(super) fn ask(&self, trust: Arc<Trust>, asked: Paths, pieces: Pieces) -> BoxFuture<'static, ()> {
         match self.reader() {
             Reader::File(file) => {
-                let (file, trust, asked) = (Arc::clone(file), Arc::clone(trust), paths.to_vec());
-                match spawn_blocking(move || file.ask(&trust, &asked)).await {
-                    Ok(answers) => answers,
-                    Err(error) => vec![Answer::NoAnswer(no_answer(Class::Internal, error.to_string())); paths.len()],
-                }
+                let file = Arc::clone(file);
+                answers::at_once(pieces, move || file.ask(&trust, &asked)).boxed()
             }
-            Reader::Http(http) => http.ask(trust, paths).await,
+            Reader::Http(http) => Arc::clone(http).ask(trust, asked, pieces).boxed(),
             // It is never read from.
-            Reader::Copy(_) => vec![Answer::Absent; paths.len()],
+            Reader::Copy(_) => answers::at_once(pieces, move || vec![Answer::Absent; asked.len()]).boxed(),
         }
     }
 

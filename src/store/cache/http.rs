@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use tokio_util::bytes::Bytes;
 
-use super::answer::{Answer, Trust, narinfo_name, no_answer};
+use super::answer::{Trust, narinfo_name, no_answer};
+use super::answers::{Paths, Pieces};
 use super::error::CacheError;
 use super::info::{self, CacheInfo};
 use super::login::Auth;
@@ -187,29 +188,29 @@ impl HttpCache {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Answers for all paths, in their order. If the cache seems to be down, one path is asked first, once.
-    pub(super) async fn ask(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Vec<Answer> {
-        let mut answers = Vec::with_capacity(paths.len());
+    /// Answers for all paths, as they come. If the cache seems to be down, one path is asked first, once.
+    pub(super) async fn ask(self: Arc<Self>, trust: Arc<Trust>, paths: Paths, pieces: Pieces) {
+        let mut next = 0;
         if self.health.is_down()
             && let Some(first) = paths.first()
         {
-            answers.push(self.ask_one(trust, first, 1).await);
+            let record = self.record(first, 1).await;
+            let _ = pieces.send(vec![(0, trust.answer(first, record))]);
+            next = 1;
         }
-        let rest = paths.get(answers.len()..).unwrap_or_default();
-        let rest = in_order(rest.len(), |at| self.ask_one(trust, &rest[at], self.patience.attempts)).await;
-        answers.extend(rest);
-        answers
-    }
-
-    async fn ask_one(&self, trust: &Arc<Trust>, path: &StorePath, attempts: u32) -> Answer {
-        match self.record(path, attempts).await {
-            Ok(Some(body)) => {
-                let (trust, path) = (Arc::clone(trust), path.clone());
-                let judged = tokio::task::spawn_blocking(move || trust.judge(&path, &body)).await;
-                judged.unwrap_or_else(|error| Answer::NoAnswer(no_answer(Class::Internal, error.to_string())))
-            }
-            Ok(None) => Answer::Absent,
-            Err(failure) => Answer::NoAnswer(failure),
+        let read = |at: usize| {
+            let running = self.record(&paths[at], self.patience.attempts);
+            async move { (at, running.await) }
+        };
+        let records = futures_util::stream::iter((next..paths.len()).map(read)).buffer_unordered(WINDOW);
+        let mut records = std::pin::pin!(records.ready_chunks(WINDOW));
+        while let Some(records) = records.next().await {
+            let (trust, paths, pieces) = (Arc::clone(&trust), Arc::clone(&paths), pieces.clone());
+            // Signatures are checked beside the asking.
+            tokio::task::spawn_blocking(move || {
+                let judge = |(at, record)| (at, trust.answer(&paths[at], record));
+                let _ = pieces.send(records.into_iter().map(judge).collect());
+            });
         }
     }
 
@@ -232,15 +233,10 @@ impl HttpCache {
     /// Begins to download a file; its bytes as they come, each within the time for an answer.
     pub(super) async fn stream(&self, name: &str) -> Result<impl Stream<Item = io::Result<Bytes>> + use<>, Failure> {
         let url = self.base.join(name).map_err(|_| no_answer(Class::Cache, format!("'{name}' is no URL")))?;
-        let mut request = self.client.get(url);
-        // What a record names may be on another host, which has no business with this one's login.
-        if let Some(auth) = self.auth.header.as_ref().filter(|_| same_host(&self.base, name)) {
-            request = request.header(AUTHORIZATION, auth.clone());
-        }
         self.requests.fetch_add(1, Ordering::Relaxed);
         let patience = self.patience.answer;
         let late = move || no_answer(Class::Network, format!("no answer within {} s", patience.as_secs()));
-        let response = match tokio::time::timeout(patience, request.send()).await {
+        let response = match tokio::time::timeout(patience, self.request(self.client.get(url))).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(no_answer(Class::Network, crate::error::chain(&error.without_url()))),
             Err(_) => return Err(late()),
@@ -256,6 +252,11 @@ impl HttpCache {
                 Err(_) => Some((Err(io::Error::from(io::ErrorKind::TimedOut)), None)),
             }
         }))
+    }
+
+    /// Sends a request with the login.
+    pub(super) async fn request(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+        self.auth.send(&self.client, &self.base, request).await
     }
 
     /// The body of a path's record.
@@ -349,11 +350,7 @@ impl HttpCache {
 
     async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
         let only_size = method == Method::HEAD;
-        let mut request = self.client.request(method, url);
-        if let Some(auth) = &self.auth.header {
-            request = request.header(AUTHORIZATION, auth.clone());
-        }
-        let mut response = match request.send().await {
+        let mut response = match self.request(self.client.request(method, url)).await {
             Ok(response) => response,
             Err(error) => return broken(error),
         };
@@ -410,11 +407,6 @@ async fn in_order<F: Future>(count: usize, start: impl Fn(usize) -> F) -> Vec<F:
     }
     results.sort_unstable_by_key(|(at, _)| *at);
     results.into_iter().map(|(_, result)| result).collect()
-}
-
-/// Whether a URL, which may be relative, stays with this server.
-fn same_host(base: &Url, name: &str) -> bool {
-    base.join(name).is_ok_and(|url| url.origin() == base.origin())
 }
 
 /// A bucket that may be read but not listed says 403 for what is not there.

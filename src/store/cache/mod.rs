@@ -5,6 +5,7 @@
 
 mod access;
 mod answer;
+mod answers;
 #[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
 mod attic;
@@ -39,16 +40,19 @@ use std::sync::Arc;
 
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
+pub use answers::Answers;
 pub use error::CacheError;
 pub use keys::SecretKey;
-pub use login::{LoginSource, TokenError};
+pub use login::{LoginEnv, LoginSource, TokenError};
 pub use nar::NarReader;
 pub use record::RecordError;
 pub use retry::Patience;
+pub use s3::ProfileError;
 pub use sink::{Codec, Nar, PutError, Sink, Ticket};
 pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
+use answers::Paths;
 use backend::{Backend, Reader};
 use location::{AtticPlace, Location, Params, Place};
 
@@ -125,6 +129,8 @@ pub struct OpenContext {
     pub accept_cache_keys: bool,
     /// A netrc file with logins.
     pub netrc: Option<PathBuf>,
+    /// What the environment says of logins.
+    pub login_env: LoginEnv,
     /// A file with the certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// How patient to be; the URL may say otherwise.
@@ -143,6 +149,7 @@ impl OpenContext {
             require_sigs: true,
             accept_cache_keys: false,
             netrc: None,
+            login_env: LoginEnv::default(),
             ca_file: None,
             patience: Patience::default(),
             connections: 100,
@@ -164,7 +171,7 @@ pub struct Cache {
     backend: Backend,
     sink: Option<Sink>,
     login: Option<LoginSource>,
-    counters: Counters,
+    counters: Arc<Counters>,
     warnings: Vec<String>,
 }
 
@@ -212,7 +219,7 @@ impl Cache {
             backend,
             sink,
             login,
-            counters: Counters::default(),
+            counters: Arc::default(),
             warnings,
         })
     }
@@ -294,9 +301,14 @@ impl Cache {
 
     /// Asks for all paths at once; the answers come in their order. An empty list asks nothing.
     pub async fn ask(&self, paths: &[StorePath]) -> Vec<Answer> {
-        let answers = self.backend.ask(&self.trust, paths).await;
-        self.counters.add(&answers);
-        answers
+        self.answers(paths).all().await
+    }
+
+    /// Begins to ask for all paths at once; gives the answers as they come.
+    #[must_use]
+    pub fn answers(&self, paths: &[StorePath]) -> Answers {
+        let (trust, asked): (_, Paths) = (Arc::clone(&self.trust), paths.into());
+        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| self.backend.ask(trust, asked, pieces))
     }
 
     /// Reads the records of paths anew, whoever signed them, and looks whether their NARs are there too. For pushing

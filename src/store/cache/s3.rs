@@ -1,5 +1,10 @@
 //! A bucket (`s3://BUCKET`): read like a cache on a server, with signed requests, and written by parts.
 
+#![allow(dead_code, reason = "what opens them is the next step")]
+
+mod credentials;
+mod sign;
+
 use std::sync::Arc;
 
 use super::backend::Opening;
@@ -12,6 +17,9 @@ use crate::event::Failure;
 use crate::id::StorePath;
 use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::narinfo::NarInfo;
+
+pub use credentials::ProfileError;
+pub(super) use sign::Signer;
 
 /// Parameters of its URL besides those of all caches.
 pub(super) const PARAMS: &[&str] = &[
