@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use crate::id::{StoreDir, StorePath};
-use crate::nix_compat::narinfo::{Compression, NarInfo, NixHash, TrustedPublicKey, nixbase32};
+use crate::nix_compat::narinfo::{Compression, NarInfo, NixHash, TrustedPublicKey};
 use crate::store::cache::check::NarRead;
 use crate::store::cache::list::Stat;
 use crate::store::cache::narinfo_name;
@@ -42,6 +42,8 @@ pub struct Keys {
 /// What is wrong with a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
+    /// There is no record of it, although somebody counts on it.
+    Absent,
     /// Its record cannot be read.
     Record(String),
     /// Its record is one of another path.
@@ -72,6 +74,7 @@ impl Fault {
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
+            Self::Absent => "absent",
             Self::Record(_) => "record",
             Self::Other(_) => "other_path",
             Self::Signature(_) => "signature",
@@ -88,6 +91,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Absent => write!(f, "the cache does not have it"),
             Self::Record(why) => write!(f, "its record cannot be read: {why}"),
             Self::Other(path) => write!(f, "its record is one of {}", path.to_basename()),
             Self::Signature(keys) => write!(f, "its signature by {} is wrong", keys.join(" and ")),
@@ -222,10 +226,4 @@ pub fn referrers(all: &[Seen], broken: &BTreeSet<StorePath>) -> usize {
 #[must_use]
 pub fn hash_part(record: &str) -> &str {
     record.split('.').next().unwrap_or(record)
-}
-
-/// The digest of that; `None` if it is none.
-#[must_use]
-pub fn digest(record: &str) -> Option<[u8; 20]> {
-    nixbase32::decode(hash_part(record).as_bytes()).ok()?.try_into().ok()
 }
