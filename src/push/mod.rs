@@ -8,6 +8,7 @@ pub mod findings;
 pub mod named;
 pub mod prune;
 pub mod queue;
+mod room;
 pub mod upload;
 pub mod verify;
 
