@@ -25,6 +25,7 @@
 //! | `why` | a plan, and a closer look at what it found to be missing |
 //! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push`, `elsewhere` | the smaller loop of `drover push`: the pushing, and nothing before it |
+//! | `upkeep` | `drover cache`: no run, only work on caches |
 
 mod asking;
 mod attempts;
@@ -60,6 +61,7 @@ mod sources;
 mod start;
 mod tasks;
 mod trust;
+pub mod upkeep;
 mod watch;
 pub mod why;
 

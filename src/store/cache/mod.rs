@@ -10,6 +10,7 @@ mod api;
 mod attic;
 mod backend;
 mod cachix;
+pub mod check;
 mod copy;
 mod error;
 mod file;
