@@ -10,6 +10,7 @@ use crate::error::{Error, Fault};
 use crate::event::{Class, Fact, Failure};
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
+use crate::push::LeaveOut;
 use crate::store::cache::{Cache, CacheConfig, CacheError, Ledger, OpenContext, SecretKey, ledger};
 use crate::store::local::LocalStore;
 
@@ -27,6 +28,7 @@ struct Known {
     push: PushWhen,
     /// `--push-to` named it.
     asked: bool,
+    leave_out: LeaveOut,
 }
 
 /// All caches of a run: first Nix's own, then the configured ones. A [`CacheId`] is a place in this list.
@@ -58,20 +60,22 @@ impl CacheList {
         let from_nix = nix.substituters.iter().filter(|_| pull).map(|url| {
             let trusted = trust::word(store, url);
             let config = CacheConfig { url: url.clone(), pull, trusted, ..CacheConfig::default() };
-            (config, PushWhen::No, false)
+            (config, PushWhen::No, false, LeaveOut::default())
         });
         let ours = settings.caches.iter().map(|cache| {
             let asked = matches!(cache.origin, Origin::Flag | Origin::Env);
             let config = configured(cache);
             let config = CacheConfig { pull: config.pull && pull, trusted: trust::word(store, &cache.url), ..config };
-            (config, cache.push, asked && cache.push.is_now())
+            let leave_out = LeaveOut::new(cache.leave_out.larger_than, &cache.leave_out.names);
+            (config, cache.push, asked && cache.push.is_now(), leave_out)
         });
         let all = from_nix.chain(ours).enumerate();
-        let known = all.map(|(at, (config, push, asked))| Known {
+        let known = all.map(|(at, (config, push, asked, leave_out))| Known {
             id: CacheId(u32::try_from(at).unwrap_or(u32::MAX)),
             config,
             push,
             asked,
+            leave_out,
         });
         let known: Vec<Known> = known.collect();
         known.iter().try_for_each(|known| known.config.check_files())?;
@@ -143,6 +147,22 @@ impl CacheList {
         keys.flatten().collect()
     }
 
+    /// All of them as they are configured, Nix's own first.
+    pub(super) fn configs(&self) -> impl Iterator<Item = &CacheConfig> {
+        self.known.iter().map(|known| &known.config)
+    }
+
+    /// Opens all that are read from, at once, also those that are pushed to; only to read from them.
+    pub(super) fn open_all_readable(&self) -> impl Future<Output = Vec<Opened>> + Send + 'static {
+        let wanted = self.known.iter().filter(|known| known.config.pull);
+        let config = |known: &Known| CacheConfig { push: false, ..known.config.clone() };
+        let opening: Vec<_> = wanted.map(|known| open(known.id, config(known), self.context.clone())).collect();
+        async move {
+            let opened = join_all(opening).await.into_iter();
+            opened.map(|(config, cache)| cache.map_err(|error| (config.shown_url(), error.into()))).collect()
+        }
+    }
+
     /// What all of them have to fit to.
     pub(super) fn context(&self) -> &OpenContext {
         &self.context
@@ -162,6 +182,11 @@ impl CacheList {
     /// The caches to which pushing may fail.
     pub(super) fn optional(&self) -> Vec<CacheId> {
         self.known.iter().filter(|known| known.push == PushWhen::Optional).map(|known| known.id).collect()
+    }
+
+    /// What is not pushed to one of them.
+    pub(super) fn leave_out(&self, id: CacheId) -> LeaveOut {
+        self.known.iter().find(|known| known.id == id).map(|known| known.leave_out.clone()).unwrap_or_default()
     }
 
     /// Whether any cache is to be pushed to.

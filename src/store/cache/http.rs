@@ -22,7 +22,7 @@ use super::login::Auth;
 use super::put::{Content, PutFailure};
 use super::retry::{Gate, Health, Patience};
 use super::upload::Manners;
-use super::{Held, OpenContext};
+use super::{Held, OpenContext, s3};
 use crate::event::{Class, Failure};
 use crate::id::StorePath;
 use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
@@ -101,7 +101,7 @@ pub(super) enum Fetched {
 }
 
 /// Why a cache cannot be used now: it is not there, or it answers and cannot.
-fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
+pub(super) fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
     let why = what + &failure.message;
     match failure.class {
         Class::Cache => CacheError::Sick { url, why },
@@ -166,13 +166,7 @@ impl HttpCache {
     /// Whether files can be written. Statuses that say "never" are a refusal; all else may be better another time.
     async fn probe(&self, info: Vec<u8>, new: bool) -> Result<(), CacheError> {
         let url = self.shown.clone();
-        let patience = Patience {
-            push: self.patience.path,
-            stall: self.patience.answer,
-            rate_limited_attempts: self.patience.attempts.min(self.patience.rate_limited_attempts),
-            ..self.patience
-        };
-        match self.put(info::NAME, info::MIME, &Content::Bytes(info), patience).await {
+        match self.put(info::NAME, info::MIME, &Content::Bytes(info), self.patience.brief()).await {
             Ok(()) => Ok(()),
             Err(PutFailure { refused: Some(status @ (401 | 403 | 407)), .. }) => {
                 Err(CacheError::Denied { url, status, login: self.auth.source.clone(), push: true })
@@ -231,6 +225,15 @@ impl HttpCache {
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => return Err(failure),
         };
         Ok(Some(Held { info, nar }))
+    }
+
+    /// Reads the records of all paths of a server that has no record without its NAR.
+    pub(super) async fn records(&self, trust: &Trust, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
+        let read = async |path: &StorePath| -> Result<Option<Held>, Failure> {
+            let body = self.record(path, self.patience.attempts).await?;
+            body.map(|body| Ok(Held { info: Box::new(trust.read(path, &body)?), nar: true })).transpose()
+        };
+        in_order(paths.len(), |at| read(&paths[at])).await
     }
 
     /// Begins to download a file; its bytes as they come, each within the time for an answer.
@@ -359,11 +362,18 @@ impl HttpCache {
         };
         let status = response.status();
         if may_be_s3(status)
-            && let Some(code) = s3_code(&mut response).await.filter(|code| S3_AGAIN.contains(&&**code))
+            && let Some(code) = s3_code(&mut response).await
         {
-            let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
-            let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
-            return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+            self.auth.heard(response.headers(), Some(&code));
+            if S3_AGAIN.contains(&&*code) {
+                let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
+                let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
+                return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+            }
+            if s3::is_of_keys(&code) {
+                let failure = no_answer(Class::Cache, format!("it refused the keys ({code})"));
+                return Outcome::Refused { failure, status: status.as_u16() };
+            }
         }
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => return Outcome::Missing,

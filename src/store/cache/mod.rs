@@ -6,12 +6,12 @@
 mod access;
 mod answer;
 mod answers;
-#[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
 mod attic;
 mod backend;
 mod budget;
 mod cachix;
+pub mod check;
 mod copy;
 mod error;
 mod file;
@@ -58,7 +58,7 @@ pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
 use answers::Paths;
-use backend::{Backend, Reader};
+use backend::Backend;
 use location::{AtticPlace, Location, Params, Place};
 
 use crate::event::Failure;
@@ -206,7 +206,7 @@ impl Cache {
         if let Some(theirs) = info.store_dir.filter(|theirs| theirs != ours) {
             return Err(CacheError::StoreDir { url, theirs, ours: ours.to_owned() });
         }
-        if config.push && keys.is_empty() {
+        if config.push && keys.is_empty() && !backend.signs() {
             warnings.push(format!("what is pushed to {name} is not signed; add ?secret-key=FILE to {url}"));
         }
         if let (Backend::File(file), true) = (&backend, config.push) {
@@ -214,10 +214,7 @@ impl Cache {
             file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
         }
         let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, codec, context));
-        let login = match backend.reader() {
-            Reader::File(_) | Reader::Copy(_) => None,
-            Reader::Http(http) => Some(http.auth.source.clone()),
-        };
+        let login = backend.login().cloned();
         Ok(Self {
             id,
             name,
@@ -286,10 +283,7 @@ impl Cache {
     /// Requests that went over the network, attempts counted one by one.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        match self.backend.reader() {
-            Reader::File(_) | Reader::Copy(_) => 0,
-            Reader::Http(http) => http.requests(),
-        }
+        self.backend.requests()
     }
 
     /// What a person should know about its URL, one line each.

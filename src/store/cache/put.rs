@@ -1,6 +1,7 @@
 //! Writing to a cache on a server: one file at a time, tried again with patience, never believed before its status.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,13 @@ use tokio_util::bytes::Bytes;
 use super::answer::no_answer;
 use super::http::{Fetched, File as HttpFile, HttpCache, Outcome, bad_status, broken};
 use super::retry::Patience;
+use super::sink::PutError;
+use super::stream::{NarStream, Packed};
 use crate::event::{Class, Failure};
+
+/// MIME types as Nix sends them.
+pub(super) const NAR: &str = "application/x-nix-nar";
+pub(super) const NARINFO: &str = "text/x-nix-narinfo";
 
 /// Bytes of a file that are sent at a time.
 const CHUNK: u64 = 256 * 1024;
@@ -42,7 +49,7 @@ impl Content {
     }
 
     /// From the start; `sent` grows with what is taken.
-    fn body(&self, sent: Arc<AtomicU64>) -> Body {
+    pub(super) fn body(&self, sent: Arc<AtomicU64>) -> Body {
         match self {
             Self::Bytes(bytes) => Body::from(bytes.clone()),
             Self::Pieces(pieces, _) => {
@@ -170,6 +177,23 @@ impl HttpCache {
         drain(&mut response, stall).await;
         outcome
     }
+}
+
+/// Writes a NAR into a temporary file without a name, so that nothing is left behind whatever happens.
+pub(super) async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), PutError> {
+    let written = tokio::task::spawn_blocking(move || {
+        while let Some(chunk) = nar.chunk_blocking() {
+            spool.write_all(&chunk).map_err(no_room)?;
+        }
+        Ok::<_, std::io::Error>((spool, nar))
+    });
+    let (spool, nar) = written.await.map_err(std::io::Error::other)??;
+    Ok((spool, nar.end().await?))
+}
+
+/// A full disk here is not a full cache.
+pub(super) fn no_room(error: std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("the directory for temporary files (TMPDIR): {error}"))
 }
 
 /// The answer, or nothing if no byte moves for so long.

@@ -303,7 +303,7 @@ impl Sink {
             Backend::Http(http) => http.send(codec, info, nar).await,
             Backend::S3(s3) => s3.send(self, info, nar).await,
             Backend::Cachix(cachix) => cachix.send(self, info, nar).await,
-            Backend::Attic(attic) => attic.send(self, info, nar).await,
+            Backend::Attic(attic) => attic.send(info, nar).await,
             Backend::Niks3(niks3) => niks3.send(self, info, nar).await,
             Backend::Copy(_) => Ok(Nar::kept(codec, None, None)),
         }
@@ -334,10 +334,9 @@ impl Sink {
     /// Nothing more comes: what was begun and never registered is given up.
     pub async fn close(&self) {
         match &self.backend {
-            Backend::File(_) | Backend::Http(_) | Backend::Attic(_) => {}
+            Backend::File(_) | Backend::Http(_) | Backend::Attic(_) | Backend::Niks3(_) => {}
             Backend::S3(s3) => s3.close().await,
             Backend::Cachix(cachix) => cachix.close().await,
-            Backend::Niks3(niks3) => niks3.close().await,
             Backend::Copy(copy) => copy.close().await,
         }
     }

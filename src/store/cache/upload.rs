@@ -4,8 +4,7 @@
 //! they are compressed; the hash of such a file is known only at its end, so that it is named by its NAR. A server that
 //! must know a file's size first gets them from a temporary file.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,16 +15,12 @@ use tokio::sync::oneshot;
 
 use super::answer::{narinfo_name, no_answer};
 use super::http::{Fetched, HttpCache, Outcome};
-use super::put::{Content, told};
+use super::put::{Content, NAR, NARINFO, no_room, spooled, told};
 use super::sink::{Again, Codec, Nar, PutError, WHOLE};
 use super::stream::{NarStream, Packed, StreamError};
 use crate::event::{Class, Failure};
 use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::narinfo::NarInfo;
-
-/// MIME types as Nix sends them.
-const NAR: &str = "application/x-nix-nar";
-const NARINFO: &str = "text/x-nix-narinfo";
 
 /// What a server is known not to do.
 #[derive(Debug, Default)]
@@ -169,21 +164,4 @@ async fn in_memory(mut nar: NarStream) -> Result<(Vec<tokio_util::bytes::Bytes>,
         pieces.push(chunk);
     }
     Ok((pieces, nar.end().await?))
-}
-
-/// Writes a NAR into a temporary file without a name, so that nothing is left behind whatever happens.
-async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), PutError> {
-    let written = tokio::task::spawn_blocking(move || {
-        while let Some(chunk) = nar.chunk_blocking() {
-            spool.write_all(&chunk).map_err(no_room)?;
-        }
-        Ok::<_, io::Error>((spool, nar))
-    });
-    let (spool, nar) = written.await.map_err(io::Error::other)??;
-    Ok((spool, nar.end().await?))
-}
-
-/// A full disk here is not a full cache.
-fn no_room(error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("the directory for temporary files (TMPDIR): {error}"))
 }
