@@ -10,7 +10,7 @@ use crate::error::{Error, Fault};
 use crate::event::{Class, Fact, Failure};
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
-use crate::store::cache::{Cache, CacheConfig, CacheError, OpenContext, SecretKey};
+use crate::store::cache::{Cache, CacheConfig, CacheError, Memory, OpenContext, SecretKey};
 use crate::store::local::LocalStore;
 
 use super::context::Context;
@@ -74,7 +74,7 @@ impl CacheList {
         let known: Vec<Known> = known.collect();
         known.iter().try_for_each(|known| known.config.check_files())?;
         let by_daemon = known.iter().filter(|known| trust::daemon_applies(store, &known.config)).map(|known| known.id);
-        Ok(Self { by_daemon: by_daemon.collect(), known, context: Arc::new(open_context(store)) })
+        Ok(Self { by_daemon: by_daemon.collect(), known, context: Arc::new(open_context(store, settings)) })
     }
 
     /// Opens those that are only read from, at once. Those that are pushed to are open by then.
@@ -141,6 +141,11 @@ impl CacheList {
     /// What all of them have to fit to.
     pub(super) fn context(&self) -> &OpenContext {
         &self.context
+    }
+
+    /// What they said in earlier runs.
+    pub(super) fn memory(&self) -> Option<&Memory> {
+        self.context.memory.as_ref()
     }
 
     /// The caches from which the store's daemon fetches by itself.
@@ -224,14 +229,19 @@ fn configured(cache: &CacheSettings) -> CacheConfig {
     }
 }
 
-fn open_context(store: &LocalStore) -> OpenContext {
+/// The file in the cache directory that holds what caches said.
+const MEMORY: &str = "answers.sqlite";
+
+fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
     let nix = store.settings();
+    let memory = settings.output.cache_dir.as_ref().map(|dir| Memory::new(dir.join(MEMORY), settings.refresh));
     OpenContext {
         trusted_public_keys: store.receiver().trusted_public_keys.clone(),
         require_sigs: store.receiver().require_sigs,
         // Keys of drover.toml count where the store takes them from us: from a trusted client.
         accept_cache_keys: store.trust() == Trust::Trusted,
         netrc: Some(nix.netrc_file.clone().into()),
+        memory,
         ..OpenContext::new(store.store_dir().clone())
     }
 }

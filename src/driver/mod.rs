@@ -176,6 +176,10 @@ async fn close(
         ctx.bus.emit(Fact::RunFailed { message: error.message.as_str().into(), hint });
     }
     ctx.bus.emit(Fact::RunEnded { exit });
+    if let Some(memory) = ctx.caches.memory() {
+        // What it did not write by then is asked again.
+        let _ = tokio::time::timeout(LAST_CHILDREN, memory.settle()).await;
+    }
     let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, .. } = ctx;
     let events = bus.close();
     // Their connections first: a daemon ends when its client goes away.

@@ -33,6 +33,7 @@ mod killed;
 mod lab;
 mod layers;
 mod matrix;
+mod memory;
 mod package_faults;
 mod package_set;
 mod pipeline;

@@ -1,13 +1,14 @@
 //! Binary caches: opening one, asking it for many paths, and what it takes to write to one.
 //!
-//! Owns URLs, `nix-cache-info`, logins, retries, signing keys, uploads and the files of a `file://` cache. Does not own what an
-//! answer means for the plan (`diff::presence`) or the order of a push (`push::queue`).
+//! Owns URLs, `nix-cache-info`, logins, retries, what was said before, signing keys, uploads and the files of a
+//! `file://` cache. Does not own what an answer means for the plan (`diff::presence`) or the order of a push
+//! (`push::queue`).
 
 mod access;
 mod answer;
+mod answers;
 #[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
-mod answers;
 mod error;
 mod file;
 mod http;
@@ -17,6 +18,7 @@ pub mod list;
 mod location;
 mod login;
 pub mod look;
+mod memory;
 mod nar;
 mod netrc;
 mod put;
@@ -34,6 +36,7 @@ pub use answers::Answers;
 pub use error::CacheError;
 pub use keys::SecretKey;
 pub use login::{LoginSource, TokenError};
+pub use memory::Memory;
 pub use nar::NarReader;
 pub use retry::Patience;
 pub use sink::{Codec, PutError, Sink, Spool};
@@ -45,6 +48,7 @@ use http::HttpCache;
 use info::CacheInfo;
 use location::{Location, Params, Place};
 use login::Auth;
+use memory::Remembered;
 
 use futures_util::FutureExt as _;
 
@@ -127,6 +131,8 @@ pub struct OpenContext {
     pub patience: Patience,
     /// Requests in flight to one server at most.
     pub connections: usize,
+    /// What caches said in earlier runs.
+    pub memory: Option<Memory>,
 }
 
 impl OpenContext {
@@ -142,6 +148,7 @@ impl OpenContext {
             ca_file: None,
             patience: Patience::default(),
             connections: 100,
+            memory: None,
         }
     }
 }
@@ -158,6 +165,8 @@ pub struct Cache {
     want_mass_query: bool,
     trust: Arc<Trust>,
     backend: Backend,
+    /// What it said in earlier runs; `None` for one that is no slower than that.
+    remembered: Option<Remembered>,
     sink: Option<Sink>,
     login: Option<LoginSource>,
     counters: Arc<Counters>,
@@ -208,6 +217,10 @@ impl Cache {
             Backend::File(_) => None,
             Backend::Http(http) => Some(http.auth.source.clone()),
         };
+        let remembered = match (&backend, &context.memory) {
+            (Backend::Http(_), Some(memory)) => Some(memory.of(&url, &trust, config.push)),
+            (Backend::File(_), _) | (_, None) => None,
+        };
         Ok(Self {
             id,
             name,
@@ -218,6 +231,7 @@ impl Cache {
             want_mass_query: params.want_mass_query.unwrap_or(info.want_mass_query),
             trust: Arc::new(trust),
             backend,
+            remembered,
             sink,
             login,
             counters: Arc::default(),
@@ -314,8 +328,43 @@ impl Cache {
                 let file = Arc::clone(file);
                 answers::at_once(pieces, move || file.ask(&trust, &asked)).boxed()
             }
-            Backend::Http(http) => Arc::clone(http).ask(trust, asked, pieces).boxed(),
+            Backend::Http(http) => {
+                let http = Arc::clone(http);
+                let ask = |trust, asked, pieces| http.ask(trust, asked, pieces);
+                match self.remembered.clone() {
+                    Some(remembered) => remembered.ask(trust, asked, pieces, ask).boxed(),
+                    None => ask(trust, asked, pieces).boxed(),
+                }
+            }
         })
+    }
+
+    /// The records of those paths that it is remembered to have; in the order of the paths.
+    pub async fn recall(&self, paths: &[StorePath]) -> Vec<Option<Box<NarInfo>>> {
+        let Some(remembered) = &self.remembered else { return vec![None; paths.len()] };
+        let answers = remembered.recall(&self.trust, &paths.into()).await;
+        let present = |answer: &Answer| matches!(answer, Answer::Present(_));
+        self.counters.add(answers.iter().flatten().filter(|answer| present(answer)));
+        let info = |answer| match answer {
+            Some(Answer::Present(info)) => Some(info),
+            Some(Answer::Untrusted(_) | Answer::Absent | Answer::NoAnswer(_)) | None => None,
+        };
+        answers.into_iter().map(info).collect()
+    }
+
+    /// It has a path since now, with this record: from now on that is remembered.
+    pub fn remember(&self, info: &NarInfo) {
+        if let Some(remembered) = &self.remembered {
+            let answer = self.trust.answer(info.store_path(), Ok(Some(info.to_canonical_bytes())));
+            remembered.note(std::iter::once((info.store_path(), &answer)));
+        }
+    }
+
+    /// It turned out not to have these paths, whatever it said: they are asked again the next time.
+    pub fn forget(&self, paths: &[StorePath]) {
+        if let Some(remembered) = self.remembered.as_ref().filter(|_| !paths.is_empty()) {
+            remembered.forget(paths);
+        }
     }
 
     /// Reads the records of paths anew, whoever signed them, and looks whether their NARs are there too. For pushing
