@@ -307,7 +307,10 @@ impl Driver {
             Input::BuilderAnswered(builder, paths, valid) => {
                 self.planning.builder_answered(ctx, builder, &paths, valid.as_deref());
             }
-            Input::Sized(drv, bytes) => self.building.tell(ctx, SchedInput::Sized { drv, bytes }),
+            Input::Sized(drv, bytes) => {
+                ctx.bus.emit(Fact::DrvSized { drv, nar_size: bytes });
+                self.building.tell(ctx, SchedInput::Sized { drv, bytes });
+            }
             Input::Returned(drv, paths, brought) => self.returned(drv, &paths, brought),
             Input::Kept(kept) => self.keeping.kept(ctx, kept),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
@@ -528,7 +531,7 @@ impl Driver {
             self.fail(Error::new(Fault::Unreachable, format!("derivations that need each other: {cycle}")));
         }
         if planned || self.stopping > 0 {
-            self.planning.end(&mut self.ctx);
+            self.planning.end(&mut self.ctx, &self.building);
             self.building.close(&self.ctx);
         }
         if !self.building.is_done() || !self.homecoming.is_done() && self.stopping == 0 {

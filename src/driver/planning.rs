@@ -18,6 +18,7 @@ use crate::nix_compat::narinfo::NarInfo;
 use crate::store::cache::{Cache, Memory};
 
 use super::asking::Asking;
+use super::building::Building;
 use super::caches;
 use super::context::{Context, store_failure};
 use super::farm::Farm;
@@ -413,8 +414,9 @@ impl Planning {
     }
 
     /// Nothing more will be wanted and all is decided.
-    pub(super) fn end(&mut self, ctx: &mut Context) {
+    pub(super) fn end(&mut self, ctx: &mut Context, building: &Building) {
         if self.started && !std::mem::replace(&mut self.ended, true) {
+            self.tell_spared(ctx, building);
             let brought = self.planner.brought();
             if !brought.is_empty() {
                 let path = |brought: Brought| FetchedPath {
@@ -428,6 +430,25 @@ impl Planning {
             }
             ctx.bus.emit(Fact::StageEnded { stage: Stage::Diff });
         }
+    }
+}
+
+impl Planning {
+    /// What caches spare the run, as far as earlier runs know.
+    fn tell_spared(&self, ctx: &mut Context, building: &Building) {
+        let (paths, nar_size) = self.planner.in_caches();
+        if paths == 0 {
+            return;
+        }
+        let (mut drvs, mut known, mut seconds) = (0, 0, 0.0);
+        for drv in self.planner.spared() {
+            drvs += 1;
+            if let Some(expected) = building.expected(ctx, &self.graph, drv) {
+                known += 1;
+                seconds += expected;
+            }
+        }
+        ctx.bus.emit(Fact::CachesSpared { drvs, known, seconds, paths, nar_size });
     }
 }
 
