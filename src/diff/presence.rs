@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream, SelectAll};
 
 use crate::event::Failure;
 use crate::id::{CacheId, StorePath};
@@ -40,15 +41,6 @@ pub enum Fact {
     },
 }
 
-/// When the next cache is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Only for what the caches before it do not have: the fewest requests.
-    Cascade,
-    /// At once: the fewest round trips.
-    Race,
-}
-
 /// The caches that are read from, best priority first; of equals the one named first.
 #[must_use]
 pub fn readable(caches: &[Arc<Cache>]) -> Vec<Arc<Cache>> {
@@ -57,35 +49,134 @@ pub fn readable(caches: &[Arc<Cache>]) -> Vec<Arc<Cache>> {
     caches
 }
 
-/// Asks the caches, which are in order of priority, for all paths; the facts come in the order of the paths.
-pub async fn ask(caches: &[Arc<Cache>], paths: &[StorePath], order: Order) -> Vec<(StorePath, Fact)> {
+/// Asks the caches, which are in order of priority, one after the other, each for what those before it do not have: the
+/// fewest requests. The facts come in the order of the paths.
+pub async fn cascade(caches: &[Arc<Cache>], paths: &[StorePath]) -> Vec<(StorePath, Fact)> {
     let mut facts = vec![Fact::Absent; paths.len()];
-    match order {
-        Order::Race => {
-            let answers = join_all(caches.iter().map(|cache| cache.ask(paths))).await;
-            for (cache, answers) in caches.iter().zip(answers) {
-                for (fact, answer) in facts.iter_mut().zip(answers) {
-                    merge(fact, cache.id(), answer);
-                }
-            }
+    for cache in caches {
+        let open = open(&facts);
+        let asked: Vec<_> = open.iter().filter_map(|&at| paths.get(at).cloned()).collect();
+        if asked.is_empty() {
+            break;
         }
-        Order::Cascade => {
-            for cache in caches {
-                let open = open(&facts);
-                let asked: Vec<_> = open.iter().filter_map(|&at| paths.get(at).cloned()).collect();
-                if asked.is_empty() {
-                    break;
-                }
-                let answers = cache.ask(&asked).await;
-                for (at, answer) in open.into_iter().zip(answers) {
-                    if let Some(fact) = facts.get_mut(at) {
-                        merge(fact, cache.id(), answer);
-                    }
-                }
+        let answers = cache.ask(&asked).await;
+        for (at, answer) in open.into_iter().zip(answers) {
+            if let Some(fact) = facts.get_mut(at) {
+                merge(fact, cache.id(), answer);
             }
         }
     }
     paths.iter().cloned().zip(facts).collect()
+}
+
+/// Begins to ask the caches, which are in order of priority, all at once: the fewest round trips.
+#[must_use]
+pub fn race(caches: &[Arc<Cache>], paths: Vec<StorePath>) -> Facts {
+    let answers = caches.iter().enumerate().map(|(rank, cache)| {
+        Box::pin(stream::unfold(cache.answers(&paths), move |mut answers| async move {
+            let piece = answers.next().await?;
+            Some(((rank, piece), answers))
+        })) as Ranked
+    });
+    let answers = stream::select_all(answers);
+    let caches = caches.iter().map(|cache| cache.id()).collect();
+    Facts { answers, left: paths.len(), race: Race::new(caches, paths) }
+}
+
+/// Pieces of the answers of the cache with this rank.
+type Ranked = BoxStream<'static, (usize, Vec<(usize, Answer)>)>;
+
+/// What the caches together say, as they say it: each path comes once, in any order.
+pub struct Facts {
+    answers: SelectAll<Ranked>,
+    race: Race,
+    left: usize,
+}
+
+impl Facts {
+    /// What has become known since the last time; waits for it. `None` once all is known.
+    pub async fn next(&mut self) -> Option<Vec<(StorePath, Fact)>> {
+        while self.left > 0 {
+            let known = match self.answers.next().await {
+                Some((rank, piece)) => self.race.hear(rank, piece),
+                None => self.race.end(),
+            };
+            self.left = self.left.saturating_sub(known.len());
+            if !known.is_empty() {
+                return Some(known);
+            }
+        }
+        None
+    }
+
+    /// Whether more will become known.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    /// All of it.
+    pub async fn all(mut self) -> Vec<(StorePath, Fact)> {
+        let mut all = Vec::with_capacity(self.left);
+        while let Some(known) = self.next().await {
+            all.extend(known);
+        }
+        all
+    }
+}
+
+/// What caches have said so far about paths that they are asked for at the same time (pure). A path is known once a
+/// cache has it and all better ones have answered, or all have.
+struct Race {
+    caches: Vec<CacheId>,
+    /// `None`: known.
+    paths: Vec<Option<StorePath>>,
+    /// The answers for each path, by rank, as many as there are caches.
+    said: Vec<Option<Answer>>,
+}
+
+impl Race {
+    fn new(caches: Vec<CacheId>, paths: Vec<StorePath>) -> Self {
+        let said = vec![None; caches.len() * paths.len()];
+        Self { caches, paths: paths.into_iter().map(Some).collect(), said }
+    }
+
+    /// The cache with this rank answered; gives what is known by that.
+    fn hear(&mut self, rank: usize, piece: Vec<(usize, Answer)>) -> Vec<(StorePath, Fact)> {
+        let mut known = Vec::with_capacity(piece.len());
+        for (at, answer) in piece {
+            if let Some(said) = self.said.get_mut(at * self.caches.len() + rank) {
+                *said = Some(answer);
+                known.extend(self.settle(at));
+            }
+        }
+        known
+    }
+
+    fn settle(&mut self, at: usize) -> Option<(StorePath, Fact)> {
+        let answers = &self.said[at * self.caches.len()..][..self.caches.len()];
+        let mut heard = answers.iter().take_while(|said| said.is_some());
+        let is_known =
+            heard.any(|said| matches!(said, Some(Answer::Present(_)))) || answers.iter().all(Option::is_some);
+        if is_known { self.give(at) } else { None }
+    }
+
+    /// No more answers come.
+    fn end(&mut self) -> Vec<(StorePath, Fact)> {
+        (0..self.paths.len()).filter_map(|at| self.give(at)).collect()
+    }
+
+    fn give(&mut self, at: usize) -> Option<(StorePath, Fact)> {
+        let path = self.paths[at].take()?;
+        let mut fact = Fact::Absent;
+        let answers = self.said[at * self.caches.len()..].iter_mut();
+        for (cache, said) in self.caches.iter().zip(answers) {
+            if let Some(answer) = said.take() {
+                merge(&mut fact, *cache, answer);
+            }
+        }
+        Some((path, fact))
+    }
 }
 
 /// Which paths another cache may still have.
@@ -160,5 +251,21 @@ mod tests {
             Fact::Untrusted { cache: CacheId(1), keys: vec![] }
         );
         assert_eq!(after(&[Answer::Absent, Answer::Absent]), Fact::Absent);
+    }
+
+    #[test]
+    fn a_path_is_known_as_soon_as_nothing_can_change_it() {
+        let path = |byte| StorePath::from_parts([byte; 20], "x").unwrap();
+        let mut race = Race::new(vec![CacheId(7), CacheId(3)], (0..4).map(path).collect());
+        let present = |at| (at, Answer::Present(record()));
+        let at = |cache, byte| (path(byte), Fact::Present { cache: CacheId(cache), info: record() });
+        assert_eq!(race.hear(1, vec![present(0), present(1), (2, Answer::Absent)]), []);
+        assert_eq!(race.hear(0, vec![present(0), (1, Answer::Absent)]), [at(7, 0), at(3, 1)]);
+        assert_eq!(race.hear(0, vec![present(3), (2, Answer::Absent)]), [at(7, 3), (path(2), Fact::Absent)]);
+        assert_eq!(race.hear(1, vec![present(3)]), [], "known already");
+        assert_eq!(race.end(), []);
+        let mut cut = Race::new(vec![CacheId(7), CacheId(3)], vec![path(0)]);
+        assert_eq!(cut.hear(1, vec![present(0)]), []);
+        assert_eq!(cut.end(), [at(3, 0)]);
     }
 }

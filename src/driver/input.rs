@@ -2,7 +2,7 @@
 
 use crate::build::{Brought, FetchError, News, NotBrought};
 use crate::diff::load::LoadError;
-use crate::diff::presence::Fact as CacheFact;
+use crate::diff::presence::{Fact as CacheFact, Facts};
 use crate::error::Error;
 use crate::eval::{Import, Imported, Locked};
 use crate::event::{AttemptEnd, Fact, Failure};
@@ -32,8 +32,8 @@ pub(super) enum Input {
     Valid(Result<Vec<(Asked, bool)>, Failure>),
     /// The caches that are read from are open, as far as they can be.
     CachesOpen(Vec<Opened>),
-    /// The caches answered.
-    Facts(Vec<(StorePath, CacheFact)>),
+    /// The caches answered some of what they were asked; the rest is still to come.
+    Facts(Vec<(StorePath, CacheFact)>, Facts),
     /// What an attempt needs is at its builder, or cannot be brought there.
     Prepared(AttemptId, Result<Brought, NotBrought>),
     /// An attempt has something to say.

@@ -287,7 +287,7 @@ impl Driver {
                 let waiting = std::mem::take(&mut self.unpushed);
                 waiting.into_iter().for_each(|(outputs, why)| self.push(outputs, why));
             }
-            Input::Facts(facts) => self.planning.answered(ctx, facts),
+            Input::Facts(facts, rest) => self.planning.answered(ctx, facts, rest),
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::Prepared(attempt, brought) => {
                 let suspects = brought.as_ref().map_or_else(|not| not.suspects.clone(), |_| Vec::new());

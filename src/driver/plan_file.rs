@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::{AttrSettings, nearest};
 use crate::diff::plan_file::{AttrHead, DrvHead, DrvOfAttr, FlakeHead, Head, PlanFile, VERSION};
-use crate::diff::presence::{self, Fact as CacheFact, Order};
+use crate::diff::presence::{self, Fact as CacheFact};
 use crate::error::{Error, Fault, Result};
 use crate::eval::glob::Filter;
 use crate::eval::{Answer, Cost, DrvAnswer, EvalMsg, Evaluator, Listed};
@@ -277,7 +277,7 @@ async fn leave_out(infos: &mut BTreeMap<StorePath, PathInfo>, head: &mut Head, c
     if caches.is_empty() || sources.is_empty() {
         return;
     }
-    for (path, fact) in presence::ask(caches, &sources, Order::Race).await {
+    for (path, fact) in presence::race(caches, sources).all().await {
         if matches!(fact, CacheFact::Present { .. }) {
             infos.remove(&path);
             head.elsewhere.push(path.to_absolute_path_in(dir));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::build::Piece;
 use crate::diff::load;
 use crate::diff::plan::{Brought, Decision, Found, PlanPolicy, Planner, Presence};
-use crate::diff::presence::{self, Fact as CacheFact, Order};
+use crate::diff::presence::{self, Fact as CacheFact, Facts};
 use crate::eval::DrvAnswer;
 use crate::event::{Fact, Failure, FetchedPath, Stage};
 use crate::graph::Graph;
@@ -240,8 +240,8 @@ impl Planning {
         match &mut self.caches {
             Caches::Open(_) if paths.is_empty() => {}
             Caches::Open(caches) => {
-                let caches = caches.clone();
-                ctx.tasks.start(async move { Input::Facts(presence::ask(&caches, &paths, Order::Race).await) });
+                let facts = presence::race(caches, paths);
+                listen(ctx, facts);
             }
             Caches::Opening(waiting) => waiting.extend(paths),
             Caches::Unopened => {
@@ -274,8 +274,8 @@ impl Planning {
         }
     }
 
-    /// The caches answered.
-    pub(super) fn answered(&mut self, ctx: &mut Context, facts: Vec<(StorePath, CacheFact)>) {
+    /// The caches answered some of what they were asked; the rest is still to come.
+    pub(super) fn answered(&mut self, ctx: &mut Context, facts: Vec<(StorePath, CacheFact)>, rest: Facts) {
         let mut known = Vec::with_capacity(facts.len());
         for (path, fact) in facts {
             let presence = match fact {
@@ -297,6 +297,9 @@ impl Planning {
         }
         let known = self.asking.by_caches(known);
         self.planner.answered(&self.graph, &known);
+        if !rest.is_over() {
+            return listen(ctx, rest);
+        }
         for cache in self.open_caches().unwrap_or_default().iter() {
             let counts = cache.counts();
             let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
@@ -412,6 +415,14 @@ impl Planning {
             ctx.bus.emit(Fact::StageEnded { stage: Stage::Diff });
         }
     }
+}
+
+/// Waits for what caches say next.
+fn listen(ctx: &mut Context, mut facts: Facts) {
+    ctx.tasks.start(async move {
+        let known = facts.next().await.unwrap_or_default();
+        Input::Facts(known, facts)
+    });
 }
 
 /// What a cache's record says, as the planner knows it.

@@ -1,10 +1,11 @@
 //! Asking caches: a directory and a server that serves the same directory, well and badly.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover::diff::presence::{self, Fact, Order};
+use drover::diff::presence::{self, Fact};
 use drover::error::{Error, Fault as Whose};
 use drover::event::Class;
 use drover::id::{CacheId, StoreDir, StorePath};
@@ -371,22 +372,29 @@ async fn several_caches_are_asked_in_turn_or_at_once() {
     ]);
     assert_eq!(caches.iter().map(|cache| cache.id().0).collect::<Vec<_>>(), [1, 0]);
     let before = [servers[0].all_requests(), servers[1].all_requests()];
-    for (order, asked) in [(Order::Cascade, [40, 60]), (Order::Race, [100, 120])] {
+    for (at_once, asked) in [(false, [40, 60]), (true, [100, 120])] {
         // In a task of its own, as the driver does it.
         let mut tasks = JoinSet::new();
         let caches = caches.clone();
-        tasks.spawn(async move { presence::ask(&caches, &paths(0..60), order).await });
-        let facts = tasks.join_next().await.unwrap().unwrap();
-        for (n, (path, fact)) in facts.into_iter().enumerate() {
-            assert_eq!(path, self::path(n as u16));
+        tasks.spawn(async move {
+            if at_once {
+                presence::race(&caches, paths(0..60)).all().await
+            } else {
+                presence::cascade(&caches, &paths(0..60)).await
+            }
+        });
+        let mut facts: BTreeMap<StorePath, Fact> = tasks.join_next().await.unwrap().unwrap().into_iter().collect();
+        assert_eq!(facts.len(), 60);
+        for n in 0..60u16 {
+            let fact = facts.remove(&self::path(n)).unwrap();
             match (n % 2, n % 3) {
                 (_, 0) => assert!(matches!(fact, Fact::Present { cache: CacheId(1), .. }), "{n}"),
                 (0, _) => assert!(matches!(fact, Fact::Present { cache: CacheId(0), .. }), "{n}"),
                 _ => assert_eq!(fact, Fact::Absent, "{n}"),
             }
         }
-        assert_eq!(servers[0].all_requests() - before[0], asked[0], "{order:?}");
-        assert_eq!(servers[1].all_requests() - before[1], asked[1], "{order:?}");
+        assert_eq!(servers[0].all_requests() - before[0], asked[0], "{at_once}");
+        assert_eq!(servers[1].all_requests() - before[1], asked[1], "{at_once}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::build::{Caches, Lent, Pool};
-use crate::diff::presence::{self, Fact as CacheFact, Order};
+use crate::diff::presence::{self, Fact as CacheFact};
 use crate::event::Failure;
 use crate::id::{BuilderId, StorePath};
 use crate::push::{Closure, Nar, PathInfo, Source, Upload, UploadError};
@@ -116,7 +116,7 @@ impl Source for Walk {
             let fresh = |path: &&StorePath| !known.queued.contains(*path) && !known.built.contains(*path);
             (stop, paths.iter().filter(fresh).cloned().collect())
         };
-        let facts = presence::ask(&self.upstream, &ask, Order::Cascade).await;
+        let facts = presence::cascade(&self.upstream, &ask).await;
         let present = facts.into_iter().filter(|(_, fact)| matches!(fact, CacheFact::Present { .. }));
         stop.extend(present.map(|(path, _)| path));
         Ok(paths.iter().map(|path| stop.contains(path)).collect())

@@ -61,7 +61,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub(super) fn add(&self, answers: &[Answer]) {
+    pub(super) fn add<'a>(&self, answers: impl IntoIterator<Item = &'a Answer>) {
         for answer in answers {
             let counter = match answer {
                 Answer::Present(_) => &self.present,
@@ -118,6 +118,15 @@ impl Trust {
         match self.read(path, body) {
             Ok(info) if self.takes(&info) => Answer::Present(Box::new(info)),
             Ok(info) => Answer::Untrusted(Box::new(info)),
+            Err(failure) => Answer::NoAnswer(failure),
+        }
+    }
+
+    /// What the reading of a record comes to.
+    pub(super) fn answer(&self, path: &StorePath, record: Result<Option<Vec<u8>>, Failure>) -> Answer {
+        match record {
+            Ok(Some(body)) => self.judge(path, &body),
+            Ok(None) => Answer::Absent,
             Err(failure) => Answer::NoAnswer(failure),
         }
     }

@@ -14,7 +14,8 @@ use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, Hea
 use reqwest::{Client, Method, StatusCode, Url};
 use tokio_util::bytes::Bytes;
 
-use super::answer::{Answer, Trust, narinfo_name, no_answer};
+use super::answer::{Trust, narinfo_name, no_answer};
+use super::answers::{Paths, Pieces};
 use super::error::CacheError;
 use super::info::{self, CacheInfo};
 use super::login::Auth;
@@ -187,29 +188,29 @@ impl HttpCache {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Answers for all paths, in their order. If the cache seems to be down, one path is asked first, once.
-    pub(super) async fn ask(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Vec<Answer> {
-        let mut answers = Vec::with_capacity(paths.len());
+    /// Answers for all paths, as they come. If the cache seems to be down, one path is asked first, once.
+    pub(super) async fn ask(self: Arc<Self>, trust: Arc<Trust>, paths: Paths, pieces: Pieces) {
+        let mut next = 0;
         if self.health.is_down()
             && let Some(first) = paths.first()
         {
-            answers.push(self.ask_one(trust, first, 1).await);
+            let record = self.record(first, 1).await;
+            let _ = pieces.send(vec![(0, trust.answer(first, record))]);
+            next = 1;
         }
-        let rest = paths.get(answers.len()..).unwrap_or_default();
-        let rest = in_order(rest.len(), |at| self.ask_one(trust, &rest[at], self.patience.attempts)).await;
-        answers.extend(rest);
-        answers
-    }
-
-    async fn ask_one(&self, trust: &Arc<Trust>, path: &StorePath, attempts: u32) -> Answer {
-        match self.record(path, attempts).await {
-            Ok(Some(body)) => {
-                let (trust, path) = (Arc::clone(trust), path.clone());
-                let judged = tokio::task::spawn_blocking(move || trust.judge(&path, &body)).await;
-                judged.unwrap_or_else(|error| Answer::NoAnswer(no_answer(Class::Internal, error.to_string())))
-            }
-            Ok(None) => Answer::Absent,
-            Err(failure) => Answer::NoAnswer(failure),
+        let read = |at: usize| {
+            let running = self.record(&paths[at], self.patience.attempts);
+            async move { (at, running.await) }
+        };
+        let records = futures_util::stream::iter((next..paths.len()).map(read)).buffer_unordered(WINDOW);
+        let mut records = std::pin::pin!(records.ready_chunks(WINDOW));
+        while let Some(records) = records.next().await {
+            let (trust, paths, pieces) = (Arc::clone(&trust), Arc::clone(&paths), pieces.clone());
+            // Signatures are checked beside the asking.
+            tokio::task::spawn_blocking(move || {
+                let judge = |(at, record)| (at, trust.answer(&paths[at], record));
+                let _ = pieces.send(records.into_iter().map(judge).collect());
+            });
         }
     }
 

@@ -7,6 +7,7 @@ mod access;
 mod answer;
 #[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
+mod answers;
 mod error;
 mod file;
 mod http;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
+pub use answers::Answers;
 pub use error::CacheError;
 pub use keys::SecretKey;
 pub use login::{LoginSource, TokenError};
@@ -37,11 +39,14 @@ pub use retry::Patience;
 pub use sink::{Codec, PutError, Sink, Spool};
 
 use answer::{Counters, Trust, no_answer};
+use answers::Paths;
 use file::FileCache;
 use http::HttpCache;
 use info::CacheInfo;
 use location::{Location, Params, Place};
 use login::Auth;
+
+use futures_util::FutureExt as _;
 
 use crate::event::{Class, Failure};
 use crate::id::{CacheId, StoreDir, StorePath};
@@ -155,7 +160,7 @@ pub struct Cache {
     backend: Backend,
     sink: Option<Sink>,
     login: Option<LoginSource>,
-    counters: Counters,
+    counters: Arc<Counters>,
     warnings: Vec<String>,
 }
 
@@ -215,7 +220,7 @@ impl Cache {
             backend,
             sink,
             login,
-            counters: Counters::default(),
+            counters: Arc::default(),
             warnings,
         })
     }
@@ -297,18 +302,20 @@ impl Cache {
 
     /// Asks for all paths at once; the answers come in their order. An empty list asks nothing.
     pub async fn ask(&self, paths: &[StorePath]) -> Vec<Answer> {
-        let answers = match &self.backend {
+        self.answers(paths).all().await
+    }
+
+    /// Begins to ask for all paths at once; gives the answers as they come.
+    #[must_use]
+    pub fn answers(&self, paths: &[StorePath]) -> Answers {
+        let (trust, asked): (_, Paths) = (Arc::clone(&self.trust), paths.into());
+        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| match &self.backend {
             Backend::File(file) => {
-                let (file, trust, asked) = (Arc::clone(file), Arc::clone(&self.trust), paths.to_vec());
-                match tokio::task::spawn_blocking(move || file.ask(&trust, &asked)).await {
-                    Ok(answers) => answers,
-                    Err(error) => vec![Answer::NoAnswer(no_answer(Class::Internal, error.to_string())); paths.len()],
-                }
+                let file = Arc::clone(file);
+                answers::at_once(pieces, move || file.ask(&trust, &asked)).boxed()
             }
-            Backend::Http(http) => http.ask(&self.trust, paths).await,
-        };
-        self.counters.add(&answers);
-        answers
+            Backend::Http(http) => Arc::clone(http).ask(trust, asked, pieces).boxed(),
+        })
     }
 
     /// Reads the records of paths anew, whoever signed them, and looks whether their NARs are there too. For pushing
