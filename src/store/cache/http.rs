@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use tokio_util::bytes::Bytes;
 
 use super::answer::{Trust, narinfo_name, no_answer};
@@ -233,15 +233,10 @@ impl HttpCache {
     /// Begins to download a file; its bytes as they come, each within the time for an answer.
     pub(super) async fn stream(&self, name: &str) -> Result<impl Stream<Item = io::Result<Bytes>> + use<>, Failure> {
         let url = self.base.join(name).map_err(|_| no_answer(Class::Cache, format!("'{name}' is no URL")))?;
-        let mut request = self.client.get(url);
-        // What a record names may be on another host, which has no business with this one's login.
-        if let Some(auth) = self.auth.header.as_ref().filter(|_| same_host(&self.base, name)) {
-            request = request.header(AUTHORIZATION, auth.clone());
-        }
         self.requests.fetch_add(1, Ordering::Relaxed);
         let patience = self.patience.answer;
         let late = move || no_answer(Class::Network, format!("no answer within {} s", patience.as_secs()));
-        let response = match tokio::time::timeout(patience, request.send()).await {
+        let response = match tokio::time::timeout(patience, self.send(self.client.get(url))).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(no_answer(Class::Network, crate::error::chain(&error.without_url()))),
             Err(_) => return Err(late()),
@@ -257,6 +252,11 @@ impl HttpCache {
                 Err(_) => Some((Err(io::Error::from(io::ErrorKind::TimedOut)), None)),
             }
         }))
+    }
+
+    /// Sends a request with the login.
+    pub(super) async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+        self.auth.send(&self.client, &self.base, request).await
     }
 
     /// The body of a path's record.
@@ -350,11 +350,7 @@ impl HttpCache {
 
     async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
         let only_size = method == Method::HEAD;
-        let mut request = self.client.request(method, url);
-        if let Some(auth) = &self.auth.header {
-            request = request.header(AUTHORIZATION, auth.clone());
-        }
-        let mut response = match request.send().await {
+        let mut response = match self.send(self.client.request(method, url)).await {
             Ok(response) => response,
             Err(error) => return broken(error),
         };
@@ -411,11 +407,6 @@ async fn in_order<F: Future>(count: usize, start: impl Fn(usize) -> F) -> Vec<F:
     }
     results.sort_unstable_by_key(|(at, _)| *at);
     results.into_iter().map(|(_, result)| result).collect()
-}
-
-/// Whether a URL, which may be relative, stays with this server.
-fn same_host(base: &Url, name: &str) -> bool {
-    base.join(name).is_ok_and(|url| url.origin() == base.origin())
 }
 
 /// A bucket that may be read but not listed says 403 for what is not there.

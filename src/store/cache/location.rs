@@ -141,7 +141,7 @@ fn take_login(url: &mut Url) -> Option<Login> {
 }
 
 /// Decodes `%41`; what is no such escape stays as it is.
-fn decode_percent(text: &str) -> String {
+pub(super) fn decode_percent(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

@@ -21,6 +21,7 @@ mod nar;
 mod netrc;
 mod put;
 mod retry;
+mod s3;
 pub mod share;
 mod sink;
 
@@ -33,9 +34,10 @@ pub use answer::{Answer, Counts, narinfo_name};
 pub use answers::Answers;
 pub use error::CacheError;
 pub use keys::SecretKey;
-pub use login::{LoginSource, TokenError};
+pub use login::{LoginEnv, LoginSource, TokenError};
 pub use nar::NarReader;
 pub use retry::Patience;
+pub use s3::ProfileError;
 pub use sink::{Codec, PutError, Sink, Spool};
 
 use answer::{Counters, Trust, no_answer};
@@ -121,6 +123,8 @@ pub struct OpenContext {
     pub accept_cache_keys: bool,
     /// A netrc file with logins.
     pub netrc: Option<PathBuf>,
+    /// What the environment says of logins.
+    pub login_env: LoginEnv,
     /// A file with the certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// How patient to be; the URL may say otherwise.
@@ -139,6 +143,7 @@ impl OpenContext {
             require_sigs: true,
             accept_cache_keys: false,
             netrc: None,
+            login_env: LoginEnv::default(),
             ca_file: None,
             patience: Patience::default(),
             connections: 100,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Method, Response, Url};
 
 use super::answer::no_answer;
@@ -133,11 +133,8 @@ impl HttpCache {
     async fn put_once(&self, url: &Url, mime: &'static str, content: &Content, stall: Duration) -> Outcome {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let sent = Arc::new(AtomicU64::new(0));
-        let mut request = self.client.put(url.clone()).header(CONTENT_TYPE, mime).header(CONTENT_LENGTH, content.len());
-        if let Some(auth) = &self.auth.header {
-            request = request.header(AUTHORIZATION, auth.clone());
-        }
-        let sending = request.body(content.body(Arc::clone(&sent))).send();
+        let request = self.client.put(url.clone()).header(CONTENT_TYPE, mime).header(CONTENT_LENGTH, content.len());
+        let sending = self.send(request.body(content.body(Arc::clone(&sent))));
         let mut response = match watched(sending, &sent, stall).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return broken(error),
