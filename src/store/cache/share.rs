@@ -62,6 +62,10 @@ impl Share {
                     Auth::find(token_file, login.as_ref(), context.netrc.as_deref(), host, &shown, &mut warnings)?;
                 Backend::Server(Box::new(HttpCache::new(base, auth, &shown, context, PATIENCE)?))
             }
+            _ => {
+                let scheme = shown.split(':').next().unwrap_or_default().to_owned();
+                return Err(CacheError::Scheme { url: shown, scheme });
+            }
         };
         Ok(Self { place, shown, warnings })
     }
