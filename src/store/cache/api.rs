@@ -4,6 +4,7 @@
 //! service says about an error is told, short and on one line, never with the token in it. A token file is read anew
 //! where the token is refused: whoever keeps it fresh may have written another one meanwhile.
 
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,10 +16,11 @@ use serde::de::DeserializeOwned;
 use tokio_util::bytes::Bytes;
 
 use super::error::CacheError;
-use super::http::{Outcome, S3_AGAIN, bad_status, broken, client};
+use super::http::{LONGEST_RETRY_AFTER, Outcome, S3_AGAIN, bad_status, broken, client, not_well};
 use super::login::Auth;
-use super::put::{told, watched};
+use super::put::{self, told, watched};
 use super::retry::{Gate, Patience};
+use super::sink::PutError;
 use super::{LoginSource, OpenContext};
 use crate::event::{Class, Failure};
 
@@ -60,26 +62,44 @@ pub(super) struct Call {
     method: Method,
     url: Url,
     headers: HeaderMap,
-    body: Bytes,
+    body: Content,
     /// Whether the login goes along. URLs that are signed for one upload carry their own, and are for other hosts.
     login: bool,
+}
+
+/// The body of a request.
+#[derive(Debug, Clone)]
+enum Content {
+    Bytes(Bytes),
+    /// A file and its size in bytes.
+    File(Arc<File>, u64),
 }
 
 impl Call {
     /// A request without a body, with the login.
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: Bytes::new(), login: true }
+        Self { method, url, headers: HeaderMap::new(), body: Content::Bytes(Bytes::new()), login: true }
     }
 
     /// An upload to a URL that was signed for it: without the login.
     pub(super) fn signed(url: Url, body: Bytes) -> Self {
-        Self { method: Method::PUT, url, headers: HeaderMap::new(), body, login: false }
+        Self { login: false, ..Self::new(Method::PUT, url) }.body(body)
     }
 
     /// The same with a body of JSON.
     pub(super) fn json(self, body: &impl Serialize) -> Result<Self, CallFailure> {
         let body = serde_json::to_vec(body).map_err(|error| CallFailure::here(Class::Internal, error.to_string()))?;
-        Ok(Self { body: body.into(), ..self }.header(CONTENT_TYPE, HeaderValue::from_static("application/json")))
+        Ok(self.body(body.into()).header(CONTENT_TYPE, HeaderValue::from_static("application/json")))
+    }
+
+    /// The same with this body.
+    pub(super) fn body(self, body: Bytes) -> Self {
+        Self { body: Content::Bytes(body), ..self }
+    }
+
+    /// The same with a file of this size for a body.
+    pub(super) fn file(self, file: Arc<File>, size: u64) -> Self {
+        Self { body: Content::File(file, size), ..self }
     }
 
     /// The same with one more header.
@@ -120,6 +140,12 @@ impl CallFailure {
     }
 }
 
+impl From<CallFailure> for PutError {
+    fn from(failed: CallFailure) -> Self {
+        Self::Server(failed.failure)
+    }
+}
+
 /// What one attempt came to.
 enum Tried {
     Done(Reply),
@@ -151,6 +177,17 @@ impl Api {
     /// Where the login comes from.
     pub(super) fn source(&self) -> &LoginSource {
         &self.auth.source
+    }
+
+    /// Why a cache cannot be used whose service answers like this when it is opened.
+    pub(super) fn refusal(&self, failed: CallFailure, push: bool) -> CacheError {
+        let url = self.shown.clone();
+        match failed.status {
+            Some(status @ (401 | 403 | 407)) => {
+                CacheError::Denied { url, status, login: self.auth.source.clone(), push }
+            }
+            _ => not_well(url, &failed.failure, String::new()),
+        }
     }
 
     /// Requests sent so far, attempts counted one by one.
@@ -220,10 +257,14 @@ impl Api {
 
     async fn try_once(&self, call: &Call, stall: Duration) -> Tried {
         let (request, sent) = (self.request(call), Arc::new(AtomicU64::new(0)));
-        let request = match call.body.len() {
-            0 if call.method == Method::GET || call.method == Method::HEAD => request,
-            0..=CHUNK => request.header(CONTENT_LENGTH, call.body.len()).body(call.body.clone()),
-            length => request.header(CONTENT_LENGTH, length).body(in_chunks(&call.body, &sent)),
+        let request = match &call.body {
+            Content::Bytes(none) if none.is_empty() && is_question(&call.method) => request,
+            Content::Bytes(few) if few.len() <= CHUNK => request.body(few.clone()),
+            Content::Bytes(bytes) => request.header(CONTENT_LENGTH, bytes.len()).body(in_chunks(bytes, &sent)),
+            Content::File(file, size) => {
+                let body = put::Content::File(Arc::clone(file), *size).body(Arc::clone(&sent));
+                request.header(CONTENT_LENGTH, *size).body(body)
+            }
         };
         self.exchange(call, request, &sent, stall).await
     }
@@ -249,7 +290,7 @@ impl Api {
         let (status, headers) = (response.status(), response.headers().clone());
         let limit = if status.is_success() { ANSWER } else { ERROR };
         // An upload that went elsewhere has become a question on the way.
-        if response.url() != &call.url && call.method != Method::GET && call.method != Method::HEAD {
+        if response.url() != &call.url && !is_question(&call.method) {
             let failure = Failure::new(Class::Cache, "it sends calls elsewhere (a redirect)");
             return Tried::Refused(CallFailure { failure, status: Some(status.as_u16()) });
         }
@@ -273,7 +314,7 @@ impl Api {
         };
         match outcome {
             Outcome::Again { failure, throttled, floor, .. } => {
-                Tried::Again { failure: told(failure), throttled, floor }
+                Tried::Again { failure: told(failure), throttled, floor: floor.or_else(|| retry_after(body)) }
             }
             Outcome::Refused { failure, status } => {
                 Tried::Refused(CallFailure { failure: told(failure), status: Some(status) })
@@ -319,6 +360,11 @@ impl Api {
     }
 }
 
+/// Whether a request with this method changes nothing, and has no body.
+fn is_question(method: &Method) -> bool {
+    *method == Method::GET || *method == Method::HEAD
+}
+
 /// What a status that is no success means.
 fn refused(call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
     let code = status.as_u16();
@@ -343,6 +389,13 @@ fn refused(call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
             _ => bad_status(status, headers),
         },
     }
+}
+
+/// How long to wait as a JSON body says it, in seconds: what stands before a service (Cloudflare) has no header for it.
+fn retry_after(body: &[u8]) -> Option<Duration> {
+    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let seconds = json.get("retry_after")?.as_f64().filter(|seconds| *seconds >= 0.0)?;
+    Some(Duration::from_secs_f64(seconds.min(LONGEST_RETRY_AFTER.as_secs_f64())))
 }
 
 /// The code of an error of S3, which stores for such services may be.

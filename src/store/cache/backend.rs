@@ -173,6 +173,11 @@ impl Backend {
         }
     }
 
+    /// Whether whatever writes there sees to signatures by itself.
+    pub(super) fn signs(&self) -> bool {
+        matches!(self, Self::Cachix(_) | Self::Attic(_) | Self::Niks3(_) | Self::Copy(_))
+    }
+
     /// Whether [`missing`](Self::missing) costs a few requests however many paths are asked for.
     pub(super) fn is_bulk(&self) -> bool {
         match self {

@@ -27,7 +27,7 @@ use crate::id::StorePath;
 use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
 
 /// Longest wait that a server can ask for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// Futures of one batch that exist at once; the gate bounds what is really in flight.
 const WINDOW: usize = 256;
@@ -99,7 +99,7 @@ pub(super) enum Fetched {
 }
 
 /// Why a cache cannot be used now: it is not there, or it answers and cannot.
-fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
+pub(super) fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
     let why = what + &failure.message;
     match failure.class {
         Class::Cache => CacheError::Sick { url, why },
@@ -163,13 +163,7 @@ impl HttpCache {
     /// Whether files can be written. Statuses that say "never" are a refusal; all else may be better another time.
     async fn probe(&self, info: Vec<u8>, new: bool) -> Result<(), CacheError> {
         let url = self.shown.clone();
-        let patience = Patience {
-            push: self.patience.path,
-            stall: self.patience.answer,
-            rate_limited_attempts: self.patience.attempts.min(self.patience.rate_limited_attempts),
-            ..self.patience
-        };
-        match self.put(info::NAME, info::MIME, &Content::Bytes(info), patience).await {
+        match self.put(info::NAME, info::MIME, &Content::Bytes(info), self.patience.brief()).await {
             Ok(()) => Ok(()),
             Err(PutFailure { refused: Some(status @ (401 | 403 | 407)), .. }) => {
                 Err(CacheError::Denied { url, status, login: self.auth.source.clone(), push: true })
@@ -236,7 +230,7 @@ impl HttpCache {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let patience = self.patience.answer;
         let late = move || no_answer(Class::Network, format!("no answer within {} s", patience.as_secs()));
-        let response = match tokio::time::timeout(patience, self.send(self.client.get(url))).await {
+        let response = match tokio::time::timeout(patience, self.send_request(self.client.get(url))).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(no_answer(Class::Network, crate::error::chain(&error.without_url()))),
             Err(_) => return Err(late()),
@@ -255,7 +249,7 @@ impl HttpCache {
     }
 
     /// Sends a request with the login.
-    pub(super) async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+    pub(super) async fn send_request(&self, request: RequestBuilder) -> reqwest::Result<Response> {
         self.auth.send(&self.client, &self.base, request).await
     }
 
@@ -350,7 +344,7 @@ impl HttpCache {
 
     async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
         let only_size = method == Method::HEAD;
-        let mut response = match self.send(self.client.request(method, url)).await {
+        let mut response = match self.send_request(self.client.request(method, url)).await {
             Ok(response) => response,
             Err(error) => return broken(error),
         };

@@ -194,7 +194,7 @@ impl Cache {
         if let Some(theirs) = info.store_dir.filter(|theirs| theirs != ours) {
             return Err(CacheError::StoreDir { url, theirs, ours: ours.to_owned() });
         }
-        if config.push && keys.is_empty() {
+        if config.push && keys.is_empty() && !backend.signs() {
             warnings.push(format!("what is pushed to {name} is not signed; add ?secret-key=FILE to {url}"));
         }
         if let (Backend::File(file), true) = (&backend, config.push) {

@@ -45,7 +45,7 @@ impl Content {
     }
 
     /// From the start; `sent` grows with what is taken.
-    fn body(&self, sent: Arc<AtomicU64>) -> Body {
+    pub(super) fn body(&self, sent: Arc<AtomicU64>) -> Body {
         match self {
             Self::Bytes(bytes) => Body::from(bytes.clone()),
             Self::File(file, size) => {
@@ -165,7 +165,7 @@ impl HttpCache {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let sent = Arc::new(AtomicU64::new(0));
         let request = self.client.put(url.clone()).header(CONTENT_TYPE, mime).header(CONTENT_LENGTH, content.len());
-        let sending = self.send(request.body(content.body(Arc::clone(&sent))));
+        let sending = self.send_request(request.body(content.body(Arc::clone(&sent))));
         let mut response = match watched(sending, &sent, stall).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return broken(error),
