@@ -40,8 +40,8 @@ async fn part(
         Some(Fault::Cut) => std::panic::resume_unwind(Box::new("cut")),
         Some(Fault::DoneAndGone) | None => {}
     }
-    let mut state = shared.lock();
-    let state = &mut *state;
+    let mut guard = shared.lock();
+    let state = &mut *guard;
     let number: u32 = words.get("partNumber").and_then(|text| text.parse().ok()).unwrap_or(0);
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if words.get("X-Amz-Signature").map(String::as_str) != Some("5ec4e7") {
@@ -66,6 +66,7 @@ async fn part(
         upload.parts.insert(number, (etag.clone(), body.to_vec()));
     }
     if fault.is_some() {
+        drop(guard);
         std::panic::resume_unwind(Box::new("gone"));
     }
     Response::builder().status(200).header("etag", etag).body(Body::empty()).unwrap()
