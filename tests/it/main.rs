@@ -11,6 +11,7 @@ mod attic;
 mod builders;
 mod cache;
 mod cache_faults;
+mod cachix;
 mod cli;
 mod daemon_cut;
 mod daemon_fake;
