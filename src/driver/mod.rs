@@ -756,6 +756,7 @@ impl Driver {
         }
         self.pushing.end(&mut self.ctx);
         self.ctx.tasks.stop().await;
+        self.pushing.abandon().await;
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.remember_times();
         let mut faults = exit::faults(self.ctx.bus.events(), &self.ctx.caches.optional());

@@ -6,6 +6,7 @@
 pub mod closure;
 pub mod named;
 pub mod queue;
+mod room;
 pub mod upload;
 pub mod verify;
 

@@ -34,6 +34,7 @@ mod killed;
 mod lab;
 mod layers;
 mod matrix;
+mod niks3;
 mod package_faults;
 mod package_set;
 mod pipeline;

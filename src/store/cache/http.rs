@@ -21,7 +21,7 @@ use super::info::{self, CacheInfo};
 use super::login::Auth;
 use super::put::{Content, PutFailure};
 use super::retry::{Gate, Health, Patience};
-use super::{Held, OpenContext};
+use super::{Held, OpenContext, s3};
 use crate::event::{Class, Failure};
 use crate::id::StorePath;
 use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
@@ -359,11 +359,18 @@ impl HttpCache {
         };
         let status = response.status();
         if may_be_s3(status)
-            && let Some(code) = s3_code(&mut response).await.filter(|code| S3_AGAIN.contains(&&**code))
+            && let Some(code) = s3_code(&mut response).await
         {
-            let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
-            let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
-            return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+            self.auth.heard(response.headers(), Some(&code));
+            if S3_AGAIN.contains(&&*code) {
+                let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
+                let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
+                return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+            }
+            if s3::is_of_keys(&code) {
+                let failure = no_answer(Class::Cache, format!("it refused the keys ({code})"));
+                return Outcome::Refused { failure, status: status.as_u16() };
+            }
         }
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => return Outcome::Missing,

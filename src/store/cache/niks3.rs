@@ -169,7 +169,7 @@ impl Niks3Cache {
         match self.post(&["api", "pending_closures", &ticket.closure, "complete"], &()).await {
             Ok(_) => Ok(record),
             // It may have been completed by a call whose answer was lost.
-            Err(CallFailure { status: Some(404), failure }) => {
+            Err(CallFailure { status: Some(404), failure, .. }) => {
                 match self.begin(info, &nar.url).await?.pending_objects.is_empty() {
                     true => Ok(record),
                     false => Err(PutError::Server(failure)),

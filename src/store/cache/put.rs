@@ -19,7 +19,7 @@ use crate::event::{Class, Failure};
 use crate::nix_compat::narinfo::NarInfo;
 
 /// MIME types as Nix sends them.
-const NAR: &str = "application/x-nix-nar";
+pub(super) const NAR: &str = "application/x-nix-nar";
 pub(super) const NARINFO: &str = "text/x-nix-narinfo";
 
 /// Bytes of a file that are sent at a time.
@@ -181,7 +181,7 @@ impl HttpCache {
 }
 
 /// Writes a NAR into a temporary file without a name, so that nothing is left behind whatever happens.
-async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), PutError> {
+pub(super) async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), PutError> {
     let written = tokio::task::spawn_blocking(move || {
         while let Some(chunk) = nar.chunk_blocking() {
             spool.write_all(&chunk).map_err(no_room)?;

@@ -182,11 +182,11 @@ impl Sink {
         matches!(self.backend, Backend::Attic(_))
     }
 
-    /// Whether it is given NARs at all. One that fetches them from the local store by itself is only told to
+    /// What stands for the first step where a cache fetches NARs from the local store by itself, and is only told to
     /// [`register`](Self::register).
     #[must_use]
-    pub fn wants_nars(&self) -> bool {
-        !matches!(self.backend, Backend::Copy(_))
+    pub fn without_nar(&self) -> Option<Nar> {
+        matches!(self.backend, Backend::Copy(_)).then(|| Nar::kept(self.codec, None, None))
     }
 
     /// Paths that are best sent at once.

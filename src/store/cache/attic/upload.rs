@@ -123,7 +123,7 @@ impl AtticCache {
             }
         };
         match answer {
-            Err(CallFailure { status: None, failure }) => {
+            Err(CallFailure { status: None, failure, .. }) => {
                 tracing::debug!(why = %failure.message, "sending a NAR again");
                 self.api.call(&call.clone().file(file, length), self.api.patience).await?;
                 Ok(())

@@ -53,7 +53,7 @@ impl Niks3Cache {
             Where::One(url) => self.bring_whole(url, size, nar).await.map(Some),
             Where::Parts(parts) => match self.bring_parts(key, size, parts, nar).await {
                 // Somebody else has written it: then the server ends what others have begun.
-                Err(Broken::Put(CallFailure { status: Some(404), failure })) => {
+                Err(Broken::Put(CallFailure { status: Some(404), failure, .. })) => {
                     match has(&self.api, &self.server, key, false).await? {
                         true => Ok(None),
                         false => Err(PutError::Server(failure)),
