@@ -10,7 +10,7 @@ use crate::error::{Error, Fault};
 use crate::event::{Class, Fact, Failure};
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
-use crate::store::cache::{Cache, CacheConfig, CacheError, OpenContext, SecretKey};
+use crate::store::cache::{Cache, CacheConfig, CacheError, Memory, OpenContext, SecretKey};
 use crate::store::local::LocalStore;
 
 use super::context::Context;
@@ -138,9 +138,30 @@ impl CacheList {
         keys.flatten().collect()
     }
 
+    /// All of them as they are configured, Nix's own first.
+    pub(super) fn configs(&self) -> impl Iterator<Item = &CacheConfig> {
+        self.known.iter().map(|known| &known.config)
+    }
+
+    /// Opens all that are read from, at once, also those that are pushed to; only to read from them.
+    pub(super) fn open_all_readable(&self) -> impl Future<Output = Vec<Opened>> + Send + 'static {
+        let wanted = self.known.iter().filter(|known| known.config.pull);
+        let config = |known: &Known| CacheConfig { push: false, ..known.config.clone() };
+        let opening: Vec<_> = wanted.map(|known| open(known.id, config(known), self.context.clone())).collect();
+        async move {
+            let opened = join_all(opening).await.into_iter();
+            opened.map(|(config, cache)| cache.map_err(|error| (config.shown_url(), error.into()))).collect()
+        }
+    }
+
     /// What all of them have to fit to.
     pub(super) fn context(&self) -> &OpenContext {
         &self.context
+    }
+
+    /// What they said in earlier runs.
+    pub(super) fn memory(&self) -> Option<&Memory> {
+        self.context.memory.as_ref()
     }
 
     /// The caches from which the store's daemon fetches by itself.
@@ -224,8 +245,12 @@ fn configured(cache: &CacheSettings) -> CacheConfig {
     }
 }
 
+/// The file in the cache directory that holds what caches said.
+const MEMORY: &str = "answers.sqlite";
+
 fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
     let nix = store.settings();
+    let memory = settings.output.cache_dir.as_ref().map(|dir| Memory::new(dir.join(MEMORY), settings.refresh));
     OpenContext {
         trusted_public_keys: store.receiver().trusted_public_keys.clone(),
         require_sigs: store.receiver().require_sigs,
@@ -233,6 +258,7 @@ fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
         accept_cache_keys: store.trust() == Trust::Trusted,
         netrc: Some(nix.netrc_file.clone().into()),
         login_env: settings.logins.iter().collect(),
+        memory,
         ..OpenContext::new(store.store_dir().clone())
     }
 }

@@ -4,7 +4,9 @@
 //! which order (pure), [`mod@upload`] moves one of them; [`mod@verify`] reads back what was pushed.
 
 pub mod closure;
+pub mod findings;
 pub mod named;
+pub mod prune;
 pub mod queue;
 mod room;
 pub mod upload;

@@ -73,6 +73,18 @@ pub enum CacheError {
         #[source]
         why: ProfileError,
     },
+    /// The bucket wants other keys, or any.
+    #[error("{url} {} for {}: {why}\n{login}", if login.is_some() { "refuses these keys" } else { "wants keys" }, if *push { "pushing" } else { "reading" })]
+    Keys {
+        /// The cache.
+        url: String,
+        /// What it says.
+        why: String,
+        /// What it was given.
+        login: LoginSource,
+        /// It was to be pushed to.
+        push: bool,
+    },
     /// What the client of a cache's maker wrote down is of no use.
     #[error("cannot use cache '{url}': '{}' {why}", path.display())]
     ToolConfig {
@@ -90,18 +102,6 @@ pub enum CacheError {
         url: String,
         /// Its name on the server.
         name: String,
-    },
-    /// The bucket wants other keys, or any.
-    #[error("{url} {} for {}: {why}\n{login}", if login.is_some() { "refuses these keys" } else { "wants keys" }, if *push { "pushing" } else { "reading" })]
-    Keys {
-        /// The cache.
-        url: String,
-        /// What it says.
-        why: String,
-        /// What it was given.
-        login: LoginSource,
-        /// It was to be pushed to.
-        push: bool,
     },
     /// The cache gave no answer.
     #[error("cache '{url}' gave no answer: {}", why.trim_start_matches("error sending request: client error (Connect): "))]
