@@ -611,7 +611,13 @@ impl Driver {
                     self.end_attr(attr, Status::Valid, None, None);
                 }
             }
-            (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
+            (Mode::Run, Status::ToFetch, _) if !fetch => {
+                if self.ctx.settings.push.require_complete {
+                    let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
+                    self.push(outputs, Why::Found);
+                }
+                self.end_attr(attr, Status::Cached, None, None);
+            }
             (Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected, status, _) => {
                 self.end_attr(attr, status, None, None);
             }
@@ -627,7 +633,8 @@ impl Driver {
     fn drv_ended(&mut self, ended: Ended) {
         self.importing.drv_ended(&mut self.ctx, &self.planning, &ended, &self.outcomes);
         let Ended { drv, outcome, outputs } = ended;
-        if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) {
+        let fetched = self.ctx.settings.push.require_complete && outcome == DrvOutcome::Fetched;
+        if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) || fetched {
             self.push(outputs, if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
         }
         for attr in self.attrs.ended_with(drv) {
