@@ -51,6 +51,7 @@ mod remote_dial;
 mod remote_faults;
 mod remote_life;
 mod revision;
+mod s3;
 mod screens;
 mod screens_farm;
 mod share;

@@ -1,5 +1,6 @@
 //! What tests share: real Nixes, fakes that speak the real protocols, and the real drover.
 
+pub mod bucket;
 pub mod exchanges;
 pub mod fake_cache;
 pub mod fake_daemon;
