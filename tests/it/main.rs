@@ -55,6 +55,7 @@ mod remote_dial;
 mod remote_faults;
 mod remote_life;
 mod revision;
+mod s3;
 mod screens;
 mod screens_cache;
 mod screens_farm;

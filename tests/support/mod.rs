@@ -2,6 +2,7 @@
 
 pub mod attic_server;
 pub mod cachix;
+pub mod bucket;
 pub mod exchanges;
 pub mod fake_cache;
 pub mod fake_daemon;
