@@ -36,6 +36,7 @@ mod lab;
 mod layers;
 mod matrix;
 mod memory;
+mod niks3;
 mod package_faults;
 mod package_set;
 mod pipeline;
