@@ -4,6 +4,7 @@
 //! service says about an error is told, short and on one line, never with the token in it. A token file is read anew
 //! where the token is refused: whoever keeps it fresh may have written another one meanwhile.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,12 +113,16 @@ impl Call {
 /// What a service answered to a call that went well.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     body: Vec<u8>,
 }
 
 impl Reply {
+    /// Its body as text.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
     /// Its body as JSON.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, CallFailure> {
         serde_json::from_slice(&self.body)
@@ -131,12 +136,14 @@ pub(super) struct CallFailure {
     pub(super) failure: Failure,
     /// The status that says so for good; `None` if another time may be better.
     pub(super) status: Option<u16>,
+    /// What S3 calls it, where that is who answered.
+    pub(super) code: Option<String>,
 }
 
 impl CallFailure {
     /// A failure that no status tells, and that will not be better next time.
     pub(super) fn here(class: Class, message: impl Into<String>) -> Self {
-        Self { failure: Failure::new(class, message.into()), status: Some(0) }
+        Self { failure: Failure::new(class, message.into()), status: Some(0), code: None }
     }
 }
 
@@ -223,7 +230,7 @@ impl Api {
             let late = waited + wait > patience.push;
             if hopeless || late || failures >= patience.attempts || tries >= patience.rate_limited_attempts {
                 self.hopeless.store(true, Ordering::Relaxed);
-                return Err(CallFailure { failure: told(&failure, tries, waited), status: None });
+                return Err(CallFailure { failure: told(&failure, tries, waited), status: None, code: None });
             }
             tracing::debug!(cache = %self.shown, path = call.url.path(), tries, why = %failure.message, "calling again");
             waited += wait;
@@ -243,7 +250,7 @@ impl Api {
         match self.exchange(call, request, sent, self.patience.stall).await {
             Tried::Done(reply) => Ok(reply),
             Tried::Refused(failure) => Err(failure),
-            Tried::Again { failure, .. } => Err(CallFailure { failure, status: None }),
+            Tried::Again { failure, .. } => Err(CallFailure { failure, status: None, code: None }),
         }
     }
 
@@ -282,7 +289,7 @@ impl Api {
             throttled: false,
             floor: None,
         };
-        let response = match watched(request.send(), sent, stall).await {
+        let response = match watched(self.send(call, request), sent, stall).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return self.judged(call, broken(error), &[]),
             None => return stalled(),
@@ -292,18 +299,27 @@ impl Api {
         // An upload that went elsewhere has become a question on the way.
         if response.url() != &call.url && !is_question(&call.method) {
             let failure = Failure::new(Class::Cache, "it sends calls elsewhere (a redirect)");
-            return Tried::Refused(CallFailure { failure, status: Some(status.as_u16()) });
+            return Tried::Refused(CallFailure { failure, status: Some(status.as_u16()), code: None });
         }
         let body = match tokio::time::timeout(stall, read(response, limit)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => return self.judged(call, broken(error), &[]),
             Err(_) => return stalled(),
         };
+        self.auth.heard(&headers, s3_code(&body));
         match status.is_success() {
             true if body.len() > limit => Tried::Refused(CallFailure::here(Class::Cache, "its answer is too long")),
-            true => Tried::Done(Reply { status, headers, body }),
+            true => Tried::Done(Reply { headers, body }),
             false => self.judged(call, refused(call, status, &headers, &body), &body),
         }
+    }
+
+    async fn send(&self, call: &Call, request: reqwest::RequestBuilder) -> reqwest::Result<Response> {
+        let mut request = request.build()?;
+        if call.login {
+            self.auth.sign(&mut request);
+        }
+        self.client.execute(request).await
     }
 
     /// What a failed attempt means for the call, with the words of the service.
@@ -317,7 +333,8 @@ impl Api {
                 Tried::Again { failure: told(failure), throttled, floor: floor.or_else(|| retry_after(body)) }
             }
             Outcome::Refused { failure, status } => {
-                Tried::Refused(CallFailure { failure: told(failure), status: Some(status) })
+                let code = s3_code(body).map(str::to_owned);
+                Tried::Refused(CallFailure { failure: told(failure), status: Some(status), code })
             }
             Outcome::Found(_) | Outcome::Missing => {
                 Tried::Refused(CallFailure::here(Class::Internal, "an answer was taken for a failure"))
@@ -330,6 +347,8 @@ impl Api {
         let text = String::from_utf8_lossy(body);
         let json = serde_json::from_str::<serde_json::Value>(&text).ok();
         let said = json.as_ref().and_then(|json| ["message", "error"].iter().find_map(|name| json.get(name)?.as_str()));
+        let of_s3 = s3_words(body);
+        let said = said.or(of_s3.as_deref());
         // Pages and documents are for other readers; signed URLs may stand in them.
         let said = said.unwrap_or_else(|| if call.login && !text.contains('<') { &text } else { "" });
         let line: String = said.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -369,6 +388,9 @@ fn is_question(method: &Method) -> bool {
 fn refused(call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
     let code = status.as_u16();
     let refuse = |text: String| Outcome::Refused { failure: Failure::new(Class::Cache, text), status: code };
+    if let Some(why) = other_region(headers, code, body) {
+        return refuse(why);
+    }
     match s3_code(body) {
         Some(s3) if S3_AGAIN.contains(&s3) => match bad_status(StatusCode::SERVICE_UNAVAILABLE, headers) {
             Outcome::Again { floor, .. } => {
@@ -403,6 +425,21 @@ fn s3_code(body: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(body).ok()?;
     let error = text.split_once("<Error>")?.1;
     Some(error.split_once("<Code>")?.1.split_once("</Code>")?.0.trim())
+}
+
+/// What S3 says about an error.
+fn s3_words(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    let error = text.split_once("<Error>")?.1;
+    let message = error.split_once("<Message>").and_then(|(_, rest)| Some(rest.split_once("</Message>")?.0));
+    Some(format!("{}: {}", s3_code(body)?, message.unwrap_or_default()))
+}
+
+/// The region of a bucket that was looked for in another one.
+fn other_region(headers: &HeaderMap, code: u16, body: &[u8]) -> Option<String> {
+    let wrong = code == 301 || s3_code(body) == Some("AuthorizationHeaderMalformed");
+    let region = headers.get("x-amz-bucket-region").filter(|_| wrong)?.to_str().ok()?;
+    Some(format!("the bucket is in another region (region={region})"))
 }
 
 /// The body of an answer, at most one byte more than `limit`, or all that came before that.

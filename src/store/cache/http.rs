@@ -21,7 +21,7 @@ use super::info::{self, CacheInfo};
 use super::login::Auth;
 use super::put::{Content, PutFailure};
 use super::retry::{Gate, Health, Patience};
-use super::{Held, OpenContext};
+use super::{Held, OpenContext, s3};
 use crate::event::{Class, Failure};
 use crate::id::StorePath;
 use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
@@ -224,13 +224,22 @@ impl HttpCache {
         Ok(Some(Held { info, nar }))
     }
 
+    /// Reads the records of all paths of a server that has no record without its NAR.
+    pub(super) async fn records(&self, trust: &Trust, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
+        let read = async |path: &StorePath| -> Result<Option<Held>, Failure> {
+            let body = self.record(path, self.patience.attempts).await?;
+            body.map(|body| Ok(Held { info: Box::new(trust.read(path, &body)?), nar: true })).transpose()
+        };
+        in_order(paths.len(), |at| read(&paths[at])).await
+    }
+
     /// Begins to download a file; its bytes as they come, each within the time for an answer.
     pub(super) async fn stream(&self, name: &str) -> Result<impl Stream<Item = io::Result<Bytes>> + use<>, Failure> {
         let url = self.base.join(name).map_err(|_| no_answer(Class::Cache, format!("'{name}' is no URL")))?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         let patience = self.patience.answer;
         let late = move || no_answer(Class::Network, format!("no answer within {} s", patience.as_secs()));
-        let response = match tokio::time::timeout(patience, self.send_request(self.client.get(url))).await {
+        let response = match tokio::time::timeout(patience, self.request(self.client.get(url))).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(no_answer(Class::Network, crate::error::chain(&error.without_url()))),
             Err(_) => return Err(late()),
@@ -249,7 +258,7 @@ impl HttpCache {
     }
 
     /// Sends a request with the login.
-    pub(super) async fn send_request(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+    pub(super) async fn request(&self, request: RequestBuilder) -> reqwest::Result<Response> {
         self.auth.send(&self.client, &self.base, request).await
     }
 
@@ -344,17 +353,24 @@ impl HttpCache {
 
     async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
         let only_size = method == Method::HEAD;
-        let mut response = match self.send_request(self.client.request(method, url)).await {
+        let mut response = match self.request(self.client.request(method, url)).await {
             Ok(response) => response,
             Err(error) => return broken(error),
         };
         let status = response.status();
         if may_be_s3(status)
-            && let Some(code) = s3_code(&mut response).await.filter(|code| S3_AGAIN.contains(&&**code))
+            && let Some(code) = s3_code(&mut response).await
         {
-            let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
-            let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
-            return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+            self.auth.heard(response.headers(), Some(&code));
+            if S3_AGAIN.contains(&&*code) {
+                let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
+                let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
+                return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+            }
+            if s3::is_of_keys(&code) {
+                let failure = no_answer(Class::Cache, format!("it refused the keys ({code})"));
+                return Outcome::Refused { failure, status: status.as_u16() };
+            }
         }
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => return Outcome::Missing,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue};
 use reqwest::{Client, Request, RequestBuilder, Response, Url};
 
 use super::error::CacheError;
@@ -142,8 +142,21 @@ impl Auth {
         if let Some(header) = &self.header {
             request.headers_mut().insert(AUTHORIZATION, header.clone());
         }
+        self.sign(request);
+    }
+
+    /// Signs a request, where the server wants that.
+    pub(super) fn sign(&self, request: &mut Request) {
         if let Some(signer) = &self.signer {
             signer.sign(request);
+        }
+    }
+
+    /// Looks at an answer: a server that does not take a signature because of our clock says what its own is.
+    pub(super) fn heard(&self, headers: &HeaderMap, code: Option<&str>) {
+        let date = headers.get(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date.to_str().ok()?).ok());
+        if let (Some(signer), Some("RequestTimeTooSkewed"), Some(date)) = (&self.signer, code, date) {
+            signer.set_clock(date.timestamp().as_second());
         }
     }
 

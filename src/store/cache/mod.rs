@@ -6,11 +6,11 @@
 mod access;
 mod answer;
 mod answers;
-#[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
 mod attic;
 mod backend;
 mod cachix;
+pub mod check;
 mod copy;
 mod error;
 mod file;
@@ -52,12 +52,13 @@ pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
 use answers::Paths;
-use backend::{Backend, Reader};
+use backend::Backend;
 use location::{AtticPlace, Location, Params, Place};
 
 use crate::event::Failure;
 use crate::id::{CacheId, StoreDir, StorePath};
 use crate::nix_compat::narinfo::{NarInfo, TrustedPublicKey};
+use crate::process::Cmd;
 
 /// A cache as the configuration names it. Its URL may hold a login, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -130,6 +131,8 @@ pub struct OpenContext {
     pub netrc: Option<PathBuf>,
     /// What the environment says of logins.
     pub login_env: LoginEnv,
+    /// The command `nix` for the local store, where there is one.
+    pub nix: Option<Cmd>,
     /// A file with the certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// How patient to be; the URL may say otherwise.
@@ -149,6 +152,7 @@ impl OpenContext {
             accept_cache_keys: false,
             netrc: None,
             login_env: LoginEnv::default(),
+            nix: None,
             ca_file: None,
             patience: Patience::default(),
             connections: 100,
@@ -202,10 +206,7 @@ impl Cache {
             file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
         }
         let sink = codec.map(|codec| Sink::new(backend.clone(), keys, context.store_dir.clone(), codec));
-        let login = match backend.reader() {
-            Reader::File(_) | Reader::Copy(_) => None,
-            Reader::Http(http) => Some(http.auth.source.clone()),
-        };
+        let login = backend.login().cloned();
         Ok(Self {
             id,
             name,
@@ -274,10 +275,7 @@ impl Cache {
     /// Requests that went over the network, attempts counted one by one.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        match self.backend.reader() {
-            Reader::File(_) | Reader::Copy(_) => 0,
-            Reader::Http(http) => http.requests(),
-        }
+        self.backend.requests()
     }
 
     /// What a person should know about its URL, one line each.

@@ -19,8 +19,8 @@ use crate::event::{Class, Failure};
 use crate::nix_compat::narinfo::NarInfo;
 
 /// MIME types as Nix sends them.
-const NAR: &str = "application/x-nix-nar";
-const NARINFO: &str = "text/x-nix-narinfo";
+pub(super) const NAR: &str = "application/x-nix-nar";
+pub(super) const NARINFO: &str = "text/x-nix-narinfo";
 
 /// Bytes of a file that are sent at a time.
 const CHUNK: u64 = 256 * 1024;
@@ -165,7 +165,7 @@ impl HttpCache {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let sent = Arc::new(AtomicU64::new(0));
         let request = self.client.put(url.clone()).header(CONTENT_TYPE, mime).header(CONTENT_LENGTH, content.len());
-        let sending = self.send_request(request.body(content.body(Arc::clone(&sent))));
+        let sending = self.request(request.body(content.body(Arc::clone(&sent))));
         let mut response = match watched(sending, &sent, stall).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return broken(error),
@@ -181,7 +181,7 @@ impl HttpCache {
 }
 
 /// Writes a NAR into a temporary file without a name, so that nothing is left behind whatever happens.
-async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), PutError> {
+pub(super) async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), PutError> {
     let written = tokio::task::spawn_blocking(move || {
         while let Some(chunk) = nar.chunk_blocking() {
             spool.write_all(&chunk).map_err(no_room)?;
@@ -193,7 +193,7 @@ async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), 
 }
 
 /// A full disk here is not a full cache.
-fn no_room(error: std::io::Error) -> std::io::Error {
+pub(super) fn no_room(error: std::io::Error) -> std::io::Error {
     std::io::Error::new(error.kind(), format!("the directory for temporary files (TMPDIR): {error}"))
 }
 
