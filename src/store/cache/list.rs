@@ -69,8 +69,8 @@ impl Cache {
 
     /// All that it holds. Costs one look at each file of a directory.
     pub async fn list(&self) -> Result<Listing, Failure> {
-        match self.backend.reader() {
-            Reader::File(file) => {
+        match &self.backend {
+            Backend::File(file) => {
                 let file = file.clone();
                 blocking(move || file.list()).await.map_err(|why| self.cannot("list", &why))
             }
