@@ -11,7 +11,7 @@ use crate::event::{Class, Fact, Failure};
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
 use crate::push::LeaveOut;
-use crate::store::cache::{Cache, CacheConfig, CacheError, Ledger, Memory, OpenContext, SecretKey, ledger};
+use crate::store::cache::{Cache, CacheConfig, CacheError, Ledger, Memory, OpenContext, SecretKey, by_hand, ledger};
 use crate::store::local::LocalStore;
 
 use super::context::Context;
@@ -272,6 +272,7 @@ fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
         accept_cache_keys: store.trust() == Trust::Trusted,
         netrc: Some(nix.netrc_file.clone().into()),
         login_env: settings.logins.iter().collect(),
+        nix: Some(store.nix()),
         memory,
         ..OpenContext::new(store.store_dir().clone())
     }
@@ -312,9 +313,7 @@ fn fatal(error: CacheError, verb: Verb) -> Error {
     let refused = error.is_refusal();
     let without = (verb != Verb::Push).then(|| format!("drover {} --no-push", verb.word()));
     let hint = match &error {
-        CacheError::Unreachable { url, .. } | CacheError::Sick { url, .. } => {
-            Some(format!("curl -v {url}/nix-cache-info"))
-        }
+        CacheError::Unreachable { url, .. } | CacheError::Sick { url, .. } => Some(by_hand(url)),
         _ => None,
     };
     let network = hint.is_some();

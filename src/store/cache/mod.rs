@@ -47,7 +47,7 @@ pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
 pub use answers::Answers;
 pub use budget::{Budget, Room};
-pub use error::CacheError;
+pub use error::{CacheError, by_hand};
 pub use keys::SecretKey;
 pub use ledger::Ledger;
 pub use login::{LoginEnv, LoginSource, TokenError};
@@ -70,6 +70,7 @@ use futures_util::FutureExt as _;
 use crate::event::Failure;
 use crate::id::{CacheId, StoreDir, StorePath};
 use crate::nix_compat::narinfo::{NarInfo, TrustedPublicKey};
+use crate::process::Cmd;
 
 /// A cache as the configuration names it. Its URL may hold a login, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -142,6 +143,8 @@ pub struct OpenContext {
     pub netrc: Option<PathBuf>,
     /// What the environment says of logins.
     pub login_env: LoginEnv,
+    /// The command `nix` for the local store, where there is one.
+    pub nix: Option<Cmd>,
     /// A file with the certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// How patient to be; the URL may say otherwise.
@@ -167,6 +170,7 @@ impl OpenContext {
             accept_cache_keys: false,
             netrc: None,
             login_env: LoginEnv::default(),
+            nix: None,
             ca_file: None,
             patience: Patience::default(),
             connections: 100,
