@@ -36,6 +36,7 @@ mod layers;
 mod matrix;
 mod memory;
 mod package_faults;
+mod package_rounds;
 mod package_set;
 mod pipeline;
 mod pipeline_failures;
