@@ -21,13 +21,14 @@ use super::info::{self, CacheInfo};
 use super::login::Auth;
 use super::put::{Content, PutFailure};
 use super::retry::{Gate, Health, Patience};
+use super::upload::Manners;
 use super::{Held, OpenContext, s3};
 use crate::event::{Class, Failure};
 use crate::id::StorePath;
 use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
 
 /// Longest wait that a server can ask for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// Futures of one batch that exist at once; the gate bounds what is really in flight.
 const WINDOW: usize = 256;
@@ -43,6 +44,7 @@ pub(super) struct HttpCache {
     health: Health,
     /// All patience for writing a file has been used up, and nothing was written since.
     pub(super) hopeless: AtomicBool,
+    pub(super) manners: Manners,
     pub(super) requests: AtomicU64,
 }
 
@@ -125,6 +127,7 @@ impl HttpCache {
             gate: Gate::new(context.connections),
             health: Health::default(),
             hopeless: AtomicBool::new(false),
+            manners: Manners::default(),
             requests: AtomicU64::new(0),
         })
     }
