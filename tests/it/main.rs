@@ -39,6 +39,7 @@ mod matrix;
 mod memory;
 mod niks3;
 mod package_faults;
+mod package_rounds;
 mod package_set;
 mod pipeline;
 mod pipeline_failures;
