@@ -11,7 +11,7 @@ use crate::event::{Class, Fact, Failure};
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
 use crate::push::LeaveOut;
-use crate::store::cache::{Cache, CacheConfig, CacheError, Ledger, OpenContext, SecretKey, ledger};
+use crate::store::cache::{Cache, CacheConfig, CacheError, Ledger, Memory, OpenContext, SecretKey, by_hand, ledger};
 use crate::store::local::LocalStore;
 
 use super::context::Context;
@@ -168,6 +168,11 @@ impl CacheList {
         &self.context
     }
 
+    /// What they said in earlier runs.
+    pub(super) fn memory(&self) -> Option<&Memory> {
+        self.context.memory.as_ref()
+    }
+
     /// The caches from which the store's daemon fetches by itself.
     pub(super) fn by_daemon(&self) -> &BTreeSet<CacheId> {
         &self.by_daemon
@@ -254,8 +259,12 @@ fn configured(cache: &CacheSettings) -> CacheConfig {
     }
 }
 
+/// The file in the cache directory that holds what caches said.
+const MEMORY: &str = "answers.sqlite";
+
 fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
     let nix = store.settings();
+    let memory = settings.output.cache_dir.as_ref().map(|dir| Memory::new(dir.join(MEMORY), settings.refresh));
     OpenContext {
         trusted_public_keys: store.receiver().trusted_public_keys.clone(),
         require_sigs: store.receiver().require_sigs,
@@ -263,6 +272,8 @@ fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
         accept_cache_keys: store.trust() == Trust::Trusted,
         netrc: Some(nix.netrc_file.clone().into()),
         login_env: settings.logins.iter().collect(),
+        nix: Some(store.nix()),
+        memory,
         ..OpenContext::new(store.store_dir().clone())
     }
 }
@@ -302,9 +313,7 @@ fn fatal(error: CacheError, verb: Verb) -> Error {
     let refused = error.is_refusal();
     let without = (verb != Verb::Push).then(|| format!("drover {} --no-push", verb.word()));
     let hint = match &error {
-        CacheError::Unreachable { url, .. } | CacheError::Sick { url, .. } => {
-            Some(format!("curl -v {url}/nix-cache-info"))
-        }
+        CacheError::Unreachable { url, .. } | CacheError::Sick { url, .. } => Some(by_hand(url)),
         _ => None,
     };
     let network = hint.is_some();

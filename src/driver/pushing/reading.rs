@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::build::{Caches, Lent, Pool};
+use crate::build::{Caches, Lent, Pool, path_info};
 use crate::diff::presence::{self, Fact as CacheFact};
 use crate::event::Failure;
 use crate::id::{BuilderId, StorePath};
@@ -47,16 +47,17 @@ pub(in crate::driver) struct Walked {
     pub(super) homes: BTreeMap<StorePath, BuilderId>,
 }
 
-/// Finds out what some outputs refer to.
+/// Finds out what some outputs refer to. `below`: also what those refer to that only this very cache has, by its records.
 pub(super) async fn walk(
     stores: Stores,
     roots: Vec<StorePath>,
     known: Arc<Mutex<Known>>,
     upstream: Vec<Arc<Cache>>,
     cache: &Cache,
+    below: bool,
 ) -> Result<Walked, Failure> {
     let asked = stores.0.into_iter().map(|(id, pool)| Asked { id, pool, session: None, lost: None }).collect();
-    let mut walk = Walk { asked, known, upstream, homes: BTreeMap::new() };
+    let mut walk = Walk { asked, known, upstream, homes: BTreeMap::new(), below: below.then_some(cache) };
     let closure = crate::push::closure(roots, &mut walk).await;
     for asked in walk.asked {
         asked.session.into_iter().for_each(|session| asked.pool.give_back(session));
@@ -100,14 +101,16 @@ impl Asked {
 }
 
 /// Whom a walk asks: the stores, and the caches that are read from.
-struct Walk {
+struct Walk<'a> {
     asked: Vec<Asked>,
     known: Arc<Mutex<Known>>,
     upstream: Vec<Arc<Cache>>,
     homes: BTreeMap<StorePath, BuilderId>,
+    /// The cache that is pushed to, if its own records are to be followed.
+    below: Option<&'a Cache>,
 }
 
-impl Source for Walk {
+impl Source for Walk<'_> {
     type Error = StoreError;
 
     async fn held(&mut self, paths: Vec<StorePath>) -> Result<Vec<bool>, StoreError> {
@@ -142,6 +145,12 @@ impl Source for Walk {
                 }
                 Err(error) => asked.lost = Some(error),
             }
+        }
+        if let Some(cache) = self.below.filter(|_| !open.is_empty()) {
+            let held = open.iter().zip(cache.inspect(&open).await);
+            let whole = held.filter_map(|(_, held)| held.ok().flatten().filter(|held| held.nar));
+            found.extend(whole.filter_map(|held| path_info(&held.info)).map(|info| (info.path.clone(), info)));
+            open.retain(|path| !found.contains_key(path));
         }
         if !open.is_empty()
             && let Some(error) = self.asked.iter_mut().find_map(|asked| asked.lost.take())

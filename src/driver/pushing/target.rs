@@ -116,8 +116,9 @@ impl Target {
         let (stores, roots) = (ctx.stores(), std::mem::take(&mut self.next));
         self.walking = Some(roots.clone());
         let (known, upstream, cache) = (self.known.clone(), self.upstream.clone(), self.cache.clone());
+        let below = ctx.settings.push.require_complete;
         self.start(ctx, async move {
-            let found = walk(stores, roots, known, upstream, &cache).await;
+            let found = walk(stores, roots, known, upstream, &cache, below).await;
             Input::Push(id, PushInput::Closure(found))
         });
     }
@@ -171,6 +172,7 @@ impl Target {
                 self.homes.extend(homes);
                 let gone = roots.into_iter().filter(|root| closure.invalid.contains(root)).collect();
                 self.lost(ctx, gone, &not_here());
+                self.incomplete(ctx, &closure);
                 let held: Vec<StorePath> =
                     closure.held.into_iter().filter(|path| !self.infos.contains_key(path)).collect();
                 let (left_out, push): (Vec<_>, Vec<_>) =
@@ -189,6 +191,23 @@ impl Target {
         }
         self.walk(ctx);
         self.close();
+    }
+
+    /// What the cache has, and refers to something that nobody has any more.
+    fn incomplete(&self, ctx: &mut Context, closure: &Closure) {
+        if !ctx.settings.push.require_complete || closure.invalid.is_empty() {
+            return;
+        }
+        let mut lacks: BTreeMap<&StorePath, &StorePath> = closure.invalid.iter().map(|path| (path, path)).collect();
+        // References come before referrers.
+        for info in &closure.push {
+            let Some(lost) = info.others().find_map(|reference| lacks.get(reference).copied()) else { continue };
+            lacks.insert(&info.path, lost);
+            let why = format!("it refers to {}, which is in no store and no cache", lost.name());
+            let pushed = Pushed::Failed(Failure::new(Class::Dependency, why));
+            let path = ctx.absolute(&info.path);
+            ctx.bus.emit(Fact::PushEnded { cache: self.cache.id(), path, pushed });
+        }
     }
 
     /// Without references nothing of it can be pushed in the right order, and nobody may take the push for whole.
@@ -297,9 +316,12 @@ impl Target {
     fn finish(&mut self, ctx: &mut Context, path: StorePath) {
         let (Some(info), Some(sink)) = (self.infos.get(&path).cloned(), self.cache.sink().cloned()) else { return };
         let Some(nar) = self.nars.get(&path).cloned() else { return };
-        let id = self.cache.id();
+        let (id, cache) = (self.cache.id(), Arc::clone(&self.cache));
         self.start(ctx, async move {
             let written = crate::push::finish(&sink, &info, &nar).await;
+            if let Ok(record) = &written {
+                cache.remember(&path, record.as_ref());
+            }
             Input::Push(id, PushInput::Finished(path, written.map(drop).map_err(|error| error.failure())))
         });
     }

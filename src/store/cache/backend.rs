@@ -69,11 +69,6 @@ impl Opening<'_> {
         }
     }
 
-    /// Drover does not speak this kind of cache.
-    pub(super) fn unsupported(&self, scheme: &str) -> CacheError {
-        CacheError::Scheme { url: self.shown.to_owned(), scheme: scheme.to_owned() }
-    }
-
     fn file(&self, dir: &Path, warnings: &mut Vec<String>) -> Result<(Backend, CacheInfo), CacheError> {
         if self.config.token_file.is_some() {
             warnings.push(format!("cache '{}': a directory needs no token-file", self.shown));
@@ -160,17 +155,18 @@ impl Backend {
         match (self, self.reader()) {
             (Self::Attic(attic), _) => attic.requests(),
             (Self::Niks3(niks3), _) => niks3.requests(),
+            (Self::Cachix(cachix), _) => cachix.requests(),
             (_, Reader::Http(http)) => http.requests(),
             (_, Reader::File(_) | Reader::Copy(_)) => 0,
         }
     }
 
-    /// Whether the server signs what it is sent.
+    /// Whether whatever writes there sees to signatures by itself.
     pub(super) fn signs(&self) -> bool {
         match self {
-            Self::Attic(_) => true,
+            Self::Cachix(_) | Self::Attic(_) | Self::Copy(_) => true,
             Self::Niks3(niks3) => niks3.signs(),
-            _ => false,
+            Self::File(_) | Self::Http(_) | Self::S3(_) => false,
         }
     }
 
@@ -221,7 +217,7 @@ impl Backend {
     /// again; a failure is one of all.
     pub(super) async fn missing(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Result<Vec<bool>, Failure> {
         match self {
-            Self::File(_) | Self::Http(_) | Self::Niks3(_) => {
+            Self::File(_) | Self::Http(_) => {
                 // A record without its NAR is as good as none.
                 let lacks = |held| !matches!(held, Ok(Some(Held { nar: true, .. })));
                 Ok(self.inspect(trust, paths).await.into_iter().map(lacks).collect())
@@ -229,6 +225,7 @@ impl Backend {
             Self::S3(s3) => s3.missing(paths).await,
             Self::Cachix(cachix) => cachix.missing(paths).await,
             Self::Attic(attic) => attic.missing(paths).await,
+            Self::Niks3(niks3) => niks3.missing(trust, paths).await,
             Self::Copy(copy) => copy.missing(paths).await,
         }
     }

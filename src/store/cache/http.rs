@@ -28,7 +28,7 @@ use crate::id::StorePath;
 use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
 
 /// Longest wait that a server can ask for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// Futures of one batch that exist at once; the gate bounds what is really in flight.
 const WINDOW: usize = 256;

@@ -1,7 +1,8 @@
 //! Binary caches: opening one, asking it for many paths, and what it takes to write to one.
 //!
-//! Owns URLs, `nix-cache-info`, logins, retries, signing keys, uploads and the files of a `file://` cache. Does not own what an
-//! answer means for the plan (`diff::presence`) or the order of a push (`push::queue`).
+//! Owns URLs, `nix-cache-info`, logins, retries, what was said before, signing keys, uploads and the files of a
+//! `file://` cache. Does not own what an answer means for the plan (`diff::presence`) or the order of a push
+//! (`push::queue`).
 
 mod access;
 mod answer;
@@ -24,6 +25,7 @@ pub mod list;
 mod location;
 mod login;
 pub mod look;
+mod memory;
 mod nar;
 mod netrc;
 mod niks3;
@@ -45,10 +47,11 @@ pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
 pub use answers::Answers;
 pub use budget::{Budget, Room};
-pub use error::CacheError;
+pub use error::{CacheError, by_hand};
 pub use keys::SecretKey;
 pub use ledger::Ledger;
 pub use login::{LoginEnv, LoginSource, TokenError};
+pub use memory::Memory;
 pub use nar::NarReader;
 pub use record::RecordError;
 pub use retry::Patience;
@@ -58,12 +61,16 @@ pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
 use answers::Paths;
-use backend::Backend;
+use backend::{Backend, Reader};
 use location::{AtticPlace, Location, Params, Place};
+use memory::Remembered;
+
+use futures_util::FutureExt as _;
 
 use crate::event::Failure;
 use crate::id::{CacheId, StoreDir, StorePath};
 use crate::nix_compat::narinfo::{NarInfo, TrustedPublicKey};
+use crate::process::Cmd;
 
 /// A cache as the configuration names it. Its URL may hold a login, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -136,12 +143,16 @@ pub struct OpenContext {
     pub netrc: Option<PathBuf>,
     /// What the environment says of logins.
     pub login_env: LoginEnv,
+    /// The command `nix` for the local store, where there is one.
+    pub nix: Option<Cmd>,
     /// A file with the certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// How patient to be; the URL may say otherwise.
     pub patience: Patience,
     /// Requests in flight to one server at most.
     pub connections: usize,
+    /// What caches said in earlier runs.
+    pub memory: Option<Memory>,
     /// Uploads that were begun, and what was pushed.
     pub ledger: Ledger,
     /// Memory that all pushes take together.
@@ -159,9 +170,11 @@ impl OpenContext {
             accept_cache_keys: false,
             netrc: None,
             login_env: LoginEnv::default(),
+            nix: None,
             ca_file: None,
             patience: Patience::default(),
             connections: 100,
+            memory: None,
             ledger: Ledger::default(),
             budget: Budget::default(),
         }
@@ -180,6 +193,8 @@ pub struct Cache {
     want_mass_query: bool,
     trust: Arc<Trust>,
     backend: Backend,
+    /// What it said in earlier runs; `None` for one that is no slower than that.
+    remembered: Option<Remembered>,
     sink: Option<Sink>,
     login: Option<LoginSource>,
     counters: Arc<Counters>,
@@ -215,6 +230,10 @@ impl Cache {
         }
         let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, codec, context));
         let login = backend.login().cloned();
+        let remembered = match (backend.reader(), &context.memory) {
+            (Reader::Http(http), Some(memory)) => Some(memory.of(http.base.as_str(), &trust, config.push)),
+            (Reader::File(_) | Reader::Copy(_), _) | (_, None) => None,
+        };
         Ok(Self {
             id,
             name,
@@ -225,6 +244,7 @@ impl Cache {
             want_mass_query: params.want_mass_query.unwrap_or(info.want_mass_query),
             trust: Arc::new(trust),
             backend,
+            remembered,
             sink,
             login,
             counters: Arc::default(),
@@ -313,7 +333,45 @@ impl Cache {
     #[must_use]
     pub fn answers(&self, paths: &[StorePath]) -> Answers {
         let (trust, asked): (_, Paths) = (Arc::clone(&self.trust), paths.into());
-        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| self.backend.ask(trust, asked, pieces))
+        let backend = self.backend.clone();
+        let ask = move |trust, asked, pieces| backend.ask(trust, asked, pieces);
+        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| match self.remembered.clone() {
+            Some(remembered) => remembered.ask(trust, asked, pieces, ask).boxed(),
+            None => ask(trust, asked, pieces),
+        })
+    }
+
+    /// The records of those paths that it is remembered to have; in the order of the paths.
+    pub async fn recall(&self, paths: &[StorePath]) -> Vec<Option<Box<NarInfo>>> {
+        let Some(remembered) = &self.remembered else { return vec![None; paths.len()] };
+        let answers = remembered.recall(&self.trust, &paths.into()).await;
+        let present = |answer: &Answer| matches!(answer, Answer::Present(_));
+        self.counters.add(answers.iter().flatten().filter(|answer| present(answer)));
+        let info = |answer| match answer {
+            Some(Answer::Present(info)) => Some(info),
+            Some(Answer::Untrusted(_) | Answer::Absent | Answer::NoAnswer(_)) | None => None,
+        };
+        answers.into_iter().map(info).collect()
+    }
+
+    /// It has a path since now, with this record: that is remembered. Without one, because the server writes it, what
+    /// was known of the path is forgotten.
+    pub fn remember(&self, path: &StorePath, record: Option<&NarInfo>) {
+        let Some(remembered) = &self.remembered else { return };
+        match record {
+            Some(record) => {
+                let answer = self.trust.answer(path, Ok(Some(record.to_canonical_bytes())));
+                remembered.note(std::iter::once((path, &answer)));
+            }
+            None => remembered.forget(std::slice::from_ref(path)),
+        }
+    }
+
+    /// It turned out not to have these paths, whatever it said: they are asked again the next time.
+    pub fn forget(&self, paths: &[StorePath]) {
+        if let Some(remembered) = self.remembered.as_ref().filter(|_| !paths.is_empty()) {
+            remembered.forget(paths);
+        }
     }
 
     /// Reads the records of paths anew, whoever signed them, and looks whether their NARs are there too. For pushing
