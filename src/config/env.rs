@@ -29,7 +29,7 @@ pub(super) const DROVER_SSH_KNOWN_HOSTS: &str = "DROVER_SSH_KNOWN_HOSTS";
 /// More words for ssh, as Nix takes them.
 pub(super) const NIX_SSHOPTS: &str = "NIX_SSHOPTS";
 /// Logins to caches, as the tools of their makers read them, and where those keep their own files.
-pub(super) const LOGINS: [&str; 10] = [
+pub(super) const LOGINS: [&str; 11] = [
     "HOME",
     "XDG_CONFIG_HOME",
     "AWS_ACCESS_KEY_ID",
@@ -40,6 +40,7 @@ pub(super) const LOGINS: [&str; 10] = [
     "AWS_CONFIG_FILE",
     "CACHIX_AUTH_TOKEN",
     "CACHIX_SIGNING_KEY",
+    "NIKS3_AUTH_TOKEN_FILE",
 ];
 /// A filter for developers' logs on stderr (`drover=debug`).
 pub const DROVER_LOG: &str = "DROVER_LOG";
@@ -119,6 +120,15 @@ impl Env {
         self.get("HOME").map(|home| PathBuf::from(home).join(".local/state/drover"))
     }
 
+    /// What can be had again: `$XDG_CACHE_HOME/drover`, else `~/.cache/drover`.
+    #[must_use]
+    pub fn cache_dir(&self) -> Option<PathBuf> {
+        if let Some(dir) = self.get("XDG_CACHE_HOME") {
+            return Some(PathBuf::from(dir).join("drover"));
+        }
+        self.get("HOME").map(|home| PathBuf::from(home).join(".cache/drover"))
+    }
+
     /// The pull request that this runs for, by the variables of GitHub, Forgejo, Gitea (`GITHUB_*`, which the others
     /// set as well) and GitLab (`CI_MERGE_REQUEST_*`).
     #[must_use]
@@ -166,14 +176,21 @@ impl Env {
             || self.get("CIRCLE_PR_NUMBER").is_some()
     }
 
+    /// The default branch, as the event that GitHub tells of says.
+    pub(super) fn default_branch(&self) -> Option<String> {
+        self.event()?.pointer("/repository/default_branch")?.as_str().map(str::to_owned)
+    }
+
+    /// The event that GitHub tells of.
+    fn event(&self) -> Option<serde_json::Value> {
+        let path = self.get("GITHUB_EVENT_PATH")?;
+        let file = std::fs::File::open(path).ok()?;
+        serde_json::from_reader(std::io::Read::take(file, MAX_EVENT)).ok()
+    }
+
     /// Whether the event that GitHub tells of is a pull request from this repository itself.
     fn event_is_of(&self, repository: &str) -> bool {
-        let read = || -> Option<serde_json::Value> {
-            let path = self.get("GITHUB_EVENT_PATH")?;
-            let file = std::fs::File::open(path).ok()?;
-            serde_json::from_reader(std::io::Read::take(file, MAX_EVENT)).ok()
-        };
-        let head = read().and_then(|event| event.pointer("/pull_request/head/repo/full_name").cloned());
+        let head = self.event().and_then(|event| event.pointer("/pull_request/head/repo/full_name").cloned());
         head.as_ref().and_then(serde_json::Value::as_str) == Some(repository)
     }
 

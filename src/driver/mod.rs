@@ -25,6 +25,7 @@
 //! | `why` | a plan, and a closer look at what it found to be missing |
 //! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push`, `elsewhere` | the smaller loop of `drover push`: the pushing, and nothing before it |
+//! | `upkeep` | `drover cache`: no run, only work on caches |
 
 mod asking;
 mod attempts;
@@ -60,6 +61,7 @@ mod sources;
 mod start;
 mod tasks;
 mod trust;
+pub mod upkeep;
 mod watch;
 pub mod why;
 
@@ -176,6 +178,10 @@ async fn close(
         ctx.bus.emit(Fact::RunFailed { message: error.message.as_str().into(), hint });
     }
     ctx.bus.emit(Fact::RunEnded { exit });
+    if let Some(memory) = ctx.caches.memory() {
+        // What it did not write by then is asked again.
+        let _ = tokio::time::timeout(LAST_CHILDREN, memory.settle()).await;
+    }
     let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, .. } = ctx;
     let events = bus.close();
     // Their connections first: a daemon ends when its client goes away.
@@ -303,7 +309,10 @@ impl Driver {
             Input::BuilderAnswered(builder, paths, valid) => {
                 self.planning.builder_answered(ctx, builder, &paths, valid.as_deref());
             }
-            Input::Sized(drv, bytes) => self.building.tell(ctx, SchedInput::Sized { drv, bytes }),
+            Input::Sized(drv, bytes) => {
+                ctx.bus.emit(Fact::DrvSized { drv, nar_size: bytes });
+                self.building.tell(ctx, SchedInput::Sized { drv, bytes });
+            }
             Input::Returned(drv, paths, brought) => self.returned(drv, &paths, brought),
             Input::Kept(kept) => self.keeping.kept(ctx, kept),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
@@ -517,6 +526,9 @@ impl Driver {
 
     /// Ends each stage as soon as nothing more can come from the ones before.
     fn close_stages(&mut self) {
+        if self.push_until.is_some_and(|until| self.ctx.bus.now() >= until) {
+            self.push_late();
+        }
         let answered = self.evaluation.is_over() && self.parked.is_empty();
         let compared = answered && self.comparing.is_over() && self.planning.is_idle();
         let planned = compared && self.stopping == 0 && self.is_base_there() && self.planning.is_idle();
@@ -524,7 +536,7 @@ impl Driver {
             self.fail(Error::new(Fault::Unreachable, format!("derivations that need each other: {cycle}")));
         }
         if planned || self.stopping > 0 {
-            self.planning.end(&mut self.ctx);
+            self.planning.end(&mut self.ctx, &self.building);
             self.building.close(&self.ctx);
         }
         if !self.building.is_done() || !self.homecoming.is_done() && self.stopping == 0 {
@@ -534,14 +546,23 @@ impl Driver {
         if self.unpushed.is_empty() {
             self.pushing.close(&mut self.ctx);
         }
-        let late = self.push_until.is_some_and(|until| self.ctx.bus.now() >= until);
-        if late && !self.pushing.is_done() {
-            self.pushing.stop(&mut self.ctx);
-        }
         if self.pushing.is_done() {
             self.pushing.end(&mut self.ctx);
             self.keeping.begin(&mut self.ctx, &self.pushing, Some(&self.farm));
             self.leave_results();
+        }
+    }
+
+    /// The time for pushing is over, or for what was under way when the run was stopped.
+    fn push_late(&mut self) {
+        if self.stopping > 0 && !self.building.is_done() {
+            return;
+        }
+        self.push_until = None;
+        match (self.pushing.is_done(), self.stopping) {
+            (true, _) => {}
+            (false, 0) => self.pushing.too_late(&mut self.ctx),
+            (false, _) => self.pushing.stop(&mut self.ctx),
         }
     }
 
@@ -743,7 +764,8 @@ impl Driver {
         self.stopping = self.stopping.max(level);
         self.evaluation.stop(&mut self.ctx);
         self.building.tell(&self.ctx, SchedInput::Cancel(self.stopping));
-        self.push_until.get_or_insert(self.ctx.bus.in_future(PUSH_AFTER_STOP));
+        let until = self.ctx.bus.in_future(PUSH_AFTER_STOP);
+        self.push_until = Some(self.push_until.map_or(until, |before| before.min(until)));
         if self.stopping == 2 {
             self.pushing.stop(&mut self.ctx);
         }
@@ -756,6 +778,7 @@ impl Driver {
         }
         self.pushing.end(&mut self.ctx);
         self.ctx.tasks.stop().await;
+        self.pushing.abandon().await;
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.remember_times();
         let mut faults = exit::faults(self.ctx.bus.events(), &self.ctx.caches.optional());

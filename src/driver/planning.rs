@@ -15,9 +15,10 @@ use crate::graph::Graph;
 use crate::id::{AttrId, BuilderId, CacheId, DrvId, StorePath};
 use crate::nix_compat::daemon::Trust;
 use crate::nix_compat::narinfo::NarInfo;
-use crate::store::cache::Cache;
+use crate::store::cache::{Cache, Memory};
 
 use super::asking::Asking;
+use super::building::Building;
 use super::caches;
 use super::context::{Context, store_failure};
 use super::farm::Farm;
@@ -120,6 +121,10 @@ impl Planning {
 
     /// A fetch did not bring what a cache promised: that counts as absent from now on.
     pub(super) fn fetch_failed(&mut self, drv: DrvId, culprits: &[StorePath]) {
+        for cache in self.open_caches().unwrap_or_default().iter() {
+            let promised = culprits.iter().filter(|path| self.cache_of(path) == Some(cache.id()));
+            cache.forget(&promised.cloned().collect::<Vec<_>>());
+        }
         self.planner.fetch_failed(&self.graph, drv, culprits);
     }
 
@@ -188,6 +193,7 @@ impl Planning {
         }
         self.planner.answered(&self.graph, &facts);
         if !ask.is_empty() {
+            self.planner.waits_for_caches(&ask);
             self.ask_caches(ctx, ask);
         }
     }
@@ -210,6 +216,7 @@ impl Planning {
         known.extend(self.asking.ask(ctx, &dialling, &only, false));
         self.planner.answered(&self.graph, &known);
         if !ask.is_empty() {
+            self.planner.waits_for_caches(&ask);
             self.ask_caches(ctx, ask);
         }
     }
@@ -240,8 +247,12 @@ impl Planning {
         match &mut self.caches {
             Caches::Open(_) if paths.is_empty() => {}
             Caches::Open(caches) => {
-                let facts = presence::race(caches, paths);
-                listen(ctx, facts);
+                let caches = Arc::clone(caches);
+                ctx.tasks.start(async move {
+                    // What one is known to have, the others need not be asked for.
+                    let (known, rest) = presence::recall(&caches, paths).await;
+                    Input::Facts(known, presence::race(&caches, rest))
+                });
             }
             Caches::Opening(waiting) => waiting.extend(paths),
             Caches::Unopened => {
@@ -297,6 +308,10 @@ impl Planning {
         }
         let known = self.asking.by_caches(known);
         self.planner.answered(&self.graph, &known);
+        if let Some(trouble) = ctx.caches.memory().and_then(Memory::take_trouble) {
+            ctx.bus
+                .warn(format!("what caches said is not remembered: {trouble}"), Some("caches are asked for all paths"));
+        }
         if !rest.is_over() {
             return listen(ctx, rest);
         }
@@ -350,7 +365,7 @@ impl Planning {
 
     /// Starts what the planner wants to know; gives what it has decided. To be called until it gives nothing.
     pub(super) fn turn(&mut self, ctx: &mut Context) -> Vec<Decision> {
-        let questions = self.planner.questions();
+        let questions = self.planner.questions(&self.graph);
         if !questions.load.is_empty() {
             let drvs = questions.load;
             let paths: Vec<StorePath> = drvs.iter().map(|drv| self.graph.path(*drv).clone()).collect();
@@ -399,8 +414,9 @@ impl Planning {
     }
 
     /// Nothing more will be wanted and all is decided.
-    pub(super) fn end(&mut self, ctx: &mut Context) {
+    pub(super) fn end(&mut self, ctx: &mut Context, building: &Building) {
         if self.started && !std::mem::replace(&mut self.ended, true) {
+            self.tell_spared(ctx, building);
             let brought = self.planner.brought();
             if !brought.is_empty() {
                 let path = |brought: Brought| FetchedPath {
@@ -414,6 +430,25 @@ impl Planning {
             }
             ctx.bus.emit(Fact::StageEnded { stage: Stage::Diff });
         }
+    }
+}
+
+impl Planning {
+    /// What caches spare the run, as far as earlier runs know.
+    fn tell_spared(&self, ctx: &mut Context, building: &Building) {
+        let (paths, nar_size) = self.planner.in_caches();
+        if paths == 0 {
+            return;
+        }
+        let (mut drvs, mut known, mut seconds) = (0, 0, 0.0);
+        for drv in self.planner.spared() {
+            drvs += 1;
+            if let Some(expected) = building.expected(ctx, &self.graph, drv) {
+                known += 1;
+                seconds += expected;
+            }
+        }
+        ctx.bus.emit(Fact::CachesSpared { drvs, known, seconds, paths, nar_size });
     }
 }
 

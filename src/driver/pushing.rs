@@ -8,11 +8,12 @@ mod target;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::event::{Class, Fact, Failure, Stage};
 use crate::id::{CacheId, StorePath};
 use crate::push::{Nar, PathInfo, Verified};
-use crate::store::cache::Cache;
+use crate::store::cache::{Cache, Sink};
 
 use super::context::Context;
 use reading::Walked;
@@ -20,6 +21,9 @@ use sick::Sick;
 use target::Target;
 
 pub(super) use reading::Stores;
+
+/// How long caches are told at most that uploads were given up.
+const ABANDON: Duration = Duration::from_secs(2);
 
 /// Why paths are pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +64,8 @@ pub(super) struct Pushing {
 impl Pushing {
     /// For those of these caches that are pushed to, and those that are sick.
     pub(super) fn new(ctx: &mut Context, caches: &[Arc<Cache>], sick: &[CacheId]) -> Self {
-        let targets: Vec<Target> = caches.iter().filter(|cache| cache.push()).cloned().map(Target::new).collect();
+        let targets = caches.iter().filter(|cache| cache.push()).cloned();
+        let targets: Vec<Target> = targets.map(|cache| Target::new(ctx, cache)).collect();
         let ended = targets.is_empty() && sick.is_empty();
         if !ended {
             ctx.bus.emit(Fact::StageStarted { stage: Stage::Push });
@@ -79,7 +84,7 @@ impl Pushing {
             target.add(ctx, outputs, why, upstream);
         }
         for sick in &mut self.sick {
-            sick.add(outputs, why, upstream);
+            sick.add(ctx, outputs, why, upstream);
         }
     }
 
@@ -109,11 +114,20 @@ impl Pushing {
 
     /// Starts nothing more, and gives up what is under way.
     pub(super) fn stop(&mut self, ctx: &mut Context) {
+        self.give_up(ctx, &stopped());
+    }
+
+    /// The time for pushing is over. What is built from now on is told as not pushed.
+    pub(super) fn too_late(&mut self, ctx: &mut Context) {
+        self.give_up(ctx, &Failure::new(Class::Timeout, "the time that --push-deadline gives was over"));
+    }
+
+    fn give_up(&mut self, ctx: &mut Context, why: &Failure) {
         for target in &mut self.targets {
-            target.stop(ctx);
+            target.stop(ctx, why);
         }
         for sick in &mut self.sick {
-            sick.stop(ctx);
+            sick.stop(ctx, why);
         }
     }
 
@@ -135,6 +149,13 @@ impl Pushing {
     pub(super) fn is_done(&self) -> bool {
         let given_up = self.sick.iter().all(|sick| sick.lost.is_some());
         given_up && self.targets.iter().all(|target| target.verified == Some(true))
+    }
+
+    /// Uploads that were begun and will not end are given up with the caches, as far as those take it now.
+    pub(super) async fn abandon(&self) {
+        let stopped = self.targets.iter().filter(|target| target.stopped.is_some());
+        let closing = stopped.filter_map(|target| target.cache.sink()).map(Sink::close);
+        let _ = tokio::time::timeout(ABANDON, futures_util::future::join_all(closing)).await;
     }
 
     /// The stage is over.

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::build::{Caches, Lent, Pool};
 use crate::diff::presence::{self, Fact as CacheFact};
 use crate::event::Failure;
 use crate::id::{BuilderId, StorePath};
-use crate::push::{Closure, Nar, PathInfo, Source};
-use crate::store::cache::{Cache, NarWriter, Sink};
+use crate::push::{Closure, Nar, PathInfo, Source, UploadError};
+use crate::store::cache::{Again, Cache, NarWriter, Sink};
 use crate::store::error::StoreError;
 
 use super::super::context::store_failure;
@@ -151,40 +152,77 @@ impl Source for Walk {
     }
 }
 
-/// Streams one NAR from a store to the cache. Where a store fails, or has a damaged copy, the next is tried.
+/// Streams one NAR from a store to the cache. Where a store fails, or has a damaged copy, the next is tried; where the
+/// cache may take it another time, it is made again then.
 pub(super) async fn upload(stores: &Stores, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
-    let mut last = None;
-    for (_, pool) in &stores.0 {
-        match upload_from(pool, sink, info).await {
-            Ok(nar) => return Ok(nar),
-            Err(Failed::Of(failure)) => return Err(failure),
-            // What the first one says counts: it had the path.
-            Err(Failed::Store(failure)) => last = last.or(Some(failure)),
-        }
+    if let Some(nar) = sink.without_nar() {
+        return Ok(nar);
     }
-    Err(last.unwrap_or_else(super::not_here))
+    let (mut tries, mut waited) = (0, Duration::ZERO);
+    loop {
+        let error = match upload_once(stores, sink, info).await {
+            Ok(nar) => return Ok(nar),
+            Err(Failed::Store(failure) | Failed::Of(failure)) => return Err(failure),
+            Err(Failed::Again(again)) => again,
+        };
+        tries += 1;
+        let wait = sink.wait(tries, waited, &error)?;
+        waited += wait;
+        tokio::time::sleep(wait).await;
+    }
 }
 
 /// Why a path was not uploaded.
 enum Failed {
     /// The store could not be read.
     Store(Failure),
+    /// The cache did not take it, and may another time.
+    Again(Again),
     /// Anything else.
     Of(Failure),
 }
 
+impl From<UploadError> for Failed {
+    fn from(error: UploadError) -> Self {
+        match error.again() {
+            Some(again) => Self::Again(again.clone()),
+            None if error.is_of_store() => Self::Store(error.failure()),
+            None => Self::Of(error.failure()),
+        }
+    }
+}
+
+async fn upload_once(stores: &Stores, sink: &Sink, info: &PathInfo) -> Result<Nar, Failed> {
+    let _room = sink.room(info).await;
+    let mut last = None;
+    for (_, pool) in &stores.0 {
+        match upload_from(pool, sink, info).await {
+            // What the first one says counts: it had the path.
+            Err(Failed::Store(failure)) => last = last.or(Some(failure)),
+            other => return other,
+        }
+    }
+    Err(Failed::Store(last.unwrap_or_else(super::not_here)))
+}
+
 async fn upload_from(pool: &Pool, sink: &Sink, info: &PathInfo) -> Result<Nar, Failed> {
+    if let Some(files) = pool.store().files(&info.path) {
+        match crate::push::upload_files(sink, info, files).await.map_err(Failed::from) {
+            // Its daemon may read what this user may not.
+            Err(Failed::Store(_)) => {}
+            other => return other,
+        }
+    }
     let lost = |error: StoreError| Failed::Store(store_failure(&error));
+    let turn = pool.turn().await;
     let mut session = pool.take(Caches::Off).await.map_err(lost)?;
     let read = |mut writer: NarWriter| async move {
         let sent = session.nar_from_path(&info.path, info.nar_size, &mut writer).await;
         sent.map_err(|error| std::io::Error::other(session.explain(error)))?;
         // Others may have the connection while the cache takes its time.
         pool.give_back(session);
+        drop(turn);
         Ok(writer)
     };
-    crate::push::upload(sink, info, read).await.map_err(|error| match error.is_of_store() {
-        true => Failed::Store(error.failure()),
-        false => Failed::Of(error.failure()),
-    })
+    Ok(crate::push::upload(sink, info, read).await?)
 }

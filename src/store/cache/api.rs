@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::bytes::Bytes;
 
 use super::error::CacheError;
-use super::http::{Outcome, S3_AGAIN, bad_status, broken, client, not_well};
+use super::http::{LONGEST_RETRY_AFTER, Outcome, S3_AGAIN, bad_status, broken, client, not_well};
 use super::login::Auth;
 use super::put::{self, told, watched};
 use super::retry::{Gate, Patience};
@@ -209,13 +209,16 @@ impl Api {
         loop {
             let hopeless = self.hopeless.load(Ordering::Relaxed);
             let place = self.gate.enter().await;
+            let login = self.login();
             let (failure, throttled, floor) = match self.try_once(call, patience.stall).await {
                 Tried::Done(reply) => {
                     self.gate.answered();
                     self.hopeless.store(false, Ordering::Relaxed);
                     return Ok(reply);
                 }
-                Tried::Refused(CallFailure { status: Some(401), .. }) if call.login && self.renew() => continue,
+                Tried::Refused(CallFailure { status: Some(401), .. }) if call.login && self.renew(login.as_ref()) => {
+                    continue;
+                }
                 Tried::Refused(failure) => return Err(failure),
                 Tried::Again { failure, throttled, floor } => (failure, throttled, floor),
             };
@@ -330,7 +333,7 @@ impl Api {
         };
         match outcome {
             Outcome::Again { failure, throttled, floor, .. } => {
-                Tried::Again { failure: told(failure), throttled, floor }
+                Tried::Again { failure: told(failure), throttled, floor: floor.or_else(|| retry_after(body)) }
             }
             Outcome::Refused { failure, status } => {
                 let code = s3_code(body).map(str::to_owned);
@@ -368,10 +371,15 @@ impl Api {
         renewed.or_else(|| self.auth.header.clone())
     }
 
-    /// Reads the token file anew. Whether it holds another token than before.
-    fn renew(&self) -> bool {
+    /// Whether a login that is refused now may be read anew: whether it is in a file of its own.
+    pub(super) fn may_renew(&self) -> bool {
+        matches!(self.auth.source, LoginSource::TokenFile(_))
+    }
+
+    /// Reads the token file anew. Whether it holds another token than the one that was refused.
+    fn renew(&self, refused: Option<&HeaderValue>) -> bool {
         let Some(token) = self.auth.source.read_again() else { return false };
-        let is_new = self.login().is_none_or(|login| login != token);
+        let is_new = refused != Some(&token);
         if is_new {
             *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         }
@@ -411,6 +419,13 @@ fn refused(call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
             _ => bad_status(status, headers),
         },
     }
+}
+
+/// How long to wait as a JSON body says it, in seconds: what stands before a service (Cloudflare) has no header for it.
+fn retry_after(body: &[u8]) -> Option<Duration> {
+    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let seconds = json.get("retry_after")?.as_f64().filter(|seconds| *seconds >= 0.0)?;
+    Some(Duration::from_secs_f64(seconds.min(LONGEST_RETRY_AFTER.as_secs_f64())))
 }
 
 /// The code of an error of S3, which stores for such services may be.

@@ -85,6 +85,24 @@ pub enum CacheError {
         /// It was to be pushed to.
         push: bool,
     },
+    /// What the client of a cache's maker wrote down is of no use.
+    #[error("cannot use cache '{url}': '{}' {why}", path.display())]
+    ToolConfig {
+        /// The cache.
+        url: String,
+        /// The client's configuration.
+        path: PathBuf,
+        /// What is wrong with it: `has no server 'ci'`.
+        why: String,
+    },
+    /// The server is there, and has no such cache.
+    #[error("cannot use cache '{url}': the server has no cache '{name}'")]
+    NoSuchCache {
+        /// The cache.
+        url: String,
+        /// Its name on the server.
+        name: String,
+    },
     /// The cache gave no answer.
     #[error("cache '{url}' gave no answer: {}", why.trim_start_matches("error sending request: client error (Connect): "))]
     Unreachable {
@@ -242,6 +260,16 @@ impl From<CacheError> for error::Error {
                         .into(),
                 ),
             ),
+            CacheError::ToolConfig { .. } => (
+                Fault::Usage,
+                Some(
+                    "attic login NAME https://HOST TOKEN    writes it; or name the server: attic:https://HOST/CACHE"
+                        .into(),
+                ),
+            ),
+            CacheError::NoSuchCache { name, .. } => {
+                (Fault::Usage, Some(format!("check its name; attic cache create {name}    makes it")))
+            }
             CacheError::Unreachable { url, .. } | CacheError::Sick { url, .. } => (
                 Fault::Unreachable,
                 Some(format!("curl -v {url}/nix-cache-info    or go on without any cache: drover run --offline")),

@@ -21,13 +21,14 @@ use super::info::{self, CacheInfo};
 use super::login::Auth;
 use super::put::{Content, PutFailure};
 use super::retry::{Gate, Health, Patience};
+use super::upload::Manners;
 use super::{Held, OpenContext, s3};
 use crate::event::{Class, Failure};
 use crate::id::StorePath;
 use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
 
 /// Longest wait that a server can ask for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// Futures of one batch that exist at once; the gate bounds what is really in flight.
 const WINDOW: usize = 256;
@@ -43,6 +44,7 @@ pub(super) struct HttpCache {
     health: Health,
     /// All patience for writing a file has been used up, and nothing was written since.
     pub(super) hopeless: AtomicBool,
+    pub(super) manners: Manners,
     pub(super) requests: AtomicU64,
 }
 
@@ -125,6 +127,7 @@ impl HttpCache {
             gate: Gate::new(context.connections),
             health: Health::default(),
             hopeless: AtomicBool::new(false),
+            manners: Manners::default(),
             requests: AtomicU64::new(0),
         })
     }
@@ -163,13 +166,7 @@ impl HttpCache {
     /// Whether files can be written. Statuses that say "never" are a refusal; all else may be better another time.
     async fn probe(&self, info: Vec<u8>, new: bool) -> Result<(), CacheError> {
         let url = self.shown.clone();
-        let patience = Patience {
-            push: self.patience.path,
-            stall: self.patience.answer,
-            rate_limited_attempts: self.patience.attempts.min(self.patience.rate_limited_attempts),
-            ..self.patience
-        };
-        match self.put(info::NAME, info::MIME, &Content::Bytes(info), patience).await {
+        match self.put(info::NAME, info::MIME, &Content::Bytes(info), self.patience.brief()).await {
             Ok(()) => Ok(()),
             Err(PutFailure { refused: Some(status @ (401 | 403 | 407)), .. }) => {
                 Err(CacheError::Denied { url, status, login: self.auth.source.clone(), push: true })
@@ -228,6 +225,15 @@ impl HttpCache {
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => return Err(failure),
         };
         Ok(Some(Held { info, nar }))
+    }
+
+    /// Reads the records of all paths of a server that has no record without its NAR.
+    pub(super) async fn records(&self, trust: &Trust, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
+        let read = async |path: &StorePath| -> Result<Option<Held>, Failure> {
+            let body = self.record(path, self.patience.attempts).await?;
+            body.map(|body| Ok(Held { info: Box::new(trust.read(path, &body)?), nar: true })).transpose()
+        };
+        in_order(paths.len(), |at| read(&paths[at])).await
     }
 
     /// Begins to download a file; its bytes as they come, each within the time for an answer.

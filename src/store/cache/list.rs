@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use futures_util::{StreamExt as _, stream};
@@ -83,7 +84,7 @@ impl Cache {
         let many = names.len();
         match self.backend.reader() {
             Reader::File(file) => {
-                let file = file.clone();
+                let file = Arc::clone(file);
                 let read = move || Ok(names.par_iter().map(|name| file.read(name)).collect::<Vec<_>>());
                 match blocking(read).await {
                     Ok(read) => read.into_iter().map(|one| one.map_err(|error| self.cannot("read", &error))).collect(),
@@ -102,7 +103,7 @@ impl Cache {
         let many = names.len();
         match self.backend.reader() {
             Reader::File(file) => {
-                let file = file.clone();
+                let file = Arc::clone(file);
                 let look = move || Ok(names.par_iter().map(|name| file.stat(name)).collect::<Vec<_>>());
                 match blocking(look).await {
                     Ok(seen) => seen.into_iter().map(|one| one.map_err(|error| self.cannot("read", &error))).collect(),

@@ -41,6 +41,13 @@ pub enum LoginSource {
         /// The file that it is in.
         path: PathBuf,
     },
+    /// What the client of a cache's maker wrote down.
+    Tool {
+        /// The client: `Attic`.
+        tool: &'static str,
+        /// Its configuration.
+        path: PathBuf,
+    },
     /// There is none where the tools for this kind of cache have theirs.
     Nowhere {
         /// Where that is: `neither … nor …`.
@@ -65,7 +72,7 @@ impl LoginSource {
 
     /// What it is called.
     pub(super) fn noun(&self) -> &'static str {
-        if matches!(self, Self::TokenFile(_)) { "token" } else { "login" }
+        if matches!(self, Self::TokenFile(_) | Self::Tool { .. }) { "token" } else { "login" }
     }
 }
 
@@ -80,6 +87,7 @@ impl fmt::Display for LoginSource {
             Self::Netrc(file) => write!(f, "login from: netrc file {}", file.display()),
             Self::Variable(name) => write!(f, "login from: {name}"),
             Self::Profile { name, path } => write!(f, "login from: profile '{name}' in {}", path.display()),
+            Self::Tool { tool, path } => write!(f, "token from: {tool}'s configuration {}", path.display()),
             Self::Nowhere { looked } => write!(f, "no login found: {looked}"),
             Self::TokenFile(file) => write!(f, "token from: token-file {}", file.display()),
         }
@@ -96,6 +104,13 @@ impl LoginEnv {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Where tools keep their configuration: `$XDG_CONFIG_HOME`, else `~/.config`.
+    #[must_use]
+    pub fn config_home(&self) -> Option<PathBuf> {
+        let home = || Some(PathBuf::from(self.get("HOME")?).join(".config"));
+        self.get("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)
     }
 }
 
@@ -155,6 +170,23 @@ impl Auth {
         client.execute(request).await
     }
 
+    /// The token in this file, for the cache that people know as `url`.
+    pub(super) fn token_file(file: &Path, url: &str) -> Result<Self, CacheError> {
+        let token = read_token(file).map_err(|why| CacheError::Token { url: url.to_owned(), why })?;
+        Ok(Self { header: Some(token.0), signer: None, source: LoginSource::TokenFile(file.to_owned()) })
+    }
+
+    /// This token; `None` if it is none.
+    pub(super) fn token(token: &str, source: LoginSource) -> Option<Self> {
+        let token = Some(token.trim()).filter(|token| !token.is_empty() && !token.contains(char::is_whitespace))?;
+        Some(Self { header: Some(secret(&format!("Bearer {token}"))?), signer: None, source })
+    }
+
+    /// This user and password, or nothing.
+    pub(super) fn basic(login: Option<&Login>, source: LoginSource) -> Self {
+        Self { header: login.and_then(basic), signer: None, source }
+    }
+
     /// The token file, else the login of the URL, else the one of the netrc file. A netrc file that cannot be read
     /// is worth a warning.
     pub(super) fn find(
@@ -166,8 +198,7 @@ impl Auth {
         warnings: &mut Vec<String>,
     ) -> Result<Self, CacheError> {
         if let Some(file) = token_file {
-            let token = read_token(file).map_err(|why| CacheError::Token { url: url.to_owned(), why })?;
-            return Ok(Self { header: Some(token.0), signer: None, source: LoginSource::TokenFile(file.to_owned()) });
+            return Self::token_file(file, url);
         }
         if let Some(login) = of_url {
             return Ok(Self { header: basic(login), signer: None, source: LoginSource::Url });

@@ -1,26 +1,31 @@
 //! Binary caches: opening one, asking it for many paths, and what it takes to write to one.
 //!
-//! Owns URLs, `nix-cache-info`, logins, retries, signing keys, uploads and the files of a `file://` cache. Does not own what an
-//! answer means for the plan (`diff::presence`) or the order of a push (`push::queue`).
+//! Owns URLs, `nix-cache-info`, logins, retries, what was said before, signing keys, uploads and the files of a
+//! `file://` cache. Does not own what an answer means for the plan (`diff::presence`) or the order of a push
+//! (`push::queue`).
 
 mod access;
 mod answer;
 mod answers;
-#[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
 mod attic;
 mod backend;
+mod budget;
 mod cachix;
+pub mod check;
 mod copy;
 mod error;
 mod file;
+mod hasher;
 mod http;
 pub mod info;
 pub mod keys;
+pub mod ledger;
 pub mod list;
 mod location;
 mod login;
 pub mod look;
+mod memory;
 mod nar;
 mod netrc;
 mod niks3;
@@ -32,6 +37,7 @@ mod s3;
 pub mod share;
 mod sink;
 mod stream;
+mod upload;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -40,20 +46,26 @@ use std::sync::Arc;
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
 pub use answers::Answers;
+pub use budget::{Budget, Room};
 pub use error::CacheError;
 pub use keys::SecretKey;
+pub use ledger::Ledger;
 pub use login::{LoginEnv, LoginSource, TokenError};
+pub use memory::Memory;
 pub use nar::NarReader;
 pub use record::RecordError;
 pub use retry::Patience;
 pub use s3::ProfileError;
-pub use sink::{Codec, Nar, PutError, Sink, Ticket};
+pub use sink::{Again, Codec, Nar, PutError, Sink, Ticket};
 pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
 use answers::Paths;
 use backend::{Backend, Reader};
 use location::{AtticPlace, Location, Params, Place};
+use memory::Remembered;
+
+use futures_util::FutureExt as _;
 
 use crate::event::Failure;
 use crate::id::{CacheId, StoreDir, StorePath};
@@ -136,6 +148,12 @@ pub struct OpenContext {
     pub patience: Patience,
     /// Requests in flight to one server at most.
     pub connections: usize,
+    /// What caches said in earlier runs.
+    pub memory: Option<Memory>,
+    /// Uploads that were begun, and what was pushed.
+    pub ledger: Ledger,
+    /// Memory that all pushes take together.
+    pub budget: Budget,
 }
 
 impl OpenContext {
@@ -152,6 +170,9 @@ impl OpenContext {
             ca_file: None,
             patience: Patience::default(),
             connections: 100,
+            memory: None,
+            ledger: Ledger::default(),
+            budget: Budget::default(),
         }
     }
 }
@@ -168,6 +189,8 @@ pub struct Cache {
     want_mass_query: bool,
     trust: Arc<Trust>,
     backend: Backend,
+    /// What it said in earlier runs; `None` for one that is no slower than that.
+    remembered: Option<Remembered>,
     sink: Option<Sink>,
     login: Option<LoginSource>,
     counters: Arc<Counters>,
@@ -194,17 +217,18 @@ impl Cache {
         if let Some(theirs) = info.store_dir.filter(|theirs| theirs != ours) {
             return Err(CacheError::StoreDir { url, theirs, ours: ours.to_owned() });
         }
-        if config.push && keys.is_empty() {
+        if config.push && keys.is_empty() && !backend.signs() {
             warnings.push(format!("what is pushed to {name} is not signed; add ?secret-key=FILE to {url}"));
         }
         if let (Backend::File(file), true) = (&backend, config.push) {
             // Found out now, not after an hour of building.
             file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
         }
-        let sink = codec.map(|codec| Sink::new(backend.clone(), keys, context.store_dir.clone(), codec));
-        let login = match backend.reader() {
-            Reader::File(_) | Reader::Copy(_) => None,
-            Reader::Http(http) => Some(http.auth.source.clone()),
+        let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, codec, context));
+        let login = backend.login().cloned();
+        let remembered = match (backend.reader(), &context.memory) {
+            (Reader::Http(_), Some(memory)) => Some(memory.of(&url, &trust, config.push)),
+            (Reader::File(_) | Reader::Copy(_), _) | (_, None) => None,
         };
         Ok(Self {
             id,
@@ -216,6 +240,7 @@ impl Cache {
             want_mass_query: params.want_mass_query.unwrap_or(info.want_mass_query),
             trust: Arc::new(trust),
             backend,
+            remembered,
             sink,
             login,
             counters: Arc::default(),
@@ -274,10 +299,7 @@ impl Cache {
     /// Requests that went over the network, attempts counted one by one.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        match self.backend.reader() {
-            Reader::File(_) | Reader::Copy(_) => 0,
-            Reader::Http(http) => http.requests(),
-        }
+        self.backend.requests()
     }
 
     /// What a person should know about its URL, one line each.
@@ -307,7 +329,42 @@ impl Cache {
     #[must_use]
     pub fn answers(&self, paths: &[StorePath]) -> Answers {
         let (trust, asked): (_, Paths) = (Arc::clone(&self.trust), paths.into());
-        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| self.backend.ask(trust, asked, pieces))
+        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| {
+            let backend = self.backend.clone();
+            let ask = move |trust, asked, pieces| backend.ask(trust, asked, pieces);
+            match self.remembered.clone() {
+                Some(remembered) => remembered.ask(trust, asked, pieces, ask).boxed(),
+                None => ask(trust, asked, pieces),
+            }
+        })
+    }
+
+    /// The records of those paths that it is remembered to have; in the order of the paths.
+    pub async fn recall(&self, paths: &[StorePath]) -> Vec<Option<Box<NarInfo>>> {
+        let Some(remembered) = &self.remembered else { return vec![None; paths.len()] };
+        let answers = remembered.recall(&self.trust, &paths.into()).await;
+        let present = |answer: &Answer| matches!(answer, Answer::Present(_));
+        self.counters.add(answers.iter().flatten().filter(|answer| present(answer)));
+        let info = |answer| match answer {
+            Some(Answer::Present(info)) => Some(info),
+            Some(Answer::Untrusted(_) | Answer::Absent | Answer::NoAnswer(_)) | None => None,
+        };
+        answers.into_iter().map(info).collect()
+    }
+
+    /// It has a path since now, with this record: from now on that is remembered.
+    pub fn remember(&self, info: &NarInfo) {
+        if let Some(remembered) = &self.remembered {
+            let answer = self.trust.answer(info.store_path(), Ok(Some(info.to_canonical_bytes())));
+            remembered.note(std::iter::once((info.store_path(), &answer)));
+        }
+    }
+
+    /// It turned out not to have these paths, whatever it said: they are asked again the next time.
+    pub fn forget(&self, paths: &[StorePath]) {
+        if let Some(remembered) = self.remembered.as_ref().filter(|_| !paths.is_empty()) {
+            remembered.forget(paths);
+        }
     }
 
     /// Reads the records of paths anew, whoever signed them, and looks whether their NARs are there too. For pushing

@@ -53,6 +53,16 @@ impl Default for Patience {
 }
 
 impl Patience {
+    /// For what is done before a run begins: a write is given up when a question would be.
+    pub(super) fn brief(self) -> Self {
+        Self {
+            push: self.path,
+            stall: self.answer,
+            rate_limited_attempts: self.attempts.min(self.rate_limited_attempts),
+            ..self
+        }
+    }
+
     /// How long to wait after attempt number `attempt` (from 1) failed.
     pub(super) fn wait(&self, attempt: u32, throttled: bool, floor: Option<Duration>) -> Duration {
         let base = if throttled { self.delay_rate_limited } else { self.delay };
