@@ -11,7 +11,7 @@ use std::process::{ExitStatus, Stdio};
 use tokio::process::Command;
 
 /// A command to run: program, arguments, environment. Prints as something that can be pasted into a shell.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Cmd {
     program: OsString,
     args: Vec<OsString>,
@@ -158,6 +158,12 @@ fn die_with_parent(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_command: &mut Command) {}
 
+impl std::fmt::Debug for Cmd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cmd({self})")
+    }
+}
+
 impl std::fmt::Display for Cmd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (name, value) in &self.env {
@@ -233,6 +239,7 @@ mod tests {
     fn secrets_are_not_shown() {
         let cmd = Cmd::new("nix").args(["--option", "access-tokens", "github.com=ghp_x", "--option", "cores", "2"]);
         assert_eq!(cmd.to_string(), "nix --option access-tokens … --option cores 2");
+        assert!(!format!("{cmd:?}").contains("ghp_x"));
     }
 
     #[test]

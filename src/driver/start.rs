@@ -279,6 +279,9 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let (store, plan, answers) = answers(&settings, options, &history).await?;
     let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
     let list = CacheList::new(&store, &settings)?;
+    if let Some(memory) = list.memory().filter(|_| mode == Mode::Why) {
+        memory.doubt();
+    }
     let (verb, pushable) = match mode {
         Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
         Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),
@@ -317,6 +320,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         Mode::Run => Pushing::new(&mut ctx, &opened, &sick),
         Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected => Pushing::default(),
     };
+    let push_until = settings.push.deadline.map(|deadline| ctx.bus.in_future(deadline));
     Ok(Driver {
         ctx,
         mode,
@@ -340,7 +344,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         passed_over: Vec::new(),
         left_out: std::collections::BTreeMap::new(),
         stopping: 0,
-        push_until: None,
+        push_until,
         unpushed: Vec::new(),
         links: Links::NotYet,
         error: None,

@@ -218,6 +218,13 @@ impl LocalStore {
         &self.0.options
     }
 
+    /// The command `nix` for this very store.
+    #[must_use]
+    pub fn nix(&self) -> Cmd {
+        let (options, nix) = (&self.0.options, self.0.options.cmd("nix"));
+        options.store.iter().fold(nix, |nix, store| nix.args(["--store", store]))
+    }
+
     /// Reads derivations, as far as they are files of this machine. Blocks for some 20 µs a derivation.
     #[must_use]
     pub fn drv_reader(&self) -> DrvReader {

@@ -290,7 +290,7 @@ async fn what_is_no_usable_cache_says_so() {
         (file_url(nothing.path()), "is no binary cache: it has no nix-cache-info", Whose::Usage),
         (servers[1].url.clone(), "is no binary cache", Whose::Usage),
         (closed, "gave no answer", Whose::Unreachable),
-        ("s3://bucket".into(), "only file://, http:// and https://", Whose::Usage),
+        ("ssh-ng://host".into(), "drover has no client for 'ssh-ng'", Whose::Usage),
     ];
     for (url, expected, fault) in cases {
         let error = Error::from(Cache::open(CacheId(0), pull(&url), &context()).await.unwrap_err());

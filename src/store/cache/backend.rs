@@ -69,11 +69,6 @@ impl Opening<'_> {
         }
     }
 
-    /// Drover does not speak this kind of cache.
-    pub(super) fn unsupported(&self, scheme: &str) -> CacheError {
-        CacheError::Scheme { url: self.shown.to_owned(), scheme: scheme.to_owned() }
-    }
-
     fn file(&self, dir: &Path, warnings: &mut Vec<String>) -> Result<(Backend, CacheInfo), CacheError> {
         if self.config.token_file.is_some() {
             warnings.push(format!("cache '{}': a directory needs no token-file", self.shown));
@@ -160,6 +155,7 @@ impl Backend {
         match (self, self.reader()) {
             (Self::Attic(attic), _) => attic.requests(),
             (Self::Niks3(niks3), _) => niks3.requests(),
+            (Self::Cachix(cachix), _) => cachix.requests(),
             (_, Reader::Http(http)) => http.requests(),
             (_, Reader::File(_) | Reader::Copy(_)) => 0,
         }

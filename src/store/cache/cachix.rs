@@ -102,6 +102,11 @@ impl CachixCache {
         &self.http
     }
 
+    /// Requests sent so far, attempts counted one by one.
+    pub(super) fn requests(&self) -> u64 {
+        self.http.requests() + self.uploads.api().requests()
+    }
+
     /// Whether one question tells of all paths what it lacks.
     pub(super) fn is_bulk(&self) -> bool {
         self.is_bulk.load(Ordering::Relaxed)

@@ -12,7 +12,9 @@ use crate::nix_compat::narinfo::KeyError;
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// A kind of cache that drover does not speak.
-    #[error("cannot use cache '{url}': '{scheme}' caches are not supported, only file://, http:// and https://")]
+    #[error(
+        "cannot use cache '{url}': drover has no client for '{scheme}', only for file:, http:, https:, s3:, cachix:, attic: and niks3:"
+    )]
     Scheme {
         /// The cache.
         url: String,
@@ -191,6 +193,18 @@ fn denied(url: &str, status: u16, login: &LoginSource, push: bool) -> String {
     }
 }
 
+/// What to type to see what a cache answers.
+#[must_use]
+pub fn by_hand(url: &str) -> String {
+    match url.split_once(':') {
+        Some(("nix", store)) => format!("nix store info --store '{store}'"),
+        Some(("cachix", name)) => format!("curl -v https://cachix.org/api/v1/cache/{name}"),
+        Some(("attic" | "s3", _)) => "drover doctor    looks at it more closely".to_owned(),
+        Some(("niks3", server)) => format!("curl -v {server}"),
+        _ => format!("curl -v {url}/nix-cache-info"),
+    }
+}
+
 /// What mends a refused login.
 fn login_hint(url: &str, login: &LoginSource, push: bool) -> String {
     let place = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -201,6 +215,10 @@ fn login_hint(url: &str, login: &LoginSource, push: bool) -> String {
             format!("echo 'machine {host} login USER password SECRET' >> {}", file.display())
         }
         LoginSource::None { netrc: None } => "token-file = FILE in its [cache.NAME] of drover.toml".to_owned(),
+        LoginSource::Nowhere { .. } if url.starts_with("cachix:") => {
+            "export CACHIX_AUTH_TOKEN=TOKEN    or token-file = FILE in drover.toml, or: cachix authtoken TOKEN"
+                .to_owned()
+        }
         login => format!("the {} needs \"{right}\" on {place}", login.noun()),
     }
 }
@@ -225,7 +243,11 @@ impl From<CacheError> for error::Error {
             CacheError::Scheme { url, scheme } if scheme.is_empty() => {
                 (Fault::Usage, Some(format!("write a directory as file://{url}")))
             }
-            CacheError::Scheme { .. } | CacheError::Url { .. } => {
+            CacheError::Scheme { url, .. } => (
+                Fault::Usage,
+                Some(format!("nix:{url}    for what only Nix writes to; it is pushed to, and never read")),
+            ),
+            CacheError::Url { .. } => {
                 (Fault::Usage, Some("a URL reads file:///path?secret-key=FILE or https://host".into()))
             }
             CacheError::NotACache { url } if url.starts_with("file:") => (
@@ -260,6 +282,10 @@ impl From<CacheError> for error::Error {
                         .into(),
                 ),
             ),
+            CacheError::ToolConfig { url, .. } if url.starts_with("cachix:") => (
+                Fault::Usage,
+                Some("cachix authtoken TOKEN    writes it; or move it away and export CACHIX_AUTH_TOKEN=TOKEN".into()),
+            ),
             CacheError::ToolConfig { .. } => (
                 Fault::Usage,
                 Some(
@@ -267,12 +293,15 @@ impl From<CacheError> for error::Error {
                         .into(),
                 ),
             ),
+            CacheError::NoSuchCache { url, name } if url.starts_with("cachix:") => {
+                (Fault::Usage, Some(format!("check its name; https://app.cachix.org/cache/{name} must exist")))
+            }
             CacheError::NoSuchCache { name, .. } => {
                 (Fault::Usage, Some(format!("check its name; attic cache create {name}    makes it")))
             }
             CacheError::Unreachable { url, .. } | CacheError::Sick { url, .. } => (
                 Fault::Unreachable,
-                Some(format!("curl -v {url}/nix-cache-info    or go on without any cache: drover run --offline")),
+                Some(format!("{}    or go on without any cache: drover run --offline", by_hand(url))),
             ),
             CacheError::Tls { .. } => {
                 (Fault::Usage, Some("set NIX_SSL_CERT_FILE to a file with the certificates to trust".into()))

@@ -368,7 +368,7 @@ mod tests {
             ("attic:a:b:c", "attic:[SERVER:]CACHE"),
             ("niks3:acme", "niks3:https://HOST"),
             ("niks3:https://me:hunter2@", "it is no URL"),
-            ("ssh-ng://user:pw@host", "'ssh-ng' caches"),
+            ("ssh-ng://user:pw@host", "no client for 'ssh-ng'"),
             ("/var/cache", "cannot use cache '/var/cache'"),
             ("https://h?priority=high", "its parameter 'priority' is no number"),
             ("https://h?trusted=maybe", "neither true nor false"),

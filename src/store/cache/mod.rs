@@ -10,14 +10,17 @@ mod answers;
 mod api;
 mod attic;
 mod backend;
+mod budget;
 mod cachix;
 pub mod check;
 mod copy;
 mod error;
 mod file;
+mod hasher;
 mod http;
 pub mod info;
 pub mod keys;
+pub mod ledger;
 pub mod list;
 mod location;
 mod login;
@@ -34,6 +37,7 @@ mod s3;
 pub mod share;
 mod sink;
 mod stream;
+mod upload;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -42,15 +46,17 @@ use std::sync::Arc;
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
 pub use answers::Answers;
-pub use error::CacheError;
+pub use budget::{Budget, Room};
+pub use error::{CacheError, by_hand};
 pub use keys::SecretKey;
+pub use ledger::Ledger;
 pub use login::{LoginEnv, LoginSource, TokenError};
 pub use memory::Memory;
 pub use nar::NarReader;
 pub use record::RecordError;
 pub use retry::Patience;
 pub use s3::ProfileError;
-pub use sink::{Codec, Nar, PutError, Sink, Ticket};
+pub use sink::{Again, Codec, Nar, PutError, Sink, Ticket};
 pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
@@ -64,6 +70,7 @@ use futures_util::FutureExt as _;
 use crate::event::Failure;
 use crate::id::{CacheId, StoreDir, StorePath};
 use crate::nix_compat::narinfo::{NarInfo, TrustedPublicKey};
+use crate::process::Cmd;
 
 /// A cache as the configuration names it. Its URL may hold a login, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -136,6 +143,8 @@ pub struct OpenContext {
     pub netrc: Option<PathBuf>,
     /// What the environment says of logins.
     pub login_env: LoginEnv,
+    /// The command `nix` for the local store, where there is one.
+    pub nix: Option<Cmd>,
     /// A file with the certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// How patient to be; the URL may say otherwise.
@@ -144,6 +153,10 @@ pub struct OpenContext {
     pub connections: usize,
     /// What caches said in earlier runs.
     pub memory: Option<Memory>,
+    /// Uploads that were begun, and what was pushed.
+    pub ledger: Ledger,
+    /// Memory that all pushes take together.
+    pub budget: Budget,
 }
 
 impl OpenContext {
@@ -157,10 +170,13 @@ impl OpenContext {
             accept_cache_keys: false,
             netrc: None,
             login_env: LoginEnv::default(),
+            nix: None,
             ca_file: None,
             patience: Patience::default(),
             connections: 100,
             memory: None,
+            ledger: Ledger::default(),
+            budget: Budget::default(),
         }
     }
 }
@@ -212,10 +228,10 @@ impl Cache {
             // Found out now, not after an hour of building.
             file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
         }
-        let sink = codec.map(|codec| Sink::new(backend.clone(), keys, context.store_dir.clone(), codec));
+        let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, codec, context));
         let login = backend.login().cloned();
         let remembered = match (backend.reader(), &context.memory) {
-            (Reader::Http(_), Some(memory)) => Some(memory.of(&url, &trust, config.push)),
+            (Reader::Http(http), Some(memory)) => Some(memory.of(http.base.as_str(), &trust, config.push)),
             (Reader::File(_) | Reader::Copy(_), _) | (_, None) => None,
         };
         Ok(Self {
@@ -317,13 +333,11 @@ impl Cache {
     #[must_use]
     pub fn answers(&self, paths: &[StorePath]) -> Answers {
         let (trust, asked): (_, Paths) = (Arc::clone(&self.trust), paths.into());
-        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| {
-            let backend = self.backend.clone();
-            let ask = move |trust, asked, pieces| backend.ask(trust, asked, pieces);
-            match self.remembered.clone() {
-                Some(remembered) => remembered.ask(trust, asked, pieces, ask).boxed(),
-                None => ask(trust, asked, pieces),
-            }
+        let backend = self.backend.clone();
+        let ask = move |trust, asked, pieces| backend.ask(trust, asked, pieces);
+        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| match self.remembered.clone() {
+            Some(remembered) => remembered.ask(trust, asked, pieces, ask).boxed(),
+            None => ask(trust, asked, pieces),
         })
     }
 
@@ -340,11 +354,16 @@ impl Cache {
         answers.into_iter().map(info).collect()
     }
 
-    /// It has a path since now, with this record: from now on that is remembered.
-    pub fn remember(&self, info: &NarInfo) {
-        if let Some(remembered) = &self.remembered {
-            let answer = self.trust.answer(info.store_path(), Ok(Some(info.to_canonical_bytes())));
-            remembered.note(std::iter::once((info.store_path(), &answer)));
+    /// It has a path since now, with this record: that is remembered. Without one, because the server writes it, what
+    /// was known of the path is forgotten.
+    pub fn remember(&self, path: &StorePath, record: Option<&NarInfo>) {
+        let Some(remembered) = &self.remembered else { return };
+        match record {
+            Some(record) => {
+                let answer = self.trust.answer(path, Ok(Some(record.to_canonical_bytes())));
+                remembered.note(std::iter::once((path, &answer)));
+            }
+            None => remembered.forget(std::slice::from_ref(path)),
         }
     }
 
