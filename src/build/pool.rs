@@ -3,6 +3,8 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::site::{PATIENCE, no_answer};
 use crate::store::any::Store;
 use crate::store::error::StoreError;
@@ -11,6 +13,9 @@ use crate::store::session::Session;
 
 /// More connections than this are only opened when they are needed.
 const MOST_WARM: u32 = 16;
+
+/// Connections over which NARs are read for pushing at once.
+const READERS: usize = 8;
 
 /// Whether the daemon may look in caches on a connection.
 ///
@@ -58,13 +63,14 @@ pub struct Pool {
     store: Store,
     wishes: Wishes,
     idle: Mutex<Vec<Lent>>,
+    turns: Semaphore,
 }
 
 impl Pool {
     /// No connection yet; each new one is opened with these wishes.
     #[must_use]
     pub fn new(store: Store, wishes: Wishes) -> Self {
-        Self { store, wishes, idle: Mutex::new(Vec::new()) }
+        Self { store, wishes, idle: Mutex::new(Vec::new()), turns: Semaphore::new(READERS) }
     }
 
     /// The store that it connects to.
@@ -75,6 +81,11 @@ impl Pool {
 
     fn idle(&self) -> MutexGuard<'_, Vec<Lent>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a turn to read a large amount from the store. `None` cannot happen: turns never end.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
     }
 
     /// A warm connection, or a new one.

@@ -11,12 +11,8 @@ use super::args::Cli;
 /// The error behind clap's.
 pub(super) fn error(clap: &clap::Error, words: &[String]) -> Error {
     let root = Cli::command();
-    let command = words.iter().skip(1).find_map(|word| root.find_subcommand(word)).unwrap_or(&root);
-    let help = if command.get_name() == "drover" {
-        "drover --help".to_owned()
-    } else {
-        format!("drover {} --help", command.get_name())
-    };
+    let (command, typed) = command_of(&root, words);
+    let help = format!("{typed} --help");
     let get = |kind| text(clap, kind);
     let (argument, value) = (get(ContextKind::InvalidArg), get(ContextKind::InvalidValue));
     let prior = get(ContextKind::PriorArg);
@@ -24,18 +20,15 @@ pub(super) fn error(clap: &clap::Error, words: &[String]) -> Error {
     match clap.kind() {
         ErrorKind::InvalidSubcommand => {
             let given = get(ContextKind::InvalidSubcommand);
-            Error::usage(format!("drover has no command '{given}'")).hint(other_command(&root, &given))
+            Error::usage(format!("{typed} has no command '{given}'")).hint(other_command(command, &typed, &given))
         }
         ErrorKind::UnknownArgument => {
-            let (bare, of) = (
-                flag(),
-                if command.get_name() == "drover" { String::new() } else { format!(" {}", command.get_name()) },
-            );
+            let bare = flag();
             if !bare.starts_with('-') {
-                return Error::usage(format!("drover{of} takes no '{bare}'")).hint(help);
+                return Error::usage(format!("{typed} takes no '{bare}'")).hint(help);
             }
-            Error::usage(format!("drover{of} has no flag '{bare}'"))
-                .hint(other_flag(&root, command, &bare).unwrap_or(help))
+            Error::usage(format!("{typed} has no flag '{bare}'"))
+                .hint(other_flag(&root, command, &typed, &bare).unwrap_or(help))
         }
         ErrorKind::ArgumentConflict if prior == argument => {
             Error::usage(format!("{argument} can be given only once")).hint(help)
@@ -54,8 +47,10 @@ pub(super) fn error(clap: &clap::Error, words: &[String]) -> Error {
         ErrorKind::WrongNumberOfValues | ErrorKind::TooFewValues => {
             Error::usage(format!("{argument} needs both of its values")).hint(help)
         }
-        ErrorKind::MissingRequiredArgument => {
-            Error::usage(format!("drover {} needs {argument}", command.get_name())).hint(help)
+        ErrorKind::MissingRequiredArgument => Error::usage(format!("{typed} needs {argument}")).hint(help),
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let below: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+            Error::usage(format!("{typed} needs a command")).hint(format!("{typed} {}", below.join("|")))
         }
         _ => {
             let said = clap.to_string();
@@ -63,6 +58,18 @@ pub(super) fn error(clap: &clap::Error, words: &[String]) -> Error {
             Error::usage(first.strip_prefix("error: ").unwrap_or(first)).hint(help)
         }
     }
+}
+
+/// The command that was typed, of a command the one below it, and its words.
+fn command_of<'a>(root: &'a Command, words: &[String]) -> (&'a Command, String) {
+    let (mut command, mut typed) = (root, root.get_name().to_owned());
+    for word in words.iter().skip(1) {
+        if let Some(below) = command.find_subcommand(word) {
+            typed = format!("{typed} {}", below.get_name());
+            command = below;
+        }
+    }
+    (command, typed)
 }
 
 /// Nothing to explain under this name.
@@ -83,18 +90,19 @@ fn text(error: &clap::Error, kind: ContextKind) -> String {
 }
 
 /// A command that may have been meant. A word that looks like none may be the name of a host.
-fn other_command(root: &Command, given: &str) -> String {
-    let names = root.get_subcommands().map(Command::get_name);
+fn other_command(command: &Command, typed: &str, given: &str) -> String {
+    let names = command.get_subcommands().map(Command::get_name);
     let planned = ["check", "init"];
     match nearest(given, names) {
         _ if planned.contains(&given) => "this drover does not have it yet    see drover --help".to_owned(),
-        Some(near) => format!("did you mean drover {near}?"),
+        Some(near) => format!("did you mean {typed} {near}?"),
+        None if typed.contains(' ') => format!("{typed} --help"),
         None => format!("drover run {given}    if that is an attr, or drover --help"),
     }
 }
 
 /// A flag that may have been meant, of this command or of another one.
-fn other_flag(root: &Command, command: &Command, given: &str) -> Option<String> {
+fn other_flag(root: &Command, command: &Command, typed: &str, given: &str) -> Option<String> {
     let known = [
         ("--jobs", "--max-jobs"),
         ("--no-build", "drover plan"),
@@ -103,11 +111,7 @@ fn other_flag(root: &Command, command: &Command, given: &str) -> Option<String> 
         ("--quiet", "2>/dev/null"),
     ];
     if let Some((_, ours)) = known.iter().find(|(theirs, _)| *theirs == given) {
-        return Some(if ours.starts_with("--") {
-            format!("drover {} {ours}", command.get_name())
-        } else {
-            (*ours).to_owned()
-        });
+        return Some(if ours.starts_with("--") { format!("{typed} {ours}") } else { (*ours).to_owned() });
     }
     let visible =
         |of: &Command| of.get_arguments().filter(|argument| !argument.is_hide_set()).cloned().collect::<Vec<_>>();
@@ -118,14 +122,10 @@ fn other_flag(root: &Command, command: &Command, given: &str) -> Option<String> 
         flags(of).iter().any(|flag| flag == given)
             || visible(of).iter().any(|argument| argument.get_short().is_some_and(|short| format!("-{short}") == given))
     };
-    let (own, bare) = (flags(command), command.get_name() == root.get_name());
+    let own = flags(command);
+    let near = nearest(given, own.iter().map(String::as_str));
     if let Some(other) = root.get_subcommands().find(|other| has(other)) {
         return Some(format!("drover {} {given}", other.get_name()));
     }
-    let near = nearest(given, own.iter().map(String::as_str))?;
-    Some(if bare {
-        format!("did you mean {near}?")
-    } else {
-        format!("did you mean drover {} {near}?", command.get_name())
-    })
+    Some(format!("did you mean {typed} {}?", near?))
 }

@@ -176,14 +176,21 @@ impl Env {
             || self.get("CIRCLE_PR_NUMBER").is_some()
     }
 
+    /// The default branch, as the event that GitHub tells of says.
+    pub(super) fn default_branch(&self) -> Option<String> {
+        self.event()?.pointer("/repository/default_branch")?.as_str().map(str::to_owned)
+    }
+
+    /// The event that GitHub tells of.
+    fn event(&self) -> Option<serde_json::Value> {
+        let path = self.get("GITHUB_EVENT_PATH")?;
+        let file = std::fs::File::open(path).ok()?;
+        serde_json::from_reader(std::io::Read::take(file, MAX_EVENT)).ok()
+    }
+
     /// Whether the event that GitHub tells of is a pull request from this repository itself.
     fn event_is_of(&self, repository: &str) -> bool {
-        let read = || -> Option<serde_json::Value> {
-            let path = self.get("GITHUB_EVENT_PATH")?;
-            let file = std::fs::File::open(path).ok()?;
-            serde_json::from_reader(std::io::Read::take(file, MAX_EVENT)).ok()
-        };
-        let head = read().and_then(|event| event.pointer("/pull_request/head/repo/full_name").cloned());
+        let head = self.event().and_then(|event| event.pointer("/pull_request/head/repo/full_name").cloned());
         head.as_ref().and_then(serde_json::Value::as_str) == Some(repository)
     }
 

@@ -32,6 +32,9 @@ pub struct File {
     /// The line of each key, from 1: `build.retries` → 7.
     #[serde(skip)]
     pub lines: BTreeMap<String, usize>,
+    /// The directory that it is in.
+    #[serde(skip)]
+    pub dir: Option<PathBuf>,
 }
 
 /// `[attrs]`.
@@ -246,7 +249,10 @@ impl File {
         let read = |source| FileError::Read { path: path.clone(), source };
         match std::fs::metadata(&path) {
             Ok(meta) if meta.len() > MAX_BYTES => Err(FileError::Size { path, bytes: meta.len() }),
-            Ok(_) => Self::parse(&std::fs::read_to_string(&path).map_err(read)?, &path),
+            Ok(_) => {
+                let file = Self::parse(&std::fs::read_to_string(&path).map_err(read)?, &path)?;
+                Ok(Self { dir: Some(dir.to_owned()), ..file })
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(read(error)),
         }

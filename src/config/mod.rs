@@ -5,6 +5,7 @@
 
 mod address;
 mod amount;
+mod branch;
 pub mod builders;
 mod env;
 mod file;

@@ -10,7 +10,8 @@ use crate::error::{Error, Fault};
 use crate::event::{Class, Fact, Failure};
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
-use crate::store::cache::{Cache, CacheConfig, CacheError, Memory, OpenContext, SecretKey, by_hand};
+use crate::push::LeaveOut;
+use crate::store::cache::{Cache, CacheConfig, CacheError, Ledger, Memory, OpenContext, SecretKey, by_hand, ledger};
 use crate::store::local::LocalStore;
 
 use super::context::Context;
@@ -27,6 +28,7 @@ struct Known {
     push: PushWhen,
     /// `--push-to` named it.
     asked: bool,
+    leave_out: LeaveOut,
 }
 
 /// All caches of a run: first Nix's own, then the configured ones. A [`CacheId`] is a place in this list.
@@ -35,6 +37,8 @@ pub(super) struct CacheList {
     /// Those from which the store's daemon fetches by itself.
     by_daemon: BTreeSet<CacheId>,
     context: Arc<OpenContext>,
+    /// Why pushes are not remembered.
+    no_ledger: Option<String>,
 }
 
 /// The caches that are pushed to, and what has to be said about those that are not after all.
@@ -56,25 +60,29 @@ impl CacheList {
         let from_nix = nix.substituters.iter().filter(|_| pull).map(|url| {
             let trusted = trust::word(store, url);
             let config = CacheConfig { url: url.clone(), pull, trusted, ..CacheConfig::default() };
-            (config, PushWhen::No, false)
+            (config, PushWhen::No, false, LeaveOut::default())
         });
         let ours = settings.caches.iter().map(|cache| {
             let asked = matches!(cache.origin, Origin::Flag | Origin::Env);
             let config = configured(cache);
             let config = CacheConfig { pull: config.pull && pull, trusted: trust::word(store, &cache.url), ..config };
-            (config, cache.push, asked && cache.push.is_now())
+            let leave_out = LeaveOut::new(cache.leave_out.larger_than, &cache.leave_out.names);
+            (config, cache.push, asked && cache.push.is_now(), leave_out)
         });
         let all = from_nix.chain(ours).enumerate();
-        let known = all.map(|(at, (config, push, asked))| Known {
+        let known = all.map(|(at, (config, push, asked, leave_out))| Known {
             id: CacheId(u32::try_from(at).unwrap_or(u32::MAX)),
             config,
             push,
             asked,
+            leave_out,
         });
         let known: Vec<Known> = known.collect();
         known.iter().try_for_each(|known| known.config.check_files())?;
         let by_daemon = known.iter().filter(|known| trust::daemon_applies(store, &known.config)).map(|known| known.id);
-        Ok(Self { by_daemon: by_daemon.collect(), known, context: Arc::new(open_context(store, settings)) })
+        let (ledger, no_ledger) = ledger(settings);
+        let context = OpenContext { ledger, ..open_context(store, settings) };
+        Ok(Self { by_daemon: by_daemon.collect(), known, context: Arc::new(context), no_ledger })
     }
 
     /// Opens those that are only read from, at once. Those that are pushed to are open by then.
@@ -94,6 +102,7 @@ impl CacheList {
         let wanted: Vec<&Known> = self.known.iter().filter(|known| known.config.push).collect();
         let opening = wanted.iter().map(|known| open(known.id, known.config.clone(), self.context.clone()));
         let mut pushable = Pushable::default();
+        pushable.warnings.extend(self.no_ledger.iter().map(|why| (why.clone(), String::new())));
         for (known, (config, opened)) in wanted.iter().zip(join_all(opening).await) {
             let error = match opened {
                 Ok(cache) => {
@@ -180,6 +189,11 @@ impl CacheList {
         self.known.iter().filter(|known| known.push == PushWhen::Optional).map(|known| known.id).collect()
     }
 
+    /// What is not pushed to one of them.
+    pub(super) fn leave_out(&self, id: CacheId) -> LeaveOut {
+        self.known.iter().find(|known| known.id == id).map(|known| known.leave_out.clone()).unwrap_or_default()
+    }
+
     /// Whether any cache is to be pushed to.
     pub(super) fn has_push(&self) -> bool {
         self.known.iter().any(|known| known.config.push)
@@ -261,6 +275,21 @@ fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
         nix: Some(store.nix()),
         memory,
         ..OpenContext::new(store.store_dir().clone())
+    }
+}
+
+/// Opens the ledger if anything is pushed. Without one, a push that was broken off begins anew.
+fn ledger(settings: &Settings) -> (Ledger, Option<String>) {
+    if !settings.caches.iter().any(|cache| cache.push.is_now()) {
+        return (Ledger::default(), None);
+    }
+    let dir = &settings.output.state_dir;
+    let file = dir.join(ledger::NAME);
+    // A directory that cannot be made is one in which no file can be opened.
+    let _ = std::fs::create_dir_all(dir);
+    match Ledger::open(&file) {
+        Ok(ledger) => (ledger, None),
+        Err(error) => (Ledger::default(), Some(format!("pushes are not remembered in '{}': {error}", file.display()))),
     }
 }
 

@@ -526,6 +526,9 @@ impl Driver {
 
     /// Ends each stage as soon as nothing more can come from the ones before.
     fn close_stages(&mut self) {
+        if self.push_until.is_some_and(|until| self.ctx.bus.now() >= until) {
+            self.push_late();
+        }
         let answered = self.evaluation.is_over() && self.parked.is_empty();
         let compared = answered && self.comparing.is_over() && self.planning.is_idle();
         let planned = compared && self.stopping == 0 && self.is_base_there() && self.planning.is_idle();
@@ -543,14 +546,23 @@ impl Driver {
         if self.unpushed.is_empty() {
             self.pushing.close(&mut self.ctx);
         }
-        let late = self.push_until.is_some_and(|until| self.ctx.bus.now() >= until);
-        if late && !self.pushing.is_done() {
-            self.pushing.stop(&mut self.ctx);
-        }
         if self.pushing.is_done() {
             self.pushing.end(&mut self.ctx);
             self.keeping.begin(&mut self.ctx, &self.pushing, Some(&self.farm));
             self.leave_results();
+        }
+    }
+
+    /// The time for pushing is over, or for what was under way when the run was stopped.
+    fn push_late(&mut self) {
+        if self.stopping > 0 && !self.building.is_done() {
+            return;
+        }
+        self.push_until = None;
+        match (self.pushing.is_done(), self.stopping) {
+            (true, _) => {}
+            (false, 0) => self.pushing.too_late(&mut self.ctx),
+            (false, _) => self.pushing.stop(&mut self.ctx),
         }
     }
 
@@ -599,7 +611,13 @@ impl Driver {
                     self.end_attr(attr, Status::Valid, None, None);
                 }
             }
-            (Mode::Run, Status::ToFetch, _) if !fetch => self.end_attr(attr, Status::Cached, None, None),
+            (Mode::Run, Status::ToFetch, _) if !fetch => {
+                if self.ctx.settings.push.require_complete {
+                    let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
+                    self.push(outputs, Why::Found);
+                }
+                self.end_attr(attr, Status::Cached, None, None);
+            }
             (Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected, status, _) => {
                 self.end_attr(attr, status, None, None);
             }
@@ -615,7 +633,8 @@ impl Driver {
     fn drv_ended(&mut self, ended: Ended) {
         self.importing.drv_ended(&mut self.ctx, &self.planning, &ended, &self.outcomes);
         let Ended { drv, outcome, outputs } = ended;
-        if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) {
+        let fetched = self.ctx.settings.push.require_complete && outcome == DrvOutcome::Fetched;
+        if matches!(outcome, DrvOutcome::Built | DrvOutcome::Valid) || fetched {
             self.push(outputs, if outcome == DrvOutcome::Built { Why::Built } else { Why::Found });
         }
         for attr in self.attrs.ended_with(drv) {
@@ -752,7 +771,8 @@ impl Driver {
         self.stopping = self.stopping.max(level);
         self.evaluation.stop(&mut self.ctx);
         self.building.tell(&self.ctx, SchedInput::Cancel(self.stopping));
-        self.push_until.get_or_insert(self.ctx.bus.in_future(PUSH_AFTER_STOP));
+        let until = self.ctx.bus.in_future(PUSH_AFTER_STOP);
+        self.push_until = Some(self.push_until.map_or(until, |before| before.min(until)));
         if self.stopping == 2 {
             self.pushing.stop(&mut self.ctx);
         }

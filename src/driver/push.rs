@@ -130,6 +130,7 @@ impl Pusher {
         self.paths.dedup();
         let absolute = self.paths.iter().map(|path| ctx.absolute(path)).collect();
         ctx.bus.emit(Fact::PushAsked { paths: absolute });
+        self.until = ctx.settings.push.deadline.map(|deadline| ctx.bus.in_future(deadline));
         self.pushing = Pushing::new(ctx, &self.opened, &[]);
         let open = ctx.caches.open_readable();
         ctx.tasks.start(async move { Input::CachesOpen(open.await) });
@@ -186,7 +187,11 @@ impl Pusher {
             self.caches_open(opened);
         }
         if self.until.is_some_and(|until| self.ctx.bus.now() >= until) && !self.pushing.is_done() {
-            self.pushing.stop(&mut self.ctx);
+            self.until = None;
+            match self.stopping {
+                0 => self.pushing.too_late(&mut self.ctx),
+                _ => self.pushing.stop(&mut self.ctx),
+            }
         }
         if self.pushing.is_done() && self.stopping < 2 {
             self.keeping.begin(&mut self.ctx, &self.pushing, self.elsewhere.farm());
@@ -215,7 +220,8 @@ impl Pusher {
 
     fn wind_down(&mut self, level: u8) {
         self.stopping = self.stopping.max(level);
-        self.until.get_or_insert(self.ctx.bus.in_future(PUSH_AFTER_STOP));
+        let until = self.ctx.bus.in_future(PUSH_AFTER_STOP);
+        self.until = Some(self.until.map_or(until, |before| before.min(until)));
         if self.stopping == 2 {
             self.pushing.stop(&mut self.ctx);
         }

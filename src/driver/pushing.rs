@@ -64,7 +64,8 @@ pub(super) struct Pushing {
 impl Pushing {
     /// For those of these caches that are pushed to, and those that are sick.
     pub(super) fn new(ctx: &mut Context, caches: &[Arc<Cache>], sick: &[CacheId]) -> Self {
-        let targets: Vec<Target> = caches.iter().filter(|cache| cache.push()).cloned().map(Target::new).collect();
+        let targets = caches.iter().filter(|cache| cache.push()).cloned();
+        let targets: Vec<Target> = targets.map(|cache| Target::new(ctx, cache)).collect();
         let ended = targets.is_empty() && sick.is_empty();
         if !ended {
             ctx.bus.emit(Fact::StageStarted { stage: Stage::Push });
@@ -83,7 +84,7 @@ impl Pushing {
             target.add(ctx, outputs, why, upstream);
         }
         for sick in &mut self.sick {
-            sick.add(outputs, why, upstream);
+            sick.add(ctx, outputs, why, upstream);
         }
     }
 
@@ -113,11 +114,20 @@ impl Pushing {
 
     /// Starts nothing more, and gives up what is under way.
     pub(super) fn stop(&mut self, ctx: &mut Context) {
+        self.give_up(ctx, &stopped());
+    }
+
+    /// The time for pushing is over. What is built from now on is told as not pushed.
+    pub(super) fn too_late(&mut self, ctx: &mut Context) {
+        self.give_up(ctx, &Failure::new(Class::Timeout, "the time that --push-deadline gives was over"));
+    }
+
+    fn give_up(&mut self, ctx: &mut Context, why: &Failure) {
         for target in &mut self.targets {
-            target.stop(ctx);
+            target.stop(ctx, why);
         }
         for sick in &mut self.sick {
-            sick.stop(ctx);
+            sick.stop(ctx, why);
         }
     }
 
@@ -143,7 +153,7 @@ impl Pushing {
 
     /// Uploads that were begun and will not end are given up with the caches, as far as those take it now.
     pub(super) async fn abandon(&self) {
-        let stopped = self.targets.iter().filter(|target| target.stopped);
+        let stopped = self.targets.iter().filter(|target| target.stopped.is_some());
         let closing = stopped.filter_map(|target| target.cache.sink()).map(Sink::close);
         let _ = tokio::time::timeout(ABANDON, futures_util::future::join_all(closing)).await;
     }

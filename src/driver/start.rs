@@ -317,6 +317,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         Mode::Run => Pushing::new(&mut ctx, &opened, &sick),
         Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected => Pushing::default(),
     };
+    let push_until = settings.push.deadline.map(|deadline| ctx.bus.in_future(deadline));
     Ok(Driver {
         ctx,
         mode,
@@ -340,7 +341,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         passed_over: Vec::new(),
         left_out: std::collections::BTreeMap::new(),
         stopping: 0,
-        push_until: None,
+        push_until,
         unpushed: Vec::new(),
         links: Links::NotYet,
         error: None,

@@ -159,11 +159,9 @@ fn signature(info: &NarInfo, keys: &Keys, store_dir: &StoreDir) -> Option<Fault>
 
 /// What the bytes of the NAR say.
 fn content(info: &NarInfo, read: &NarRead) -> Option<Fault> {
-    let text = |hash: &NixHash| hash.to_nix_nixbase32_string();
     let as_written = match info.file_hash() {
         Some(said @ NixHash::Sha256(_)) if *said != read.file_hash => {
-            let why = format!("its file has the hash {} instead of {}", text(&read.file_hash), text(said));
-            return Some(Fault::NarDamaged(why));
+            return Some(Fault::NarDamaged(format!("its file {}", differs(&read.file_hash, said))));
         }
         said => said.is_some(),
     };
@@ -175,8 +173,16 @@ fn content(info: &NarInfo, read: &NarRead) -> Option<Fault> {
     if *size != info.nar_size() {
         return Some(fault(format!("it has {size} bytes instead of {}", info.nar_size())));
     }
-    (hash != info.nar_hash())
-        .then(|| fault(format!("it has the hash {} instead of {}", text(hash), text(info.nar_hash()))))
+    (hash != info.nar_hash()).then(|| fault(format!("it {}", differs(hash, info.nar_hash()))))
+}
+
+/// `has the hash 0c5b8vw4… instead of 1b4sb93w…`.
+fn differs(got: &NixHash, expected: &NixHash) -> String {
+    let short = |hash: &NixHash| {
+        let text = hash.to_nix_nixbase32_string();
+        text.split_once(':').map_or(text.as_str(), |(_, digest)| digest).chars().take(8).collect::<String>()
+    };
+    format!("has the hash {}… instead of {}…", short(got), short(expected))
 }
 
 /// What the paths refer to and this cache has no record of, with who refers to it.

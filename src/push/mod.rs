@@ -5,6 +5,7 @@
 
 pub mod closure;
 pub mod findings;
+pub mod leave_out;
 pub mod named;
 pub mod prune;
 pub mod queue;
@@ -15,6 +16,7 @@ pub mod verify;
 pub use crate::nix_compat::daemon::PathInfo;
 pub use crate::store::cache::Nar;
 pub use closure::{Closure, Source, closure};
+pub use leave_out::LeaveOut;
 pub use queue::Queue;
-pub use upload::{UploadError, finish, upload};
-pub use verify::{Verified, verify};
+pub use upload::{UploadError, finish, upload, upload_files};
+pub use verify::{Verified, verify, verify_nars};

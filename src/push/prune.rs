@@ -71,8 +71,8 @@ pub enum Reason {
 pub struct Prune {
     /// What stays, and why.
     pub kept: BTreeMap<StorePath, Reason>,
-    /// What goes, in the order in which the records are to be deleted.
-    pub doomed: Vec<Entry>,
+    /// What goes, in waves: those of one wave may be deleted in any order, those of the next only after all of them.
+    pub doomed: Vec<Vec<Entry>>,
     /// The files that no record names once these are gone; to be deleted after all of them.
     pub nars: Vec<Object>,
 }
@@ -119,9 +119,8 @@ pub fn needed_again(deleted: &[Entry], now: &[Entry]) -> Vec<Entry> {
             work.extend(&entry.references);
         }
     }
-    let mut order = referrers_first(&needed.into_values().collect::<Vec<_>>());
-    order.reverse();
-    order
+    let waves = referrers_first(&needed.into_values().collect::<Vec<_>>());
+    waves.into_iter().rev().flatten().collect()
 }
 
 /// The file that a `URL` of a record names.
@@ -166,34 +165,38 @@ fn without_version(name: &str) -> String {
     parts.collect::<Vec<_>>().join("-")
 }
 
-/// In an order in which each goes before all of these that it refers to. What is on a ring, which no Nix writes, comes
-/// last.
-fn referrers_first(entries: &[&Entry]) -> Vec<Entry> {
+/// In waves, so that each comes in an earlier one than all of these that it refers to. What is on a ring, which no Nix
+/// writes, is the last.
+fn referrers_first(entries: &[&Entry]) -> Vec<Vec<Entry>> {
     let place: BTreeMap<&StorePath, usize> = entries.iter().enumerate().map(|(at, entry)| (&entry.path, at)).collect();
-    let below = |entry: &Entry| {
-        let places: BTreeSet<usize> =
-            entry.references.iter().filter_map(|reference| place.get(reference).copied()).collect();
-        places
+    let below = |entry: &Entry| -> BTreeSet<usize> {
+        entry.references.iter().filter_map(|reference| place.get(reference).copied()).collect()
     };
     let mut users = vec![0usize; entries.len()];
     for entry in entries {
         below(entry).into_iter().for_each(|at| users[at] += 1);
     }
-    let mut ready: VecDeque<usize> = (0..entries.len()).filter(|at| users[*at] == 0).collect();
-    let mut order = Vec::with_capacity(entries.len());
+    let mut wave: Vec<usize> = (0..entries.len()).filter(|at| users[*at] == 0).collect();
+    let mut waves = Vec::new();
     let mut seen = vec![false; entries.len()];
-    while let Some(at) = ready.pop_front() {
-        seen[at] = true;
-        order.push(entries[at].clone());
-        for below in below(entries[at]) {
-            users[below] -= 1;
-            if users[below] == 0 {
-                ready.push_back(below);
+    while !wave.is_empty() {
+        let mut next = Vec::new();
+        for at in &wave {
+            seen[*at] = true;
+            for below in below(entries[*at]) {
+                users[below] -= 1;
+                if users[below] == 0 {
+                    next.push(below);
+                }
             }
         }
+        waves.push(wave.into_iter().map(|at| entries[at].clone()).collect());
+        wave = next;
     }
-    order.extend(entries.iter().zip(seen).filter(|(_, seen)| !seen).map(|(entry, _)| (*entry).clone()));
-    order
+    let ring = entries.iter().zip(seen).filter(|(_, seen)| !seen).map(|(entry, _)| (*entry).clone());
+    waves.push(ring.collect());
+    waves.retain(|wave: &Vec<Entry>| !wave.is_empty());
+    waves
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@
 //! the other to end, and whichever fails says whose fault it was.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::event::{Class, Failure};
 use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::narinfo::NarInfo;
-use crate::store::cache::{Nar, NarStream, NarWriter, PutError, Sink, StreamError};
+use crate::store::cache::{Again, Nar, NarStream, NarWriter, PutError, Sink, StreamError};
 
 /// Why one path could not be pushed.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,7 @@ impl UploadError {
         match source {
             PutError::Stream(StreamError::Short { got, expected }) => Self::Short { path, got, expected },
             PutError::Stream(StreamError::Differs { expected, got }) => Self::Differs { path, expected, got },
+            PutError::Stream(StreamError::Read(source)) => Self::Read { path, source },
             source => Self::Write { path, source },
         }
     }
@@ -65,6 +67,15 @@ impl UploadError {
     #[must_use]
     pub fn is_of_store(&self) -> bool {
         !matches!(self, Self::Write { .. })
+    }
+
+    /// A failure that may pass: the path is to be sent again.
+    #[must_use]
+    pub fn again(&self) -> Option<&Again> {
+        match self {
+            Self::Write { source: PutError::Again(again), .. } => Some(again),
+            _ => None,
+        }
     }
 
     /// The same for the event.
@@ -105,6 +116,12 @@ where
         (Some(Err(source)), UploadError::Short { path, .. }) => UploadError::Read { path, source },
         (_, error) => error,
     })
+}
+
+/// Brings the NAR of a path into a cache like [`upload`], from its files, which lie at `files` on this machine.
+pub async fn upload_files(sink: &Sink, info: &PathInfo, files: PathBuf) -> Result<Nar, UploadError> {
+    let stream = NarStream::of_files(sink.codec(info), info, files);
+    sink.send(info, stream).await.map_err(|error| UploadError::new(info, error))
 }
 
 /// Makes a path visible whose NAR and whose references are there. Gives its record, unless the server writes it.

@@ -2,11 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::StreamExt as _;
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncReadExt as _;
+
 use crate::event::{Fact, Failure};
 use crate::id::{CacheId, StoreDir, StorePath};
 use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::narinfo::{NarInfo, NixHash, TrustedPublicKey};
 use crate::store::cache::{Cache, Held};
+
+/// NARs that are downloaded at once to be hashed.
+const DOWNLOADS: usize = 4;
+
+/// Bytes of a NAR that are hashed at a time.
+const CHUNK: usize = 256 * 1024;
 
 /// What a cache really holds of what was pushed to it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,6 +72,47 @@ pub async fn verify(
     let uploaded = uploaded.iter().map(|info| &info.path);
     let present = uploaded.chain(already).filter(|path| there.contains(*path)).cloned().collect();
     Verified { present, missing }
+}
+
+/// Downloads the NARs of what was uploaded, and hashes them. Those that are not what their records say are not there.
+pub async fn verify_nars(cache: &Cache, uploaded: &[PathInfo], held: &BTreeSet<StorePath>, verified: &mut Verified) {
+    let there = uploaded.iter().filter(|info| verified.present.contains(&info.path)).map(|info| info.path.clone());
+    let there: Vec<StorePath> = there.collect();
+    let answers = cache.inspect(&there).await;
+    let checks = there.into_iter().zip(answers).map(|(path, answer): (StorePath, _)| async move {
+        let record = match has_nar(answer) {
+            Ok(record) => record,
+            Err(why) => return (path, Err(why)),
+        };
+        (path, is_whole(cache, &record).await)
+    });
+    let mut checks = futures_util::stream::iter(checks).buffer_unordered(DOWNLOADS);
+    while let Some((path, whole)) = checks.next().await {
+        if let Err(why) = whole {
+            verified.present.remove(&path);
+            verified.missing.insert(path, why);
+        }
+    }
+    drop(checks);
+    lose_referrers(uploaded, held, &mut verified.present, &mut verified.missing);
+}
+
+/// Whether the NAR that a record names is the one that it names.
+async fn is_whole(cache: &Cache, record: &NarInfo) -> Result<(), String> {
+    let mut nar = cache.nar(record).await.map_err(|failure| failure.message.to_string())?;
+    let (mut hash, mut size, mut chunk) = (Sha256::new(), 0u64, vec![0; CHUNK]);
+    loop {
+        match nar.read(&mut chunk).await {
+            Ok(0) => break,
+            Ok(read) => {
+                hash.update(chunk.get(..read).unwrap_or_default());
+                size = size.saturating_add(read as u64);
+            }
+            Err(error) => return Err(format!("its NAR cannot be read: {error}")),
+        }
+    }
+    let right = NixHash::Sha256(hash.finalize().into()) == *record.nar_hash() && size == record.nar_size();
+    if right { Ok(()) } else { Err("its NAR in the cache is not what its record says".to_owned()) }
 }
 
 /// What refers to a path that is nowhere is not whole either, nor is what refers to that.

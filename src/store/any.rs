@@ -1,5 +1,6 @@
 //! Any store that connections can be opened to: the local one, or a builder's.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::StoreError;
@@ -7,7 +8,7 @@ use super::local::{LocalStore, Wishes};
 use super::remote::RemoteStore;
 use super::roots::Connect;
 use super::session::Session;
-use crate::id::StoreDir;
+use crate::id::{StoreDir, StorePath};
 use crate::nix_compat::daemon::Trust;
 
 /// A store that connections can be opened to. A cheap handle: clones are the same store.
@@ -20,6 +21,14 @@ pub enum Store {
 }
 
 impl Store {
+    /// Where the files of a path are, if they are on this machine and the path is there.
+    #[must_use]
+    pub fn files(&self, path: &StorePath) -> Option<PathBuf> {
+        let Self::Local(local) = self else { return None };
+        let files = local.physical_dir()?.join(path.to_basename());
+        files.symlink_metadata().is_ok().then_some(files)
+    }
+
     /// A new connection, with options set as its nix.conf says.
     pub async fn connect(&self) -> Result<Session, StoreError> {
         self.connect_with(&Wishes::default()).await

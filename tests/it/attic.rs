@@ -1,16 +1,16 @@
 //! Caches of an Attic server: pushed to by drover, read by real Nix, with a server that refuses what the real one does.
 
-use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use drover::id::{CacheId, StoreDir, StorePath};
 use drover::store::cache::{Cache, CacheConfig, OpenContext, Patience};
 
-use crate::push_http::{FLAKE, nix_takes, pushed, set};
+use crate::push_http::{FLAKE, nix_takes, pushed};
 use crate::support::attic_server::AtticServer;
 use crate::support::nix::{Lab, Nix, each_nix, newest};
 use crate::support::service::Trouble;
-use crate::support::site::{Key, Ran, Site, statuses};
+use crate::support::site::{Key, Ran, Site, statuses, wait_until};
 
 /// Tries again at once.
 pub(crate) const QUICK: &str = "retry-attempts=10&retry-delay=1&retry-delay-rate-limited=1&retry-max-delay=5";
@@ -23,7 +23,7 @@ pub(crate) const MANY: &str = r#"{
         inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "set -e; ${script}" ];
       } // more);
       part = n: build "part-${toString n}" { } "echo ${toString n} > $out";
-      hub = build "hub-1.0" { parts = builtins.genList part 80; } "echo $parts > $out";
+      hub = build "hub-1.0" { parts = builtins.genList part 100; } "echo $parts > $out";
     in {
       packages.x86_64-linux = {
         inherit hub;
@@ -32,6 +32,9 @@ pub(crate) const MANY: &str = r#"{
     };
 }
 "#;
+
+/// Its paths.
+pub(crate) const PATHS: usize = 102;
 
 /// A flake, a key, and a server with the cache `acme`, of which Attic's own configuration knows.
 struct Place {
@@ -45,11 +48,19 @@ impl Place {
         Self::of(Site::of(Lab::plain(nix), flake), AtticServer::start)
     }
 
-    fn of(site: Site, start: impl Fn(&str, &str, &std::path::Path, &str) -> AtticServer) -> Self {
+    fn of(site: Site, start: impl Fn(&str, &str, &Path, &str) -> AtticServer) -> Self {
         let key = site.key("acme-1");
         let server = start("acme", &site.lab.store_dir(), &key.secret, "t0ken");
-        site.lab.write("config/attic/config.toml", &server.config("t0ken"));
-        Self { site, key, server }
+        let place = Self { site, key, server };
+        place.config(&place.server.config("t0ken"));
+        place
+    }
+
+    /// What Attic's own client has written down.
+    fn config(&self, text: &str) {
+        let file = self.site.lab.path("config/attic/config.toml");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
     }
 
     fn push(&self, code: i32, more: &[&str]) -> Ran {
@@ -77,10 +88,11 @@ impl Place {
 fn nix_reads_what_was_pushed_to_attic() {
     each_nix(|nix| {
         let place = Place::new(nix, MANY);
+        place.site.exits(0, &["run"]);
         let document = place.push(0, &["--json"]).json();
         assert!(pushed(&document).values().all(|complete| complete == "complete"), "{document}");
         place.is_whole();
-        assert_eq!(place.uploads().len(), 82);
+        assert_eq!(place.uploads().len(), PATHS);
         let uploads = place.server.state.uploads();
         let preambles: Vec<_> = uploads.iter().filter(|upload| upload.preamble).map(|upload| &*upload.name).collect();
         assert_eq!(preambles, ["hub-1.0"]);
@@ -118,22 +130,22 @@ fn logins_to_attic_are_found_in_this_order() {
         quiet(&ran);
     };
     let at = format!("attic:{}acme", place.server.endpoint);
-    let config = |text: &str| lab.write("config/attic/config.toml", text);
+    let config = |text: &str| place.config(text);
     let file = lab.write("token", "t0ken\n");
     // Its own configuration, by name and by place.
-    runs(0, "attic:acme", "complete");
-    runs(0, &at, "nothing");
+    runs(0, "attic:acme", "");
+    runs(0, &at, "");
     config(&place.server.config("hunter2"));
     runs(2, "attic:acme", "token from: Attic's configuration");
     runs(2, &at, "HTTP 401");
     let endpoint = &place.server.endpoint;
     config(&format!("[servers.x]\nendpoint = \"{}\"\ntoken-file = \"{}\"\n", endpoint, file.display()));
-    runs(0, "attic:acme", "nothing");
+    runs(0, "attic:acme", "");
     // What is nearer wins.
     config(&place.server.config("hunter2"));
     place.site.edit("drover.toml", &format!("[cache.acme]\nurl = \"{at}\"\ntoken-file = \"{}\"\n", file.display()));
-    runs(0, "acme", "nothing");
-    runs(0, &at.replace("http://", "http://me:t0ken@"), "nothing");
+    runs(0, "acme", "");
+    runs(0, &at.replace("http://", "http://me:t0ken@"), "");
     // What is wrong is said with its place.
     config("[servers.ci]\nendpoint = \"http://127.0.0.1:1\"\ntoken = hunter2\n");
     runs(2, "attic:acme", "is not what Attic writes (line 3)");
@@ -158,7 +170,7 @@ fn a_private_cache_of_attic_is_read_with_its_login() {
         &format!("[cache.acme]\nurl = \"attic:acme\"\npublic-keys = [\"{}\"]\n", place.key.public),
     );
     let document = place.site.exits(0, &["plan", "--json"]).json();
-    assert!(statuses(&document).values().all(|status| status == "cached"), "{document}");
+    assert!(statuses(&document).values().all(|status| status == "to_fetch"), "{document}");
     place.site.exits(0, &["run", "--download"]);
 }
 
@@ -187,12 +199,13 @@ fn an_attic_that_stumbles_gets_all_in_the_end() {
 fn what_attic_refuses_is_said_and_what_it_has_is_whole() {
     let place = Place::new(&newest(), MANY);
     let limit = "The path is too large. t0ken".to_owned();
-    place.server.state.control.next("upload", (0..30).map(|_| Trouble::Says(400, limit.clone())));
+    let refusals = (0..30).map(|_| Trouble::Says(400, limit.clone()));
+    place.server.state.control.next("upload", refusals);
     let ran = place.push(5, &["--json"]);
     assert!(!ran.stderr.contains("t0ken"), "{}", ran.stderr);
     place.is_whole();
     let names = place.server.state.names();
-    assert!(names.len() == 50 && !names.contains("hub-1.0") && !names.contains("huge-1.0"), "{names:?}");
+    assert!(names.len() == PATHS - 32 && !names.contains("hub-1.0") && !names.contains("huge-1.0"), "{names:?}");
     place.server.state.control.heal();
     place.push(0, &[]);
     place.is_whole();
@@ -201,29 +214,35 @@ fn what_attic_refuses_is_said_and_what_it_has_is_whole() {
 #[test]
 fn a_token_that_ends_in_the_middle_leaves_attic_whole() {
     let place = Place::new(&newest(), MANY);
-    place.server.state.control.always("upload", Trouble::Status(401));
+    // The first ones are still taken.
+    let troubles = (0..40).map(|_| Trouble::None).chain((40..PATHS).map(|_| Trouble::Status(401)));
+    place.server.state.control.next("upload", troubles);
     let ran = place.push(5, &["--json"]);
     assert!(ran.stderr.contains("it refused the login (HTTP status 401)"), "{}", ran.stderr);
-    assert_eq!(pushed(&ran.json())["huge"], "no");
-    assert_eq!(place.server.state.names(), BTreeSet::new());
-    // A file that somebody keeps fresh is read anew.
+    assert_ne!(pushed(&ran.json())["huge"], "complete");
+    assert_eq!(place.server.state.names().len(), 40);
+    place.is_whole();
     place.server.state.control.heal();
+    place.push(0, &[]);
+    place.is_whole();
+}
+
+#[test]
+fn a_token_file_that_is_kept_fresh_is_read_anew() {
+    let place = Place::new(&newest(), MANY);
     let file = place.site.lab.write("token", "t0ken\n");
-    place.site.edit(
-        "drover.toml",
-        &format!("[cache.acme]\nurl = \"attic:acme?{QUICK}\"\npush = true\ntoken-file = \"{}\"\n", file.display()),
-    );
-    place.server.state.control.next("upload", [Trouble::Hang]);
+    let config =
+        format!("[cache.acme]\nurl = \"attic:acme?{QUICK}\"\npush = true\ntoken-file = \"{}\"\n", file.display());
+    place.site.edit("drover.toml", &config);
+    place.site.exits(0, &["run", "--no-push"]);
+    place.server.state.control.delay(std::time::Duration::from_millis(10));
     let running = place.site.start(&["push"]);
-    crate::support::site::wait_until("an upload", || (place.server.state.control.count("upload") > 0).then_some(()));
-    place.server.state.token(Some("another"));
+    wait_until("some uploads", || (place.uploads().len() > 10).then_some(()));
     fs::write(&file, "another\n").unwrap();
-    running.signal("INT");
-    running.wait().expect(130);
+    place.server.state.token(Some("another"));
+    running.wait().expect(0);
     place.is_whole();
-    place.site.exits(0, &["push"]);
-    place.is_whole();
-    assert_eq!(place.server.state.names().len(), 82);
+    assert_eq!(place.server.state.names().len(), PATHS);
 }
 
 #[test]
@@ -236,7 +255,7 @@ fn two_runs_push_one_closure_to_attic() {
         running.wait().expect(0);
     }
     place.is_whole();
-    assert_eq!(place.server.state.names().len(), 82);
+    assert_eq!(place.server.state.names().len(), PATHS);
 }
 
 #[test]
@@ -244,19 +263,18 @@ fn a_push_to_attic_that_is_killed_is_taken_up_again() {
     let place = Place::new(&newest(), MANY);
     place.site.exits(0, &["run"]);
     let url = format!("attic:acme?{QUICK}");
-    place.server.state.control.next("upload", (0..60).map(|_| Trouble::Status(200)).take(0).chain([Trouble::Hang]));
+    let troubles = (0..40).map(|_| Trouble::None).chain((40..PATHS).map(|_| Trouble::Hang));
+    place.server.state.control.next("upload", troubles);
     let running = place.site.start(&["push", "--push-to", &url]);
-    crate::support::site::wait_until("some uploads", || (place.uploads().len() > 20).then_some(()));
+    wait_until("half of it", || (place.uploads().len() == 40).then_some(()));
     running.signal("KILL");
     let _ = running.wait();
     place.is_whole();
-    let before = place.uploads().len();
+    place.server.state.control.heal();
     place.site.exits(0, &["push", "--push-to", &url]);
     place.is_whole();
-    assert_eq!(place.server.state.names().len(), 82);
-    // What was there was not sent again.
-    assert!(place.uploads().len() <= 82 + 16, "{before} and {}", place.uploads().len());
-    assert_eq!(set(&["hub-1.0"]).intersection(&place.server.state.names()).count(), 1);
+    // What was there is not sent again.
+    assert_eq!((place.server.state.names().len(), place.uploads().len()), (PATHS, PATHS));
 }
 
 /// A cache of this server as the library opens it.

@@ -66,15 +66,7 @@ pub fn all() -> Vec<Nix> {
 
 /// `target/nix/*/bin` of this checkout, or of the checkout whose linked worktree this is; newest first.
 fn installed_by_setup() -> Vec<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut roots = vec![here.to_owned()];
-    // In a linked worktree `.git` is a file: `gitdir: MAIN/.git/worktrees/NAME`.
-    if let Ok(text) = fs::read_to_string(here.join(".git"))
-        && let Some(git_dir) = text.strip_prefix("gitdir: ")
-    {
-        roots.extend(Path::new(git_dir.trim()).ancestors().nth(3).map(Path::to_owned));
-    }
-    for root in roots {
+    for root in checkouts() {
         let mut bins: Vec<PathBuf> = fs::read_dir(root.join("target/nix"))
             .into_iter()
             .flatten()
@@ -88,6 +80,25 @@ fn installed_by_setup() -> Vec<PathBuf> {
         }
     }
     Vec::new()
+}
+
+/// This checkout and, if it is a linked worktree, the one that it belongs to.
+fn checkouts() -> Vec<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut roots = vec![here.to_owned()];
+    // In a linked worktree `.git` is a file: `gitdir: MAIN/.git/worktrees/NAME`.
+    if let Ok(text) = fs::read_to_string(here.join(".git"))
+        && let Some(git_dir) = text.strip_prefix("gitdir: ")
+    {
+        roots.extend(Path::new(git_dir.trim()).ancestors().nth(3).map(Path::to_owned));
+    }
+    roots
+}
+
+/// A program that `nix/setup --test` installed below `target/nix`.
+pub fn tool(name: &str) -> PathBuf {
+    let mut all = checkouts().into_iter().map(|root| root.join("target/nix").join(name));
+    all.find(|path| path.exists()).unwrap_or_else(|| panic!("no {name} below target/nix: run ./nix/setup --test"))
 }
 
 /// All numbers in a text, for comparing versions.

@@ -16,6 +16,8 @@ use tokio::sync::oneshot;
 /// What a server does with a request instead of what it should.
 #[derive(Debug, Clone)]
 pub enum Trouble {
+    /// Nothing: it is as well as can be.
+    None,
     /// This status, after the whole body.
     Status(u16),
     /// This status with this header, before any of the body is read.
@@ -228,7 +230,7 @@ async fn answer(answers: &dyn Answers, method: Method, uri: Uri, headers: Header
             drop(answers.answer(asked()));
             std::panic::resume_unwind(Box::new(()));
         }
-        Some(Trouble::Early(..) | Trouble::Cut) | None => answers.answer(asked()),
+        Some(Trouble::Early(..) | Trouble::Cut | Trouble::None) | None => answers.answer(asked()),
     }
 }
 

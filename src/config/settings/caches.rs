@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::super::amount::size;
+use super::super::branch;
 use super::super::env::DROVER_PUSH_TO;
 use super::super::file::{CacheTable, PushTable};
 use super::super::near::nearest;
@@ -104,6 +105,11 @@ pub(super) fn caches(words: &Words, env: &Env, file: &File) -> Result<Vec<CacheS
             return Err(unknown_cache(&word, file));
         }
     }
+    if caches.iter().any(|cache| cache.push == PushWhen::Main) && branch::is_default(env, file.dir.as_deref()) {
+        for cache in caches.iter_mut().filter(|cache| cache.push == PushWhen::Main) {
+            cache.push = PushWhen::Yes;
+        }
+    }
     if words.no_push {
         for cache in &mut caches {
             cache.push = PushWhen::No;
@@ -143,6 +149,12 @@ fn leave_out(name: &str, table: &CacheTable) -> Result<LeaveOut> {
             let message = format!("drover.toml: cannot read the glob '{glob}' of [cache.{name}]: {}", error.kind());
             return Err(Error::usage(message).hint("skip-names = [\"*-source\"]"));
         }
+    }
+    if !table.skip_licenses.is_empty() {
+        let message = format!(
+            "drover.toml: skip-licenses of [cache.{name}] cannot be done: only attrs say their licence, not what they need"
+        );
+        return Err(Error::usage(message).hint("skip-names = [\"steam-*\"]    leaves out by name"));
     }
     Ok(LeaveOut {
         larger_than: larger_than.transpose()?,

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::build::{Caches, Lent, Pool};
+use crate::build::{Caches, Lent, Pool, path_info};
 use crate::diff::presence::{self, Fact as CacheFact};
 use crate::event::Failure;
 use crate::id::{BuilderId, StorePath};
-use crate::push::{Closure, Nar, PathInfo, Source};
-use crate::store::cache::{Cache, NarWriter, Sink};
+use crate::push::{Closure, Nar, PathInfo, Source, UploadError};
+use crate::store::cache::{Again, Cache, NarWriter, Sink};
 use crate::store::error::StoreError;
 
 use super::super::context::store_failure;
@@ -46,16 +47,17 @@ pub(in crate::driver) struct Walked {
     pub(super) homes: BTreeMap<StorePath, BuilderId>,
 }
 
-/// Finds out what some outputs refer to.
+/// Finds out what some outputs refer to. `below`: also what those refer to that only this very cache has, by its records.
 pub(super) async fn walk(
     stores: Stores,
     roots: Vec<StorePath>,
     known: Arc<Mutex<Known>>,
     upstream: Vec<Arc<Cache>>,
     cache: &Cache,
+    below: bool,
 ) -> Result<Walked, Failure> {
     let asked = stores.0.into_iter().map(|(id, pool)| Asked { id, pool, session: None, lost: None }).collect();
-    let mut walk = Walk { asked, known, upstream, homes: BTreeMap::new() };
+    let mut walk = Walk { asked, known, upstream, homes: BTreeMap::new(), below: below.then_some(cache) };
     let closure = crate::push::closure(roots, &mut walk).await;
     for asked in walk.asked {
         asked.session.into_iter().for_each(|session| asked.pool.give_back(session));
@@ -99,14 +101,16 @@ impl Asked {
 }
 
 /// Whom a walk asks: the stores, and the caches that are read from.
-struct Walk {
+struct Walk<'a> {
     asked: Vec<Asked>,
     known: Arc<Mutex<Known>>,
     upstream: Vec<Arc<Cache>>,
     homes: BTreeMap<StorePath, BuilderId>,
+    /// The cache that is pushed to, if its own records are to be followed.
+    below: Option<&'a Cache>,
 }
 
-impl Source for Walk {
+impl Source for Walk<'_> {
     type Error = StoreError;
 
     async fn held(&mut self, paths: Vec<StorePath>) -> Result<Vec<bool>, StoreError> {
@@ -142,6 +146,12 @@ impl Source for Walk {
                 Err(error) => asked.lost = Some(error),
             }
         }
+        if let Some(cache) = self.below.filter(|_| !open.is_empty()) {
+            let held = open.iter().zip(cache.inspect(&open).await);
+            let whole = held.filter_map(|(_, held)| held.ok().flatten().filter(|held| held.nar));
+            found.extend(whole.filter_map(|held| path_info(&held.info)).map(|info| (info.path.clone(), info)));
+            open.retain(|path| !found.contains_key(path));
+        }
         if !open.is_empty()
             && let Some(error) = self.asked.iter_mut().find_map(|asked| asked.lost.take())
         {
@@ -151,43 +161,77 @@ impl Source for Walk {
     }
 }
 
-/// Streams one NAR from a store to the cache. Where a store fails, or has a damaged copy, the next is tried.
+/// Streams one NAR from a store to the cache. Where a store fails, or has a damaged copy, the next is tried; where the
+/// cache may take it another time, it is made again then.
 pub(super) async fn upload(stores: &Stores, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
     if let Some(nar) = sink.without_nar() {
         return Ok(nar);
     }
-    let mut last = None;
-    for (_, pool) in &stores.0 {
-        match upload_from(pool, sink, info).await {
+    let (mut tries, mut waited) = (0, Duration::ZERO);
+    loop {
+        let error = match upload_once(stores, sink, info).await {
             Ok(nar) => return Ok(nar),
-            Err(Failed::Of(failure)) => return Err(failure),
-            // What the first one says counts: it had the path.
-            Err(Failed::Store(failure)) => last = last.or(Some(failure)),
-        }
+            Err(Failed::Store(failure) | Failed::Of(failure)) => return Err(failure),
+            Err(Failed::Again(again)) => again,
+        };
+        tries += 1;
+        let wait = sink.wait(tries, waited, &error)?;
+        waited += wait;
+        tokio::time::sleep(wait).await;
     }
-    Err(last.unwrap_or_else(super::not_here))
 }
 
 /// Why a path was not uploaded.
 enum Failed {
     /// The store could not be read.
     Store(Failure),
+    /// The cache did not take it, and may another time.
+    Again(Again),
     /// Anything else.
     Of(Failure),
 }
 
+impl From<UploadError> for Failed {
+    fn from(error: UploadError) -> Self {
+        match error.again() {
+            Some(again) => Self::Again(again.clone()),
+            None if error.is_of_store() => Self::Store(error.failure()),
+            None => Self::Of(error.failure()),
+        }
+    }
+}
+
+async fn upload_once(stores: &Stores, sink: &Sink, info: &PathInfo) -> Result<Nar, Failed> {
+    let _room = sink.room(info).await;
+    let mut last = None;
+    for (_, pool) in &stores.0 {
+        match upload_from(pool, sink, info).await {
+            // What the first one says counts: it had the path.
+            Err(Failed::Store(failure)) => last = last.or(Some(failure)),
+            other => return other,
+        }
+    }
+    Err(Failed::Store(last.unwrap_or_else(super::not_here)))
+}
+
 async fn upload_from(pool: &Pool, sink: &Sink, info: &PathInfo) -> Result<Nar, Failed> {
+    if let Some(files) = pool.store().files(&info.path) {
+        match crate::push::upload_files(sink, info, files).await.map_err(Failed::from) {
+            // Its daemon may read what this user may not.
+            Err(Failed::Store(_)) => {}
+            other => return other,
+        }
+    }
     let lost = |error: StoreError| Failed::Store(store_failure(&error));
+    let turn = pool.turn().await;
     let mut session = pool.take(Caches::Off).await.map_err(lost)?;
     let read = |mut writer: NarWriter| async move {
         let sent = session.nar_from_path(&info.path, info.nar_size, &mut writer).await;
         sent.map_err(|error| std::io::Error::other(session.explain(error)))?;
         // Others may have the connection while the cache takes its time.
         pool.give_back(session);
+        drop(turn);
         Ok(writer)
     };
-    crate::push::upload(sink, info, read).await.map_err(|error| match error.is_of_store() {
-        true => Failed::Store(error.failure()),
-        false => Failed::Of(error.failure()),
-    })
+    Ok(crate::push::upload(sink, info, read).await?)
 }

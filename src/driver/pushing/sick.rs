@@ -14,7 +14,7 @@ use crate::store::cache::Cache;
 use super::super::context::Context;
 use super::super::input::Input;
 use super::target::Target;
-use super::{PushInput, Why, stopped};
+use super::{PushInput, Why};
 
 /// Between two attempts to open it.
 const PAUSE: Duration = Duration::from_secs(15);
@@ -50,7 +50,10 @@ impl Sick {
         }));
     }
 
-    pub(super) fn add(&mut self, outputs: &[StorePath], why: Why, upstream: &[Arc<Cache>]) {
+    pub(super) fn add(&mut self, ctx: &mut Context, outputs: &[StorePath], why: Why, upstream: &[Arc<Cache>]) {
+        if let Some(failure) = &self.lost {
+            return Self::lose(ctx, self.id, outputs.iter(), failure);
+        }
         self.outputs.push((outputs.to_vec(), why));
         self.upstream = upstream.to_vec();
     }
@@ -60,7 +63,7 @@ impl Sick {
         match opened {
             Ok(cache) => {
                 super::super::caches::announce(ctx, &cache);
-                let mut target = Target::new(cache);
+                let mut target = Target::new(ctx, cache);
                 for (outputs, why) in std::mem::take(&mut self.outputs) {
                     target.add(ctx, &outputs, why, &self.upstream);
                 }
@@ -88,18 +91,22 @@ impl Sick {
         }
     }
 
-    pub(super) fn stop(&mut self, ctx: &mut Context) {
+    pub(super) fn stop(&mut self, ctx: &mut Context, why: &Failure) {
         self.opening.take().iter().for_each(AbortHandle::abort);
-        self.give_up(ctx, &stopped());
+        self.give_up(ctx, why);
     }
 
     fn give_up(&mut self, ctx: &mut Context, failure: &Failure) {
         if self.lost.is_none() {
             self.lost = Some(failure.clone());
-            for path in self.paths() {
-                let path = ctx.absolute(&path);
-                ctx.bus.emit(Fact::PushEnded { cache: self.id, path, pushed: Pushed::Failed(failure.clone()) });
-            }
+            Self::lose(ctx, self.id, self.paths().iter(), failure);
+        }
+    }
+
+    fn lose<'a>(ctx: &mut Context, cache: CacheId, paths: impl Iterator<Item = &'a StorePath>, failure: &Failure) {
+        for path in paths {
+            let path = ctx.absolute(path);
+            ctx.bus.emit(Fact::PushEnded { cache, path, pushed: Pushed::Failed(failure.clone()) });
         }
     }
 

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
+use crate::config::ReadBack;
 use crate::event::{Class, Fact, Failure, Pushed};
 use crate::id::{BuilderId, StorePath};
 use crate::push::queue::{Action, End, Input as QueueInput, Item, Limits};
-use crate::push::{Nar, PathInfo, Queue, Verified};
+use crate::push::{Closure, LeaveOut, Nar, PathInfo, Queue, Verified};
+use crate::report::number;
 use crate::store::cache::Cache;
 
 use super::super::context::Context;
@@ -44,13 +46,17 @@ pub(super) struct Target {
     /// The queue knows that.
     closed: bool,
     effects: Vec<AbortHandle>,
+    leave_out: LeaveOut,
+    /// What was left out, and bytes of its NAR.
+    left_out: BTreeMap<StorePath, u64>,
     pub(super) verified: Option<bool>,
-    /// It was given up before its end.
-    pub(super) stopped: bool,
+    /// Why it was given up before its end.
+    pub(super) stopped: Option<Failure>,
 }
 
 impl Target {
-    pub(super) fn new(cache: Arc<Cache>) -> Self {
+    pub(super) fn new(ctx: &Context, cache: Arc<Cache>) -> Self {
+        let leave_out = ctx.caches.leave_out(cache.id());
         let limits = cache.sink().map_or_else(Limits::default, |sink| Limits {
             uploads: sink.parallel(),
             ordered: sink.is_ordered(),
@@ -74,12 +80,17 @@ impl Target {
             closing: false,
             closed: false,
             effects: Vec::new(),
+            leave_out,
+            left_out: BTreeMap::new(),
             verified: None,
-            stopped: false,
+            stopped: None,
         }
     }
 
     pub(super) fn add(&mut self, ctx: &mut Context, outputs: &[StorePath], why: Why, upstream: &[Arc<Cache>]) {
+        if let Some(failure) = self.stopped.clone() {
+            return self.lost(ctx, outputs.to_vec(), &failure);
+        }
         if why != Why::Found {
             self.told.extend(outputs.iter().cloned());
         }
@@ -105,8 +116,9 @@ impl Target {
         let (stores, roots) = (ctx.stores(), std::mem::take(&mut self.next));
         self.walking = Some(roots.clone());
         let (known, upstream, cache) = (self.known.clone(), self.upstream.clone(), self.cache.clone());
+        let below = ctx.settings.push.require_complete;
         self.start(ctx, async move {
-            let found = walk(stores, roots, known, upstream, &cache).await;
+            let found = walk(stores, roots, known, upstream, &cache, below).await;
             Input::Push(id, PushInput::Closure(found))
         });
     }
@@ -129,6 +141,7 @@ impl Target {
                 self.tell(QueueInput::Uploaded(path));
             }
             PushInput::Finished(path, Ok(())) => {
+                self.remember(&path);
                 self.uploaded.extend(self.infos.get(&path).cloned());
                 self.tell(QueueInput::Finished(path));
             }
@@ -146,6 +159,12 @@ impl Target {
         self.turn(ctx);
     }
 
+    fn remember(&self, path: &StorePath) {
+        if let (Some(sink), Some(info), Some(nar)) = (self.cache.sink(), self.infos.get(path), self.nars.get(path)) {
+            sink.remember(info, nar);
+        }
+    }
+
     fn walked(&mut self, ctx: &mut Context, walked: Result<Walked, Failure>) {
         let roots = self.walking.take().unwrap_or_default();
         match walked {
@@ -153,8 +172,14 @@ impl Target {
                 self.homes.extend(homes);
                 let gone = roots.into_iter().filter(|root| closure.invalid.contains(root)).collect();
                 self.lost(ctx, gone, &not_here());
+                self.incomplete(ctx, &closure);
                 let held: Vec<StorePath> =
                     closure.held.into_iter().filter(|path| !self.infos.contains_key(path)).collect();
+                let (left_out, push): (Vec<_>, Vec<_>) =
+                    closure.push.into_iter().partition(|info| self.leave_out.fits(info));
+                self.left_out.extend(left_out.iter().map(|info| (info.path.clone(), info.nar_size)));
+                let closure = Closure { push, ..Closure::default() };
+                let held: Vec<_> = held.into_iter().chain(left_out.into_iter().map(|info| info.path)).collect();
                 self.held.extend(held.iter().cloned());
                 self.known().queued.extend(closure.push.iter().map(|info| info.path.clone()));
                 let items = closure.push.iter().map(item).collect();
@@ -166,6 +191,23 @@ impl Target {
         }
         self.walk(ctx);
         self.close();
+    }
+
+    /// What the cache has, and refers to something that nobody has any more.
+    fn incomplete(&self, ctx: &mut Context, closure: &Closure) {
+        if !ctx.settings.push.require_complete || closure.invalid.is_empty() {
+            return;
+        }
+        let mut lacks: BTreeMap<&StorePath, &StorePath> = closure.invalid.iter().map(|path| (path, path)).collect();
+        // References come before referrers.
+        for info in &closure.push {
+            let Some(lost) = info.others().find_map(|reference| lacks.get(reference).copied()) else { continue };
+            lacks.insert(&info.path, lost);
+            let why = format!("it refers to {}, which is in no store and no cache", lost.name());
+            let pushed = Pushed::Failed(Failure::new(Class::Dependency, why));
+            let path = ctx.absolute(&info.path);
+            ctx.bus.emit(Fact::PushEnded { cache: self.cache.id(), path, pushed });
+        }
     }
 
     /// Without references nothing of it can be pushed in the right order, and nobody may take the push for whole.
@@ -198,22 +240,24 @@ impl Target {
         }
     }
 
-    pub(super) fn stop(&mut self, ctx: &mut Context) {
+    pub(super) fn stop(&mut self, ctx: &mut Context, why: &Failure) {
         for effect in self.effects.drain(..) {
             effect.abort();
         }
         let unknown: Vec<StorePath> = self.walking.take().into_iter().flatten().chain(self.next.drain(..)).collect();
-        self.lost(ctx, unknown, &stopped());
+        self.lost(ctx, unknown, why);
+        if self.verified != Some(true) {
+            self.stopped = Some(why.clone());
+        }
         self.tell(QueueInput::Stop);
         let open: Vec<StorePath> =
             self.queue.not_there().filter(|(_, end)| end.is_none()).map(|(path, _)| path.clone()).collect();
         self.turn(ctx);
         for path in open {
             // Its effect is gone, so nobody else says so.
-            self.tell(QueueInput::Failed(path, stopped()));
+            self.tell(QueueInput::Failed(path, why.clone()));
         }
         self.turn(ctx);
-        self.stopped = self.verified != Some(true);
         self.verified = Some(true);
     }
 
@@ -294,7 +338,7 @@ impl Target {
             End::Failed(failure) => Pushed::Failed(failure),
             End::Reference(root) => failed(Class::Dependency, format!("{} is not in the cache", root.name())),
             End::Unknown(root) => failed(Class::Dependency, format!("{} is in no cache", root.name())),
-            End::Stopped => Pushed::Failed(stopped()),
+            End::Stopped => Pushed::Failed(self.stopped.clone().unwrap_or_else(stopped)),
         };
         let path = ctx.absolute(path);
         ctx.bus.emit(Fact::PushEnded { cache: self.cache.id(), path, pushed });
@@ -304,6 +348,8 @@ impl Target {
     fn verify(&mut self, ctx: &mut Context) {
         let (cache, uploaded, held) = (self.cache.clone(), self.uploaded.clone(), self.held.clone());
         let already = self.already.clone();
+        let deep = ctx.settings.push.read_back == ReadBack::Deep;
+        self.tell_left_out(ctx);
         self.start(ctx, async move {
             if let Some(sink) = cache.sink() {
                 sink.close().await;
@@ -311,12 +357,38 @@ impl Target {
             let verified = if uploaded.is_empty() {
                 Verified { present: already, missing: BTreeMap::new() }
             } else {
-                crate::push::verify(&cache, &uploaded, &already, &held).await
+                let mut verified = crate::push::verify(&cache, &uploaded, &already, &held).await;
+                if deep {
+                    crate::push::verify_nars(&cache, &uploaded, &held, &mut verified).await;
+                }
+                verified
             };
             Input::Push(cache.id(), PushInput::Verified(verified))
         });
     }
+
+    /// Whoever fetches from this cache has to know that it does not have everything.
+    fn tell_left_out(&self, ctx: &mut Context) {
+        if self.left_out.is_empty() {
+            return;
+        }
+        let names: Vec<&str> = self.left_out.keys().take(NAMED).map(|path| path.name().as_ref()).collect();
+        let (count, bytes) =
+            (self.left_out.len(), self.left_out.values().fold(0, |all: u64, one| all.saturating_add(*one)));
+        let more = if count > NAMED { ", …" } else { "" };
+        let message = format!(
+            "left out of {}, as drover.toml says: {} of {} ({}{more})\nwhat refers to them is there and not whole without them",
+            self.cache.name(),
+            number::plural(count, "path", "paths"),
+            number::size(bytes),
+            names.join(", "),
+        );
+        ctx.bus.warn(message, None);
+    }
 }
+
+/// Paths that were left out, of which each is named.
+const NAMED: usize = 3;
 
 fn item(info: &PathInfo) -> Item {
     Item { path: info.path.clone(), references: info.others().cloned().collect(), nar_size: info.nar_size }

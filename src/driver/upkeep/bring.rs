@@ -24,8 +24,8 @@ use super::Progress;
 
 /// Who has paths to give.
 pub(super) enum Giver {
-    /// The local store.
-    Store(Arc<Pool>),
+    /// A store, and what people call it.
+    Store(String, Arc<Pool>),
     /// Caches, best priority first.
     Caches(Vec<Arc<Cache>>),
 }
@@ -66,7 +66,7 @@ pub(super) struct Brought {
 /// Where a path is taken from.
 #[derive(Clone)]
 enum Home {
-    Store(Arc<Pool>),
+    Store(String, Arc<Pool>),
     Cache(Arc<Cache>, Box<NarInfo>),
 }
 
@@ -93,7 +93,8 @@ impl Bringing {
         });
         self.progress.send_modify(|progress| progress.of = infos.len());
         let mut inputs = vec![Input::NoMore, Input::Add(items.collect()), Input::Held(held.into_iter().collect())];
-        let mut queue = Queue::new(Limits { uploads: self.sink.parallel(), ..Limits::default() });
+        let (uploads, ordered) = (self.sink.parallel(), self.sink.is_ordered());
+        let mut queue = Queue::new(Limits { uploads, ordered, ..Limits::default() });
         let mut nars: BTreeMap<StorePath, Nar> = BTreeMap::new();
         let mut running: FuturesUnordered<Effect<'_>> = FuturesUnordered::new();
         while let Some(input) = inputs.pop() {
@@ -203,12 +204,20 @@ impl Source for Looking<'_> {
 
     async fn infos(&mut self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>, Failure> {
         let mut found: BTreeMap<StorePath, PathInfo> = BTreeMap::new();
-        for giver in &self.bringing.from {
+        for (at, giver) in self.bringing.from.iter().enumerate() {
             let open: Vec<StorePath> = paths.iter().filter(|path| !found.contains_key(path)).cloned().collect();
             if open.is_empty() {
                 break;
             }
-            for (info, home) in giver.infos(&open).await? {
+            let infos = match giver.infos(&open).await {
+                // One of several that is away has nothing to give.
+                Err(failure) if at > 0 => {
+                    tracing::debug!(why = %failure.message, "passed over");
+                    continue;
+                }
+                infos => infos?,
+            };
+            for (info, home) in infos {
                 self.homes.insert(info.path.clone(), home);
                 found.insert(info.path.clone(), info);
             }
@@ -221,12 +230,12 @@ impl Source for Looking<'_> {
 impl Giver {
     async fn infos(&self, paths: &[StorePath]) -> Result<Vec<(PathInfo, Home)>, Failure> {
         match self {
-            Self::Store(pool) => {
+            Self::Store(name, pool) => {
                 let lost = |error: StoreError| super::super::context::store_failure(&error);
                 let mut session = pool.take(Caches::Off).await.map_err(lost)?;
                 let infos = session.path_infos(paths).await.map_err(|error| lost(session.explain(error)))?;
                 pool.give_back(session);
-                Ok(infos.into_iter().flatten().map(|info| (info, Home::Store(pool.clone()))).collect())
+                Ok(infos.into_iter().flatten().map(|info| (info, Home::Store(name.clone(), pool.clone()))).collect())
             }
             Self::Caches(caches) => {
                 let of = |id: CacheId| caches.iter().find(|cache| cache.id() == id).cloned();
@@ -245,14 +254,17 @@ impl Home {
     /// What people call it.
     fn name(&self) -> String {
         match self {
-            Self::Store(_) => "this store".to_owned(),
+            Self::Store(name, _) => name.clone(),
             Self::Cache(cache, _) => cache.name().to_owned(),
         }
     }
 
     async fn send(&self, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
+        if let Some(nar) = sink.without_nar() {
+            return Ok(nar);
+        }
         let sent = match self {
-            Self::Store(pool) => {
+            Self::Store(_, pool) => {
                 let lost = |error: StoreError| super::super::context::store_failure(&error);
                 let mut session = pool.take(Caches::Off).await.map_err(lost)?;
                 let sent = upload(sink, info, |mut nar| async {

@@ -1,15 +1,23 @@
-//! Mends a cache: what is broken or missing is brought again from the local store and from other caches, which is
-//! checked against their own hashes on the way. What nobody has stays as it is.
+//! Mends a cache: what is broken or missing is brought again from the local store, from other caches or from builders,
+//! and checked against their hashes on the way. What nobody has stays as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
+use crate::build::Pool;
+use crate::event::Failure;
 use crate::id::StorePath;
 use crate::push::findings::Fault;
+use crate::store::any::Store;
 use crate::store::cache::{Cache, narinfo_name};
+use crate::store::local::Wishes;
+use crate::store::remote::RemoteStore;
 
+use super::super::LAST_CHILDREN;
 use super::Scene;
-use super::bring::{Bringing, Giver, why_not};
+use super::bring::{Bringing, Found, Giver, why_not};
 use super::verify::Known;
 
 /// What came of it.
@@ -21,42 +29,63 @@ pub(super) struct Mended {
     pub(super) why_not: BTreeMap<StorePath, String>,
 }
 
+impl Mended {
+    /// None of these, for this reason.
+    fn none(paths: BTreeSet<StorePath>, failure: &Failure) -> Self {
+        let why_not = paths.into_iter().map(|path| (path, failure.message.to_string())).collect();
+        Self { from: BTreeMap::new(), why_not }
+    }
+}
+
 /// Brings what is broken again.
 pub(super) async fn mend(scene: &Scene, cache: &Arc<Cache>, known: &Known, others: &[Arc<Cache>]) -> Mended {
-    let mut mended = Mended::default();
-    let Some(sink) = cache.sink().cloned() else { return mended };
+    let Some(sink) = cache.sink().cloned() else { return Mended::default() };
     let (broken, missing) = to_bring(scene, known);
     scene.tell(format!("mending {}", cache.name()), 0);
-    let bringing = Bringing {
+    let mut bringing = Bringing {
         to: cache.clone(),
         sink,
-        from: vec![Giver::Store(scene.pool()), Giver::Caches(others.to_vec())],
+        from: vec![Giver::Store("this store".to_owned(), scene.pool()), Giver::Caches(others.to_vec())],
         broken: broken.clone(),
         instead: others.to_vec(),
         progress: scene.progress.clone(),
     };
     let roots: BTreeSet<StorePath> = broken.union(&missing).cloned().collect();
-    let found = match bringing.find(&roots).await {
-        Ok(found) => found,
-        Err(failure) => {
-            mended.why_not = roots.into_iter().map(|path| (path, failure.message.to_string())).collect();
-            return mended;
-        }
+    let mut builders = Vec::new();
+    let mut found = bringing.find(&roots).await;
+    if found.as_ref().is_ok_and(|found| !found.closure.invalid.is_empty()) {
+        builders = scene.builders().await;
+        bringing.from.extend(builders.iter().map(giver));
+        found = bringing.find(&roots).await;
+    }
+    let mended = match found {
+        Ok(found) => carry(cache, known, &roots, &bringing, found).await,
+        Err(failure) => Mended::none(roots, &failure),
     };
+    drop(bringing);
+    join_all(builders.iter().map(|builder| builder.settle(LAST_CHILDREN))).await;
+    mended
+}
+
+/// A builder that gives what it has; its daemon looks in no cache.
+fn giver(builder: &RemoteStore) -> Giver {
+    let wishes = Wishes { substitute: Some(false), ..Wishes::default() };
+    let pool = Pool::new(Store::Remote(builder.clone()), wishes);
+    Giver::Store(builder.name().to_owned(), Arc::new(pool))
+}
+
+async fn carry(cache: &Cache, known: &Known, roots: &BTreeSet<StorePath>, bringing: &Bringing, found: Found) -> Mended {
     let coming: BTreeSet<&StorePath> = found.closure.push.iter().map(|info| &info.path).collect();
     let stale = stale_nars(known, &coming);
     // Only of a directory. A server is left with it, and what is read back says so.
     if cache.is_listable()
         && let Err(failure) = cache.remove(&stale).await
     {
-        mended.why_not = roots.into_iter().map(|path| (path, failure.message.to_string())).collect();
-        return mended;
+        return Mended::none(roots.clone(), &failure);
     }
     let brought = bringing.carry(found).await;
-    mended.from = brought.from;
     let ends = brought.ends.iter().filter_map(|(path, end)| Some((path.clone(), why_not(end)?.message.to_string())));
-    mended.why_not = ends.collect();
-    mended
+    Mended { why_not: ends.collect(), from: brought.from }
 }
 
 /// The broken paths, and those that are missing below others.
@@ -68,10 +97,9 @@ fn to_bring(scene: &Scene, known: &Known) -> (BTreeSet<StorePath>, BTreeSet<Stor
             Fault::Reference(path) => Some(path.clone()),
             _ => None,
         });
-        let before = missing.len();
         missing.extend(references);
         // One that only lacks something below it is itself as it should be.
-        if missing.len() == before || faults.iter().any(|fault| !matches!(fault, Fault::Reference(_))) {
+        if faults.iter().any(|fault| !matches!(fault, Fault::Reference(_))) {
             broken.extend(known.path_of(record, dir).or_else(|| in_store(scene, record)));
         }
     }

@@ -15,6 +15,7 @@ pub mod warm;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::build::Pool;
@@ -26,11 +27,13 @@ use crate::push::findings::Keys;
 use crate::store::any::Store;
 use crate::store::cache::{Cache, CacheConfig};
 use crate::store::local::{LocalStore, Wishes};
+use crate::store::remote::RemoteStore;
 
 use super::caches::CacheList;
 use super::clock::Clock;
+use super::dialling::remote_options;
 use super::signals::Signals;
-use super::start::store_options;
+use super::start::{self, store_options};
 
 /// What all of these works are given.
 pub struct Request {
@@ -146,6 +149,15 @@ impl Scene {
     fn pool(&self) -> Arc<Pool> {
         let wishes = Wishes { substitute: Some(false), ..Wishes::default() };
         Arc::new(Pool::new(Store::Local(self.store.clone()), wishes))
+    }
+
+    /// All other builders that can be reached.
+    async fn builders(&self) -> Vec<RemoteStore> {
+        let named = start::named(&self.settings, &self.store).unwrap_or_default();
+        let (ssh, dir) = (&self.settings.farm.ssh, self.store.store_dir());
+        let named = named.iter().filter(|builder| !builder.is_local());
+        let dials = named.map(|builder| RemoteStore::dial(remote_options(ssh, builder, dir.clone())));
+        join_all(dials).await.into_iter().flatten().collect()
     }
 }
 

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use futures_util::{StreamExt as _, stream};
+
 use crate::error::{Error, Fault, Result};
 use crate::event::Failure;
 use crate::nix_compat::narinfo::NarInfo;
@@ -23,6 +25,9 @@ const DAY: i64 = 24 * 60 * 60;
 
 /// Records that are read at a time.
 const BATCH: usize = 1024;
+
+/// Files that are removed at once.
+const REMOVERS: usize = 32;
 
 /// What a prune is given.
 pub struct PruneRequest {
@@ -131,7 +136,7 @@ fn tell(pruned: &mut Pruned, held: &Held, decided: &Prune) {
     let bytes = |nars: &[Object]| nars.iter().fold(0u64, |sum, nar| sum.saturating_add(nar.size));
     let named: BTreeSet<&str> = held.entries.iter().map(|entry| entry.nar.as_str()).collect();
     pruned.kept = kept;
-    pruned.doomed = decided.doomed.iter().map(|entry| entry.path.name().to_owned()).collect();
+    pruned.doomed = decided.doomed.iter().flatten().map(|entry| entry.path.name().to_owned()).collect();
     pruned.bytes = bytes(&decided.nars);
     pruned.bytes_left = bytes(&held.nars).saturating_sub(pruned.bytes);
     pruned.unused = decided.nars.iter().filter(|nar| !named.contains(nar.name.as_str())).count();
@@ -147,18 +152,22 @@ async fn carry_out(
     rules: &Rules,
     deleted: &mut Deleted,
 ) -> Result<()> {
-    let Prune { doomed, kept, .. } = decided;
+    let Prune { doomed: waves, kept, .. } = decided;
+    let doomed: Vec<Entry> = waves.iter().flatten().cloned().collect();
     let names: Vec<String> = doomed.iter().map(|entry| entry.record.clone()).collect();
     let mut bodies = BTreeMap::new();
     for (name, body) in names.iter().zip(cache.read(names.clone()).await) {
         bodies.extend(body.map_err(unreachable)?.map(|body| (name.clone(), body)));
     }
     scene.tell(format!("deleting from {}", cache.name()), doomed.len());
-    for entry in &doomed {
-        let listing = format!("{}.ls", hash_part(&entry.record));
-        cache.remove(&[entry.record.clone(), listing]).await.map_err(unreachable)?;
-        deleted.paths += 1;
-        scene.progress.send_modify(|progress| progress.done += 1);
+    for wave in &waves {
+        let removing = wave.iter().map(|entry| remove(cache, &entry.record));
+        let mut removing = stream::iter(removing).buffer_unordered(REMOVERS);
+        while let Some(removed) = removing.next().await {
+            removed.map_err(unreachable)?;
+            deleted.paths += 1;
+            scene.progress.send_modify(|progress| progress.done += 1);
+        }
     }
     // What came meanwhile may refer to what went.
     let listing = cache.list().await.map_err(unreachable)?;
@@ -180,13 +189,21 @@ async fn carry_out(
     }
     let nars = unused(&left, &listing.nars, rules.grace);
     scene.tell(format!("deleting NARs from {}", cache.name()), nars.len());
-    for nar in nars {
-        cache.remove(std::slice::from_ref(&nar.name)).await.map_err(unreachable)?;
+    let removing =
+        nars.iter().map(|nar| async move { (nar.size, cache.remove(std::slice::from_ref(&nar.name)).await) });
+    let mut removing = stream::iter(removing).buffer_unordered(REMOVERS);
+    while let Some((size, removed)) = removing.next().await {
+        removed.map_err(unreachable)?;
         deleted.nars += 1;
-        deleted.bytes = deleted.bytes.saturating_add(nar.size);
+        deleted.bytes = deleted.bytes.saturating_add(size);
         scene.progress.send_modify(|progress| progress.done += 1);
     }
     Ok(())
+}
+
+/// Removes a record, and the listing of files that may lie beside it.
+async fn remove(cache: &Cache, record: &str) -> std::result::Result<(), Failure> {
+    cache.remove(&[record.to_owned(), format!("{}.ls", hash_part(record))]).await
 }
 
 /// Nobody knows which paths and which NAR a record needs that cannot be read.

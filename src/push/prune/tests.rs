@@ -51,22 +51,23 @@ fn each_rule_keeps_what_it_says_with_all_that_it_refers_to() {
     let kept = |rules: Rules| {
         let prune = prune(&entries, &nars, &rules);
         let kept: Vec<(usize, Reason)> = (0..10).filter_map(|n| Some((n, *prune.kept.get(&path(n))?))).collect();
-        assert_eq!(kept.len() + prune.doomed.len(), entries.len());
-        assert_eq!(prune.nars.len(), prune.doomed.len());
+        let doomed: usize = prune.doomed.iter().map(Vec::len).sum();
+        assert_eq!(kept.len() + doomed, entries.len());
+        assert_eq!(prune.nars.len(), doomed);
         kept
     };
     use Reason::{Last, Recent, Reference, Root, Young};
-    let rules = Rules { grace: 50, ..Rules::default() };
-    assert_eq!(kept(rules.clone()), [(6, Young)]);
+    let rules = || Rules { grace: 50, ..Rules::default() };
+    assert_eq!(kept(rules()), [(6, Young)]);
     assert_eq!(
-        kept(Rules { roots: [path(8)].into(), ..rules.clone() }),
+        kept(Rules { roots: [path(8)].into(), ..rules() }),
         [(1, Reference), (4, Reference), (6, Young), (8, Root)]
     );
-    assert_eq!(kept(Rules { since: Some(30), ..rules.clone() }), [(3, Recent), (6, Recent), (7, Recent)]);
+    assert_eq!(kept(Rules { since: Some(30), ..rules() }), [(3, Recent), (6, Recent), (7, Recent)]);
     // 9, 3 and 6 are all called p0, 7 is p1, 8 is p2; 6 is the newest p0.
-    let last = kept(Rules { last: Some(1), ..rules.clone() });
+    let last = kept(Rules { last: Some(1), ..rules() });
     assert_eq!(last, [(1, Reference), (4, Reference), (6, Last), (7, Last), (8, Last)]);
-    assert_eq!(kept(Rules { last: Some(2), ..rules })[1], (3, Last));
+    assert_eq!(kept(Rules { last: Some(2), ..rules() })[1], (3, Last));
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn a_nar_of_two_paths_stays_with_the_other() {
     let nars = [nar("nar/1.nar.zst", 10), nar("nar/left-behind.nar", 10), nar("nar/under-way.nar", 90)];
     let rules = Rules { roots: [path(2)].into(), grace: 50, ..Rules::default() };
     let prune = prune(&entries, &nars, &rules);
-    assert_eq!(prune.doomed, [entry(1, &[], 10)]);
+    assert_eq!(prune.doomed, [[entry(1, &[], 10)]]);
     assert_eq!(prune.nars, [nar("nar/left-behind.nar", 10)]);
 }
 
@@ -85,8 +86,9 @@ fn a_nar_of_two_paths_stays_with_the_other() {
 fn a_ring_ends_nothing() {
     let entries = [entry(1, &[2], 10), entry(2, &[1], 10), entry(3, &[1], 10)];
     let all = prune(&entries, &[], &Rules { grace: 50, ..Rules::default() });
-    assert_eq!(all.doomed.len(), 3);
-    assert_eq!(all.doomed[0].path, path(3));
+    let waves: Vec<usize> = all.doomed.iter().map(Vec::len).collect();
+    assert_eq!(waves, [1, 2]);
+    assert_eq!(all.doomed[0][0].path, path(3));
 }
 
 /// A cache that is deleted from one file at a time, as a reader sees it.
@@ -149,7 +151,12 @@ proptest! {
             nars: nars.iter().map(|nar| nar.name.as_str()).collect(),
         };
         let before = seen.dangling();
-        for entry in &decided.doomed {
+        for wave in &decided.doomed {
+            let wave: BTreeSet<&StorePath> = wave.iter().map(|entry| &entry.path).collect();
+            let within = wave.iter().flat_map(|path| &seen.entries[*path].references);
+            prop_assert_eq!(within.filter(|path| wave.contains(path)).count(), 0, "a wave has no order");
+        }
+        for entry in decided.doomed.iter().flatten() {
             prop_assert!(seen.entries.remove(&entry.path).is_some(), "each is deleted once");
             prop_assert!(seen.dangling().is_subset(&before));
         }
@@ -191,7 +198,8 @@ proptest! {
         let new = entry(100, &wants, 100);
         let kept: Vec<Entry> = entries.iter().filter(|entry| decided.kept.contains_key(&entry.path)).cloned().collect();
         let now: Vec<Entry> = kept.iter().cloned().chain([new]).collect();
-        let back = needed_again(&decided.doomed, &now);
+        let doomed: Vec<Entry> = decided.doomed.into_iter().flatten().collect();
+        let back = needed_again(&doomed, &now);
         let mut held: BTreeSet<StorePath> = kept.iter().map(|entry| entry.path.clone()).collect();
         for entry in &back {
             for reference in &entry.references {

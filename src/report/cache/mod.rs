@@ -10,6 +10,11 @@ use super::text::{Line, Paint};
 /// Names that are listed before they are only counted.
 const NAMED: usize = 10;
 
+/// The parts, parted by ` · `: the first, and of the others those that fit in this many columns.
+fn parts(first: Line, others: &[String], width: usize) -> Line {
+    others.iter().fold(first, |line, part| line.then_if_fits(Line::from(format!(" · {part}")), width))
+}
+
 /// `acme  file:///srv/cache`, and what follows.
 fn head(name: &str, url: &str, more: &str) -> Line {
     let line = Line::new().paint(Paint::Bold, name);

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::number::{count, duration, plural, size};
 use super::super::text::{Line, Paint, listed};
-use super::head;
+use super::{head, parts};
 
 /// What was decided and done; the document of `--json`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -101,36 +101,35 @@ pub fn screen(pruned: &Pruned, width: usize) -> Vec<Line> {
         lines.push(Line::from(line).fit(width));
     }
     lines.push(Line::new());
-    lines.extend(last(pruned));
+    lines.extend(last(pruned, width));
     lines
 }
 
 fn kept_why(kept: &Kept) -> String {
     let parts = [
         (kept.roots, "roots"),
-        (kept.recent, "of the last days"),
-        (kept.last, "newest of their names"),
-        (kept.young, "too young to go"),
-        (kept.references, "to which these refer"),
+        (kept.recent, "recent"),
+        (kept.last, "newest"),
+        (kept.young, "too young"),
+        (kept.references, "below these"),
     ];
     let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", count(*n)));
     parts.collect::<Vec<_>>().join(" · ")
 }
 
 /// What was done, or how to do it.
-fn last(pruned: &Pruned) -> Vec<Line> {
+fn last(pruned: &Pruned, width: usize) -> Vec<Line> {
     let took = duration(pruned.seconds);
     match (&pruned.deleted, pruned.stopped) {
         (Some(deleted), stopped) => {
             let (paint, word) = if stopped { (Paint::Warn, "stopped") } else { (Paint::Good, "ok") };
-            let back = match deleted.put_back {
-                0 => String::new(),
-                n => format!(" · {} put back, a push needs them", count(n)),
-            };
-            let paths = plural(deleted.paths, "path", "paths");
-            let nars = plural(deleted.nars, "NAR", "NARs");
-            let what = format!("  {paths} and {nars} deleted, {} freed{back} · {took}", size(deleted.bytes));
-            let mut lines = vec![Line::new().paint(paint, word).text(what)];
+            let back =
+                (deleted.put_back > 0).then(|| format!("{} put back, a push needs them", count(deleted.put_back)));
+            let (paths, nars) = (plural(deleted.paths, "path", "paths"), plural(deleted.nars, "NAR", "NARs"));
+            let what = Line::new().paint(paint, word).text(format!("  {paths} and {nars} deleted"));
+            let others: Vec<String> =
+                [format!("{} freed", size(deleted.bytes)), took].into_iter().chain(back).collect();
+            let mut lines = vec![parts(what, &others, width)];
             if stopped {
                 lines.push(Line::from(format!("  what is left is whole; to go on: {}", pruned.again)));
             }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::super::number::{ago, count, duration, plural, size};
 use super::super::text::Line;
-use super::head;
+use super::{head, parts};
 use crate::event::Status;
 use crate::report::pushed::totals;
 use crate::report::summary::Summary;
@@ -132,7 +132,7 @@ pub fn used<'a>(runs: impl IntoIterator<Item = (&'a str, &'a Summary)>, url: &st
 pub fn screen(status: &CacheStatus, now: Timestamp, width: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     for cache in &status.caches {
-        lines.extend(one(cache, now).into_iter().map(|line| line.fit(width)));
+        lines.extend(one(cache, now, width).into_iter().map(|line| line.fit(width)));
     }
     if lines.is_empty() {
         lines.push(Line::from("there is no cache: neither Nix nor drover.toml names one"));
@@ -140,7 +140,7 @@ pub fn screen(status: &CacheStatus, now: Timestamp, width: usize) -> Vec<Line> {
     lines
 }
 
-fn one(cache: &One, now: Timestamp) -> Vec<Line> {
+fn one(cache: &One, now: Timestamp, width: usize) -> Vec<Line> {
     let role = match (cache.pull, cache.push) {
         (true, true) => "pull+push",
         (false, true) => "push",
@@ -162,14 +162,15 @@ fn one(cache: &One, now: Timestamp) -> Vec<Line> {
     }));
     let used = &cache.used;
     if used.runs > 0 {
-        let runs = plural(used.runs, "recorded run", "recorded runs");
-        let paths = rate(used.paths_hit, used.paths_asked, "paths");
-        let attrs = rate(used.attrs_hit as u64, used.attrs as u64, "attrs without a build");
-        let fetched = (used.bytes_fetched > 0).then(|| format!("{} of NARs fetched", size(used.bytes_fetched)));
-        let parts: Vec<String> = [paths, attrs, fetched].into_iter().flatten().collect();
-        if !parts.is_empty() {
-            lines.push(Line::from(format!("  hit rate   {}   in {runs}", parts.join(" · "))));
+        let rates =
+            [rate(used.paths_hit, used.paths_asked, "paths"), rate(used.attrs_hit as u64, used.attrs as u64, "attrs")];
+        let mut rates = rates.into_iter().flatten();
+        if let Some(first) = rates.next() {
+            let first = Line::from(format!("  hit rate   {first}"));
+            lines.push(parts(first, &rates.collect::<Vec<_>>(), width));
         }
+        let runs = plural(used.runs, "recorded run", "recorded runs");
+        lines.push(Line::from(format!("  used       by {runs}, {} of NARs fetched", size(used.bytes_fetched))));
     }
     if let Some(push) = &used.last_push {
         let when = ago(now.as_second().saturating_sub(push.started.as_second()));
@@ -182,9 +183,9 @@ fn one(cache: &One, now: Timestamp) -> Vec<Line> {
     lines
 }
 
-/// `98% (29,480 of 30,112 paths)`; nothing of nothing.
+/// `29,480 of 30,112 paths (98%)`; nothing of nothing.
 fn rate(hit: u64, of: u64, what: &str) -> Option<String> {
     let percent = hit.saturating_mul(100).checked_div(of)?;
     let number = |n: u64| count(usize::try_from(n).unwrap_or(usize::MAX));
-    Some(format!("{percent}% ({} of {} {what})", number(hit), number(of)))
+    Some(format!("{} of {} {what} ({percent}%)", number(hit), number(of)))
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::number::{count, duration, plural, size};
 use super::super::text::{Line, Paint, wrapped};
-use super::{NAMED, head};
+use super::{NAMED, head, parts};
 
 /// What was found in some caches; the document of `--json`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -96,7 +96,7 @@ pub fn screen(verified: &Verified, width: usize) -> Vec<Line> {
         lines.extend(one(cache, verified.repair, width));
         lines.push(Line::new());
     }
-    lines.push(last(verified).fit(width));
+    lines.push(last(verified, width).fit(width));
     lines
 }
 
@@ -136,21 +136,25 @@ fn title(paint: Paint, word: &str, n: usize, of: usize) -> Line {
     Line::new().paint(paint, word).text(format!("  {} of {}", count(n), plural(of, "path", "paths")))
 }
 
-/// Two lines a path at most: its name and what is wrong with it, then what became of it.
+/// Columns of names; longer ones stand alone in their line.
+const NAME: usize = 26;
+
+/// Each with what is wrong with it, then what became of it.
 fn rows(findings: &[&Finding], width: usize) -> Vec<Line> {
     let shown = &findings[..findings.len().min(NAMED)];
-    let widest = shown.iter().map(|finding| finding.name.chars().count()).max().unwrap_or(0).min(30);
+    let names = shown.iter().map(|finding| finding.name.chars().count()).filter(|name| *name <= NAME);
+    let indent = names.max().unwrap_or(2) + 4;
     let mut lines = Vec::new();
     for finding in shown {
-        let start = Line::from(format!("  {}", finding.name)).pad(widest + 2).text("  ");
-        let wrong = finding.faults.first().map(|wrong| wrong.message.as_str()).unwrap_or_default();
-        let indent = start.width();
-        let mut first = Some(start);
-        for text in wrapped(wrong, width.saturating_sub(indent), 3) {
-            let line = first.take().unwrap_or_else(|| Line::new().pad(indent));
-            lines.push(line.text(text));
+        let mut start = Line::from(format!("  {}", finding.name));
+        if start.width() + 2 > indent {
+            lines.push(start.fit(width));
+            start = Line::new();
         }
-        lines.extend(first);
+        let wrong = finding.faults.first().map(|wrong| wrong.message.as_str()).unwrap_or_default();
+        for text in wrapped(wrong, width.saturating_sub(indent), 3) {
+            lines.push(std::mem::take(&mut start).pad(indent).text(text));
+        }
         let end = match (&finding.mended, &finding.not_mended) {
             (Some(from), _) => Some(format!("mended from {from}")),
             (None, Some(why)) => Some(why.clone()),
@@ -166,7 +170,7 @@ fn more(all: usize) -> Option<Line> {
     (all > NAMED).then(|| Line::from(format!("  and {} more; all of them: --json", count(all - NAMED))))
 }
 
-fn last(verified: &Verified) -> Line {
+fn last(verified: &Verified, width: usize) -> Line {
     let paths: usize = verified.caches.iter().map(|cache| cache.paths).sum();
     let nars: usize = verified.caches.iter().map(|cache| cache.nars_read).sum();
     let bytes = verified.caches.iter().fold(0u64, |sum, cache| sum.saturating_add(cache.bytes_read));
@@ -184,6 +188,7 @@ fn last(verified: &Verified) -> Line {
         (false, n) => (Paint::Bad, "broken", format!("  {} of {all}", count(n))),
     };
     let mended: usize = verified.caches.iter().map(|cache| cache.findings.len() - cache.broken()).sum();
-    let mended = if mended > 0 { format!(" · {} mended", count(mended)) } else { String::new() };
-    Line::new().paint(paint, word).text(format!("{what}{mended} · {read} · {}", duration(verified.seconds)))
+    let mended = (mended > 0).then(|| format!("{} mended", count(mended)));
+    let others: Vec<String> = mended.into_iter().chain([duration(verified.seconds), read]).collect();
+    parts(Line::new().paint(paint, word).text(what), &others, width)
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::number::{count, duration, plural, size};
 use super::super::text::{Line, Paint, listed};
-use super::NAMED;
+use super::{NAMED, parts};
 
 /// What came of it; the document of `--json`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -57,17 +57,16 @@ impl Warmed {
 pub fn screen(warmed: &Warmed, width: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     for cache in &warmed.caches {
-        lines.extend(one(cache, warmed.stopped, width));
+        lines.extend(one(cache, warmed, width));
     }
-    let took = duration(warmed.seconds);
-    match (warmed.stopped, lines.last_mut()) {
-        (false, Some(last)) => *last = std::mem::take(last).text(format!(" · {took}")).fit(width),
-        _ => lines.push(Line::new().paint(Paint::Warn, "stopped").text(format!("  what was copied stays · {took}"))),
+    if warmed.stopped {
+        let what = format!("  what was copied stays · {}", duration(warmed.seconds));
+        lines.push(Line::new().paint(Paint::Warn, "stopped").text(what));
     }
     lines
 }
 
-fn one(cache: &WarmedCache, stopped: bool, width: usize) -> Vec<Line> {
+fn one(cache: &WarmedCache, warmed: &Warmed, width: usize) -> Vec<Line> {
     let mut lines: Vec<Line> = cache.notes.iter().map(|note| Line::from(note.as_str()).fit(width)).collect();
     if !cache.failed.is_empty() {
         let title = format!("  {} to {}", plural(cache.failed.len(), "path", "paths"), cache.name);
@@ -84,20 +83,20 @@ fn one(cache: &WarmedCache, stopped: bool, width: usize) -> Vec<Line> {
         lines.push(start.text(names));
         lines.push(Line::from(format!("  to build them: drover run --push-to {}", cache.name)));
     }
-    if !stopped {
-        lines.push(last(cache));
+    if !warmed.stopped {
+        lines.push(last(cache, warmed.seconds, width).fit(width));
     }
     lines
 }
 
-fn last(cache: &WarmedCache) -> Line {
+fn last(cache: &WarmedCache, seconds: f64, width: usize) -> Line {
     let (paint, word) = match (cache.failed.is_empty(), cache.not_built.is_empty()) {
         (false, _) => (Paint::Bad, "not all copied"),
         (true, false) => (Paint::Warn, "not all there"),
         (true, true) => (Paint::Good, "ok"),
     };
-    let attrs = plural(cache.warm.len(), "attr", "attrs");
-    let copied = plural(cache.copied, "path", "paths");
-    let what = format!("  {}: {attrs} warm · {copied} copied, {}", cache.name, size(cache.bytes));
-    Line::new().paint(paint, word).text(what).text(format!(", {} there", count(cache.there)))
+    let what = format!("  {}: {} warm", cache.name, plural(cache.warm.len(), "attr", "attrs"));
+    let copied = format!("{} copied, {}", plural(cache.copied, "path", "paths"), size(cache.bytes));
+    let others = [copied, duration(seconds), format!("{} were there", count(cache.there))];
+    parts(Line::new().paint(paint, word).text(what), &others, width)
 }

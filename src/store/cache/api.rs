@@ -209,13 +209,16 @@ impl Api {
         loop {
             let hopeless = self.hopeless.load(Ordering::Relaxed);
             let place = self.gate.enter().await;
+            let login = self.login();
             let (failure, throttled, floor) = match self.try_once(call, patience.stall).await {
                 Tried::Done(reply) => {
                     self.gate.answered();
                     self.hopeless.store(false, Ordering::Relaxed);
                     return Ok(reply);
                 }
-                Tried::Refused(CallFailure { status: Some(401), .. }) if call.login && self.renew() => continue,
+                Tried::Refused(CallFailure { status: Some(401), .. }) if call.login && self.renew(login.as_ref()) => {
+                    continue;
+                }
                 Tried::Refused(failure) => return Err(failure),
                 Tried::Again { failure, throttled, floor } => (failure, throttled, floor),
             };
@@ -368,10 +371,15 @@ impl Api {
         renewed.or_else(|| self.auth.header.clone())
     }
 
-    /// Reads the token file anew. Whether it holds another token than before.
-    fn renew(&self) -> bool {
+    /// Whether a login that is refused now may be read anew: whether it is in a file of its own.
+    pub(super) fn may_renew(&self) -> bool {
+        matches!(self.auth.source, LoginSource::TokenFile(_))
+    }
+
+    /// Reads the token file anew. Whether it holds another token than the one that was refused.
+    fn renew(&self, refused: Option<&HeaderValue>) -> bool {
         let Some(token) = self.auth.source.read_again() else { return false };
-        let is_new = self.login().is_none_or(|login| login != token);
+        let is_new = refused != Some(&token);
         if is_new {
             *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         }

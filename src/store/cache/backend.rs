@@ -166,7 +166,7 @@ impl Backend {
         match self {
             Self::Attic(_) | Self::Cachix(_) | Self::Copy(_) => true,
             Self::Niks3(niks3) => niks3.signs(),
-            _ => false,
+            Self::File(_) | Self::Http(_) | Self::S3(_) => false,
         }
     }
 
@@ -217,7 +217,7 @@ impl Backend {
     /// again; a failure is one of all.
     pub(super) async fn missing(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Result<Vec<bool>, Failure> {
         match self {
-            Self::File(_) | Self::Http(_) | Self::Niks3(_) => {
+            Self::File(_) | Self::Http(_) => {
                 // A record without its NAR is as good as none.
                 let lacks = |held| !matches!(held, Ok(Some(Held { nar: true, .. })));
                 Ok(self.inspect(trust, paths).await.into_iter().map(lacks).collect())
@@ -225,6 +225,7 @@ impl Backend {
             Self::S3(s3) => s3.missing(paths).await,
             Self::Cachix(cachix) => cachix.missing(paths).await,
             Self::Attic(attic) => attic.missing(paths).await,
+            Self::Niks3(niks3) => niks3.missing(trust, paths).await,
             Self::Copy(copy) => copy.missing(paths).await,
         }
     }

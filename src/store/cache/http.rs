@@ -21,6 +21,7 @@ use super::info::{self, CacheInfo};
 use super::login::Auth;
 use super::put::{Content, PutFailure};
 use super::retry::{Gate, Health, Patience};
+use super::upload::Manners;
 use super::{Held, OpenContext, s3};
 use crate::event::{Class, Failure};
 use crate::id::StorePath;
@@ -43,6 +44,7 @@ pub(super) struct HttpCache {
     health: Health,
     /// All patience for writing a file has been used up, and nothing was written since.
     pub(super) hopeless: AtomicBool,
+    pub(super) manners: Manners,
     pub(super) requests: AtomicU64,
 }
 
@@ -125,6 +127,7 @@ impl HttpCache {
             gate: Gate::new(context.connections),
             health: Health::default(),
             hopeless: AtomicBool::new(false),
+            manners: Manners::default(),
             requests: AtomicU64::new(0),
         })
     }

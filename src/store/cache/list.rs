@@ -71,7 +71,7 @@ impl Cache {
     pub async fn list(&self) -> Result<Listing, Failure> {
         match &self.backend {
             Backend::File(file) => {
-                let file = file.clone();
+                let file = Arc::clone(file);
                 blocking(move || file.list()).await.map_err(|why| self.cannot("list", &why))
             }
             Backend::S3(s3) => s3.list().await.map_err(|why| self.cannot("list", &why.message)),

@@ -10,14 +10,17 @@ mod answers;
 mod api;
 mod attic;
 mod backend;
+mod budget;
 mod cachix;
 pub mod check;
 mod copy;
 mod error;
 mod file;
+mod hasher;
 mod http;
 pub mod info;
 pub mod keys;
+pub mod ledger;
 pub mod list;
 mod location;
 mod login;
@@ -34,6 +37,7 @@ mod s3;
 pub mod share;
 mod sink;
 mod stream;
+mod upload;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -42,15 +46,17 @@ use std::sync::Arc;
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
 pub use answers::Answers;
+pub use budget::{Budget, Room};
 pub use error::{CacheError, by_hand};
 pub use keys::SecretKey;
+pub use ledger::Ledger;
 pub use login::{LoginEnv, LoginSource, TokenError};
 pub use memory::Memory;
 pub use nar::NarReader;
 pub use record::RecordError;
 pub use retry::Patience;
 pub use s3::ProfileError;
-pub use sink::{Codec, Nar, PutError, Sink, Ticket};
+pub use sink::{Again, Codec, Nar, PutError, Sink, Ticket};
 pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
@@ -147,6 +153,10 @@ pub struct OpenContext {
     pub connections: usize,
     /// What caches said in earlier runs.
     pub memory: Option<Memory>,
+    /// Uploads that were begun, and what was pushed.
+    pub ledger: Ledger,
+    /// Memory that all pushes take together.
+    pub budget: Budget,
 }
 
 impl OpenContext {
@@ -165,6 +175,8 @@ impl OpenContext {
             patience: Patience::default(),
             connections: 100,
             memory: None,
+            ledger: Ledger::default(),
+            budget: Budget::default(),
         }
     }
 }
@@ -216,7 +228,7 @@ impl Cache {
             // Found out now, not after an hour of building.
             file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
         }
-        let sink = codec.map(|codec| Sink::new(backend.clone(), keys, context.store_dir.clone(), codec));
+        let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, codec, context));
         let login = backend.login().cloned();
         let remembered = match (backend.reader(), &context.memory) {
             (Reader::Http(_), Some(memory)) => Some(memory.of(&url, &trust, config.push)),

@@ -6,23 +6,27 @@
 //! it refers to, the record is signed and written, and the closure completed. What was begun and never completed the
 //! server clears away by itself after some hours; a client has no call for that.
 //!
+//! A record that is there and whose closure was never completed will be cleared away, too. So a path is there, for who
+//! pushes, if the bucket has it and the books do: the books are asked with a closure that is begun with all records
+//! that the bucket has, of which nothing must be lacking.
+//!
 //! NARs are named by what they hold, before they are compressed, so that the name is known when the first byte comes;
 //! somebody else may have compressed it in another way, so a record says nothing about the file. There is no question
-//! for many paths that would leave no trace in its books: it is asked like the plain cache that it is for readers.
+//! for many paths that would leave no trace in its books: plans ask it like the plain cache that it is for readers.
 //!
 //! Source of the protocol: the JSON messages of niks3's own client and server, version 1.7.
 
 mod message;
 mod parts;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
 use tokio::sync::Semaphore;
 
-use super::LoginSource;
-use super::answer::narinfo_name;
+use super::answer::{Trust, narinfo_name};
 use super::api::{Api, Call, CallFailure};
 use super::backend::Opening;
 use super::error::CacheError;
@@ -33,8 +37,9 @@ use super::netrc::Login;
 use super::put::NARINFO;
 use super::sink::{Nar, PutError, Sink, Ticket as SinkTicket};
 use super::stream::NarStream;
-use crate::event::Class;
-use crate::id::StoreDir;
+use super::{Held, LoginSource};
+use crate::event::{Class, Failure};
+use crate::id::{StoreDir, StorePath};
 use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::narinfo::{NarInfo, NixHash};
 
@@ -45,6 +50,9 @@ pub(super) const PARAMS: &[&str] = &[];
 
 /// Uploads at once: of small paths, most of the time is waiting for five answers one after the other.
 const UPLOADS: usize = 32;
+
+/// Records that the books are asked for at a time.
+const QUESTION: usize = 16_000;
 
 /// KiB of NARs that wait to be sent, all uploads together.
 const ROOM: usize = 128 << 10;
@@ -136,6 +144,36 @@ impl Niks3Cache {
     /// Paths that are best sent at once.
     pub(super) fn parallel(&self) -> usize {
         UPLOADS
+    }
+
+    /// Which of these paths have to be sent.
+    pub(super) async fn missing(&self, trust: &Trust, paths: &[StorePath]) -> Result<Vec<bool>, Failure> {
+        let held = self.http.inspect(trust, paths).await;
+        let mut lacks: Vec<bool> = held.iter().map(|held| !matches!(held, Ok(Some(Held { nar: true, .. })))).collect();
+        let names: Vec<String> = paths.iter().map(narinfo_name).collect();
+        let seen: Vec<&String> = names.iter().zip(&lacks).filter(|(_, lacks)| !**lacks).map(|(name, _)| name).collect();
+        let mut unknown = BTreeSet::new();
+        for some in seen.chunks(QUESTION) {
+            unknown.extend(self.unknown(some).await.map_err(|failed| failed.failure)?);
+        }
+        for (lacks, name) in lacks.iter_mut().zip(&names) {
+            *lacks |= unknown.contains(name);
+        }
+        Ok(lacks)
+    }
+
+    /// Those of the records that the books do not know.
+    async fn unknown(&self, records: &[&String]) -> Result<Vec<String>, CallFailure> {
+        let Some(closure) = records.first() else { return Ok(Vec::new()) };
+        let objects = records.iter().map(|key| Object { key, r#type: "narinfo", refs: Vec::new(), nar_size: None });
+        let objects: Vec<Object<'_>> = objects.collect();
+        let begin = Begin { closure, objects: &objects, verify_s3: false };
+        let begun: Begun = self.post(&["api", "pending_closures"], &begin).await?.json()?;
+        if begun.pending_objects.is_empty() {
+            // Nothing is to come: it only says once more that the first one is wanted.
+            self.post(&["api", "pending_closures", &begun.id, "complete"], &()).await?;
+        }
+        Ok(begun.pending_objects.into_keys().collect())
     }
 
     /// See [`Sink::send`].

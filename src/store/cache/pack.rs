@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::bytes::Bytes;
 
+use super::hasher::Hasher;
 use super::sink::Codec;
 use super::stream::{CHUNK, Packed, StreamError};
 use crate::nix_compat::narinfo::NixHash;
@@ -23,24 +23,26 @@ pub(super) struct Expected {
 pub(super) struct Packer {
     encoder: Encoder,
     expected: Expected,
-    hash: Sha256,
+    hash: Hasher,
     got: u64,
 }
 
 impl Packer {
     /// Compressed bytes go to `to`.
     pub(super) fn new(to: mpsc::Sender<Bytes>, codec: Codec, expected: Expected) -> Result<Self, StreamError> {
-        let encoder = Encoder::new(Outlet::new(to), codec, expected.size).map_err(StreamError::Pack)?;
-        Ok(Self { encoder, expected, hash: Sha256::new(), got: 0 })
+        let threaded = codec.is_threaded(expected.size);
+        let outlet = Outlet { to, chunk: Vec::new(), hash: Hasher::new(threaded), size: 0 };
+        let encoder = Encoder::new(outlet, codec, expected.size).map_err(StreamError::Pack)?;
+        Ok(Self { encoder, expected, hash: Hasher::new(threaded), got: 0 })
     }
 
     /// The next bytes of the NAR.
-    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
+    pub(super) fn add(&mut self, bytes: &Bytes) -> Result<(), StreamError> {
         self.got = self.got.saturating_add(bytes.len() as u64);
         if self.got > self.expected.size {
             return Err(StreamError::Short { got: self.got, expected: self.expected.size });
         }
-        self.hash.update(bytes);
+        self.hash.add(bytes);
         self.encoder.write_all(bytes).map_err(StreamError::Pack)
     }
 
@@ -50,14 +52,66 @@ impl Packer {
         if self.got != size {
             return Err(StreamError::Short { got: self.got, expected: size });
         }
-        let hash = NixHash::Sha256(self.hash.finalize().into());
+        let hash = NixHash::Sha256(self.hash.end().ok_or(StreamError::Lost)?);
         if hash != expected {
             let (expected, got) = (expected.to_nix_nixbase32_string(), hash.to_nix_nixbase32_string());
             return Err(StreamError::Differs { expected, got });
         }
         let mut outlet = self.encoder.finish().map_err(StreamError::Pack)?;
         outlet.send().map_err(StreamError::Pack)?;
-        Ok(Packed { file_hash: NixHash::Sha256(outlet.hash.finalize().into()), file_size: outlet.size })
+        let file_hash = NixHash::Sha256(outlet.hash.end().ok_or(StreamError::Lost)?);
+        Ok(Packed { file_hash, file_size: outlet.size })
+    }
+}
+
+/// Gathers what is written to it into chunks for a packer.
+pub(super) struct Inlet {
+    packer: Packer,
+    chunk: Vec<u8>,
+    /// What the packer said when it took no more.
+    error: Option<StreamError>,
+}
+
+impl Inlet {
+    pub(super) fn new(packer: Packer) -> Self {
+        Self { packer, chunk: Vec::new(), error: None }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let chunk = Bytes::from(std::mem::take(&mut self.chunk));
+        self.packer.add(&chunk).map_err(|error| {
+            self.error = Some(error);
+            io::Error::from(io::ErrorKind::BrokenPipe)
+        })
+    }
+
+    /// After the writing, which ended like this.
+    pub(super) fn end(mut self, written: io::Result<()>) -> Result<Packed, StreamError> {
+        let written = written.and_then(|()| self.send());
+        match (written, self.error) {
+            (Ok(()), _) => self.packer.end(),
+            (Err(_), Some(error)) => Err(error),
+            (Err(error), None) => Err(StreamError::Read(error)),
+        }
+    }
+}
+
+impl Write for Inlet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.chunk.capacity() == 0 {
+            let left = self.packer.expected.size.saturating_sub(self.packer.got);
+            self.chunk.reserve_exact(usize::try_from(left).unwrap_or(CHUNK).clamp(bytes.len().min(CHUNK), CHUNK));
+        }
+        let taken = bytes.len().min(CHUNK - self.chunk.len());
+        self.chunk.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        if self.chunk.len() >= CHUNK {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -73,7 +127,7 @@ impl Encoder {
             Codec::Zstd { level, threads } => {
                 let mut encoder = zstd::Encoder::new(outlet, level)?;
                 encoder.set_pledged_src_size(Some(size))?;
-                if size >= Codec::BIG && threads > 1 {
+                if codec.is_threaded(size) {
                     encoder.multithread(threads)?;
                     encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(JOB))?;
                 }
@@ -101,22 +155,18 @@ impl Encoder {
 struct Outlet {
     to: mpsc::Sender<Bytes>,
     chunk: Vec<u8>,
-    hash: Sha256,
+    hash: Hasher,
     size: u64,
 }
 
 impl Outlet {
-    fn new(to: mpsc::Sender<Bytes>) -> Self {
-        Self { to, chunk: Vec::new(), hash: Sha256::new(), size: 0 }
-    }
-
     /// Waits while nobody takes the chunk.
     fn send(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
         }
         let chunk = Bytes::from(std::mem::take(&mut self.chunk));
-        self.hash.update(&chunk);
+        self.hash.add(&chunk);
         self.size = self.size.saturating_add(chunk.len() as u64);
         self.to.blocking_send(chunk).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }

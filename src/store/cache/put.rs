@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use reqwest::{Body, Method, Response, Url};
+use reqwest::{Body, Method, RequestBuilder, Response, Url};
 
-use super::answer::{narinfo_name, no_answer};
+use tokio_util::bytes::Bytes;
+
+use super::answer::no_answer;
 use super::http::{Fetched, File as HttpFile, HttpCache, Outcome, bad_status, broken};
 use super::retry::Patience;
-use super::sink::{Codec, Nar, PutError};
+use super::sink::PutError;
 use super::stream::{NarStream, Packed};
 use crate::event::{Class, Failure};
-use crate::nix_compat::narinfo::NarInfo;
 
 /// MIME types as Nix sends them.
 pub(super) const NAR: &str = "application/x-nix-nar";
@@ -32,6 +34,8 @@ const ANSWER: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub(super) enum Content {
     Bytes(Vec<u8>),
+    /// Pieces, and their size in bytes all together.
+    Pieces(Arc<[Bytes]>, u64),
     /// A file and its size in bytes.
     File(Arc<File>, u64),
 }
@@ -40,7 +44,7 @@ impl Content {
     fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File(_, size) => *size,
+            Self::Pieces(_, size) | Self::File(_, size) => *size,
         }
     }
 
@@ -48,6 +52,13 @@ impl Content {
     pub(super) fn body(&self, sent: Arc<AtomicU64>) -> Body {
         match self {
             Self::Bytes(bytes) => Body::from(bytes.clone()),
+            Self::Pieces(pieces, _) => {
+                let pieces = Arc::clone(pieces);
+                Body::wrap_stream(futures_util::stream::iter(0..pieces.len()).map(move |at| {
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    Ok::<_, std::io::Error>(pieces.get(at).cloned().unwrap_or_default())
+                }))
+            }
             Self::File(file, size) => {
                 let start = (Arc::clone(file), *size, 0);
                 Body::wrap_stream(futures_util::stream::try_unfold(start, move |(file, size, at)| {
@@ -80,29 +91,6 @@ pub(super) struct PutFailure {
 }
 
 impl HttpCache {
-    /// Brings a NAR onto the server, by way of a temporary file.
-    pub(super) async fn send(&self, codec: Codec, nar: NarStream) -> Result<Nar, PutError> {
-        let spool = tempfile::tempfile().map_err(no_room)?;
-        let (spool, packed) = spooled(spool, nar).await?;
-        let size = packed.file_size;
-        let url = Nar::file_name(&packed.file_hash, codec);
-        // Named by its content, so whatever has that name and is whole will do.
-        let new = !self.has(&url, size).await;
-        if new {
-            let content = Content::File(Arc::new(spool), size);
-            let put = self.put(&url, NAR, &content, self.patience).await;
-            put.map_err(|failed| PutError::Server(failed.failure))?;
-        }
-        Ok(Nar::file(url, codec, packed, new))
-    }
-
-    /// Writes a record, whole or not at all; a record of the same path is replaced.
-    pub(super) async fn register(&self, record: &NarInfo) -> Result<(), PutError> {
-        let (name, content) = (narinfo_name(record.store_path()), Content::Bytes(record.to_canonical_bytes()));
-        let put = self.put(&name, NARINFO, &content, self.patience).await;
-        put.map_err(|failed| PutError::Server(failed.failure))
-    }
-
     /// Whether a file of this size is there; no answer counts as "not".
     pub(super) async fn has(&self, name: &str, size: u64) -> bool {
         matches!(self.fetch(Method::HEAD, name, 0, 1).await, Fetched::Found(file) if file.may_have(size))
@@ -127,9 +115,9 @@ impl HttpCache {
         let (mut tries, mut failures, mut waited) = (0, 0, Duration::ZERO);
         loop {
             let hopeless = self.hopeless.load(Ordering::Relaxed);
-            // NARs are few at a time anyway, and a large one would keep questions waiting.
+            // Large NARs are few at a time anyway, and one would keep questions waiting.
             let place = match content {
-                Content::Bytes(_) => self.gate.enter().await,
+                Content::Bytes(_) | Content::Pieces(..) => self.gate.enter().await,
                 Content::File(..) => None,
             };
             let (failure, throttled, floor) = match self.put_once(&url, mime, content, patience.stall).await {
@@ -162,11 +150,22 @@ impl HttpCache {
     }
 
     async fn put_once(&self, url: &Url, mime: &'static str, content: &Content, stall: Duration) -> Outcome {
-        self.requests.fetch_add(1, Ordering::Relaxed);
         let sent = Arc::new(AtomicU64::new(0));
         let request = self.client.put(url.clone()).header(CONTENT_TYPE, mime).header(CONTENT_LENGTH, content.len());
-        let sending = self.request(request.body(content.body(Arc::clone(&sent))));
-        let mut response = match watched(sending, &sent, stall).await {
+        self.put_body(url, request.body(content.body(Arc::clone(&sent))), &sent, stall).await
+    }
+
+    /// Sends one request that writes, whose body counts in `sent` what is taken.
+    pub(super) async fn put_body(
+        &self,
+        url: &Url,
+        request: RequestBuilder,
+        sent: &AtomicU64,
+        stall: Duration,
+    ) -> Outcome {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let sending = self.request(request);
+        let mut response = match watched(sending, sent, stall).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return broken(error),
             None => {

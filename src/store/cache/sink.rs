@@ -5,10 +5,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::backend::Backend;
+use super::OpenContext;
+use super::backend::{Backend, Reader};
+use super::budget::{Budget, Room};
 use super::cachix;
 use super::keys::SecretKey;
+use super::ledger::Ledger;
 use super::niks3;
 use super::record::{RecordError, record};
 use super::stream::{NarStream, Packed, StreamError};
@@ -16,6 +20,21 @@ use crate::event::{Class, Failure};
 use crate::id::StoreDir;
 use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::narinfo::{Compression, NarInfo, NixHash, nixbase32};
+
+/// Bytes of the largest NAR that a server gets in one piece, which can be sent again.
+pub(super) const WHOLE: u64 = 8 * 1024 * 1024;
+
+/// Bytes that a NAR on its way takes at most: chunks on both sides of the compressor, and the compressor itself.
+const STREAM: u64 = 6 * 1024 * 1024;
+
+/// The same for one that goes by parts.
+const PARTS: u64 = 64 * 1024 * 1024;
+
+/// What several compressing threads take besides.
+const THREADS: u64 = 48 * 1024 * 1024;
+
+/// What a NAR of no size takes.
+const SMALLEST: u64 = 256 * 1024;
 
 /// How NARs are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +64,23 @@ impl Codec {
         match self {
             Self::None => Compression::None,
             Self::Zstd { .. } => Compression::Zstd,
+        }
+    }
+
+    /// Whether more than one thread compresses a NAR of this size.
+    pub(super) fn is_threaded(self, size: u64) -> bool {
+        matches!(self, Self::Zstd { threads: 2.., .. }) && size >= Self::BIG
+    }
+
+    /// How a NAR of this size is packed, to the byte: what is packed again under the same tag is the same file.
+    #[must_use]
+    pub fn tag(self, size: u64) -> String {
+        match self {
+            Self::None => "none".to_owned(),
+            Self::Zstd { level, .. } => {
+                let threaded = if self.is_threaded(size) { "-mt" } else { "" };
+                format!("zstd{level}{threaded}-{}", zstd::zstd_safe::version_number())
+            }
         }
     }
 
@@ -103,15 +139,26 @@ impl Nar {
     pub(super) fn file_name(hash: &NixHash, codec: Codec) -> String {
         format!("nar/{}.nar{}", nixbase32::encode(hash.digest_as_bytes()), codec.extension())
     }
+
+    /// Where a file goes whose hash is known only once it is there: named by the NAR and how it is packed, which
+    /// together say what is in it.
+    pub(super) fn stream_name(info: &PathInfo, codec: Codec) -> String {
+        let (hash, tag) = (nixbase32::encode(&info.nar_hash), codec.tag(info.nar_size));
+        format!("nar/{hash}-{tag}.nar{}", codec.extension())
+    }
 }
 
 /// Where the pushes to one cache go. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sink {
     backend: Backend,
+    /// Of the cache, as people see it.
+    url: Arc<str>,
     keys: Arc<[SecretKey]>,
     store_dir: StoreDir,
     codec: Codec,
+    budget: Budget,
+    ledger: Ledger,
 }
 
 /// Why a path could not be put into a cache.
@@ -123,12 +170,26 @@ pub enum PutError {
     /// The server says so, or says nothing.
     #[error("{}", .0.message)]
     Server(Failure),
+    /// It has to be sent again from its first byte, and may be taken then.
+    #[error("{}", .0.failure.message)]
+    Again(Again),
     /// The NAR was not what it was to be: no fault of the cache.
     #[error(transparent)]
     Stream(#[from] StreamError),
     /// There is no record for what the store said.
     #[error(transparent)]
     Record(#[from] RecordError),
+}
+
+/// A failure that may pass, of something that cannot be sent again without being made again.
+#[derive(Debug, Clone)]
+pub struct Again {
+    /// What it was.
+    pub failure: Failure,
+    /// The server said "too many".
+    pub throttled: bool,
+    /// The shortest wait that the server asks for.
+    pub floor: Option<Duration>,
 }
 
 impl PutError {
@@ -142,15 +203,17 @@ impl PutError {
             Self::Io(_) | Self::Record(_) => Class::Cache,
             Self::Server(failure) => failure.class,
             Self::Stream(StreamError::Differs { .. }) => Class::Cache,
-            Self::Stream(StreamError::Short { .. }) => Class::Network,
+            Self::Again(again) => again.failure.class,
+            Self::Stream(StreamError::Short { .. } | StreamError::Read(_)) => Class::Network,
             Self::Stream(StreamError::Pack(_) | StreamError::Lost) => Class::Internal,
         }
     }
 }
 
 impl Sink {
-    pub(super) fn new(backend: Backend, keys: Vec<SecretKey>, store_dir: StoreDir, codec: Codec) -> Self {
-        Self { backend, keys: keys.into(), store_dir, codec }
+    pub(super) fn new(backend: Backend, url: &str, keys: Vec<SecretKey>, codec: Codec, context: &OpenContext) -> Self {
+        let (store_dir, budget) = (context.store_dir.clone(), context.budget.clone());
+        Self { backend, url: url.into(), keys: keys.into(), store_dir, codec, budget, ledger: context.ledger.clone() }
     }
 
     /// How the NAR of this path is compressed.
@@ -193,8 +256,8 @@ impl Sink {
     #[must_use]
     pub fn parallel(&self) -> usize {
         match &self.backend {
-            Backend::File(_) => 4,
-            Backend::Http(_) => 8,
+            Backend::File(_) => 8,
+            Backend::Http(_) => 48,
             Backend::S3(s3) => s3.parallel(),
             Backend::Cachix(cachix) => cachix.parallel(),
             Backend::Attic(attic) => attic.parallel(),
@@ -203,13 +266,41 @@ impl Sink {
         }
     }
 
+    /// Room in memory for sending this path; to be taken before its stream is started, and kept until it is sent.
+    pub async fn room(&self, info: &PathInfo) -> Room {
+        let threads = if self.codec(info).is_threaded(info.nar_size) { THREADS } else { 0 };
+        let most = match &self.backend {
+            Backend::File(_) | Backend::Copy(_) => STREAM,
+            Backend::Http(_) => WHOLE.saturating_mul(2),
+            // Some parts of the usual size.
+            Backend::S3(_) | Backend::Cachix(_) | Backend::Attic(_) | Backend::Niks3(_) => PARTS,
+        };
+        // Not compressed and compressed.
+        let bytes = info.nar_size.saturating_mul(2).saturating_add(SMALLEST).min(most);
+        self.budget.take(bytes.saturating_add(threads)).await
+    }
+
+    /// After a failure that may pass: how long to wait before the path is sent again, from its first byte; after this
+    /// many tries and this much waiting. An error is the end of patience.
+    pub fn wait(&self, tries: u32, waited: Duration, again: &Again) -> Result<Duration, Failure> {
+        match self.backend.reader() {
+            Reader::Http(http) => http.wait(tries, waited, again),
+            Reader::File(_) | Reader::Copy(_) => Err(again.failure.clone()),
+        }
+    }
+
+    /// Remembers that a path was pushed.
+    pub fn remember(&self, info: &PathInfo, nar: &Nar) {
+        self.ledger.pushed(&self.url, &info.path.to_basename(), nar.file_size);
+    }
+
     /// The first step: brings the NAR of a path into the cache, where nobody sees it yet. Makes nothing visible before
     /// the stream has [ended](NarStream::end) well.
     pub async fn send(&self, info: &PathInfo, nar: NarStream) -> Result<Nar, PutError> {
         let codec = self.codec(info);
         match &self.backend {
             Backend::File(file) => file.send(codec, nar).await,
-            Backend::Http(http) => http.send(codec, nar).await,
+            Backend::Http(http) => http.send(codec, info, nar).await,
             Backend::S3(s3) => s3.send(self, info, nar).await,
             Backend::Cachix(cachix) => cachix.send(self, info, nar).await,
             Backend::Attic(attic) => attic.send(info, nar).await,

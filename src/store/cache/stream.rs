@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -13,9 +14,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::bytes::{Bytes, BytesMut};
 use tokio_util::sync::PollSender;
 
-use super::pack::{Expected, Packer};
+use super::pack::{Expected, Inlet, Packer};
 use super::sink::Codec;
 use crate::nix_compat::daemon::PathInfo;
+use crate::nix_compat::nar;
 use crate::nix_compat::narinfo::NixHash;
 
 /// Bytes of one chunk at most.
@@ -52,6 +54,9 @@ pub enum StreamError {
         /// What came.
         got: String,
     },
+    /// The files of the path could not be read.
+    #[error("its files cannot be read")]
+    Read(#[source] io::Error),
     /// It could not be compressed, or nobody took the bytes.
     #[error("it could not be compressed")]
     Pack(#[source] io::Error),
@@ -75,16 +80,34 @@ impl NarStream {
     #[must_use]
     pub fn start(codec: Codec, info: &PathInfo) -> (NarWriter, Self) {
         let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(CHUNKS);
-        let (to, chunks) = mpsc::channel(CHUNKS);
-        let expected = Expected { hash: NixHash::Sha256(info.nar_hash), size: info.nar_size };
-        let packing = spawn_blocking(move || {
-            let mut packer = Packer::new(to, codec, expected)?;
+        let stream = Self::packed(codec, info, move |mut packer| {
             while let Some(chunk) = receiver.blocking_recv() {
-                packer.add(&chunk)?;
+                packer.add(&chunk.into())?;
             }
             packer.end()
         });
-        (NarWriter { chunk: Vec::new(), chunks: PollSender::new(sender) }, Self { chunks, rest: Bytes::new(), packing })
+        (NarWriter { chunk: Vec::new(), chunks: PollSender::new(sender) }, stream)
+    }
+
+    /// Packs the NAR of this path from its files, which lie at `path` on this machine.
+    #[must_use]
+    pub fn of_files(codec: Codec, info: &PathInfo, path: PathBuf) -> Self {
+        Self::packed(codec, info, move |packer| {
+            let mut inlet = Inlet::new(packer);
+            let written = nar::write(&path, &mut inlet);
+            inlet.end(written)
+        })
+    }
+
+    fn packed(
+        codec: Codec,
+        info: &PathInfo,
+        pack: impl FnOnce(Packer) -> Result<Packed, StreamError> + Send + 'static,
+    ) -> Self {
+        let (to, chunks) = mpsc::channel(CHUNKS);
+        let expected = Expected { hash: NixHash::Sha256(info.nar_hash), size: info.nar_size };
+        let packing = spawn_blocking(move || pack(Packer::new(to, codec, expected)?));
+        Self { chunks, rest: Bytes::new(), packing }
     }
 
     /// The next bytes, at most 256 KiB of them; `None` after the last ones, and if packing failed: only

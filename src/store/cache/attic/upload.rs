@@ -115,21 +115,26 @@ impl AtticCache {
             }
             answer = &mut sending => {
                 answered.cancel();
-                // What may be better another time takes the rest of the NAR.
-                if matches!(&answer, Err(CallFailure { status: None, .. })) {
+                // What is sent again takes the rest of the NAR.
+                if answer.as_ref().is_err_and(|failed| self.may_be_sent_again(failed)) {
                     making.await?;
                 }
                 answer
             }
         };
         match answer {
-            Err(CallFailure { status: None, failure, .. }) => {
-                tracing::debug!(why = %failure.message, "sending a NAR again");
+            Err(failed) if self.may_be_sent_again(&failed) => {
+                tracing::debug!(why = %failed.failure.message, "sending a NAR again");
                 self.api.call(&call.clone().file(file, length), self.api.patience).await?;
                 Ok(())
             }
             answer => Ok(answer.map(drop)?),
         }
+    }
+
+    /// Whether it may go better the next time.
+    fn may_be_sent_again(&self, failed: &CallFailure) -> bool {
+        failed.status.is_none() || failed.status == Some(401) && self.api.may_renew()
     }
 }
 

@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(part_size(PART * PARTS), PART);
         assert_eq!(part_size(PART * PARTS + 1), STEP);
         for size in [STEP * PARTS, 1 << 40, 10 << 40] {
-            assert!(size.div_ceil(part_size(size)) <= PARTS && part_size(size) % STEP == 0, "{size}");
+            assert!(size.div_ceil(part_size(size)) <= PARTS && part_size(size).is_multiple_of(STEP), "{size}");
         }
     }
 }

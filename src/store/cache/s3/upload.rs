@@ -284,10 +284,8 @@ impl<'a> Upload<'a> {
         let reply = self.cache.api.call(&call.body(body.into()), self.cache.api.patience).await;
         let failed = match reply {
             // It answers before it knows, and may say afterwards that it failed.
-            Ok(reply) => match xml::code(&reply.text()) {
-                None => None,
-                Some(code) => Some(Failure::new(Class::Cache, format!("it did not put the parts together: {code}"))),
-            },
+            Ok(reply) => xml::code(&reply.text())
+                .map(|code| Failure::new(Class::Cache, format!("it did not put the parts together: {code}"))),
             Err(failed) => Some(failed.failure),
         };
         if let Some(failure) = failed
