@@ -1,7 +1,7 @@
 //! One attempt: ask the builder, listen, say how it ended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -97,7 +97,7 @@ pub async fn run(
     match ended {
         Ok(ended) => {
             pool.give_back(session);
-            ended
+            blamed(ended, attempt, signs.ran.load(Ordering::Relaxed))
         }
         Err(ended) => {
             session.close().await;
@@ -106,10 +106,23 @@ pub async fn run(
     }
 }
 
+/// Whose fault a failure is. Where the builder's own program never ran (no users to build as, no sandbox), it is the
+/// machine's, and another may do better. Of what else an opaque drv needs, nobody knows which activity is whose.
+fn blamed(ended: AttemptEnd, attempt: &Attempt, ran: bool) -> AttemptEnd {
+    match ended {
+        AttemptEnd::Failed(failure) if failure.class == Class::Build && !ran && !attempt.opaque => {
+            AttemptEnd::Failed(Failure { class: Class::NoBuilder, ..failure })
+        }
+        ended => ended,
+    }
+}
+
 /// What the watch has to know of the builder.
 #[derive(Debug, Default)]
 struct Signs {
     started: Notify,
+    /// The builder has run.
+    ran: AtomicBool,
     spoke: Notify,
     /// It has said more than it may.
     flooded: Notify,
@@ -135,6 +148,7 @@ fn listen(message: &Message, signs: &Signs, limits: Limits, news: &mut (impl FnM
         match activity.kind {
             ActivityKind::Build => {
                 signs.started.notify_one();
+                signs.ran.store(true, Ordering::Relaxed);
                 news(News::Building);
             }
             ActivityKind::BuildWaiting => news(News::Waiting(text(&activity.text))),

@@ -8,7 +8,9 @@ mod groups;
 mod said;
 
 pub(super) use groups::Select;
-use groups::{BaseArgs, BuildArgs, BuildersArgs, FlakeArgs, FromPlan, OutputArgs, PushArgs, SourceArgs};
+use groups::{
+    BaseArgs, BuildArgs, BuildersArgs, FlakeArgs, FromPlan, OutputArgs, PushAliases, PushArgs, PushedArgs, SourceArgs,
+};
 
 /// Evaluate a flake once, build what nobody has built yet, push it, and say where the time went
 #[derive(Debug, Parser)]
@@ -29,7 +31,10 @@ pub(super) const ALIASES: &str = "\
 Flags that drover takes because nix and nix-fast-build have them:
 
   --flake REF                  the same as WHAT: drover run REF
-  --copy-to CACHE              the same as --push-to CACHE
+  --copy-to CACHE              the same as --push-to CACHE; --copy-to ssh-ng://HOST is --push-to nix:ssh-ng://HOST
+  --cachix-cache NAME          the same as --push-to cachix:NAME
+  --attic-cache [SERVER:]NAME  the same as --push-to attic:[SERVER:]NAME
+  --niks3-server URL           the same as --push-to niks3:URL
   --skip-cached                always on: nothing that a cache has is built
   --no-link                    the default: drover run --out-link PATH makes links
   --result-format json         with --result-file FILE: the document of --json in a file
@@ -129,6 +134,8 @@ pub(super) struct RunArgs {
     pub(super) build: BuildArgs,
     #[command(flatten)]
     pub(super) push: PushArgs,
+    #[command(flatten)]
+    pub(super) pushed: PushedArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
     /// Take only what failed in the last run
@@ -275,14 +282,18 @@ pub(super) struct PushCommand {
     #[arg(long, value_name = "RUN", conflicts_with = "paths")]
     pub(super) run: Option<String>,
     /// Push to this cache and no other: a name of drover.toml or a URL [default: those with push = true] (repeatable)
-    #[arg(long, value_name = "CACHE", alias = "copy-to")]
+    #[arg(long, value_name = "CACHE")]
     pub(super) push_to: Vec<String>,
+    #[command(flatten)]
+    pub(super) other: PushAliases,
     /// Print one JSON document on stdout
     #[arg(long)]
     pub(super) json: bool,
     /// Write every event as a JSON line to this file
     #[arg(long, value_name = "FILE")]
     pub(super) events: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) pushed: PushedArgs,
 }
 
 /// `drover log`.

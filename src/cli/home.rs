@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{File, PushWhen, Settings, Words, builders};
+use crate::config::{File, Settings, Words, builders};
 use crate::error::{Error, Fault, Result};
 use crate::eval::git::{self, Look};
 use crate::eval::{FlakeOptions, Nix};
@@ -106,7 +106,7 @@ fn configured(facts: &mut Facts, ours: &Settings, nix: Option<&NixSettings>, ses
     facts.caches.extend(ours.caches.iter().map(|cache| Cache {
         name: cache.name.clone().unwrap_or_else(|| host(&cache.url)),
         pull: cache.name.is_some(),
-        push: cache.push != PushWhen::No,
+        push: cache.push.is_now(),
     }));
     last_run(facts, &ours.output.state_dir, session);
 }

@@ -117,7 +117,7 @@ pub struct BuilderTable {
 pub struct CacheTable {
     /// `file:///…`, `https://…`, with Nix's parameters.
     pub url: String,
-    /// Pushed to: `true`, `false`, `"optional"`.
+    /// Pushed to: `true`, `false`, `"optional"`, `"main"`.
     #[serde(default)]
     pub push: PushTable,
     /// Public keys that may have signed its paths.
@@ -129,6 +129,16 @@ pub struct CacheTable {
     pub token_file: Option<PathBuf>,
     /// Lower is asked first.
     pub priority: Option<i32>,
+    /// How NARs are compressed that are pushed, `"zstd"`, `"none"`.
+    pub compression: Option<String>,
+    /// Larger paths are not pushed, `"2GiB"` of NAR.
+    pub skip_larger_than: Option<String>,
+    /// Globs; paths whose names match one are not pushed.
+    #[serde(default)]
+    pub skip_names: Vec<String>,
+    /// Paths under one of these licences are not pushed, `["unfree"]`.
+    #[serde(default)]
+    pub skip_licenses: Vec<String>,
 }
 
 /// `[share]`.
@@ -155,6 +165,8 @@ pub enum PushTable {
     Yes,
     /// Pushed to; a failure is a warning.
     Optional,
+    /// Pushed to from the default branch only; a failure is exit 5.
+    Main,
 }
 
 impl<'de> Deserialize<'de> for PushTable {
@@ -163,7 +175,7 @@ impl<'de> Deserialize<'de> for PushTable {
         impl serde::de::Visitor<'_> for Visitor {
             type Value = PushTable;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("true, false or \"optional\"")
+                f.write_str("true, false, \"optional\" or \"main\"")
             }
             fn visit_bool<E>(self, push: bool) -> Result<PushTable, E> {
                 Ok(if push { PushTable::Yes } else { PushTable::No })
@@ -171,6 +183,7 @@ impl<'de> Deserialize<'de> for PushTable {
             fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<PushTable, E> {
                 match word {
                     "optional" => Ok(PushTable::Optional),
+                    "main" => Ok(PushTable::Main),
                     other => Err(E::invalid_value(serde::de::Unexpected::Str(other), &self)),
                 }
             }
@@ -280,7 +293,7 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// How every key is written.
-const EXAMPLES: [(&str, &str); 27] = [
+const EXAMPLES: [(&str, &str); 31] = [
     ("kinds", "[\"nixosConfigurations\", \"checks\"]"),
     ("only", "[\"web*\"]"),
     ("exclude", "[\"*.installer\"]"),
@@ -297,6 +310,10 @@ const EXAMPLES: [(&str, &str); 27] = [
     ("secret-key", "\"/path/of/key\""),
     ("token-file", "\"/path/of/token\""),
     ("priority", "40"),
+    ("compression", "\"zstd\""),
+    ("skip-larger-than", "\"2GiB\""),
+    ("skip-names", "[\"*-source\", \"linux-firmware-*\"]"),
+    ("skip-licenses", "[\"unfree\"]"),
     ("paths", "[\"docs/**\", \"*.md\"]"),
     ("host-key", "\"ssh-ed25519 AAAA…\""),
     ("max-jobs", "16"),

@@ -4,6 +4,7 @@
 //! knows (max-jobs, substituters) is asked by `store` and filled in by the driver where a setting is `None`.
 
 mod address;
+mod amount;
 pub mod builders;
 mod env;
 mod file;
@@ -19,8 +20,8 @@ pub use env::{DROVER_LOG, Env, PullRequest};
 pub use file::{File, FileError};
 pub(crate) use near::nearest;
 pub use settings::{
-    AttrSettings, BaseSettings, BuildSettings, CacheSettings, EvalSettings, Origin, OutputSettings, PlanSettings,
-    PushWhen, Settings, ShareSettings, Words,
+    AttrSettings, BaseSettings, BuildSettings, CacheSettings, EvalSettings, LeaveOut, Origin, OutputSettings,
+    PlanSettings, PushSettings, PushWhen, ReadBack, Settings, ShareSettings, Words, is_for_nix,
 };
 pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

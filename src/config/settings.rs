@@ -6,15 +6,17 @@ mod build;
 mod caches;
 mod eval;
 mod output;
+mod push;
 mod share;
 mod words;
 
 pub use attrs::AttrSettings;
 pub use base::BaseSettings;
 pub use build::BuildSettings;
-pub use caches::{CacheSettings, PushWhen};
+pub use caches::{CacheSettings, LeaveOut, PushWhen, is_for_nix};
 pub use eval::EvalSettings;
 pub use output::OutputSettings;
+pub use push::{PushSettings, ReadBack};
 pub use share::ShareSettings;
 pub use words::Words;
 
@@ -77,10 +79,16 @@ pub struct Settings {
     pub plan: PlanSettings,
     /// Caches beyond Nix's own.
     pub caches: Vec<CacheSettings>,
+    /// Pushing to them.
+    pub push: PushSettings,
     /// Sharing evaluations.
     pub share: ShareSettings,
     /// No network: no cache is asked.
     pub offline: bool,
+    /// A cache that gives no answer is an error, and not a warning.
+    pub strict_caches: bool,
+    /// Nothing is taken from memory: neither a recorded evaluation nor what caches said earlier.
+    pub refresh: bool,
     /// `--store`.
     pub store: Option<String>,
     /// `--eval-store`.
@@ -118,8 +126,11 @@ impl Settings {
             builders,
             farm,
             caches: caches::caches(&words, env, &file)?,
+            push: PushSettings::of(&words)?,
             share: share::share(file.share, env)?,
             offline: words.offline,
+            strict_caches: words.strict_caches,
+            refresh: words.refresh,
             output: OutputSettings::of(&words, state_dir)?,
             plan: PlanSettings { read: words.plan, write: words.plan_output },
             store: words.store,

@@ -6,7 +6,7 @@ use super::env::{
     DROVER_BUILDER_WAIT, DROVER_BUILDERS, DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO, DROVER_SSH_KEY,
     DROVER_SSH_KNOWN_HOSTS, DROVER_STATE_DIR, NIX_SSHOPTS,
 };
-use super::settings::{CacheSettings, Origin, PushWhen, Settings, ShareSettings, Words};
+use super::settings::{CacheSettings, Origin, PushWhen, Settings, ShareSettings, Words, is_for_nix};
 use super::{Env, File};
 use crate::id::Kind;
 
@@ -59,6 +59,10 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings, builder
         [settings.offline.to_string()],
         Sayers { flag: flag(settings.offline, "--offline"), ..plain() },
     );
+    let strict = Sayers { flag: flag(settings.strict_caches, "--strict-caches"), ..plain() };
+    book.row("strict-caches", [settings.strict_caches.to_string()], strict);
+    let whole = Sayers { flag: flag(settings.push.require_complete, "--require-complete"), ..plain() };
+    book.row("require-complete", [settings.push.require_complete.to_string()], whole);
     let attrs = &settings.attrs;
     let kinds = attrs.kinds.clone().unwrap_or_else(|| Kind::DEFAULT.to_vec());
     book.row("attrs.kinds", kinds.iter().map(|kind| kind.output().to_owned()), plain());
@@ -190,6 +194,7 @@ impl Book<'_> {
             PushWhen::No => "false",
             PushWhen::Yes => "true",
             PushWhen::Optional => "optional",
+            PushWhen::Main => "main",
         };
         let over = || Sayers {
             flag: (cache.origin == Origin::Flag).then_some("--push-to"),
@@ -208,6 +213,19 @@ impl Book<'_> {
         self.row(&key("token-file"), token, Sayers::default());
         self.row(&key("public-keys"), cache.public_keys.clone(), Sayers::default());
         self.row(&key("priority"), cache.priority.map(|n| n.to_string()), Sayers::default());
+        let left_out = &cache.leave_out;
+        let said = [
+            ("compression", Vec::from_iter(cache.compression.clone())),
+            (
+                "skip-larger-than",
+                left_out.larger_than.map(|bytes| format!("{} MiB", bytes >> 20)).into_iter().collect(),
+            ),
+            ("skip-names", left_out.names.clone()),
+            ("skip-licenses", left_out.licenses.clone()),
+        ];
+        for (name, values) in said.into_iter().filter(|(_, values)| !values.is_empty()) {
+            self.row(&key(name), values, Sayers::default());
+        }
     }
 
     fn share(&mut self, share: &ShareSettings) {
@@ -235,7 +253,10 @@ pub fn public_url(text: &str) -> String {
 }
 
 fn one_url(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let of_kind = (!is_for_nix(text)).then(|| text.split_once('?')).flatten();
+        return of_kind.map_or_else(|| text.to_owned(), |(place, query)| with_query(place, query));
+    };
     let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
     let end = place.find('/').unwrap_or(place.len());
     let place = match place[..end].rfind('@') {
@@ -244,10 +265,15 @@ fn one_url(text: &str) -> String {
         Some(at) => &place[at + 1..],
         None => place,
     };
-    let parameters = query.unwrap_or_default().split('&').filter(|pair| !secret(pair.split('=').next().unwrap_or("")));
+    with_query(&format!("{scheme}://{place}"), query.unwrap_or_default())
+}
+
+/// With the parameters that hold no secrets.
+fn with_query(place: &str, query: &str) -> String {
+    let parameters = query.split('&').filter(|pair| !secret(pair.split('=').next().unwrap_or("")));
     let query = parameters.filter(|pair| !pair.is_empty()).collect::<Vec<_>>().join("&");
     let mark = if query.is_empty() { "" } else { "?" };
-    format!("{scheme}://{place}{mark}{query}")
+    format!("{place}{mark}{query}")
 }
 
 #[cfg(test)]
@@ -295,6 +321,8 @@ mod tests {
         for (text, expected) in [
             ("https://u:p@h/a?x=1", "https://h/a?x=1"),
             ("ssh-ng://ci@big1", "ssh-ng://ci@big1"),
+            ("cachix:acme?token=x&priority=1", "cachix:acme?priority=1"),
+            ("attic:https://u:p@h/acme?token=x", "attic:https://h/acme"),
             ("ssh-ng://ci:pw@big1", "ssh-ng://big1"),
             ("https://a@b/p@q file:///c?secret-key=/k", "https://b/p@q file:///c?secret-key=/k"),
             ("https://h?auth-token=t&a=b", "https://h?a=b"),

@@ -131,7 +131,7 @@ impl Asking {
 }
 
 /// Asks one builder, which keeps what it has.
-fn ask(ctx: &mut Context, builder: BuilderId, paths: Vec<StorePath>) {
+pub(super) fn ask(ctx: &mut Context, builder: BuilderId, paths: Vec<StorePath>) {
     let Some(site) = ctx.sites.get(builder) else { return };
     ctx.tasks.start(async move {
         let valid = site.valid(&paths).await.ok();

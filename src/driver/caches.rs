@@ -62,7 +62,7 @@ impl CacheList {
             let asked = matches!(cache.origin, Origin::Flag | Origin::Env);
             let config = configured(cache);
             let config = CacheConfig { pull: config.pull && pull, trusted: trust::word(store, &cache.url), ..config };
-            (config, cache.push, asked && cache.push != PushWhen::No)
+            (config, cache.push, asked && cache.push.is_now())
         });
         let all = from_nix.chain(ours).enumerate();
         let known = all.map(|(at, (config, push, asked))| Known {
@@ -214,8 +214,9 @@ fn configured(cache: &CacheSettings) -> CacheConfig {
         url: cache.url.clone(),
         // A bare URL of `--push-to` is pushed to and nothing else; what is in drover.toml is read, too.
         pull: cache.name.is_some(),
-        push: cache.push != PushWhen::No,
+        push: cache.push.is_now(),
         priority: cache.priority,
+        compression: cache.compression.clone(),
         secret_key_file: cache.secret_key.clone(),
         token_file: cache.token_file.clone(),
         public_keys: cache.public_keys.clone(),

@@ -23,9 +23,6 @@ use super::trust;
 /// How long a builder may take to answer when it is dialled.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Connections of a builder besides those for its slots: roots, transfers.
-const MORE_CONNECTIONS: u32 = 9;
-
 /// A builder that has been reached.
 pub(super) struct Dialled {
     pub(super) store: RemoteStore,
@@ -86,7 +83,6 @@ pub(crate) fn remote_options(ssh: &SshSettings, settings: &BuilderSettings, stor
             None => ssh.known_hosts.clone(),
         },
         ssh_opts: ssh.options.clone(),
-        connections: settings.max_jobs.unwrap_or(4).saturating_add(MORE_CONNECTIONS),
         patience: PATIENCE,
         ..plain
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::builders;
 use crate::event::Failure;
 use crate::id::{BuilderId, StorePath};
 use crate::store::remote::RemoteStore;
@@ -10,6 +9,7 @@ use crate::store::remote::RemoteStore;
 use super::context::Context;
 use super::farm::{Farm, FarmInput};
 use super::input::{Asked, Input};
+use super::{asking, start};
 
 /// See the module's page.
 #[derive(Default)]
@@ -43,8 +43,7 @@ impl Elsewhere {
         if self.missing.is_empty() {
             return;
         }
-        let nix = &ctx.store.settings().builders;
-        let named = match builders::all(&ctx.settings, nix, |file| std::fs::read_to_string(file)) {
+        let named = match start::named(&ctx.settings, &ctx.store) {
             Ok(named) => named,
             Err(error) => return ctx.bus.warn(error.message, error.hint.as_deref()),
         };
@@ -64,13 +63,9 @@ impl Elsewhere {
             farm.lose(ctx, builder, failure, 0);
             self.asked.remove(&builder);
         }
-        if let Some(site) = ctx.sites.get(builder).filter(|_| heard.up) {
+        if heard.up {
             self.asked.insert(builder);
-            let paths = self.missing.clone();
-            ctx.tasks.start(async move {
-                let valid = site.valid(&paths).await.ok();
-                Input::BuilderAnswered(builder, paths, valid)
-            });
+            asking::ask(ctx, builder, self.missing.clone());
         }
     }
 

@@ -111,7 +111,7 @@ impl Recall {
             down: AtomicBool::new(false),
             notes: Mutex::default(),
             read_only: config.read_only,
-            closed: settings.eval.refresh,
+            closed: settings.refresh,
             answers_only: false,
         })
     }

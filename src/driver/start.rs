@@ -247,7 +247,7 @@ async fn answers(
 }
 
 /// The builders that flags, files and Nix name.
-fn named(settings: &Settings, store: &LocalStore) -> Result<Vec<BuilderSettings>> {
+pub(super) fn named(settings: &Settings, store: &LocalStore) -> Result<Vec<BuilderSettings>> {
     builders::all(settings, &store.settings().builders, builders::read)
 }
 

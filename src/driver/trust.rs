@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{CacheSettings, Settings};
+use crate::config::{CacheSettings, Settings, is_for_nix};
 use crate::nix_compat::daemon::Trust;
 use crate::store::any::Store;
 use crate::store::cache::CacheConfig;
@@ -27,9 +27,7 @@ pub(super) fn overrides(store: &LocalStore, settings: &Settings) -> Vec<(String,
             if same { Vec::new() } else { vec![("substituters".to_owned(), allowed.join(" "))] }
         }
         Trust::Trusted => {
-            // Not those that ask for a token, which no daemon sends.
-            let told = |cache: &&CacheSettings| cache.name.is_some() && cache.token_file.is_none();
-            let ours: Vec<&CacheSettings> = settings.caches.iter().filter(told).collect();
+            let ours: Vec<&CacheSettings> = settings.caches.iter().filter(told_of).collect();
             let joined = |own: &[String], more: Vec<&str>| -> String {
                 own.iter().map(String::as_str).chain(more).collect::<Vec<_>>().join(" ")
             };
@@ -44,11 +42,16 @@ pub(super) fn overrides(store: &LocalStore, settings: &Settings) -> Vec<(String,
     }
 }
 
+/// Whether daemons are told of a cache of drover.toml: not of one that asks for a token, which no daemon sends, and not of
+/// a kind that Nix does not know.
+fn told_of(cache: &&CacheSettings) -> bool {
+    cache.name.is_some() && cache.token_file.is_none() && is_for_nix(&cache.url)
+}
+
 /// What the daemons of builders are told, where they obey us: to fetch also from the caches of this run that they can
 /// reach, with their keys.
 pub(super) fn remote_wishes(settings: &Settings, nix: &NixSettings) -> Wishes {
-    let told = |cache: &&CacheSettings| cache.name.is_some() && cache.token_file.is_none();
-    let ours: Vec<&CacheSettings> = settings.caches.iter().filter(told).collect();
+    let ours: Vec<&CacheSettings> = settings.caches.iter().filter(told_of).collect();
     let reachable = |url: &&str| url.starts_with("http://") || url.starts_with("https://") || url.starts_with("s3://");
     let urls = nix.substituters.iter().map(String::as_str).chain(ours.iter().map(|cache| cache.url.as_str()));
     let urls: Vec<&str> = urls.filter(reachable).collect();
@@ -82,10 +85,12 @@ fn lets(daemon: &NixSettings) -> BTreeSet<&str> {
 }
 
 /// Whether the store's daemon fetches from this cache by itself: from all if it obeys us, else from those of its own
-/// settings, and of ours those that it lets everybody name. No daemon sends the token that some caches ask for.
+/// settings, and of ours those that it lets everybody name. No daemon sends the token that some caches ask for, or knows kinds of
+/// caches that Nix does not.
 pub(super) fn daemon_applies(store: &LocalStore, config: &CacheConfig) -> bool {
     let nix_s = config.name.is_none();
     config.token_file.is_none()
+        && is_for_nix(&config.url)
         && match store.trust() {
             Trust::Trusted => true,
             Trust::Unknown => nix_s,

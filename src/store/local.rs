@@ -165,13 +165,8 @@ impl LocalStore {
             Some(session) => session,
             None => connect(&self.0.options, &self.0.place, &self.0.nursery).await?,
         };
-        let options = client_options(&Usual::of(&self.0.settings), wishes, session.trust());
-        let mut log = |message| tracing::debug!(?message, "while setting options");
-        let set = session.set_options(&options, &mut log).await;
-        match set {
-            Ok(()) => Ok(session),
-            Err(error) => Err(session.explain(error)),
-        }
+        set_up(&mut session, &Usual::of(&self.0.settings), wishes).await?;
+        Ok(session)
     }
 
     /// What Nix's settings say.
@@ -360,8 +355,16 @@ impl Usual {
     }
 }
 
+/// Tells a new connection what is wished of it.
+pub(super) async fn set_up(session: &mut Session, usual: &Usual, wishes: &Wishes) -> Result<(), StoreError> {
+    let options = client_options(usual, wishes, session.trust());
+    let mut log = |message| tracing::debug!(?message, "while setting options");
+    let set = session.set_options(&options, &mut log).await;
+    set.map_err(|error| session.explain(error))
+}
+
 /// What a connection is told: the positional options overwrite nix.conf, so they repeat what it says.
-pub(super) fn client_options(usual: &Usual, wishes: &Wishes, trust: Trust) -> ClientOptions {
+fn client_options(usual: &Usual, wishes: &Wishes, trust: Trust) -> ClientOptions {
     let mut overrides = vec![
         // This store must not farm out again what drover gave it.
         ("builders".to_owned(), String::new()),

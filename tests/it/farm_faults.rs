@@ -308,6 +308,18 @@ fn a_builder_whose_disk_is_full_says_so_and_others_take_over() {
 }
 
 #[test]
+fn a_builder_that_cannot_start_any_program_is_no_verdict() {
+    let nix = newest();
+    let mut victim = spec(Kind::Forwarded, &nix);
+    victim.conf = "build-users-group = drover-test-nobody-has-this".to_owned();
+    let mut farm = fleet(&nix, victim);
+    let events = survives(&mut farm, 0, |_| {});
+    let ends = events.of("attempt_ended").into_iter().filter(|event| event["end"] == "failed");
+    let classes: Vec<String> = ends.map(|event| event["class"].to_string()).collect();
+    assert!(!classes.is_empty() && classes.iter().all(|class| class == "\"no_builder\""), "{classes:?}");
+}
+
+#[test]
 fn a_host_with_another_key_is_not_spoken_to() {
     let nix = newest();
     let give_another_key = |farm: &FarmLab| {

@@ -14,7 +14,7 @@ pub(in crate::cli) struct FromPlan {
         help_heading = "Selection",
         conflicts_with_all = [
             "flake_alias", "override_input", "reference_lock_file", "no_update_lock_file", "impure",
-            "accept_flake_config", "no_ifd", "base", "eval_workers", "eval_max_memory_size", "eval_memory", "refresh", "eval_store",
+            "accept_flake_config", "no_ifd", "base", "eval_workers", "eval_max_memory_size", "eval_memory", "eval_store",
         ]
     )]
     pub(in crate::cli) plan: Option<PathBuf>,
@@ -126,7 +126,8 @@ pub(in crate::cli) struct FlakeArgs {
     /// fails [default: 3/4 of what is free]
     #[arg(long, value_name = "SIZE")]
     pub(in crate::cli) eval_memory: Option<String>,
-    /// Evaluate again what is on record for the same commit
+    /// Take nothing from memory: evaluate again what is on record for the same commit, and ask caches again what they
+    /// are known to have
     #[arg(long)]
     pub(in crate::cli) refresh: bool,
     /// Fail attrs that import from derivations, instead of building these
@@ -201,15 +202,61 @@ pub(in crate::cli) struct BuildArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Caches")]
 pub(in crate::cli) struct PushArgs {
-    /// Push to this cache: a name of drover.toml or a URL, `https://host?secret-key=FILE` (repeatable)
-    #[arg(long, value_name = "CACHE", alias = "copy-to")]
+    /// Push to this cache: a name of drover.toml or a URL, `https://host?secret-key=FILE`, `s3://BUCKET`, `cachix:NAME`,
+    /// `attic:[SERVER:]NAME`, `niks3:https://HOST`, `nix:URL` for all that only Nix writes to (repeatable)
+    #[arg(long, value_name = "CACHE")]
     pub(in crate::cli) push_to: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) other: PushAliases,
     /// Push nothing
-    #[arg(long, conflicts_with = "push_to")]
+    #[arg(long, conflicts_with_all = ["push_to", "copy_to", "cachix_cache", "attic_cache", "niks3_server"])]
     pub(in crate::cli) no_push: bool,
+    /// Also push what has nothing to build, where the cache has lost some of it
+    #[arg(long)]
+    pub(in crate::cli) require_complete: bool,
+    /// Fail if a cache gives no answer, instead of going on without it
+    #[arg(long)]
+    pub(in crate::cli) strict_caches: bool,
     /// Ask no cache
     #[arg(long)]
     pub(in crate::cli) offline: bool,
+}
+
+/// What other tools call `--push-to`.
+#[derive(Debug, Clone, Default, Args)]
+pub(in crate::cli) struct PushAliases {
+    /// Alias of --push-to; a store that only Nix writes to is one of nix:
+    #[arg(long, value_name = "CACHE", hide = true)]
+    pub(in crate::cli) copy_to: Vec<String>,
+    /// Alias of --push-to cachix:NAME
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(in crate::cli) cachix_cache: Vec<String>,
+    /// Alias of --push-to attic:[SERVER:]NAME
+    #[arg(long, value_name = "[SERVER:]NAME", hide = true)]
+    pub(in crate::cli) attic_cache: Vec<String>,
+    /// Alias of --push-to niks3:URL
+    #[arg(long, value_name = "URL", hide = true)]
+    pub(in crate::cli) niks3_server: Vec<String>,
+}
+
+/// How it is made sure that what was pushed is there.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Caches")]
+pub(in crate::cli) struct PushedArgs {
+    /// Look afterwards whether all is there: read the records, or also download the NARs and hash them (deep)
+    /// [default: records]
+    #[arg(long, value_name = "records|deep", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "records", hide_possible_values = true)]
+    pub(in crate::cli) verify_push: Option<VerifyPush>,
+    /// Stop pushing so long after the start, `30m`, and say what is not pushed
+    #[arg(long, value_name = "TIME")]
+    pub(in crate::cli) push_deadline: Option<String>,
+}
+
+/// How closely it is looked at what was pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum VerifyPush {
+    Records,
+    Deep,
 }
 
 /// What is shown and written.

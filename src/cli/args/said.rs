@@ -1,6 +1,6 @@
 //! What was typed for a command → the [`Words`] that settings are made of.
 
-use super::groups::{EvalBy, FlakeArgs, OutputArgs, PushArgs, Select, SourceArgs};
+use super::groups::{EvalBy, FlakeArgs, OutputArgs, PushAliases, PushArgs, PushedArgs, Select, SourceArgs, VerifyPush};
 use super::{AffectedArgs, DoctorArgs, MatrixArgs, Place, PlanArgs, PushCommand, RunArgs, WhyArgs};
 use crate::config::Words;
 
@@ -10,6 +10,30 @@ impl SourceArgs {
         let Self { eval, attrs_from, file, arg, argstr } = self;
         let eval_jobs = eval == Some(EvalBy::NixEvalJobs);
         Words { eval_jobs, attrs_from, file, arg: pairs(&arg), argstr: pairs(&argstr), ..words }
+    }
+}
+
+impl PushAliases {
+    /// All that is pushed to.
+    fn and(&self, push_to: &[String]) -> Vec<String> {
+        let kind = |kind: &'static str| move |name: &String| format!("{kind}:{name}");
+        let copied = self.copy_to.iter().map(|place| match place.split_once("://") {
+            // What drover has no client of its own for.
+            Some((scheme, _)) if !matches!(scheme, "file" | "http" | "https" | "s3") => format!("nix:{place}"),
+            _ => place.clone(),
+        });
+        let cachix = self.cachix_cache.iter().map(kind("cachix"));
+        let attic = self.attic_cache.iter().map(kind("attic"));
+        let niks3 = self.niks3_server.iter().map(kind("niks3"));
+        push_to.iter().cloned().chain(copied).chain(cachix).chain(attic).chain(niks3).collect()
+    }
+}
+
+impl PushedArgs {
+    /// Said on top of what all commands that push share.
+    fn add(self, words: Words) -> Words {
+        let verify_push_deep = self.verify_push == Some(VerifyPush::Deep);
+        Words { verify_push_deep, push_deadline: self.push_deadline, ..words }
     }
 }
 
@@ -38,8 +62,10 @@ fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, outpu
         eval_memory: flake.eval_memory,
         refresh: flake.refresh,
         no_ifd: flake.no_ifd,
-        push_to: push.push_to,
+        push_to: push.other.and(&push.push_to),
         no_push: push.no_push,
+        require_complete: push.require_complete,
+        strict_caches: push.strict_caches,
         offline: push.offline,
         store: place.store.clone(),
         eval_store: flake.eval_store,
@@ -58,7 +84,7 @@ impl RunArgs {
     /// As settings' words.
     pub(in crate::cli) fn words(self, place: &Place) -> Words {
         let build = self.build;
-        self.source.add(Words {
+        self.pushed.add(self.source.add(Words {
             max_jobs: build.max_jobs,
             builders: build.builders.builders,
             builder_wait: build.builder_wait,
@@ -76,21 +102,21 @@ impl RunArgs {
             no_base: self.base.no_base,
             ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
-        })
+        }))
     }
 }
 
 impl PushCommand {
     /// As settings' words; what is pushed is none of them.
     pub(in crate::cli) fn words(&self, place: &Place) -> Words {
-        Words {
-            push_to: self.push_to.clone(),
+        self.pushed.clone().add(Words {
+            push_to: self.other.and(&self.push_to),
             json: self.json,
             events: self.events.clone(),
             store: place.store.clone(),
             state_dir: place.state_dir.clone(),
             ..Words::default()
-        }
+        })
     }
 }
 
@@ -155,8 +181,10 @@ impl DoctorArgs {
             what: self.flake.into_iter().collect(),
             option: pairs(&self.option),
             builders: self.builders.builders,
-            push_to: self.push.push_to,
+            push_to: self.push.other.and(&self.push.push_to),
             no_push: self.push.no_push,
+            require_complete: self.push.require_complete,
+            strict_caches: self.push.strict_caches,
             offline: self.push.offline,
             store: place.store.clone(),
             state_dir: place.state_dir.clone(),

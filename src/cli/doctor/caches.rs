@@ -88,7 +88,7 @@ fn configs<'a>(nix: Option<&NixSettings>, ours: &'a [CacheSettings]) -> Vec<(Cac
             name: cache.name.clone(),
             url: cache.url.clone(),
             pull: cache.name.is_some(),
-            push: cache.push != PushWhen::No,
+            push: cache.push.is_now(),
             secret_key_file: cache.secret_key.clone(),
             public_keys: cache.public_keys.iter().filter(|key| TrustedPublicKey::parse(key).is_ok()).cloned().collect(),
             ..CacheConfig::default()

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::super::amount::size;
 use super::super::env::DROVER_PUSH_TO;
 use super::super::file::{CacheTable, PushTable};
 use super::super::near::nearest;
@@ -19,6 +20,28 @@ pub enum PushWhen {
     Yes,
     /// Yes; a failure is a warning.
     Optional,
+    /// Yes, from the default branch; a failure is exit 5.
+    Main,
+}
+
+impl PushWhen {
+    /// Whether it is pushed to in this run, as far as is known without the branch: `Main` is not until somebody has
+    /// made it `Yes`.
+    #[must_use]
+    pub fn is_now(self) -> bool {
+        matches!(self, Self::Yes | Self::Optional)
+    }
+}
+
+/// What is not pushed to a cache, though it may be needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeaveOut {
+    /// Bytes of NAR; larger paths are not.
+    pub larger_than: Option<u64>,
+    /// Globs over the names of paths, without their hashes; each is one that can be read.
+    pub names: Vec<String>,
+    /// Licences, as nixpkgs names them in `meta`.
+    pub licenses: Vec<String>,
 }
 
 /// One cache that Nix does not already name. Its URL may hold a login, which `Debug` does not show.
@@ -38,8 +61,21 @@ pub struct CacheSettings {
     pub public_keys: Vec<String>,
     /// Lower is asked first.
     pub priority: Option<i32>,
+    /// How NARs are compressed, `zstd` or `none`; `None`: the URL says, or the kind of cache.
+    pub compression: Option<String>,
+    /// What is not pushed to it.
+    pub leave_out: LeaveOut,
     /// Where it was said.
     pub origin: Origin,
+}
+
+/// Kinds of caches that are not named by a scheme with `//`.
+const KINDS: [&str; 4] = ["cachix:", "attic:", "niks3:", "nix:"];
+
+/// Whether Nix itself knows caches that are named like this one.
+#[must_use]
+pub fn is_for_nix(url: &str) -> bool {
+    !KINDS.iter().any(|kind| url.starts_with(kind))
 }
 
 impl fmt::Debug for CacheSettings {
@@ -51,7 +87,8 @@ impl fmt::Debug for CacheSettings {
 
 /// The caches of the file, with `--push-to` said on top: a name of the file, or a URL of its own.
 pub(super) fn caches(words: &Words, env: &Env, file: &File) -> Result<Vec<CacheSettings>> {
-    let mut caches: Vec<_> = file.cache.iter().map(|(name, table)| from_table(name, table)).collect();
+    let mut caches: Vec<CacheSettings> =
+        file.cache.iter().map(|(name, table)| from_table(name, table)).collect::<Result<_>>()?;
     let from_env = env.get(DROVER_PUSH_TO).map(|list| list.split_whitespace().map(str::to_owned).collect());
     let (asked, origin) = match words.push_to.is_empty() {
         false => (words.push_to.clone(), Origin::Flag),
@@ -61,7 +98,7 @@ pub(super) fn caches(words: &Words, env: &Env, file: &File) -> Result<Vec<CacheS
         if let Some(cache) = caches.iter_mut().find(|cache| cache.name.as_deref() == Some(&word)) {
             cache.push = PushWhen::Yes;
             cache.origin = origin;
-        } else if word.contains("://") {
+        } else if word.contains("://") || !is_for_nix(&word) {
             caches.push(pushed_to(word, origin));
         } else {
             return Err(unknown_cache(&word, file));
@@ -75,21 +112,43 @@ pub(super) fn caches(words: &Words, env: &Env, file: &File) -> Result<Vec<CacheS
     Ok(caches)
 }
 
-fn from_table(name: &str, table: &CacheTable) -> CacheSettings {
-    CacheSettings {
+fn from_table(name: &str, table: &CacheTable) -> Result<CacheSettings> {
+    Ok(CacheSettings {
         name: Some(name.to_owned()),
         url: table.url.clone(),
         push: match table.push {
             PushTable::No => PushWhen::No,
             PushTable::Yes => PushWhen::Yes,
             PushTable::Optional => PushWhen::Optional,
+            PushTable::Main => PushWhen::Main,
         },
         secret_key: table.secret_key.clone(),
         token_file: table.token_file.clone(),
         public_keys: table.public_keys.clone(),
         priority: table.priority,
+        compression: table.compression.clone(),
+        leave_out: leave_out(name, table)?,
         origin: Origin::File,
+    })
+}
+
+/// What the `skip-` keys say, which have to be a size and globs.
+fn leave_out(name: &str, table: &CacheTable) -> Result<LeaveOut> {
+    let larger_than = table.skip_larger_than.as_deref().map(|text| {
+        let error = || Error::usage(format!("drover.toml: skip-larger-than = '{text}' of [cache.{name}] is no size"));
+        size(text).ok_or_else(|| error().hint("skip-larger-than = \"2GiB\""))
+    });
+    for glob in &table.skip_names {
+        if let Err(error) = globset::Glob::new(glob) {
+            let message = format!("drover.toml: cannot read the glob '{glob}' of [cache.{name}]: {}", error.kind());
+            return Err(Error::usage(message).hint("skip-names = [\"*-source\"]"));
+        }
     }
+    Ok(LeaveOut {
+        larger_than: larger_than.transpose()?,
+        names: table.skip_names.clone(),
+        licenses: table.skip_licenses.clone(),
+    })
 }
 
 fn pushed_to(url: String, origin: Origin) -> CacheSettings {
@@ -101,17 +160,13 @@ fn pushed_to(url: String, origin: Origin) -> CacheSettings {
         token_file: None,
         public_keys: Vec::new(),
         priority: None,
+        compression: None,
+        leave_out: LeaveOut::default(),
         origin,
     }
 }
 
 fn unknown_cache(word: &str, file: &File) -> Error {
-    if let Some(kind) =
-        ["cachix", "attic", "niks3", "nix"].into_iter().find(|kind| word.starts_with(&format!("{kind}:")))
-    {
-        return Error::usage(format!("cannot push to '{word}': '{kind}' caches are not supported yet"))
-            .hint("drover run --push-to 'file:///path?secret-key=FILE'    or --no-push");
-    }
     let error = Error::usage(format!("--push-to '{word}' is neither a URL nor a cache of drover.toml"));
     error.hint(match nearest(word, file.cache.keys().map(String::as_str)) {
         Some(near) => format!("did you mean '{near}'?    drover run --push-to {near}"),
@@ -141,5 +196,32 @@ mod tests {
     fn no_push_wins() {
         let words = Words { push_to: vec!["file:///d".into()], no_push: true, ..Words::default() };
         assert_eq!(resolve(words, &[], "").unwrap().caches[0].push, PushWhen::No);
+    }
+
+    #[test]
+    fn all_keys_of_a_cache_are_read() {
+        let file = "[cache.acme]\nurl = 'cachix:acme'\npush = 'main'\ncompression = 'none'\n\
+            skip-larger-than = '2GiB'\nskip-names = ['*-source']\nskip-licenses = ['unfree']\n";
+        let cache = &resolve(Words::default(), &[], file).unwrap().caches[0];
+        assert_eq!((cache.push, cache.compression.as_deref()), (PushWhen::Main, Some("none")));
+        let left_out = LeaveOut {
+            larger_than: Some(2 << 30),
+            names: vec!["*-source".to_owned()],
+            licenses: vec!["unfree".to_owned()],
+        };
+        assert_eq!(cache.leave_out, left_out);
+        assert!(!is_for_nix(&cache.url));
+        let with = |key: &str| resolve(Words::default(), &[], &format!("[cache.a]\nurl = 'file:///c'\n{key}\n"));
+        let size = with("skip-larger-than = '2'").unwrap_err();
+        assert_eq!(size.message, "drover.toml: skip-larger-than = '2' of [cache.a] is no size");
+        assert!(with("skip-names = ['[']").unwrap_err().message.contains("cannot read the glob '['"));
+    }
+
+    #[test]
+    fn each_kind_of_cache_has_a_word() {
+        for url in ["cachix:acme", "attic:ci:acme", "attic:https://h/acme", "niks3:https://h", "nix:ssh-ng://h"] {
+            let words = Words { push_to: vec![url.to_owned()], ..Words::default() };
+            assert_eq!(resolve(words, &[], "").unwrap().caches[0].url, url);
+        }
     }
 }

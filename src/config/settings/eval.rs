@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::super::amount::size;
 use super::super::env::DROVER_EVAL_WORKERS;
 use super::super::{Env, File};
 use super::{Words, first, number};
@@ -28,8 +29,6 @@ pub struct EvalSettings {
     pub max_memory_mib: Option<u64>,
     /// Bytes that evaluation may take; `None`: a share of the machine's.
     pub memory: Option<u64>,
-    /// Do not read a recorded evaluation.
-    pub refresh: bool,
     /// An attr that imports from a derivation has failed.
     pub no_ifd: bool,
     /// nix-eval-jobs evaluates.
@@ -59,7 +58,6 @@ impl EvalSettings {
             workers: first(words.eval_workers, number(env, DROVER_EVAL_WORKERS)?, file.eval.workers),
             max_memory_mib: words.eval_max_memory_size,
             memory: eval_memory(words.eval_memory.as_deref(), file.eval.max_memory.as_deref())?,
-            refresh: words.refresh,
             no_ifd: words.no_ifd,
             args: arguments(&words.arg, &words.argstr)?,
             jobs: words.eval_jobs,
@@ -87,22 +85,6 @@ fn eval_memory(flag: Option<&str>, file: Option<&str>) -> Result<Option<u64>> {
     }
 }
 
-/// Bytes of `512MiB`, `512M`, `4G`, `1.5GiB`. A bare number is none: it would be bytes to some and MiB to others.
-fn size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim_start().trim_end_matches("iB").trim_end_matches('B') {
-        "K" | "k" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return None,
-    };
-    let number: f64 = number.parse().ok().filter(|number| (0.0..=1e6).contains(number))?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a million")]
-    Some(((number * 1024.0) as u64).saturating_mul(1 << shift) / 1024)
-}
-
 /// `--arg` and `--argstr` as Nix expressions.
 fn arguments(exprs: &[(String, String)], texts: &[(String, String)]) -> Result<Vec<(String, String)>> {
     let quoted = |text: &str| {
@@ -128,15 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_a_unit() {
-        for (text, bytes) in
-            [("512MiB", 512 << 20), ("512M", 512 << 20), ("4G", 4 << 30), ("1.5GiB", 3 << 29), ("2 TB", 2 << 40)]
-        {
-            assert_eq!(size(text), Some(bytes), "{text}");
-        }
-        for text in ["", "4", "4096", "G", "-1G", "1e3G", "4X", "4GiBs", "9999999999T"] {
-            assert_eq!(size(text), None, "{text}");
-        }
+    fn what_evaluation_may_take_is_a_size() {
         let words = |size: &str| Words { eval_memory: Some(size.to_owned()), ..Words::default() };
         let file = "[eval]\nmax-memory = '2GiB'\n";
         assert_eq!(resolve(words("1GiB"), &[], file).unwrap().eval.memory, Some(1 << 30));

@@ -49,7 +49,12 @@ pub struct Words {
     pub no_download: bool,
     pub push_to: Vec<String>,
     pub no_push: bool,
+    pub require_complete: bool,
+    /// `--verify-push=deep`.
+    pub verify_push_deep: bool,
+    pub push_deadline: Option<String>,
     pub offline: bool,
+    pub strict_caches: bool,
     pub store: Option<String>,
     /// `--eval-store`.
     pub eval_store: Option<String>,

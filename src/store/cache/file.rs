@@ -96,13 +96,18 @@ impl FileCache {
 
     /// The size of the file that a record's `URL` names; `None` if it is not there. A URL that leaves the directory
     /// counts as not there.
-    fn file_size(&self, url: &str) -> io::Result<Option<u64>> {
+    pub(super) fn file_size(&self, url: &str) -> io::Result<Option<u64>> {
         let Some(path) = self.path(url) else { return Ok(None) };
         match fs::metadata(path) {
             Ok(meta) => Ok(meta.is_file().then_some(meta.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The directory.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The file that a record's `URL` names.

@@ -61,6 +61,11 @@ pub(super) struct File {
 }
 
 impl File {
+    /// Its size, if the server says it. One that does not know may say 0.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.size.filter(|size| *size > 0)
+    }
+
     /// Whether it may have this size. Servers that do not know say nothing, or 0.
     pub(super) fn may_have(&self, size: u64) -> bool {
         self.size.is_none_or(|said| said == size || said == 0)
@@ -419,7 +424,7 @@ fn is_unlisted_bucket(headers: &HeaderMap) -> bool {
 }
 
 /// Errors of S3 that pass, whatever the status.
-const S3_AGAIN: [&str; 6] =
+pub(super) const S3_AGAIN: [&str; 6] =
     ["SlowDown", "InternalError", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException"];
 
 /// Most bytes of an error's body that are read.

@@ -37,6 +37,14 @@ impl LoginSource {
         !matches!(self, Self::None { .. })
     }
 
+    /// The token that its file holds now; `None` where it is no token file, or one that is of no use any more.
+    pub(super) fn read_again(&self) -> Option<HeaderValue> {
+        match self {
+            Self::TokenFile(file) => read_token(file).ok().map(|token| token.0),
+            _ => None,
+        }
+    }
+
     /// What it is called.
     pub(super) fn noun(&self) -> &'static str {
         if matches!(self, Self::TokenFile(_)) { "token" } else { "login" }

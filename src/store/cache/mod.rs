@@ -6,11 +6,14 @@
 mod access;
 mod answer;
 mod answers;
+#[expect(dead_code, reason = "for the kinds of caches that have such a service")]
+mod api;
 mod error;
 mod file;
 mod http;
 pub mod info;
 pub mod keys;
+pub mod list;
 mod location;
 mod login;
 pub mod look;

@@ -153,7 +153,7 @@ impl HttpCache {
 }
 
 /// The answer, or nothing if no byte moves for so long.
-async fn watched<T>(sending: impl Future<Output = T>, sent: &AtomicU64, stall: Duration) -> Option<T> {
+pub(super) async fn watched<T>(sending: impl Future<Output = T>, sent: &AtomicU64, stall: Duration) -> Option<T> {
     let mut sending = std::pin::pin!(sending);
     loop {
         let before = sent.load(Ordering::Relaxed);
@@ -198,7 +198,7 @@ async fn drain(response: &mut Response, stall: Duration) {
 }
 
 /// `HTTP status 429, 9 tries, gave up after waiting 4m51s`.
-fn told(failure: &Failure, tries: u32, waited: Duration) -> Failure {
+pub(super) fn told(failure: &Failure, tries: u32, waited: Duration) -> Failure {
     let mut text = failure.message.to_string();
     if tries > 1 {
         text.push_str(&format!(", {tries} tries"));

@@ -45,7 +45,7 @@ use self::address::Address;
 use self::error::Whom;
 use self::ssh::Ssh;
 use super::error::StoreError;
-use super::local::{Usual, Wishes, client_options};
+use super::local::{Usual, Wishes, set_up};
 use super::session::Session;
 use crate::id::{StoreDir, StorePath};
 use crate::nix_compat::daemon::{DaemonError, Trust};
@@ -88,8 +88,6 @@ pub struct RemoteOptions {
     pub host_keys: Vec<String>,
     /// Further words for ssh (`NIX_SSHOPTS`).
     pub ssh_opts: Vec<String>,
-    /// How many sessions will be wanted at once.
-    pub connections: u32,
     /// How long it may take.
     pub patience: Duration,
     /// Where sockets may be made: in a directory of their own in here.
@@ -108,7 +106,6 @@ impl RemoteOptions {
             key: None,
             host_keys: Vec::new(),
             ssh_opts: Vec::new(),
-            connections: 4,
             patience: Duration::from_secs(5),
             runtime: runtime.to_owned(),
             store_dir,
@@ -204,13 +201,8 @@ impl RemoteStore {
             cores: about.and_then(|about| about.cores).unwrap_or(0),
             substitute: about.is_none_or(|about| about.substitutes),
         };
-        let options = client_options(&usual, wishes, session.trust());
-        let mut log = |message| tracing::debug!(?message, "while setting options");
-        let set = session.set_options(&options, &mut log).await;
-        match set {
-            Ok(()) => Ok(session),
-            Err(error) => Err(session.explain(error)),
-        }
+        set_up(&mut session, &usual, wishes).await?;
+        Ok(session)
     }
 
     /// What it lets us do.
