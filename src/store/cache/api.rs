@@ -15,10 +15,11 @@ use serde::de::DeserializeOwned;
 use tokio_util::bytes::Bytes;
 
 use super::error::CacheError;
+use super::gate::Gate;
 use super::http::{Outcome, S3_AGAIN, bad_status, broken, client};
 use super::login::Auth;
 use super::put::{told, watched};
-use super::retry::{Gate, Patience};
+use super::retry::Patience;
 use super::{LoginSource, OpenContext};
 use crate::event::{Class, Failure};
 

@@ -3,44 +3,55 @@
 //! Statuses: 404 and 410 are "absent"; a 403 that looks like a bucket which may not be listed too, as in Nix; any
 //! other 401, 403 and 407 is a refused login; 408, 429, 5xx and what S3 calls passing are tried again.
 
+mod ask;
+mod decode;
+mod lanes;
+
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
-use futures_util::{Stream, StreamExt as _};
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, StatusCode, Url};
+use futures_util::Stream;
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use tokio_util::bytes::Bytes;
 
-use super::answer::{Trust, narinfo_name, no_answer};
-use super::answers::{Paths, Pieces};
+use self::ask::Judge;
+use self::decode::decode;
+use self::lanes::Lanes;
+use super::OpenContext;
+use super::answer::no_answer;
+use super::engine::Engine;
 use super::error::CacheError;
+use super::gate::Gate;
 use super::info::{self, CacheInfo};
 use super::login::Auth;
 use super::put::{Content, PutFailure};
-use super::retry::{Gate, Health, Patience};
-use super::{Held, OpenContext};
+use super::retry::{Health, Patience};
 use crate::event::{Class, Failure};
-use crate::id::StorePath;
-use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
 
 /// Longest wait that a server can ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
-/// Futures of one batch that exist at once; the gate bounds what is really in flight.
-const WINDOW: usize = 256;
+/// How often a request that the server never looked at is sent again at once.
+const UNSEEN: u32 = 20;
 
 /// A binary cache on a server.
 pub(super) struct HttpCache {
+    /// For what is read and written whole.
     pub(super) client: Client,
+    /// For questions.
+    lanes: Lanes,
+    engine: Engine,
+    judge: Judge,
     pub(super) base: Url,
     pub(super) shown: String,
     pub(super) auth: Auth,
     pub(super) patience: Patience,
     pub(super) gate: Gate,
     health: Health,
+    /// The server does not know HEAD.
+    headless: AtomicBool,
     /// All patience for writing a file has been used up, and nothing was written since.
     pub(super) hopeless: AtomicBool,
     pub(super) requests: AtomicU64,
@@ -118,12 +129,16 @@ impl HttpCache {
     ) -> Result<Self, CacheError> {
         Ok(Self {
             client: client(&base, shown, context, patience.connect)?,
+            lanes: Lanes::new(&base, shown, context, patience.connect)?,
+            engine: context.engine.clone(),
+            judge: Judge::default(),
             base,
             shown: shown.to_owned(),
             auth,
             patience,
             gate: Gate::new(context.connections),
             health: Health::default(),
+            headless: AtomicBool::new(false),
             hopeless: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         })
@@ -188,48 +203,6 @@ impl HttpCache {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Answers for all paths, as they come. If the cache seems to be down, one path is asked first, once.
-    pub(super) async fn ask(self: Arc<Self>, trust: Arc<Trust>, paths: Paths, pieces: Pieces) {
-        let mut next = 0;
-        if self.health.is_down()
-            && let Some(first) = paths.first()
-        {
-            let record = self.record(first, 1).await;
-            let _ = pieces.send(vec![(0, trust.answer(first, record))]);
-            next = 1;
-        }
-        let read = |at: usize| {
-            let running = self.record(&paths[at], self.patience.attempts);
-            async move { (at, running.await) }
-        };
-        let records = futures_util::stream::iter((next..paths.len()).map(read)).buffer_unordered(WINDOW);
-        let mut records = std::pin::pin!(records.ready_chunks(WINDOW));
-        while let Some(records) = records.next().await {
-            let (trust, paths, pieces) = (Arc::clone(&trust), Arc::clone(&paths), pieces.clone());
-            // Signatures are checked beside the asking.
-            tokio::task::spawn_blocking(move || {
-                let judge = |(at, record)| (at, trust.answer(&paths[at], record));
-                let _ = pieces.send(records.into_iter().map(judge).collect());
-            });
-        }
-    }
-
-    /// Reads the records of all paths, and asks for their NARs.
-    pub(super) async fn inspect(&self, trust: &Trust, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
-        in_order(paths.len(), |at| self.inspect_one(trust, &paths[at])).await
-    }
-
-    async fn inspect_one(&self, trust: &Trust, path: &StorePath) -> Result<Option<Held>, Failure> {
-        let Some(body) = self.record(path, self.patience.attempts).await? else { return Ok(None) };
-        let info = Box::new(trust.read(path, &body)?);
-        let nar = match self.fetch(Method::HEAD, info.url(), 0, self.patience.attempts).await {
-            Fetched::Found(file) => info.file_size().is_none_or(|size| file.may_have(size)),
-            Fetched::Missing => false,
-            Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => return Err(failure),
-        };
-        Ok(Some(Held { info, nar }))
-    }
-
     /// Begins to download a file; its bytes as they come, each within the time for an answer.
     pub(super) async fn stream(&self, name: &str) -> Result<impl Stream<Item = io::Result<Bytes>> + use<>, Failure> {
         let url = self.base.join(name).map_err(|_| no_answer(Class::Cache, format!("'{name}' is no URL")))?;
@@ -259,15 +232,6 @@ impl HttpCache {
         }))
     }
 
-    /// The body of a path's record.
-    async fn record(&self, path: &StorePath, attempts: u32) -> Result<Option<Vec<u8>>, Failure> {
-        match self.fetch(Method::GET, &narinfo_name(path), MAX_NARINFO_SIZE, attempts).await {
-            Fetched::Found(file) => Ok(Some(file.body)),
-            Fetched::Missing => Ok(None),
-            Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => Err(failure),
-        }
-    }
-
     /// One file, with all the attempts that it takes.
     pub(super) async fn fetch(&self, method: Method, name: &str, limit: usize, attempts: u32) -> Fetched {
         let Ok(url) = self.base.join(name) else {
@@ -295,8 +259,7 @@ impl HttpCache {
         loop {
             let place = self.gate.enter().await;
             if attempt < attempts && attempts > 1 && self.health.is_down() {
-                let why = || no_answer(Class::Network, "it seems to be down: several requests got no answer");
-                return Fetched::NoAnswer(last.take().unwrap_or_else(why));
+                return Fetched::NoAnswer(last.take().unwrap_or_else(ask::down));
             }
             attempt += 1;
             let (failure, throttled, floor) = match self.try_once(method.clone(), url.clone(), limit).await {
@@ -350,11 +313,7 @@ impl HttpCache {
 
     async fn exchange(&self, method: Method, url: Url, limit: usize) -> Outcome {
         let only_size = method == Method::HEAD;
-        let mut request = self.client.request(method, url);
-        if let Some(auth) = &self.auth.header {
-            request = request.header(AUTHORIZATION, auth.clone());
-        }
-        let mut response = match request.send().await {
+        let mut response = match self.question(method, &url).await {
             Ok(response) => response,
             Err(error) => return broken(error),
         };
@@ -391,26 +350,44 @@ impl HttpCache {
             Err(why) => garbage(&why),
         }
     }
-}
 
-/// Runs `start(0)` … `start(count - 1)`, a window at a time, and gives the results in that order.
-async fn in_order<F: Future>(count: usize, start: impl Fn(usize) -> F) -> Vec<F::Output> {
-    let numbered = |at: usize| {
-        let running = start(at);
-        async move { (at, running.await) }
-    };
-    let mut running: FuturesUnordered<_> = (0..count.min(WINDOW)).map(numbered).collect();
-    let mut next = running.len();
-    let mut results = Vec::with_capacity(count);
-    while let Some(result) = running.next().await {
-        results.push(result);
-        if next < count {
-            running.push(numbered(next));
-            next += 1;
+    /// Sends a question. One that the server has not looked at (a connection that it wanted to close, a stream too
+    /// many) is sent again at once; one that asks a server for the head of a file is put in another way where it knows
+    /// no such questions.
+    async fn question(&self, mut method: Method, url: &Url) -> reqwest::Result<Response> {
+        let mut unseen = 0;
+        loop {
+            if method == Method::HEAD && self.headless.load(Ordering::Relaxed) {
+                method = Method::GET;
+            }
+            let seat = self.lanes.take();
+            let mut request = seat.client().request(method.clone(), url.clone());
+            if let Some(auth) = &self.auth.header {
+                request = request.header(AUTHORIZATION, auth.clone());
+            }
+            match request.send().await {
+                Ok(response) => {
+                    self.lanes.speaks(response.version());
+                    let unknown = matches!(response.status().as_u16(), 405 | 501);
+                    if !(unknown && method == Method::HEAD) {
+                        return Ok(response);
+                    }
+                    self.headless.store(true, Ordering::Relaxed);
+                }
+                Err(error) => {
+                    let refusal = refusal(&error);
+                    if refusal == Some(Refusal::TooMany) {
+                        self.gate.throttled(None);
+                    }
+                    if refusal.is_none() || unseen >= UNSEEN {
+                        return Err(error);
+                    }
+                    unseen += 1;
+                }
+            }
+            self.requests.fetch_add(1, Ordering::Relaxed);
         }
     }
-    results.sort_unstable_by_key(|(at, _)| *at);
-    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Whether a URL, which may be relative, stays with this server.
@@ -435,7 +412,7 @@ fn may_be_s3(status: StatusCode) -> bool {
 }
 
 /// The code of an error of S3: `<Error>…<Code>SlowDown</Code>…`. `None` where the body is something else.
-async fn s3_code(response: &mut reqwest::Response) -> Option<String> {
+async fn s3_code(response: &mut Response) -> Option<String> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         body.extend_from_slice(&chunk[..chunk.len().min(ERROR_SIZE - body.len())]);
@@ -490,20 +467,30 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     u64::try_from(until).ok().map(Duration::from_secs)
 }
 
-/// Undoes a `Content-Encoding`; caches may store their records compressed (`narinfo-compression`).
-fn decode(encoding: Option<&HeaderValue>, body: Vec<u8>, limit: usize) -> Result<Vec<u8>, String> {
-    use std::io::Read as _;
-    match encoding.map(HeaderValue::as_bytes) {
-        None | Some(b"" | b"identity") => Ok(body),
-        Some(b"zstd") => {
-            let mut plain = Vec::new();
-            zstd::Decoder::new(body.as_slice())
-                .and_then(|decoder| decoder.take(limit as u64 + 1).read_to_end(&mut plain))
-                .map_err(|error| format!("its answer is no zstd: {error}"))?;
-            if plain.len() > limit { Err("its answer is too long".to_owned()) } else { Ok(plain) }
+/// Why a server did not look at a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// It closes the connection, in good order.
+    Closing,
+    /// There were too many on this connection.
+    TooMany,
+}
+
+/// Whether the server says that it has not looked at the request (RFC 9113 §8.7): GOAWAY and REFUSED_STREAM.
+fn refusal(error: &reqwest::Error) -> Option<Refusal> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return match error.reason()? {
+                h2::Reason::NO_ERROR if error.is_go_away() => Some(Refusal::Closing),
+                h2::Reason::REFUSED_STREAM => Some(Refusal::TooMany),
+                h2::Reason::ENHANCE_YOUR_CALM => Some(Refusal::TooMany),
+                _ => None,
+            };
         }
-        Some(other) => Err(format!("its answer is compressed with '{}'", String::from_utf8_lossy(other))),
+        cause = error.source();
     }
+    None
 }
 
 /// The client for one cache: rustls with ring, installed by hand for the whole process, once.
@@ -539,6 +526,8 @@ pub(super) fn client(base: &Url, shown: &str, context: &OpenContext, connect: Du
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderValue;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -552,16 +541,5 @@ mod tests {
         assert_eq!(retry_after(&headers(&dated)), Some(Duration::from_secs(30)));
         assert_eq!(retry_after(&headers(&dated[..1])), None);
         assert_eq!(retry_after(&headers(&[("retry-after", "soon")])), None);
-    }
-
-    #[test]
-    fn encodings_are_undone_within_bounds() {
-        let encode = |name: &'static str| Some(HeaderValue::from_static(name));
-        let zipped = zstd::encode_all([7u8; 5000].as_slice(), 3).unwrap();
-        assert_eq!(decode(encode("zstd").as_ref(), zipped.clone(), 5000).unwrap(), [7u8; 5000]);
-        assert!(decode(encode("zstd").as_ref(), zipped, 4999).is_err());
-        assert!(decode(encode("zstd").as_ref(), b"nonsense".to_vec(), 100).is_err());
-        assert!(decode(encode("br").as_ref(), Vec::new(), 100).unwrap_err().contains("'br'"));
-        assert_eq!(decode(None, b"x".to_vec(), 100).unwrap(), b"x");
     }
 }

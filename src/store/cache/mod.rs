@@ -8,8 +8,10 @@ mod answer;
 mod answers;
 #[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
+mod engine;
 mod error;
 mod file;
+mod gate;
 mod http;
 pub mod info;
 pub mod keys;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
 pub use answers::Answers;
+pub use engine::Engine;
 pub use error::CacheError;
 pub use keys::SecretKey;
 pub use login::{LoginSource, TokenError};
@@ -125,8 +128,10 @@ pub struct OpenContext {
     pub ca_file: Option<PathBuf>,
     /// How patient to be; the URL may say otherwise.
     pub patience: Patience,
-    /// Requests in flight to one server at most.
+    /// Requests in flight to one server at most; with HTTP/1.1 each has a connection.
     pub connections: usize,
+    /// The thread that asks.
+    pub engine: Engine,
 }
 
 impl OpenContext {
@@ -141,7 +146,8 @@ impl OpenContext {
             netrc: None,
             ca_file: None,
             patience: Patience::default(),
-            connections: 100,
+            connections: 256,
+            engine: Engine::default(),
         }
     }
 }
@@ -329,7 +335,7 @@ impl Cache {
                     Err(error) => vec![Err(no_answer(Class::Internal, error.to_string())); paths.len()],
                 }
             }
-            Backend::Http(http) => http.inspect(&self.trust, paths).await,
+            Backend::Http(http) => Arc::clone(http).inspect(Arc::clone(&self.trust), paths.to_vec()).await,
         }
     }
 }
@@ -405,8 +411,12 @@ async fn open_backend(
             let (token, netrc) = (config.token_file.as_deref(), context.netrc.as_deref());
             let auth = Auth::find(token, login.as_ref(), netrc, host, &location.shown, warnings)?;
             let patience = patience(context.patience, &location.params);
-            let opened = HttpCache::open(base.clone(), auth, &location.shown, context, patience, config.push);
-            let (cache, info) = opened.await?;
+            let (base, shown, push) = (base.clone(), location.shown.clone(), config.push);
+            let (engine, context) = (context.engine.clone(), context.clone());
+            // On that thread, as its connection is for what is asked later.
+            let opened = engine.run(async move { HttpCache::open(base, auth, &shown, &context, patience, push).await });
+            let ended = || CacheError::Unreachable { url: location.shown.clone(), why: "opening it ended".to_owned() };
+            let (cache, info) = opened.await.ok_or_else(ended)??;
             Ok((Backend::Http(Arc::new(cache)), info))
         }
     }

@@ -9,6 +9,8 @@
 
 #[path = "../../support/fake_cache.rs"]
 mod fake_cache;
+#[path = "../../support/front.rs"]
+mod front;
 #[path = "../../support/nix.rs"]
 mod nix;
 #[path = "../../support/package_set/mod.rs"]

@@ -1,0 +1,93 @@
+//! Connections to one server. A client keeps one connection where the server speaks HTTP/2, however few requests that
+//! takes at once, so there are several clients; with HTTP/1.1 one is enough, which keeps many connections.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::{Client, Url, Version};
+
+use super::OpenContext;
+use crate::store::cache::error::CacheError;
+
+/// Requests in flight on one connection before another is opened.
+const BUSY: usize = 50;
+
+/// Connections with HTTP/2 at most.
+const MOST: usize = 6;
+
+/// See the module's page.
+pub(super) struct Lanes {
+    lanes: Mutex<Vec<Arc<Lane>>>,
+    base: Url,
+    context: OpenContext,
+    connect: std::time::Duration,
+    multiplexed: AtomicBool,
+}
+
+/// One client and how many requests it has in flight.
+struct Lane {
+    client: Client,
+    busy: AtomicUsize,
+}
+
+/// A client for one request, until dropped.
+pub(super) struct Seat(Arc<Lane>);
+
+impl Seat {
+    pub(super) fn client(&self) -> &Client {
+        &self.0.client
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn lane(client: Client) -> Arc<Lane> {
+    Arc::new(Lane { client, busy: AtomicUsize::new(0) })
+}
+
+impl Lanes {
+    /// One connection for now.
+    pub(super) fn new(
+        base: &Url,
+        shown: &str,
+        context: &OpenContext,
+        connect: std::time::Duration,
+    ) -> Result<Self, CacheError> {
+        let first = super::client(base, shown, context, connect)?;
+        Ok(Self {
+            lanes: Mutex::new(vec![lane(first)]),
+            base: base.clone(),
+            context: context.clone(),
+            connect,
+            multiplexed: AtomicBool::new(false),
+        })
+    }
+
+    /// The client with the fewest requests in flight; another one if all are busy.
+    pub(super) fn take(&self) -> Seat {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = |lane: &Arc<Lane>| lane.busy.load(Ordering::Relaxed);
+        let least = lanes.iter().map(busy).min().unwrap_or(0);
+        if least >= BUSY
+            && lanes.len() < MOST
+            && self.multiplexed.load(Ordering::Relaxed)
+            // What could be made once can be made again; if not, those that there are will do.
+            && let Ok(another) = super::client(&self.base, "", &self.context, self.connect)
+        {
+            lanes.push(lane(another));
+        }
+        // There is always one.
+        let free = lanes.iter().min_by_key(|lane| busy(lane)).unwrap_or(&lanes[0]);
+        free.busy.fetch_add(1, Ordering::Relaxed);
+        Seat(Arc::clone(free))
+    }
+
+    /// The server answered in this version of HTTP.
+    pub(super) fn speaks(&self, version: Version) {
+        self.multiplexed.store(version == Version::HTTP_2, Ordering::Relaxed);
+    }
+}
