@@ -1,6 +1,7 @@
 //! The environment, read once. Every variable that drover obeys is named here.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 /// The variables of the process, as they were at the start.
@@ -27,11 +28,43 @@ pub(super) const DROVER_SSH_KEY: &str = "DROVER_SSH_KEY";
 pub(super) const DROVER_SSH_KNOWN_HOSTS: &str = "DROVER_SSH_KNOWN_HOSTS";
 /// More words for ssh, as Nix takes them.
 pub(super) const NIX_SSHOPTS: &str = "NIX_SSHOPTS";
+/// Logins to caches, as the tools of their makers read them, and where those keep their own files.
+pub(super) const LOGINS: [&str; 10] = [
+    "HOME",
+    "XDG_CONFIG_HOME",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+    "CACHIX_AUTH_TOKEN",
+    "CACHIX_SIGNING_KEY",
+];
 /// A filter for developers' logs on stderr (`drover=debug`).
 pub const DROVER_LOG: &str = "DROVER_LOG";
 
 /// Bytes of a forge's event that are read at most.
 const MAX_EVENT: u64 = 8 << 20;
+
+/// The variables from which logins to caches are taken. `Debug` shows none of their values.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct LoginVars {
+    vars: BTreeMap<&'static str, String>,
+}
+
+impl LoginVars {
+    /// Those that are set, and their values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.vars.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+}
+
+impl fmt::Debug for LoginVars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.vars.keys()).finish()
+    }
+}
 
 /// The pull request (at GitLab: merge request) that a CI system says it runs for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,6 +99,12 @@ impl Env {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// What it says of logins to caches.
+    #[must_use]
+    pub fn logins(&self) -> LoginVars {
+        LoginVars { vars: LOGINS.into_iter().filter_map(|name| Some((name, self.get(name)?.to_owned()))).collect() }
     }
 
     /// `DROVER_STATE_DIR`, else `$XDG_STATE_HOME/drover`, else `~/.local/state/drover`.

@@ -16,7 +16,7 @@ mod terminal;
 
 pub use address::{Address, Way};
 pub use builders::{BuilderSettings, FarmSettings, Secret, SshSettings};
-pub use env::{DROVER_LOG, Env, PullRequest};
+pub use env::{DROVER_LOG, Env, LoginVars, PullRequest};
 pub use file::{File, FileError};
 pub(crate) use near::nearest;
 pub use settings::{

@@ -24,7 +24,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::builders::{self, BuilderSettings, FarmSettings};
-use super::{Env, File};
+use super::{Env, File, LoginVars};
 use crate::error::{Error, Result};
 
 /// Where a setting was said.
@@ -79,6 +79,8 @@ pub struct Settings {
     pub plan: PlanSettings,
     /// Caches beyond Nix's own.
     pub caches: Vec<CacheSettings>,
+    /// Logins to caches that the environment has.
+    pub logins: LoginVars,
     /// Pushing to them.
     pub push: PushSettings,
     /// Sharing evaluations.
@@ -126,6 +128,7 @@ impl Settings {
             builders,
             farm,
             caches: caches::caches(&words, env, &file)?,
+            logins: env.logins(),
             push: PushSettings::of(&words)?,
             share: share::share(file.share, env)?,
             offline: words.offline,

@@ -74,7 +74,7 @@ impl CacheList {
         let known: Vec<Known> = known.collect();
         known.iter().try_for_each(|known| known.config.check_files())?;
         let by_daemon = known.iter().filter(|known| trust::daemon_applies(store, &known.config)).map(|known| known.id);
-        Ok(Self { by_daemon: by_daemon.collect(), known, context: Arc::new(open_context(store)) })
+        Ok(Self { by_daemon: by_daemon.collect(), known, context: Arc::new(open_context(store, settings)) })
     }
 
     /// Opens those that are only read from, at once. Those that are pushed to are open by then.
@@ -224,7 +224,7 @@ fn configured(cache: &CacheSettings) -> CacheConfig {
     }
 }
 
-fn open_context(store: &LocalStore) -> OpenContext {
+fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
     let nix = store.settings();
     OpenContext {
         trusted_public_keys: store.receiver().trusted_public_keys.clone(),
@@ -232,6 +232,8 @@ fn open_context(store: &LocalStore) -> OpenContext {
         // Keys of drover.toml count where the store takes them from us: from a trusted client.
         accept_cache_keys: store.trust() == Trust::Trusted,
         netrc: Some(nix.netrc_file.clone().into()),
+        ca_file: nix.ca_file(),
+        login_env: settings.logins.iter().collect(),
         ..OpenContext::new(store.store_dir().clone())
     }
 }

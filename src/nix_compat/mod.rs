@@ -7,6 +7,7 @@ pub mod ansi;
 pub mod daemon;
 pub mod drv;
 pub mod error_class;
+pub mod hex;
 pub mod internal_json;
 pub mod narinfo;
 pub mod wire;

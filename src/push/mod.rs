@@ -5,13 +5,13 @@
 
 pub mod closure;
 pub mod named;
-mod narinfo;
 pub mod queue;
 pub mod upload;
 pub mod verify;
 
 pub use crate::nix_compat::daemon::PathInfo;
+pub use crate::store::cache::Nar;
 pub use closure::{Closure, Source, closure};
 pub use queue::Queue;
-pub use upload::{Nar, Upload, UploadError, finish};
+pub use upload::{UploadError, finish, upload};
 pub use verify::{Verified, verify};

@@ -10,6 +10,7 @@ mod attempt_cut;
 mod builders;
 mod cache;
 mod cache_faults;
+mod cache_wire;
 mod cli;
 mod daemon_cut;
 mod daemon_fake;

@@ -422,8 +422,13 @@ impl Shared {
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Close) => std::panic::resume_unwind(Box::new("closed")),
             Some(
-                Fault::Says(..) | Fault::Redirect | Fault::Encoded(_) | Fault::Packed(_) | Fault::Headless
-                | Fault::Flipped | Fault::Edited(..),
+                Fault::Says(..)
+                | Fault::Redirect
+                | Fault::Encoded(_)
+                | Fault::Packed(_)
+                | Fault::Headless
+                | Fault::Flipped
+                | Fault::Edited(..),
             ) => unreachable!("{fault:?} is no fault of an upload"),
             Some(Fault::Half | Fault::Cut) | None => {
                 if fault.is_some() {

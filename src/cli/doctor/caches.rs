@@ -14,7 +14,7 @@ use crate::report::doctor::{Cache, Down, KeyFile, KeyFileState, Login, PublicKey
 use crate::store::cache::keys::SecretKeyError;
 use crate::store::cache::look::{self, Look};
 use crate::store::cache::{self, LoginSource};
-use crate::store::cache::{Answer, CacheConfig, OpenContext, Patience, SecretKey};
+use crate::store::cache::{Answer, CacheConfig, LoginEnv, OpenContext, Patience, SecretKey};
 use crate::store::local::LocalStore;
 use crate::store::settings::NixSettings;
 
@@ -50,7 +50,7 @@ pub(super) async fn look(scene: &Scene<'_>, asked: &Asked, open: &Open, progress
     let store_dir = store_dir(asked, open);
     let common = Arc::new(Common {
         sample: progress.blocking("store", sample(open.store.as_ref())).await.unwrap_or_default(),
-        context: context(store_dir, nix, open.store.as_ref(), &keys),
+        context: context(store_dir, nix, open.store.as_ref(), &keys, scene.env.logins().iter().collect()),
     });
     let configs = configs(nix, ours);
     if offline {
@@ -115,6 +115,7 @@ fn context(
     nix: Option<&NixSettings>,
     store: Option<&LocalStore>,
     keys: &[PublicKey],
+    login_env: LoginEnv,
 ) -> OpenContext {
     let seconds = Duration::from_secs(PATIENCE.saturating_sub(2));
     let patience = Patience { attempts: 1, connect: seconds, answer: seconds, path: seconds, ..Patience::default() };
@@ -127,6 +128,8 @@ fn context(
         require_sigs: nix.is_none_or(|nix| nix.require_sigs),
         accept_cache_keys: store.is_some_and(|store| store.trust() == Trust::Trusted),
         netrc: nix.map(|nix| PathBuf::from(&nix.netrc_file)),
+        ca_file: nix.and_then(NixSettings::ca_file),
+        login_env,
         patience,
         ..OpenContext::new(store_dir)
     }
@@ -191,6 +194,7 @@ async fn one(scene: &Scene<'_>, config: CacheConfig, settings: Option<&CacheSett
         Some(LoginSource::Url) => Login::Url,
         Some(LoginSource::Netrc(_)) => Login::Netrc,
         Some(LoginSource::TokenFile(file)) => Login::TokenFile(file.clone()),
+        Some(source) => Login::Tools(source.to_string()),
     };
     cache.reach = reach(&look, &config, &context.store_dir);
     cache.host = look.host.clone();

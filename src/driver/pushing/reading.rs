@@ -8,8 +8,8 @@ use crate::build::{Caches, Lent, Pool};
 use crate::diff::presence::{self, Fact as CacheFact};
 use crate::event::Failure;
 use crate::id::{BuilderId, StorePath};
-use crate::push::{Closure, Nar, PathInfo, Source, Upload, UploadError};
-use crate::store::cache::{Cache, Sink};
+use crate::push::{Closure, Nar, PathInfo, Source};
+use crate::store::cache::{Cache, NarWriter, Sink};
 use crate::store::error::StoreError;
 
 use super::super::context::store_failure;
@@ -176,19 +176,15 @@ enum Failed {
 async fn upload_from(pool: &Pool, sink: &Sink, info: &PathInfo) -> Result<Nar, Failed> {
     let lost = |error: StoreError| Failed::Store(store_failure(&error));
     let mut session = pool.take(Caches::Off).await.map_err(lost)?;
-    let mut upload = Upload::start(sink, info);
-    let sent = session.nar_from_path(&info.path, info.nar_size, &mut upload).await;
-    let sent = sent.map_err(|error| std::io::Error::other(session.explain(error)));
-    // Others may have the connection while the cache takes its time.
-    pool.give_back(session);
-    let nar = match sent {
-        Ok(()) => upload.end().await,
-        Err(error) => Err(upload.failed(error).await),
+    let read = |mut writer: NarWriter| async move {
+        let sent = session.nar_from_path(&info.path, info.nar_size, &mut writer).await;
+        sent.map_err(|error| std::io::Error::other(session.explain(error)))?;
+        // Others may have the connection while the cache takes its time.
+        pool.give_back(session);
+        Ok(writer)
     };
-    nar.map_err(|error| match &error {
-        UploadError::Read { .. } | UploadError::Short { .. } | UploadError::Differs { .. } => {
-            Failed::Store(error.failure())
-        }
-        UploadError::Write { .. } | UploadError::Record(_) | UploadError::Lost { .. } => Failed::Of(error.failure()),
+    crate::push::upload(sink, info, read).await.map_err(|error| match error.is_of_store() {
+        true => Failed::Store(error.failure()),
+        false => Failed::Of(error.failure()),
     })
 }

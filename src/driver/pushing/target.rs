@@ -16,12 +16,6 @@ use super::super::input::Input;
 use super::reading::{Known, Walked, upload, walk};
 use super::{PushInput, Why, not_here, stopped};
 
-/// Uploads at once to one cache. While a NAR is read, each holds a connection to the store.
-const UPLOADS: usize = 4;
-
-/// The same for one on a server, where most of the time is waiting for its answers.
-const REMOTE_UPLOADS: usize = 8;
-
 /// One cache that is pushed to.
 pub(super) struct Target {
     pub(super) cache: Arc<Cache>,
@@ -55,7 +49,7 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn new(cache: Arc<Cache>) -> Self {
-        let uploads = if cache.sink().is_some_and(Sink::is_remote) { REMOTE_UPLOADS } else { UPLOADS };
+        let uploads = cache.sink().map_or(1, Sink::parallel);
         Self {
             cache,
             queue: Queue::new(Limits { uploads, ..Limits::default() }),
@@ -240,13 +234,11 @@ impl Target {
     fn check(&mut self, ctx: &mut Context, paths: Vec<StorePath>) {
         let cache = self.cache.clone();
         self.start(ctx, async move {
-            let answers = cache.inspect(&paths).await;
-            let (mut present, mut absent) = (Vec::new(), Vec::new());
-            for (path, answer) in paths.into_iter().zip(answers) {
-                // A record without its NAR is as good as none: it is pushed again.
-                let there = matches!(answer, Ok(Some(held)) if held.nar);
-                if there { present.push(path) } else { absent.push(path) }
-            }
+            // Where there is no answer, all of it is pushed: what is there already costs a request.
+            let lacks = cache.missing(&paths).await.unwrap_or_else(|_| vec![true; paths.len()]);
+            let (absent, present): (Vec<_>, Vec<_>) = paths.into_iter().zip(lacks).partition(|(_, lacks)| *lacks);
+            let paths = |list: Vec<(StorePath, bool)>| list.into_iter().map(|(path, _)| path).collect();
+            let (present, absent) = (paths(present), paths(absent));
             Input::Push(cache.id(), PushInput::Checked { present, absent })
         });
     }
@@ -282,7 +274,9 @@ impl Target {
     fn path_ended(&mut self, ctx: &mut Context, path: &StorePath, end: End) {
         let failed = |class, message: String| Pushed::Failed(Failure::new(class, message));
         let pushed = match end {
-            End::Pushed => Pushed::Uploaded { file_size: self.nars.get(path).map_or(0, |nar| nar.file_size) },
+            End::Pushed => {
+                Pushed::Uploaded { file_size: self.nars.get(path).and_then(|nar| nar.file_size).unwrap_or(0) }
+            }
             // What nobody built now or asked for and the cache had all along is no news.
             End::Present if !self.told.contains(path) => return,
             End::Present => {

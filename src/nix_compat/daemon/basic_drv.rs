@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix_derivation::{ContentAddressMethod, Derivation, Error, Output};
 
-use super::path_info::hex;
 use crate::id::{StoreDir, StorePath};
+use crate::nix_compat::hex;
 use crate::nix_compat::wire::Encoder;
 
 /// One output in the protocol's three columns.
@@ -76,7 +76,9 @@ fn basic_output(drv: &Derivation, name: &str, output: &Output) -> Result<BasicOu
     let path = output.path_in(drv.store_dir(), drv.name(), name)?;
     let (method, hash) = match output {
         Output::InputAddressed { .. } | Output::Deferred => (String::new(), String::new()),
-        Output::Fixed { ca } => (method(ca.method(), ca.hash().algorithm().as_str()), hex(ca.hash().digest_as_bytes())),
+        Output::Fixed { ca } => {
+            (method(ca.method(), ca.hash().algorithm().as_str()), hex::encode(ca.hash().digest_as_bytes()))
+        }
         Output::Floating { method: how, hash_algorithm } => (method(*how, hash_algorithm.as_str()), String::new()),
         Output::Impure { method: how, hash_algorithm } => (method(*how, hash_algorithm.as_str()), "impure".to_owned()),
     };

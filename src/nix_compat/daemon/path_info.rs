@@ -6,6 +6,7 @@ use tokio::io::AsyncRead;
 
 use super::answer::{Answer, Layout, Source};
 use crate::id::{StoreDir, StorePath};
+use crate::nix_compat::hex;
 use crate::nix_compat::wire::{
     Encoder, WireError, read_bool, read_bytes, read_optional_path, read_path, read_paths, read_text, read_texts,
     read_u64,
@@ -87,7 +88,7 @@ impl PathInfo {
     /// Adds the metadata alone.
     pub fn write_unkeyed(&self, dir: &StoreDir, to: &mut Encoder) {
         to.bytes(self.deriver.as_ref().map(|path| dir.render_path(path)).unwrap_or_default())
-            .bytes(hex(&self.nar_hash))
+            .bytes(hex::encode(&self.nar_hash))
             .paths(dir, &self.references)
             .u64(self.registration_time)
             .u64(self.nar_size)
@@ -135,15 +136,6 @@ impl Answer for Option<Unkeyed> {
     async fn read(reader: &mut Source, layout: &Layout) -> Result<Self, WireError> {
         if read_bool(reader).await? { Ok(Some(Unkeyed::read(reader, &layout.dir).await?)) } else { Ok(None) }
     }
-}
-
-/// Lower-case hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn parse_hex(digits: &[u8]) -> Result<[u8; 32], WireError> {

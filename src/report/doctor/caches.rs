@@ -122,6 +122,9 @@ fn denied(facts: &Facts, cache: &Cache, status: u16) -> (String, String) {
             format!("the token in {}", file.display()),
             format!("${{EDITOR:-vi}} {}    a token that may", quote(&file.to_string_lossy())),
         ),
+        (Login::Tools(place), _) => {
+            (format!("this: {place}"), format!("another login there, or one that may read {}", quote(&cache.url)))
+        }
         (Login::Netrc, _) => (
             format!("the login for {host} in {}", facts.netrc.file.display()),
             format!("${{EDITOR:-vi}} {file}    a new password in the line of {host}"),

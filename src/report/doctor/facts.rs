@@ -360,6 +360,8 @@ pub enum Login {
     Netrc,
     /// This file with a token.
     TokenFile(PathBuf),
+    /// Where the tools for this kind of cache have theirs; in words.
+    Tools(String),
 }
 
 /// Whether what a cache holds is signed by a trusted key.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::keys::SecretKeyError;
 use super::login::{LoginSource, TokenError};
+use super::s3::ProfileError;
 use crate::error::{self, Fault};
 use crate::nix_compat::narinfo::KeyError;
 
@@ -62,6 +63,15 @@ pub enum CacheError {
         /// Which file, and why.
         #[source]
         why: TokenError,
+    },
+    /// The keys for S3 are of no use.
+    #[error("cannot log in to cache '{url}'")]
+    Profile {
+        /// The cache.
+        url: String,
+        /// Where they should be, and why.
+        #[source]
+        why: ProfileError,
     },
     /// The cache gave no answer.
     #[error("cache '{url}' gave no answer: {}", why.trim_start_matches("error sending request: client error (Connect): "))]
@@ -206,6 +216,13 @@ impl From<CacheError> for error::Error {
             CacheError::Token { why, .. } => {
                 (Fault::Usage, Some(format!("ls -l {}    it holds one token and nothing else", why.path().display())))
             }
+            CacheError::Profile { .. } => (
+                Fault::Usage,
+                Some(
+                    "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…    or both in a profile: ~/.aws/credentials"
+                        .into(),
+                ),
+            ),
             CacheError::Unreachable { url, .. } | CacheError::Sick { url, .. } => (
                 Fault::Unreachable,
                 Some(format!("curl -v {url}/nix-cache-info    or go on without any cache: drover run --offline")),

@@ -1,20 +1,24 @@
 //! A cache in a directory (`file://`): reading records, and writing so that a reader never sees half a file.
 //!
-//! All of it blocks; callers run it on blocking threads.
+//! All of it but `send` and `register` blocks; callers run it on blocking threads.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rayon::prelude::*;
 use tempfile::NamedTempFile;
+use tokio::task::spawn_blocking;
 
 use super::Held;
 use super::answer::{Answer, Trust, narinfo_name, no_answer};
 use super::error::CacheError;
 use super::info::{self, CacheInfo};
+use super::sink::{Codec, Nar, PutError};
+use super::stream::NarStream;
 use crate::event::{Class, Failure};
 use crate::id::{StoreDir, StorePath};
 use crate::nix_compat::narinfo::{MAX_NARINFO_SIZE, NarInfo};
@@ -140,8 +144,32 @@ impl FileCache {
         }
     }
 
+    /// Brings a NAR into the directory.
+    pub(super) async fn send(self: &Arc<Self>, codec: Codec, mut nar: NarStream) -> Result<Nar, PutError> {
+        let file = Arc::clone(self);
+        let written = spawn_blocking(move || {
+            let mut spool = file.spool()?;
+            while let Some(chunk) = nar.chunk_blocking() {
+                spool.write_all(&chunk)?;
+            }
+            Ok::<_, io::Error>((spool, nar))
+        });
+        let (spool, nar) = written.await.map_err(io::Error::other)??;
+        let packed = nar.end().await?;
+        let url = Nar::file_name(&packed.file_hash, codec);
+        let (file, name) = (Arc::clone(self), url.clone());
+        let new = spawn_blocking(move || file.place(spool, &name)).await.map_err(io::Error::other)??;
+        Ok(Nar::file(url, codec, packed, new))
+    }
+
+    /// Writes a record; whoever reads at the same time sees the old or the new one.
+    pub(super) async fn register(self: &Arc<Self>, record: NarInfo) -> Result<(), PutError> {
+        let file = Arc::clone(self);
+        Ok(spawn_blocking(move || file.put_narinfo(&record)).await.map_err(io::Error::other)??)
+    }
+
     /// Gives a spooled file its name. `false` if one of that name and size was there already.
-    pub(super) fn place(&self, spooled: NamedTempFile, name: &str) -> io::Result<bool> {
+    fn place(&self, spooled: NamedTempFile, name: &str) -> io::Result<bool> {
         let size = spooled.as_file().metadata()?.len();
         if self.file_size(name)? == Some(size) {
             return Ok(false);
@@ -151,7 +179,7 @@ impl FileCache {
     }
 
     /// Writes a record, atomically.
-    pub(super) fn put_narinfo(&self, info: &NarInfo) -> io::Result<()> {
+    fn put_narinfo(&self, info: &NarInfo) -> io::Result<()> {
         self.put(Path::new(&narinfo_name(info.store_path())), &info.to_canonical_bytes())
     }
 

@@ -66,7 +66,7 @@ impl Window {
             self.stale -= 1;
             return;
         }
-        self.stale = self.width;
+        self.stale = self.width - 1;
         self.width = (self.width / 2).max(FEWEST).min(self.most);
         (self.answers, self.since, self.doubling) = (0, now, false);
     }

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::Stream;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use tokio_util::bytes::Bytes;
 
 use self::ask::Judge;
@@ -154,14 +154,26 @@ impl HttpCache {
         patience: Patience,
         write: bool,
     ) -> Result<(Self, CacheInfo), CacheError> {
-        let cache = Self::new(base, auth, shown, context, patience)?;
-        let url = || shown.to_owned();
-        let (text, new) = match cache.fetch(Method::GET, info::NAME, info::MAX_SIZE, patience.attempts).await {
+        let (engine, shown, context) = (context.engine.clone(), shown.to_owned(), context.clone());
+        // On that thread, since its connection is used for what is asked later.
+        let ended = CacheError::Unreachable { url: shown.clone(), why: "opening it ended".to_owned() };
+        let opened = engine.run(async move {
+            let cache = Self::new(base, auth, &shown, &context, patience)?;
+            let info = cache.open_here(&context, write).await?;
+            Ok((cache, info))
+        });
+        opened.await.ok_or(ended)?
+    }
+
+    /// The same with what is known by then.
+    async fn open_here(&self, context: &OpenContext, write: bool) -> Result<CacheInfo, CacheError> {
+        let url = || self.shown.clone();
+        let (text, new) = match self.fetch(Method::GET, info::NAME, info::MAX_SIZE, self.patience.attempts).await {
             Fetched::Found(file) => (file.body, false),
             Fetched::Missing if write => (CacheInfo::new_file(context.store_dir.as_str()).into_bytes(), true),
             Fetched::Missing => return Err(CacheError::NotACache { url: url() }),
             Fetched::Refused(_, status @ (401 | 403 | 407)) => {
-                return Err(CacheError::Denied { url: url(), status, login: cache.auth.source, push: write });
+                return Err(CacheError::Denied { url: url(), status, login: self.auth.source.clone(), push: write });
             }
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => {
                 return Err(not_well(url(), &failure, String::new()));
@@ -170,9 +182,9 @@ impl HttpCache {
         let info = CacheInfo::parse(&text).map_err(|why| CacheError::Url { url: url(), why })?;
         let fits = info.store_dir.as_ref().is_none_or(|theirs| theirs == context.store_dir.as_str());
         if write && fits {
-            cache.probe(text, new).await?;
+            self.probe(text, new).await?;
         }
-        Ok((cache, info))
+        Ok(info)
     }
 
     /// Whether files can be written. Statuses that say "never" are a refusal; all else may be better another time.
@@ -206,15 +218,10 @@ impl HttpCache {
     /// Begins to download a file; its bytes as they come, each within the time for an answer.
     pub(super) async fn stream(&self, name: &str) -> Result<impl Stream<Item = io::Result<Bytes>> + use<>, Failure> {
         let url = self.base.join(name).map_err(|_| no_answer(Class::Cache, format!("'{name}' is no URL")))?;
-        let mut request = self.client.get(url);
-        // What a record names may be on another host, which has no business with this one's login.
-        if let Some(auth) = self.auth.header.as_ref().filter(|_| same_host(&self.base, name)) {
-            request = request.header(AUTHORIZATION, auth.clone());
-        }
         self.requests.fetch_add(1, Ordering::Relaxed);
         let patience = self.patience.answer;
         let late = move || no_answer(Class::Network, format!("no answer within {} s", patience.as_secs()));
-        let response = match tokio::time::timeout(patience, request.send()).await {
+        let response = match tokio::time::timeout(patience, self.request(self.client.get(url))).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(no_answer(Class::Network, crate::error::chain(&error.without_url()))),
             Err(_) => return Err(late()),
@@ -230,6 +237,11 @@ impl HttpCache {
                 Err(_) => Some((Err(io::Error::from(io::ErrorKind::TimedOut)), None)),
             }
         }))
+    }
+
+    /// Sends a request with the login.
+    pub(super) async fn request(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+        self.auth.send(&self.client, &self.base, request).await
     }
 
     /// One file, with all the attempts that it takes.
@@ -361,11 +373,8 @@ impl HttpCache {
                 method = Method::GET;
             }
             let seat = self.lanes.take();
-            let mut request = seat.client().request(method.clone(), url.clone());
-            if let Some(auth) = &self.auth.header {
-                request = request.header(AUTHORIZATION, auth.clone());
-            }
-            match request.send().await {
+            let request = seat.client().request(method.clone(), url.clone());
+            match self.auth.send(seat.client(), &self.base, request).await {
                 Ok(response) => {
                     self.lanes.speaks(response.version());
                     let unknown = matches!(response.status().as_u16(), 405 | 501);
@@ -388,11 +397,6 @@ impl HttpCache {
             self.requests.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-/// Whether a URL, which may be relative, stays with this server.
-fn same_host(base: &Url, name: &str) -> bool {
-    base.join(name).is_ok_and(|url| url.origin() == base.origin())
 }
 
 /// A bucket that may be read but not listed says 403 for what is not there.
@@ -506,19 +510,19 @@ pub(super) fn client(base: &Url, shown: &str, context: &OpenContext, connect: Du
             .http2_adaptive_window(true)
             .referer(false)
     };
-    let built = match &context.ca_file {
-        Some(file) => {
-            let pem =
-                std::fs::read(file).map_err(|source| CacheError::Io { act: "read", path: file.clone(), source })?;
-            let certs =
-                reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| tls(crate::error::chain(&error)))?;
-            builder().tls_certs_only(certs).build()
-        }
+    let read = |file: &std::path::PathBuf| {
+        let pem = std::fs::read(file).map_err(|source| CacheError::Io { act: "read", path: file.clone(), source })?;
+        reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| tls(crate::error::chain(&error)))
+    };
+    // A machine without certificates can still use a cache that needs none.
+    let needs_none = base.scheme() == "http";
+    let built = match context.ca_file.as_ref().map(read) {
+        Some(Err(error)) if !needs_none => return Err(error),
+        Some(certs) => builder().tls_certs_only(certs.unwrap_or_default()).build(),
         None => builder().build(),
     };
     match built {
-        // A machine without certificates can still use a cache that needs none.
-        Err(_) if base.scheme() == "http" => builder().tls_certs_only([]).build(),
+        Err(_) if needs_none => builder().tls_certs_only([]).build(),
         other => other,
     }
     .map_err(|error| tls(crate::error::chain(&error)))

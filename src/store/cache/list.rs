@@ -10,10 +10,11 @@ use futures_util::{StreamExt as _, stream};
 use rayon::prelude::*;
 use reqwest::Method;
 
+use super::Cache;
 use super::answer::no_answer;
+use super::backend::{Backend, Reader};
 use super::file::{FileCache, read_bounded};
 use super::http::{Fetched, HttpCache};
-use super::{Backend, Cache};
 use crate::event::{Class, Failure};
 use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
 
@@ -72,15 +73,15 @@ impl Cache {
                 let file = file.clone();
                 blocking(move || file.list()).await.map_err(|why| self.cannot("list", &why))
             }
-            Backend::Http(_) => Err(self.cannot("list", "a server does not say what it has")),
+            _ => Err(self.cannot("list", "a server does not say what it has")),
         }
     }
 
     /// The files of these names, in their order, as they are; for records: nothing is read of them. `None`: not there.
     pub async fn read(&self, names: Vec<String>) -> Vec<Result<Option<Vec<u8>>, Failure>> {
         let many = names.len();
-        match &self.backend {
-            Backend::File(file) => {
+        match self.backend.reader() {
+            Reader::File(file) => {
                 let file = file.clone();
                 let read = move || Ok(names.par_iter().map(|name| file.read(name)).collect::<Vec<_>>());
                 match blocking(read).await {
@@ -88,17 +89,18 @@ impl Cache {
                     Err(why) => vec![Err(self.cannot("read", &why)); many],
                 }
             }
-            Backend::Http(http) => {
+            Reader::Http(http) => {
                 stream::iter(names).map(|name| read_from(http, name)).buffered(WINDOW).collect().await
             }
+            Reader::Copy(_) => vec![Err(self.cannot("read", "it is never read from")); many],
         }
     }
 
     /// Whether the files of these names are there, in their order.
     pub async fn stat(&self, names: Vec<String>) -> Vec<Result<Stat, Failure>> {
         let many = names.len();
-        match &self.backend {
-            Backend::File(file) => {
+        match self.backend.reader() {
+            Reader::File(file) => {
                 let file = file.clone();
                 let look = move || Ok(names.par_iter().map(|name| file.stat(name)).collect::<Vec<_>>());
                 match blocking(look).await {
@@ -106,7 +108,8 @@ impl Cache {
                     Err(why) => vec![Err(self.cannot("read", &why)); many],
                 }
             }
-            Backend::Http(http) => stream::iter(names).map(|name| stat_of(http, name)).buffered(WINDOW).collect().await,
+            Reader::Http(http) => stream::iter(names).map(|name| stat_of(http, name)).buffered(WINDOW).collect().await,
+            Reader::Copy(_) => vec![Err(self.cannot("read", "it is never read from")); many],
         }
     }
 

@@ -10,6 +10,7 @@ use reqwest::Url;
 
 use super::error::CacheError;
 use super::netrc::Login;
+use super::{attic, cachix, niks3, s3};
 
 /// Where a cache is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,25 @@ pub(super) enum Place {
     File(PathBuf),
     /// A server; the URL ends in a slash and has neither login nor parameters.
     Http(Url, Option<Login>),
+    /// A bucket: `s3://BUCKET`.
+    S3(String),
+    /// A cache of Cachix: `cachix:NAME`.
+    Cachix(String),
+    /// A cache of an Attic server.
+    Attic(AtticPlace),
+    /// A niks3 server: `niks3:https://HOST`; the URL ends in a slash and has neither login nor parameters.
+    Niks3(Url, Option<Login>),
+    /// A store that `nix copy` is handed: `nix:STORE-URL`, with all its parameters.
+    Copy(String),
+}
+
+/// Where a cache of an Attic server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AtticPlace {
+    /// `attic:[SERVER:]CACHE`, the server as Attic's own configuration names it.
+    Named { server: Option<String>, cache: String },
+    /// `attic:https://HOST/CACHE`: the server's URL, which ends in a slash, and the name of the cache.
+    At { server: Url, cache: String, login: Option<Login> },
 }
 
 /// What the parameters of a cache's URL say; `None` where they say nothing.
@@ -35,6 +55,8 @@ pub(super) struct Params {
     pub(super) retry_delay: Option<Duration>,
     pub(super) retry_delay_rate_limited: Option<Duration>,
     pub(super) retry_max_delay: Option<Duration>,
+    /// Parameters that the module of this kind of cache reads.
+    pub(super) own: Vec<(String, String)>,
     /// Names of parameters that nobody knows.
     pub(super) unknown: Vec<String>,
     /// Names of parameters that Nix knows and that change what a cache holds, but that drover does not do.
@@ -73,30 +95,102 @@ impl Location {
         if text.starts_with('/') || text.starts_with('.') || !text.contains(':') {
             return Err(CacheError::Scheme { url: without_params(text), scheme: String::new() });
         }
+        if let Some(store) = text.strip_prefix("nix:") {
+            return Ok(Self::copied(store));
+        }
         let mut url = Url::parse(text)
             .map_err(|error| CacheError::Url { url: guess_shown(text), why: format!("it is no URL: {error}") })?;
         let params = take_params(&mut url);
         url.set_fragment(None);
-        let login = take_login(&mut url);
-        let shown = url.as_str().trim_end_matches('/').to_owned();
-        let fail = |why: String| CacheError::Url { url: shown.clone(), why };
-        let params = read_params(&params).map_err(&fail)?;
+        let inner = inner(&url)?;
+        let (kind, mut at) = inner.map_or((None, url.clone()), |inner| (Some(url.scheme().to_owned()), inner));
+        let login = take_login(&mut at);
+        let kind_prefix = kind.as_ref().map(|kind| format!("{kind}:")).unwrap_or_default();
+        let shown = format!("{kind_prefix}{}", at.as_str().trim_end_matches('/'));
+        let fail = |why: &str| CacheError::Url { url: shown.clone(), why: why.to_owned() };
+        let params = read_params(&params, own_params(url.scheme())).map_err(|why| fail(&why))?;
         let place = match url.scheme() {
             "file" => {
-                let path = url
-                    .to_file_path()
-                    .map_err(|()| fail("a file:// URL needs an absolute path: file:///DIR".into()))?;
+                let path = at.to_file_path().map_err(|()| fail("a file:// URL needs an absolute path: file:///DIR"))?;
                 Place::File(path)
             }
-            "http" | "https" => {
-                if !url.path().ends_with('/') {
-                    url.set_path(&format!("{}/", url.path()));
-                }
-                Place::Http(url, login)
+            "http" | "https" => Place::Http(as_directory(at), login),
+            "s3" => Place::S3(named_host(&at).ok_or_else(|| fail("it is written s3://BUCKET"))?),
+            "cachix" => Place::Cachix(one_name(at.path()).ok_or_else(|| fail("it is written cachix:NAME"))?),
+            "attic" => {
+                let place = if kind.is_some() { attic_at(at, login) } else { attic_named(at.path()) };
+                Place::Attic(
+                    place.ok_or_else(|| fail("it is written attic:[SERVER:]CACHE or attic:https://HOST/CACHE"))?,
+                )
             }
-            scheme => return Err(CacheError::Scheme { url: shown, scheme: scheme.to_owned() }),
+            "niks3" if kind.is_some() => Place::Niks3(as_directory(at), login),
+            "niks3" => return Err(fail("it is written niks3:https://HOST")),
+            scheme => return Err(CacheError::Scheme { scheme: scheme.to_owned(), url: shown }),
         };
         Ok(Self { place, params, shown })
+    }
+
+    /// Nix's own store URL: its parameters are Nix's business.
+    fn copied(store: &str) -> Self {
+        let shown = format!("nix:{}", guess_shown(store));
+        Self { place: Place::Copy(store.to_owned()), params: Params::default(), shown }
+    }
+}
+
+/// The URL within a URL: `attic:https://…`; nothing for others. One without a host is an error.
+fn inner(url: &Url) -> Result<Option<Url>, CacheError> {
+    let is_server = url.path().starts_with("http://") || url.path().starts_with("https://");
+    if !matches!(url.scheme(), "attic" | "niks3") || !is_server {
+        return Ok(None);
+    }
+    let fail = |error| CacheError::Url { url: guess_shown(url.as_str()), why: format!("it is no URL: {error}") };
+    Url::parse(url.path()).map(Some).map_err(fail)
+}
+
+/// With a slash at the end, so that names are joined below it.
+fn as_directory(mut url: Url) -> Url {
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    url
+}
+
+/// The host of a URL that has nothing but a host.
+fn named_host(url: &Url) -> Option<String> {
+    let host = url.host_str().filter(|host| !host.is_empty())?;
+    matches!(url.path(), "" | "/").then(|| host.to_owned())
+}
+
+/// A name of one part.
+fn one_name(text: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (!text.is_empty() && text.bytes().all(plain)).then(|| text.to_owned())
+}
+
+fn attic_named(text: &str) -> Option<AtticPlace> {
+    let (server, cache) = match text.split_once(':') {
+        Some((server, cache)) => (Some(one_name(server)?), cache),
+        None => (None, text),
+    };
+    Some(AtticPlace::Named { server, cache: one_name(cache)? })
+}
+
+fn attic_at(mut url: Url, login: Option<Login>) -> Option<AtticPlace> {
+    let path = url.path().trim_end_matches('/').to_owned();
+    let (above, cache) = path.rsplit_once('/')?;
+    let cache = one_name(cache)?;
+    url.set_path(&format!("{above}/"));
+    Some(AtticPlace::At { server: url, cache, login })
+}
+
+/// Parameters that only one kind of cache has.
+fn own_params(scheme: &str) -> &'static [&'static str] {
+    match scheme {
+        "s3" => s3::PARAMS,
+        "cachix" => cachix::PARAMS,
+        "attic" => attic::PARAMS,
+        "niks3" => niks3::PARAMS,
+        _ => &[],
     }
 }
 
@@ -141,7 +235,7 @@ fn take_login(url: &mut Url) -> Option<Login> {
 }
 
 /// Decodes `%41`; what is no such escape stays as it is.
-fn decode_percent(text: &str) -> String {
+pub(super) fn decode_percent(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -164,11 +258,12 @@ fn decode_percent(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn read_params(pairs: &[(String, String)]) -> Result<Params, String> {
+fn read_params(pairs: &[(String, String)], own: &[&str]) -> Result<Params, String> {
     let mut params = Params::default();
     for (name, value) in pairs {
         let value = value.as_str();
         match name.as_str() {
+            _ if own.contains(&name.as_str()) => params.own.push((name.clone(), value.to_owned())),
             "priority" => params.priority = Some(number(name, value)?),
             "trusted" => params.trusted = Some(truth(name, value)?),
             "want-mass-query" => params.want_mass_query = Some(truth(name, value)?),
@@ -245,10 +340,34 @@ mod tests {
     }
 
     #[test]
+    fn servers_of_other_kinds_are_named_in_their_own_way() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let login = || Some(Login { user: "me".into(), password: "s@crt".into() });
+        let at = AtticPlace::At { server: url("https://h/x/"), cache: "c".into(), login: login() };
+        let named = |server: Option<&str>| AtticPlace::Named { server: server.map(str::to_owned), cache: "c".into() };
+        for (text, place, shown) in [
+            ("s3://b.c?region=x&priority=3", Place::S3("b.c".into()), "s3://b.c"),
+            ("cachix:acme?priority=3", Place::Cachix("acme".into()), "cachix:acme"),
+            ("attic:c", Place::Attic(named(None)), "attic:c"),
+            ("attic:s:c", Place::Attic(named(Some("s"))), "attic:s:c"),
+            ("attic:https://me:s%40crt@h/x/c", Place::Attic(at), "attic:https://h/x/c"),
+            ("niks3:https://me:s%40crt@h", Place::Niks3(url("https://h/"), login()), "niks3:https://h"),
+            ("nix:ssh-ng://h?a=b", Place::Copy("ssh-ng://h?a=b".into()), "nix:ssh-ng://h"),
+        ] {
+            let location = Location::parse(text).unwrap();
+            assert_eq!((location.place, location.shown.as_str()), (place, shown));
+        }
+    }
+
+    #[test]
     fn others_are_refused_by_name() {
         for (url, expected) in [
-            ("s3://bucket?region=x", "'s3' caches are not supported, only file://, http:// and https://"),
-            ("cachix:acme", "'cachix' caches are not supported"),
+            ("gopher://bucket?region=x", "'gopher' caches are not supported"),
+            ("s3://bucket/prefix", "s3://BUCKET"),
+            ("cachix://acme", "cachix:NAME"),
+            ("attic:a:b:c", "attic:[SERVER:]CACHE"),
+            ("niks3:acme", "niks3:https://HOST"),
+            ("niks3:https://me:hunter2@", "it is no URL"),
             ("ssh-ng://user:pw@host", "'ssh-ng' caches"),
             ("/var/cache", "cannot use cache '/var/cache'"),
             ("https://h?priority=high", "its parameter 'priority' is no number"),

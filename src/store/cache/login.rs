@@ -1,15 +1,19 @@
 //! How drover logs in to a cache on a server, and where it has that from. What is in a login is never shown: no
 //! `Debug`, no error and no event has more than its source.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::HeaderValue;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Client, Request, RequestBuilder, Response, Url};
 
 use super::error::CacheError;
 use super::netrc::{self, Login};
+use super::s3::Signer;
 
 /// Bytes of a token file that are read at most.
 const MAX_TOKEN: u64 = 64 * 1024;
@@ -28,13 +32,27 @@ pub enum LoginSource {
     Netrc(PathBuf),
     /// The `token-file` of drover.toml.
     TokenFile(PathBuf),
+    /// This variable of the environment.
+    Variable(&'static str),
+    /// A profile of the AWS tools.
+    Profile {
+        /// Which one.
+        name: String,
+        /// The file that it is in.
+        path: PathBuf,
+    },
+    /// There is none where the tools for this kind of cache have theirs.
+    Nowhere {
+        /// Where that is: `neither … nor …`.
+        looked: String,
+    },
 }
 
 impl LoginSource {
     /// Whether there is a login at all.
     #[must_use]
     pub fn is_some(&self) -> bool {
-        !matches!(self, Self::None { .. })
+        !matches!(self, Self::None { .. } | Self::Nowhere { .. })
     }
 
     /// The token that its file holds now; `None` where it is no token file, or one that is of no use any more.
@@ -60,8 +78,36 @@ impl fmt::Display for LoginSource {
             }
             Self::Url => f.write_str("login from: the URL"),
             Self::Netrc(file) => write!(f, "login from: netrc file {}", file.display()),
+            Self::Variable(name) => write!(f, "login from: {name}"),
+            Self::Profile { name, path } => write!(f, "login from: profile '{name}' in {}", path.display()),
+            Self::Nowhere { looked } => write!(f, "no login found: {looked}"),
             Self::TokenFile(file) => write!(f, "token from: token-file {}", file.display()),
         }
+    }
+}
+
+/// What the environment of the process says of logins: variables that the tools of caches' makers read. `Debug` shows
+/// none of their values.
+#[derive(Clone, Default)]
+pub struct LoginEnv(BTreeMap<String, String>);
+
+impl LoginEnv {
+    /// The value of a variable; `None` where it is unset or empty.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for LoginEnv {
+    fn from_iter<T: IntoIterator<Item = (&'a str, &'a str)>>(vars: T) -> Self {
+        Self(vars.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+impl fmt::Debug for LoginEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
@@ -70,10 +116,32 @@ impl fmt::Display for LoginSource {
 pub(super) struct Auth {
     /// Marked as sensitive, so that no `Debug` shows it.
     pub(super) header: Option<HeaderValue>,
+    /// Signs each request by itself, where the server wants that (S3).
+    pub(super) signer: Option<Arc<Signer>>,
     pub(super) source: LoginSource,
 }
 
 impl Auth {
+    /// Puts the login into a request that is complete otherwise: what is signed must not change any more.
+    pub(super) fn authorize(&self, request: &mut Request) {
+        if let Some(header) = &self.header {
+            request.headers_mut().insert(AUTHORIZATION, header.clone());
+        }
+        if let Some(signer) = &self.signer {
+            signer.sign(request);
+        }
+    }
+
+    /// Sends a request with the login, if it goes to the server that the login is for.
+    pub(super) async fn send(&self, client: &Client, base: &Url, request: RequestBuilder) -> reqwest::Result<Response> {
+        let mut request = request.build()?;
+        // What a record names may be on another host, which has no business with this one's login.
+        if request.url().origin() == base.origin() {
+            self.authorize(&mut request);
+        }
+        client.execute(request).await
+    }
+
     /// The token file, else the login of the URL, else the one of the netrc file. A netrc file that cannot be read
     /// is worth a warning.
     pub(super) fn find(
@@ -86,10 +154,10 @@ impl Auth {
     ) -> Result<Self, CacheError> {
         if let Some(file) = token_file {
             let token = read_token(file).map_err(|why| CacheError::Token { url: url.to_owned(), why })?;
-            return Ok(Self { header: Some(token.0), source: LoginSource::TokenFile(file.to_owned()) });
+            return Ok(Self { header: Some(token.0), signer: None, source: LoginSource::TokenFile(file.to_owned()) });
         }
         if let Some(login) = of_url {
-            return Ok(Self { header: basic(login), source: LoginSource::Url });
+            return Ok(Self { header: basic(login), signer: None, source: LoginSource::Url });
         }
         let found = netrc.and_then(|file| match netrc::login(file, host) {
             Ok(login) => Some((file, login?)),
@@ -99,8 +167,10 @@ impl Auth {
             }
         });
         Ok(match found {
-            Some((file, login)) => Self { header: basic(&login), source: LoginSource::Netrc(file.to_owned()) },
-            None => Self { header: None, source: LoginSource::None { netrc: netrc.map(Path::to_owned) } },
+            Some((file, login)) => {
+                Self { header: basic(&login), signer: None, source: LoginSource::Netrc(file.to_owned()) }
+            }
+            None => Self { header: None, signer: None, source: LoginSource::None { netrc: netrc.map(Path::to_owned) } },
         })
     }
 }

@@ -107,6 +107,10 @@ pub async fn look(config: &CacheConfig, context: &OpenContext) -> Result<Look, C
             let asked = tokio::time::timeout(context.patience.answer, asked);
             (look.info, look.date) = asked.await.unwrap_or((Err(Trouble::TimedOut), None));
         }
+        _ => {
+            let scheme = look.shown.split(':').next().unwrap_or_default().to_owned();
+            return Err(CacheError::Scheme { url: look.shown, scheme });
+        }
     }
     Ok(look)
 }

@@ -8,6 +8,10 @@ mod answer;
 mod answers;
 #[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
+mod attic;
+mod backend;
+mod cachix;
+mod copy;
 mod engine;
 mod error;
 mod file;
@@ -21,10 +25,15 @@ mod login;
 pub mod look;
 mod nar;
 mod netrc;
+mod niks3;
+mod pack;
 mod put;
+mod record;
 mod retry;
+mod s3;
 pub mod share;
 mod sink;
+mod stream;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -36,22 +45,20 @@ pub use answers::Answers;
 pub use engine::Engine;
 pub use error::CacheError;
 pub use keys::SecretKey;
-pub use login::{LoginSource, TokenError};
+pub use login::{LoginEnv, LoginSource, TokenError};
 pub use nar::NarReader;
+pub use record::RecordError;
 pub use retry::Patience;
-pub use sink::{Codec, PutError, Sink, Spool};
+pub use s3::ProfileError;
+pub use sink::{Codec, Nar, PutError, Sink, Ticket};
+pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
-use answer::{Counters, Trust, no_answer};
+use answer::{Counters, Trust};
 use answers::Paths;
-use file::FileCache;
-use http::HttpCache;
-use info::CacheInfo;
-use location::{Location, Params, Place};
-use login::Auth;
+use backend::{Backend, Reader};
+use location::{AtticPlace, Location, Params, Place};
 
-use futures_util::FutureExt as _;
-
-use crate::event::{Class, Failure};
+use crate::event::Failure;
 use crate::id::{CacheId, StoreDir, StorePath};
 use crate::nix_compat::narinfo::{NarInfo, TrustedPublicKey};
 
@@ -124,6 +131,8 @@ pub struct OpenContext {
     pub accept_cache_keys: bool,
     /// A netrc file with logins.
     pub netrc: Option<PathBuf>,
+    /// What the environment says of logins.
+    pub login_env: LoginEnv,
     /// A file with the certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// How patient to be; the URL may say otherwise.
@@ -144,6 +153,7 @@ impl OpenContext {
             require_sigs: true,
             accept_cache_keys: false,
             netrc: None,
+            login_env: LoginEnv::default(),
             ca_file: None,
             patience: Patience::default(),
             connections: 256,
@@ -170,12 +180,6 @@ pub struct Cache {
     warnings: Vec<String>,
 }
 
-#[derive(Debug)]
-enum Backend {
-    File(Arc<FileCache>),
-    Http(Arc<HttpCache>),
-}
-
 impl Cache {
     /// Reads the URL, the keys and `nix-cache-info`, with the login that there is. A cache that is pushed to is created
     /// if need be, and one on a server is written to once, with what it says of itself, to see whether it takes that.
@@ -192,27 +196,21 @@ impl Cache {
         }
         let name = config.name.clone().unwrap_or_else(|| short_name(&location.place));
         let codec = config.push.then(|| codec(&config, params, &url)).transpose()?;
-        let (backend, info) = open_backend(&location, &config, context, &mut warnings).await?;
+        let (backend, info) = Backend::open(&location, &config, context, &mut warnings).await?;
         if let Some(theirs) = info.store_dir.filter(|theirs| theirs != ours) {
             return Err(CacheError::StoreDir { url, theirs, ours: ours.to_owned() });
         }
         if config.push && keys.is_empty() {
             warnings.push(format!("what is pushed to {name} is not signed; add ?secret-key=FILE to {url}"));
         }
-        let sink = match (&backend, codec) {
-            (_, None) => None,
-            (Backend::File(file), Some(codec)) => {
-                // Found out now, not after an hour of building.
-                file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
-                Some(Sink::file(Arc::clone(file), keys, context.store_dir.clone(), codec))
-            }
-            (Backend::Http(http), Some(codec)) => {
-                Some(Sink::http(Arc::clone(http), keys, context.store_dir.clone(), codec))
-            }
-        };
-        let login = match &backend {
-            Backend::File(_) => None,
-            Backend::Http(http) => Some(http.auth.source.clone()),
+        if let (Backend::File(file), true) = (&backend, config.push) {
+            // Found out now, not after an hour of building.
+            file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
+        }
+        let sink = codec.map(|codec| Sink::new(backend.clone(), keys, context.store_dir.clone(), codec));
+        let login = match backend.reader() {
+            Reader::File(_) | Reader::Copy(_) => None,
+            Reader::Http(http) => Some(http.auth.source.clone()),
         };
         Ok(Self {
             id,
@@ -282,9 +280,9 @@ impl Cache {
     /// Requests that went over the network, attempts counted one by one.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        match &self.backend {
-            Backend::File(_) => 0,
-            Backend::Http(http) => http.requests(),
+        match self.backend.reader() {
+            Reader::File(_) | Reader::Copy(_) => 0,
+            Reader::Http(http) => http.requests(),
         }
     }
 
@@ -315,28 +313,25 @@ impl Cache {
     #[must_use]
     pub fn answers(&self, paths: &[StorePath]) -> Answers {
         let (trust, asked): (_, Paths) = (Arc::clone(&self.trust), paths.into());
-        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| match &self.backend {
-            Backend::File(file) => {
-                let file = Arc::clone(file);
-                answers::at_once(pieces, move || file.ask(&trust, &asked)).boxed()
-            }
-            Backend::Http(http) => Arc::clone(http).ask(trust, asked, pieces).boxed(),
-        })
+        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| self.backend.ask(trust, asked, pieces))
     }
 
     /// Reads the records of paths anew, whoever signed them, and looks whether their NARs are there too. For pushing
     /// to the cache and for checking it; counts nowhere. The answers come in the order of the paths.
     pub async fn inspect(&self, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
-        match &self.backend {
-            Backend::File(file) => {
-                let (file, trust, asked) = (Arc::clone(file), Arc::clone(&self.trust), paths.to_vec());
-                match tokio::task::spawn_blocking(move || file.inspect(&trust, &asked)).await {
-                    Ok(held) => held,
-                    Err(error) => vec![Err(no_answer(Class::Internal, error.to_string())); paths.len()],
-                }
-            }
-            Backend::Http(http) => Arc::clone(http).inspect(Arc::clone(&self.trust), paths.to_vec()).await,
-        }
+        self.backend.inspect(&self.trust, paths).await
+    }
+
+    /// Which of these paths it lacks, found out in the cheapest way that it has, for pushing and for plans; in their
+    /// order. Whether the NARs are still there is looked at only where that costs no more than the answer.
+    pub async fn missing(&self, paths: &[StorePath]) -> Result<Vec<bool>, Failure> {
+        self.backend.missing(&self.trust, paths).await
+    }
+
+    /// Whether [`missing`](Self::missing) costs a few requests however many paths are asked for.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        self.backend.is_bulk()
     }
 }
 
@@ -384,52 +379,14 @@ fn trust(config: &CacheConfig, params: &Params, context: &OpenContext) -> Result
 fn short_name(place: &Place) -> String {
     match place {
         Place::File(dir) => dir.file_name().map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned()),
-        Place::Http(url, _) => {
+        Place::Http(url, _) | Place::Niks3(url, _) => {
             let host = url.host_str().unwrap_or_default();
             // Two servers on one host are two caches.
             url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
         }
-    }
-}
-
-async fn open_backend(
-    location: &Location,
-    config: &CacheConfig,
-    context: &OpenContext,
-    warnings: &mut Vec<String>,
-) -> Result<(Backend, CacheInfo), CacheError> {
-    match &location.place {
-        Place::File(dir) => {
-            if config.token_file.is_some() {
-                warnings.push(format!("cache '{}': a directory needs no token-file", location.shown));
-            }
-            let (cache, info) = FileCache::open(dir, &location.shown, &context.store_dir, config.push)?;
-            Ok((Backend::File(Arc::new(cache)), info))
-        }
-        Place::Http(base, login) => {
-            let host = base.host_str().unwrap_or_default();
-            let (token, netrc) = (config.token_file.as_deref(), context.netrc.as_deref());
-            let auth = Auth::find(token, login.as_ref(), netrc, host, &location.shown, warnings)?;
-            let patience = patience(context.patience, &location.params);
-            let (base, shown, push) = (base.clone(), location.shown.clone(), config.push);
-            let (engine, context) = (context.engine.clone(), context.clone());
-            // On that thread, as its connection is for what is asked later.
-            let opened = engine.run(async move { HttpCache::open(base, auth, &shown, &context, patience, push).await });
-            let ended = || CacheError::Unreachable { url: location.shown.clone(), why: "opening it ended".to_owned() };
-            let (cache, info) = opened.await.ok_or_else(ended)??;
-            Ok((Backend::Http(Arc::new(cache)), info))
-        }
-    }
-}
-
-fn patience(base: Patience, params: &Params) -> Patience {
-    Patience {
-        attempts: params.retry_attempts.unwrap_or(base.attempts).max(1),
-        delay: params.retry_delay.unwrap_or(base.delay),
-        delay_rate_limited: params.retry_delay_rate_limited.unwrap_or(base.delay_rate_limited),
-        max_delay: params.retry_max_delay.unwrap_or(base.max_delay),
-        rate_limited_attempts: params.retry_attempts.unwrap_or(base.rate_limited_attempts).max(1),
-        ..base
+        Place::S3(name) | Place::Cachix(name) => name.clone(),
+        Place::Attic(AtticPlace::Named { cache, .. } | AtticPlace::At { cache, .. }) => cache.clone(),
+        Place::Copy(store) => location::shown(store),
     }
 }
 

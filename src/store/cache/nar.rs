@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use tokio_util::bytes::Bytes;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::Cache;
 use super::answer::no_answer;
-use super::{Backend, Cache};
+use super::backend::Reader;
 use crate::event::{Class, Failure};
 use crate::nix_compat::narinfo::{Compression, NarInfo};
 
@@ -26,13 +27,14 @@ impl Cache {
     /// The NAR that a record names. Gives at most one byte more than the record says, whatever the cache sends; its
     /// hash is for the reader to check.
     pub async fn nar(&self, info: &NarInfo) -> Result<NarReader, Failure> {
-        let compressed: NarReader = match &self.backend {
-            Backend::File(file) => {
+        let compressed: NarReader = match self.backend.reader() {
+            Reader::File(file) => {
                 let gone = |why: String| no_answer(Class::Cache, format!("cannot read '{}': {why}", info.url()));
                 let path = file.path(info.url()).ok_or_else(|| gone("it is outside of the cache".to_owned()))?;
                 Box::pin(tokio::fs::File::open(path).await.map_err(|error| gone(error.to_string()))?)
             }
-            Backend::Http(http) => Box::pin(StreamReader::new(Box::pin(http.stream(info.url()).await?))),
+            Reader::Http(http) => Box::pin(StreamReader::new(Box::pin(http.stream(info.url()).await?))),
+            Reader::Copy(_) => return Err(no_answer(Class::Cache, "it is never read from")),
         };
         let limit = info.nar_size().saturating_add(1);
         match info.compression() {

@@ -1,18 +1,26 @@
 //! Writing to a cache on a server: one file at a time, tried again with patience, never believed before its status.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Method, Response, Url};
 
-use super::answer::no_answer;
+use super::answer::{narinfo_name, no_answer};
 use super::http::{Fetched, File as HttpFile, HttpCache, Outcome, bad_status, broken};
 use super::retry::Patience;
+use super::sink::{Codec, Nar, PutError};
+use super::stream::{NarStream, Packed};
 use crate::event::{Class, Failure};
+use crate::nix_compat::narinfo::NarInfo;
+
+/// MIME types as Nix sends them.
+const NAR: &str = "application/x-nix-nar";
+const NARINFO: &str = "text/x-nix-narinfo";
 
 /// Bytes of a file that are sent at a time.
 const CHUNK: u64 = 256 * 1024;
@@ -72,6 +80,29 @@ pub(super) struct PutFailure {
 }
 
 impl HttpCache {
+    /// Brings a NAR onto the server, by way of a temporary file.
+    pub(super) async fn send(&self, codec: Codec, nar: NarStream) -> Result<Nar, PutError> {
+        let spool = tempfile::tempfile().map_err(no_room)?;
+        let (spool, packed) = spooled(spool, nar).await?;
+        let size = packed.file_size;
+        let url = Nar::file_name(&packed.file_hash, codec);
+        // Named by its content, so whatever has that name and is whole will do.
+        let new = !self.has(&url, size).await;
+        if new {
+            let content = Content::File(Arc::new(spool), size);
+            let put = self.put(&url, NAR, &content, self.patience).await;
+            put.map_err(|failed| PutError::Server(failed.failure))?;
+        }
+        Ok(Nar::file(url, codec, packed, new))
+    }
+
+    /// Writes a record, whole or not at all; a record of the same path is replaced.
+    pub(super) async fn register(&self, record: &NarInfo) -> Result<(), PutError> {
+        let (name, content) = (narinfo_name(record.store_path()), Content::Bytes(record.to_canonical_bytes()));
+        let put = self.put(&name, NARINFO, &content, self.patience).await;
+        put.map_err(|failed| PutError::Server(failed.failure))
+    }
+
     /// Whether a file of this size is there; no answer counts as "not".
     pub(super) async fn has(&self, name: &str, size: u64) -> bool {
         matches!(self.fetch(Method::HEAD, name, 0, 1).await, Fetched::Found(file) if file.may_have(size))
@@ -133,11 +164,8 @@ impl HttpCache {
     async fn put_once(&self, url: &Url, mime: &'static str, content: &Content, stall: Duration) -> Outcome {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let sent = Arc::new(AtomicU64::new(0));
-        let mut request = self.client.put(url.clone()).header(CONTENT_TYPE, mime).header(CONTENT_LENGTH, content.len());
-        if let Some(auth) = &self.auth.header {
-            request = request.header(AUTHORIZATION, auth.clone());
-        }
-        let sending = request.body(content.body(Arc::clone(&sent))).send();
+        let request = self.client.put(url.clone()).header(CONTENT_TYPE, mime).header(CONTENT_LENGTH, content.len());
+        let sending = self.request(request.body(content.body(Arc::clone(&sent))));
         let mut response = match watched(sending, &sent, stall).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return broken(error),
@@ -150,6 +178,23 @@ impl HttpCache {
         drain(&mut response, stall).await;
         outcome
     }
+}
+
+/// Writes a NAR into a temporary file without a name, so that nothing is left behind whatever happens.
+async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), PutError> {
+    let written = tokio::task::spawn_blocking(move || {
+        while let Some(chunk) = nar.chunk_blocking() {
+            spool.write_all(&chunk).map_err(no_room)?;
+        }
+        Ok::<_, std::io::Error>((spool, nar))
+    });
+    let (spool, nar) = written.await.map_err(std::io::Error::other)??;
+    Ok((spool, nar.end().await?))
+}
+
+/// A full disk here is not a full cache.
+fn no_room(error: std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("the directory for temporary files (TMPDIR): {error}"))
 }
 
 /// The answer, or nothing if no byte moves for so long.

@@ -31,6 +31,8 @@ pub struct Patience {
     pub stall: Duration,
     /// All delays between the attempts to write one file together.
     pub push: Duration,
+    /// How long a cache that is down is left alone before it is asked for one path again; doubles.
+    pub rest: Duration,
     /// How often one file is sent at most where the cache says "too many requests"; other failures are held to
     /// `attempts`.
     pub rate_limited_attempts: u32,
@@ -48,6 +50,7 @@ impl Default for Patience {
             path: Duration::from_secs(30),
             stall: Duration::from_secs(60),
             push: Duration::from_secs(300),
+            rest: Duration::from_secs(10),
             rate_limited_attempts: 1000,
         }
     }
@@ -69,10 +72,7 @@ fn jitter() -> f64 {
     (random >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// How long a cache that is down is left alone before it is asked for one path again; doubles.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
-
-/// No cache is left alone for longer.
+/// No cache that is down is left alone for longer, unless that is what was asked for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Whether a cache seems to be down. It is after several paths in a row got no answer; then no other path waits for
@@ -112,16 +112,16 @@ impl Health {
     }
 
     /// Whether one path may be asked of a cache that is down. Once somebody may, the next may not before a pause.
-    pub(super) fn may_probe(&self) -> bool {
-        self.may_probe_at(self.watch.elapsed())
+    pub(super) fn may_probe(&self, patience: &Patience) -> bool {
+        self.may_probe_at(self.watch.elapsed(), patience.rest)
     }
 
-    fn may_probe_at(&self, now: Duration) -> bool {
+    fn may_probe_at(&self, now: Duration, first: Duration) -> bool {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         if now < rest.until {
             return false;
         }
-        rest.pause = rest.pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        rest.pause = rest.pause.saturating_mul(2).min(LONGEST_PAUSE).max(first);
         rest.until = now.saturating_add(rest.pause);
         true
     }
@@ -178,9 +178,10 @@ mod tests {
         health.gave_up();
         assert!(health.is_down());
         let second = Duration::from_secs(1);
-        let may: Vec<bool> = [0, 9, 10, 29, 30, 50].iter().map(|at| health.may_probe_at(second * *at)).collect();
+        let may: Vec<bool> =
+            [0, 9, 10, 29, 30, 50].iter().map(|at| health.may_probe_at(second * *at, second * 10)).collect();
         assert_eq!(may, [true, false, true, false, true, false], "pauses double");
         health.answered();
-        assert!(!health.is_down() && health.may_probe_at(second * 51), "all is forgotten");
+        assert!(!health.is_down() && health.may_probe_at(second * 51, second), "all is forgotten");
     }
 }

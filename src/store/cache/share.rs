@@ -29,6 +29,7 @@ const PATIENCE: Patience = Patience {
     path: Duration::from_secs(8),
     stall: Duration::from_secs(5),
     push: Duration::from_secs(2),
+    rest: Duration::ZERO,
     rate_limited_attempts: 3,
 };
 
@@ -61,6 +62,10 @@ impl Share {
                 let auth =
                     Auth::find(token_file, login.as_ref(), context.netrc.as_deref(), host, &shown, &mut warnings)?;
                 Backend::Server(Box::new(HttpCache::new(base, auth, &shown, context, PATIENCE)?))
+            }
+            _ => {
+                let scheme = shown.split(':').next().unwrap_or_default().to_owned();
+                return Err(CacheError::Scheme { url: shown, scheme });
             }
         };
         Ok(Self { place, shown, warnings })

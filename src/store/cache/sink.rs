@@ -1,27 +1,21 @@
 //! Where a push goes: how its NARs are compressed, who signs, and how the files get into the cache.
 //!
-//! A cache in a directory and one on a server are two [`Target`]s with the same calls. Where a server makes the record
-//! itself (Cachix, Attic), it will be one that does both in one call.
+//! A path goes in two steps: [`send`](Sink::send) brings its NAR, which nobody sees yet; [`register`](Sink::register)
+//! makes it visible, once all that it refers to is. Each kind of cache does both in its own module.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
-use tempfile::NamedTempFile;
-use tokio::task::spawn_blocking;
-
-use super::answer::narinfo_name;
-use super::file::FileCache;
-use super::http::HttpCache;
+use super::backend::Backend;
+use super::cachix;
 use super::keys::SecretKey;
-use super::put::Content;
+use super::niks3;
+use super::record::{RecordError, record};
+use super::stream::{NarStream, Packed, StreamError};
 use crate::event::{Class, Failure};
 use crate::id::StoreDir;
-use crate::nix_compat::narinfo::{Compression, NarInfo};
-
-/// MIME types as Nix sends them.
-const NAR: &str = "application/x-nix-nar";
-const NARINFO: &str = "text/x-nix-narinfo";
+use crate::nix_compat::daemon::PathInfo;
+use crate::nix_compat::narinfo::{Compression, NarInfo, NixHash, nixbase32};
 
 /// How NARs are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,52 +58,63 @@ impl Codec {
     }
 }
 
+/// A NAR as a cache holds it.
+#[derive(Debug, Clone)]
+pub struct Nar {
+    /// Where, relative to the cache: `nar/HASH.nar.zst`. Empty where the server chooses.
+    pub url: String,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// SHA-256 of the compressed file, where it is known.
+    pub file_hash: Option<NixHash>,
+    /// Bytes of the compressed file, where they are known.
+    pub file_size: Option<u64>,
+    /// False if the cache had this very file already.
+    pub new: bool,
+    /// What the second step needs besides, where a cache has something to finish.
+    pub ticket: Option<Ticket>,
+}
+
+/// An upload that the second step finishes.
+#[derive(Debug, Clone)]
+pub enum Ticket {
+    /// With Cachix.
+    Cachix(Arc<cachix::Ticket>),
+    /// With niks3.
+    Niks3(Arc<niks3::Ticket>),
+}
+
+impl Nar {
+    /// A file of a plain cache; `new` is false if it was there already.
+    pub(super) fn file(url: String, codec: Codec, packed: Packed, new: bool) -> Self {
+        let Packed { file_hash, file_size } = packed;
+        let (file_hash, file_size) = (Some(file_hash), Some(file_size));
+        Self { url, compression: codec.compression(), file_hash, file_size, new, ticket: None }
+    }
+
+    /// What a server keeps in its own way.
+    pub(super) fn kept(codec: Codec, packed: Option<Packed>, ticket: Option<Ticket>) -> Self {
+        let (file_hash, file_size) = packed.map(|packed| (packed.file_hash, packed.file_size)).unzip();
+        let compression = codec.compression();
+        Self { url: String::new(), compression, file_hash, file_size, new: true, ticket }
+    }
+
+    /// Where a file of this hash goes, relative to the cache.
+    pub(super) fn file_name(hash: &NixHash, codec: Codec) -> String {
+        format!("nar/{}.nar{}", nixbase32::encode(hash.digest_as_bytes()), codec.extension())
+    }
+}
+
 /// Where the pushes to one cache go. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sink {
-    target: Target,
+    backend: Backend,
     keys: Arc<[SecretKey]>,
     store_dir: StoreDir,
     codec: Codec,
 }
 
-#[derive(Debug, Clone)]
-enum Target {
-    File(Arc<FileCache>),
-    Http(Arc<HttpCache>),
-}
-
-/// A temporary file for a compressed NAR, gone when dropped. Written by blocking.
-#[derive(Debug)]
-pub enum Spool {
-    /// Beside the files of a cache in a directory.
-    Named(NamedTempFile),
-    /// In the directory for temporary files. It has no name, so that nothing is left behind whatever happens.
-    Nameless(File),
-}
-
-impl Write for Spool {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Named(file) => file.write(bytes),
-            Self::Nameless(file) => file.write(bytes).map_err(no_room),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Named(file) => file.flush(),
-            Self::Nameless(file) => file.flush(),
-        }
-    }
-}
-
-/// A full disk here is not a full cache.
-fn no_room(error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("the directory for temporary files (TMPDIR): {error}"))
-}
-
-/// Why a file could not be put into a cache.
+/// Why a path could not be put into a cache.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
     /// The system says so.
@@ -118,6 +123,12 @@ pub enum PutError {
     /// The server says so, or says nothing.
     #[error("{}", .0.message)]
     Server(Failure),
+    /// The NAR was not what it was to be: no fault of the cache.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// There is no record for what the store said.
+    #[error(transparent)]
+    Record(#[from] RecordError),
 }
 
 impl PutError {
@@ -128,28 +139,31 @@ impl PutError {
             Self::Io(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 Class::DiskFull
             }
-            Self::Io(_) => Class::Cache,
+            Self::Io(_) | Self::Record(_) => Class::Cache,
             Self::Server(failure) => failure.class,
+            Self::Stream(StreamError::Differs { .. }) => Class::Cache,
+            Self::Stream(StreamError::Short { .. }) => Class::Network,
+            Self::Stream(StreamError::Pack(_) | StreamError::Lost) => Class::Internal,
         }
     }
 }
 
 impl Sink {
-    pub(super) fn file(file: Arc<FileCache>, keys: Vec<SecretKey>, store_dir: StoreDir, codec: Codec) -> Self {
-        Self { target: Target::File(file), keys: keys.into(), store_dir, codec }
+    pub(super) fn new(backend: Backend, keys: Vec<SecretKey>, store_dir: StoreDir, codec: Codec) -> Self {
+        Self { backend, keys: keys.into(), store_dir, codec }
     }
 
-    pub(super) fn http(http: Arc<HttpCache>, keys: Vec<SecretKey>, store_dir: StoreDir, codec: Codec) -> Self {
-        Self { target: Target::Http(http), keys: keys.into(), store_dir, codec }
-    }
-
-    /// How its NARs are compressed.
+    /// How the NAR of this path is compressed.
     #[must_use]
-    pub fn codec(&self) -> Codec {
-        self.codec
+    pub fn codec(&self, _info: &PathInfo) -> Codec {
+        match &self.backend {
+            // It compresses by itself, and wants to see the bytes as they are.
+            Backend::Attic(_) => Codec::None,
+            _ => self.codec,
+        }
     }
 
-    /// The keys that sign what is pushed; empty: only the store's own signatures go along.
+    /// The keys that sign what is pushed; empty: only the store's own signatures go along, or the server signs.
     #[must_use]
     pub fn keys(&self) -> &[SecretKey] {
         &self.keys
@@ -161,59 +175,84 @@ impl Sink {
         &self.store_dir
     }
 
-    /// Whether files go over the network, where several at once are faster than one after the other.
+    /// Whether a NAR becomes visible with its upload, record and all: then a path is sent only once all that it refers
+    /// to is registered.
     #[must_use]
-    pub fn is_remote(&self) -> bool {
-        matches!(self.target, Target::Http(_))
+    pub fn is_ordered(&self) -> bool {
+        matches!(self.backend, Backend::Attic(_))
     }
 
-    /// A temporary file for a compressed NAR. Blocks.
-    pub fn spool(&self) -> io::Result<Spool> {
-        match &self.target {
-            Target::File(file) => file.spool().map(Spool::Named),
-            Target::Http(_) => tempfile::tempfile().map(Spool::Nameless).map_err(no_room),
+    /// Whether it is given NARs at all. One that fetches them from the local store by itself is only told to
+    /// [`register`](Self::register).
+    #[must_use]
+    pub fn wants_nars(&self) -> bool {
+        !matches!(self.backend, Backend::Copy(_))
+    }
+
+    /// Paths that are best sent at once.
+    #[must_use]
+    pub fn parallel(&self) -> usize {
+        match &self.backend {
+            Backend::File(_) => 4,
+            Backend::Http(_) => 8,
+            Backend::S3(s3) => s3.parallel(),
+            Backend::Cachix(cachix) => cachix.parallel(),
+            Backend::Attic(attic) => attic.parallel(),
+            Backend::Niks3(niks3) => niks3.parallel(),
+            Backend::Copy(copy) => copy.parallel(),
         }
     }
 
-    /// Puts a spooled NAR of this size into the cache under this name, relative to the cache. `false` if it was there
-    /// already.
-    pub async fn place(&self, spooled: Spool, name: &str, size: u64) -> Result<bool, PutError> {
-        match (&self.target, spooled) {
-            (Target::File(file), Spool::Named(spooled)) => {
-                let (file, name) = (Arc::clone(file), name.to_owned());
-                Ok(blocking(move || file.place(spooled, &name)).await?)
-            }
-            (Target::Http(http), Spool::Nameless(spooled)) => {
-                // Named by its content, so whatever has that name and is whole will do.
-                if http.has(name, size).await {
-                    return Ok(false);
-                }
-                let content = Content::File(Arc::new(spooled), size);
-                let put = http.put(name, NAR, &content, http.patience).await;
-                put.map(|()| true).map_err(|failed| PutError::Server(failed.failure))
-            }
-            (Target::File(_), Spool::Nameless(_)) | (Target::Http(_), Spool::Named(_)) => {
-                Err(io::Error::other("this file was spooled for another cache").into())
-            }
+    /// The first step: brings the NAR of a path into the cache, where nobody sees it yet. Makes nothing visible before
+    /// the stream has [ended](NarStream::end) well.
+    pub async fn send(&self, info: &PathInfo, nar: NarStream) -> Result<Nar, PutError> {
+        let codec = self.codec(info);
+        match &self.backend {
+            Backend::File(file) => file.send(codec, nar).await,
+            Backend::Http(http) => http.send(codec, nar).await,
+            Backend::S3(s3) => s3.send(self, info, nar).await,
+            Backend::Cachix(cachix) => cachix.send(self, info, nar).await,
+            Backend::Attic(attic) => attic.send(self, info, nar).await,
+            Backend::Niks3(niks3) => niks3.send(self, info, nar).await,
+            Backend::Copy(_) => Ok(Nar::kept(codec, None, None)),
         }
     }
 
-    /// Writes a record, whole or not at all; a record of the same path is replaced.
-    pub async fn put_narinfo(&self, info: &NarInfo) -> Result<(), PutError> {
-        match &self.target {
-            Target::File(file) => {
-                let (file, info) = (Arc::clone(file), info.clone());
-                Ok(blocking(move || file.put_narinfo(&info)).await?)
+    /// The second step: makes a path visible whose NAR was sent and whose references all are. Gives the record, unless
+    /// the server writes it.
+    pub async fn register(&self, info: &PathInfo, nar: &Nar) -> Result<Option<NarInfo>, PutError> {
+        match &self.backend {
+            Backend::File(file) => {
+                let record = self.record(info, nar)?;
+                file.register(record.clone()).await?;
+                Ok(Some(record))
             }
-            Target::Http(http) => {
-                let (name, content) = (narinfo_name(info.store_path()), Content::Bytes(info.to_canonical_bytes()));
-                let put = http.put(&name, NARINFO, &content, http.patience).await;
-                put.map_err(|failed| PutError::Server(failed.failure))
+            Backend::Http(http) => {
+                let record = self.record(info, nar)?;
+                http.register(&record).await?;
+                Ok(Some(record))
             }
+            Backend::S3(s3) => s3.register(self, info, nar).await.map(Some),
+            Backend::Cachix(cachix) => cachix.register(self, info, nar).await,
+            Backend::Attic(_) => Ok(None),
+            Backend::Niks3(niks3) => niks3.register(self, info, nar).await,
+            Backend::Copy(copy) => copy.register(info).await.map(|()| None),
         }
     }
-}
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    spawn_blocking(work).await.map_err(io::Error::other)?
+    /// Nothing more comes: what was begun and never registered is given up.
+    pub async fn close(&self) {
+        match &self.backend {
+            Backend::File(_) | Backend::Http(_) | Backend::Attic(_) => {}
+            Backend::S3(s3) => s3.close().await,
+            Backend::Cachix(cachix) => cachix.close().await,
+            Backend::Niks3(niks3) => niks3.close().await,
+            Backend::Copy(copy) => copy.close().await,
+        }
+    }
+
+    /// The record for a path that the cache holds as `nar`, with the store's signatures and one of each of our keys.
+    pub(super) fn record(&self, info: &PathInfo, nar: &Nar) -> Result<NarInfo, RecordError> {
+        record(info, nar, &self.keys, &self.store_dir)
+    }
 }

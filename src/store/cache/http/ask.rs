@@ -14,7 +14,7 @@ use crate::store::cache::answer::{Answer, Trust, narinfo_name, no_answer};
 use crate::store::cache::answers::{Paths, Pieces};
 
 /// Questions of one batch that exist at once; the gate bounds what is really in flight.
-const WINDOW: usize = 512;
+const WINDOW: usize = 256;
 
 /// What one record came to.
 type Record = Result<Option<Vec<u8>>, Failure>;
@@ -35,7 +35,7 @@ impl HttpCache {
         let mut next = 0;
         if self.health.is_down() {
             if let Some(first) = paths.first()
-                && self.health.may_probe()
+                && self.health.may_probe(&self.patience)
             {
                 let record = self.record(first, 1).await;
                 let _ = pieces.send(vec![(0, trust.answer(first, record))]);

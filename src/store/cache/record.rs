@@ -1,11 +1,10 @@
 //! From what a store knows of a path to the record of it in a cache.
 
+use super::keys::SecretKey;
+use super::sink::Nar;
 use crate::id::StoreDir;
 use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::narinfo::{CAHash, NarInfo, NarInfoBuilder, NixHash, NixSignature};
-use crate::store::cache::{SecretKey, Sink};
-
-use super::upload::Nar;
 
 /// Why no record can be made of what the store said.
 #[derive(Debug, thiserror::Error)]
@@ -18,27 +17,32 @@ pub struct RecordError {
 }
 
 /// The record for a cache that holds the NAR as `nar`: with the store's own signatures, then one of each key.
-pub(super) fn record(info: &PathInfo, nar: &Nar, sink: &Sink) -> Result<NarInfo, RecordError> {
+pub(super) fn record(
+    info: &PathInfo,
+    nar: &Nar,
+    keys: &[SecretKey],
+    store_dir: &StoreDir,
+) -> Result<NarInfo, RecordError> {
     let fail = |why: String| RecordError { path: info.path.to_basename(), why };
     let ca = info.ca.as_deref().filter(|ca| !ca.is_empty()).map(CAHash::parse).transpose();
     let ca = ca.map_err(|error| fail(format!("its content address: {error}")))?;
     let build = |signatures: Vec<NixSignature>| {
-        unsigned(info, nar, sink.store_dir())
+        unsigned(info, nar, store_dir)
             .content_address(ca.clone())
             .signatures(signatures)
             .build()
             .map_err(|error| fail(error.to_string()))
     };
-    let fingerprint = build(Vec::new())?.fingerprint(sink.store_dir());
-    build(signed(info, &fingerprint, sink.keys()))
+    let fingerprint = build(Vec::new())?.fingerprint(store_dir);
+    build(signed(info, &fingerprint, keys))
 }
 
 fn unsigned(info: &PathInfo, nar: &Nar, store_dir: &StoreDir) -> NarInfoBuilder {
     let (path, hash) = (info.path.clone(), NixHash::Sha256(info.nar_hash));
     NarInfo::builder_in(store_dir.clone(), path, nar.url.clone(), hash, info.nar_size)
         .compression(nar.compression.clone())
-        .file_hash(Some(nar.file_hash.clone()))
-        .file_size(Some(nar.file_size))
+        .file_hash(nar.file_hash.clone())
+        .file_size(nar.file_size)
         .references(info.references.iter().cloned())
         .deriver(info.deriver.clone())
 }

@@ -1,0 +1,78 @@
+//! A niks3 server (`niks3:https://HOST`): it hands out places in a bucket, signs, and shows a closure once it is whole.
+
+use std::sync::Arc;
+
+use reqwest::Url;
+
+use super::backend::Opening;
+use super::error::CacheError;
+use super::http::HttpCache;
+use super::info::CacheInfo;
+use super::netrc::Login;
+use super::sink::{Nar, PutError, Sink};
+use super::stream::NarStream;
+use crate::event::Failure;
+use crate::id::StorePath;
+use crate::nix_compat::daemon::PathInfo;
+use crate::nix_compat::narinfo::NarInfo;
+
+/// Parameters of its URL besides those of all caches.
+pub(super) const PARAMS: &[&str] = &[];
+
+/// See the module's page.
+#[derive(Debug)]
+pub(super) enum Niks3Cache {}
+
+/// An upload that is not registered yet.
+#[derive(Debug)]
+pub enum Ticket {}
+
+impl Niks3Cache {
+    /// Opens it, for reading and, if it is pushed to, for writing.
+    pub(super) async fn open(
+        _server: (&Url, Option<&Login>),
+        opening: &Opening<'_>,
+    ) -> Result<(Self, CacheInfo), CacheError> {
+        Err(opening.unsupported("niks3"))
+    }
+
+    /// Where it is read from.
+    pub(super) fn http(&self) -> &Arc<HttpCache> {
+        match *self {}
+    }
+
+    /// Whether one question tells of all paths what it lacks.
+    pub(super) fn is_bulk(&self) -> bool {
+        match *self {}
+    }
+
+    /// Which of these paths it lacks.
+    pub(super) async fn missing(&self, _paths: &[StorePath]) -> Result<Vec<bool>, Failure> {
+        match *self {}
+    }
+
+    /// Paths that are best sent at once.
+    pub(super) fn parallel(&self) -> usize {
+        match *self {}
+    }
+
+    /// See [`Sink::send`].
+    pub(super) async fn send(&self, _sink: &Sink, _info: &PathInfo, _nar: NarStream) -> Result<Nar, PutError> {
+        match *self {}
+    }
+
+    /// See [`Sink::register`].
+    pub(super) async fn register(
+        &self,
+        _sink: &Sink,
+        _info: &PathInfo,
+        _nar: &Nar,
+    ) -> Result<Option<NarInfo>, PutError> {
+        match *self {}
+    }
+
+    /// See [`Sink::close`].
+    pub(super) async fn close(&self) {
+        match *self {}
+    }
+}
