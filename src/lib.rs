@@ -9,6 +9,7 @@
 //! | [`event`] | the one public fact type | id |
 //! | [`error`] | errors for people, the table of exit codes | event |
 //! | [`process`] | the only place that spawns children | |
+//! | [`sqlite`] | opening small files that are remembered between runs | |
 //! | [`graph`] | the derivation DAG: closure, critical path, cycles (pure) | id, event |
 //! | [`sched`] | what to do next (pure state machine) | id, event, graph |
 //! | [`nix_compat`] | Nix's formats and protocols over any stream | id, event |
@@ -24,13 +25,14 @@
 //! | [`driver`] | the select loop: inputs in, actions out, clock, shutdown | all but cli |
 //! | [`cli`] | words in, Settings out; one file a command | all |
 //!
-//! "leaves" are id, event, error and process. Stages never import each other; the driver connects them.
+//! "leaves" are id, event, error, process and sqlite. Stages never import each other; the driver connects them.
 //! A test (`tests/it/layers.rs`) reads this table and holds the code to it.
 
 pub mod error;
 pub mod event;
 pub mod id;
 pub mod process;
+pub mod sqlite;
 
 pub mod graph;
 pub mod nix_compat;

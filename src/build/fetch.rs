@@ -198,7 +198,8 @@ async fn download(
 }
 
 /// What the store is told of a path that a cache has.
-pub(super) fn path_info(info: &NarInfo) -> Option<PathInfo> {
+#[must_use]
+pub fn path_info(info: &NarInfo) -> Option<PathInfo> {
     let NixHash::Sha256(nar_hash) = info.nar_hash() else { return None };
     Some(PathInfo {
         path: info.store_path().clone(),

@@ -16,7 +16,7 @@ mod sources;
 
 pub use attempt::{Attempt, Limits, News, run};
 pub use bring::{Brought, NotBrought, ToBring, bring};
-pub use fetch::{FetchError, Piece, fetch, fetch_each};
+pub use fetch::{FetchError, Piece, fetch, fetch_each, path_info};
 pub use holdings::Holdings;
 pub use origin::Origin;
 pub use pool::{Caches, Lent, Pool};

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod cache;
 mod groups;
 mod said;
 
+pub(super) use cache::{CacheArgs, CacheCommand, PruneArgs, StatusArgs, VerifyArgs, WarmArgs};
 pub(super) use groups::Select;
 use groups::{
     BaseArgs, BuildArgs, BuildersArgs, FlakeArgs, FromPlan, OutputArgs, PushAliases, PushArgs, PushedArgs, SourceArgs,
@@ -81,6 +83,9 @@ pub(super) enum Command {
         drover push ./result            a path with all that it refers to\n  \
         drover push --push-to acme      only to [cache.acme] of drover.toml")]
     Push(PushCommand),
+    /// Keep a cache: what it holds, whether that is sound, bring more into it, delete from it
+    #[command(disable_help_subcommand = true)]
+    Cache(CacheArgs),
     /// Print the log of the last attempt to build something, of any run
     #[command(after_help = "Examples:\n  drover log nginx-1.29.4                the last attempt\n  \
         drover log nginx-1.29.4 --attempt 1    the first of several")]

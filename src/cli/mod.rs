@@ -3,8 +3,10 @@
 mod affected;
 mod args;
 mod audit;
+mod cache;
 mod doctor;
 mod home;
+mod live;
 mod log;
 mod matrix;
 mod push;
@@ -89,6 +91,7 @@ fn dispatch(session: &Session, cli: Cli) -> Result<u8> {
         Some(Command::Matrix(args)) => matrix::matrix(session, *args, &cli.place),
         Some(Command::Why(args)) => why::why(session, *args, &cli.place),
         Some(Command::Affected(args)) => affected::affected(session, *args, &cli.place),
+        Some(Command::Cache(args)) => cache::cache(session, args.command, &cli.place),
         Some(Command::Push(args)) => push::push(session, &args, &cli.place),
         Some(Command::Log(args)) => log::log(session, &args, &cli.place),
         Some(Command::Doctor(args)) => doctor::doctor(session, args, &cli.place),

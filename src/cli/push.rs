@@ -78,7 +78,7 @@ fn last(runs: Vec<Run>) -> Result<Run> {
 }
 
 /// Output paths of the attrs that are fine, and of all that was built besides; or what an earlier push was asked for.
-fn results(summary: &Summary) -> Vec<String> {
+pub(super) fn results(summary: &Summary) -> Vec<String> {
     let fine = |status| matches!(status, Some(Status::Built | Status::Valid | Status::Cached));
     let attrs = summary.attrs.values().filter(|attr| fine(summary.status(attr)));
     let evaluated = attrs.filter_map(|attr| match &attr.evaluated {

@@ -85,7 +85,7 @@ fn text(error: &clap::Error, kind: ContextKind) -> String {
 /// A command that may have been meant. A word that looks like none may be the name of a host.
 fn other_command(root: &Command, given: &str) -> String {
     let names = root.get_subcommands().map(Command::get_name);
-    let planned = ["check", "cache", "init"];
+    let planned = ["check", "init"];
     match nearest(given, names) {
         _ if planned.contains(&given) => "this drover does not have it yet    see drover --help".to_owned(),
         Some(near) => format!("did you mean drover {near}?"),

@@ -29,7 +29,7 @@ pub(super) const DROVER_SSH_KNOWN_HOSTS: &str = "DROVER_SSH_KNOWN_HOSTS";
 /// More words for ssh, as Nix takes them.
 pub(super) const NIX_SSHOPTS: &str = "NIX_SSHOPTS";
 /// Logins to caches, as the tools of their makers read them, and where those keep their own files.
-pub(super) const LOGINS: [&str; 10] = [
+pub(super) const LOGINS: [&str; 11] = [
     "HOME",
     "XDG_CONFIG_HOME",
     "AWS_ACCESS_KEY_ID",
@@ -40,6 +40,7 @@ pub(super) const LOGINS: [&str; 10] = [
     "AWS_CONFIG_FILE",
     "CACHIX_AUTH_TOKEN",
     "CACHIX_SIGNING_KEY",
+    "NIKS3_AUTH_TOKEN_FILE",
 ];
 /// A filter for developers' logs on stderr (`drover=debug`).
 pub const DROVER_LOG: &str = "DROVER_LOG";

@@ -5,6 +5,8 @@
 //! [answers](Planner::answered) in any order and any batches, and takes [decisions](Planner::decisions) whenever some
 //! are ready. Owns facts about paths and what follows from them; does not ask anybody, does not schedule.
 //!
+//! While caches are asked, paths that will probably be wanted are asked ahead; that changes no decision.
+//!
 //! Four rules carry it.
 //! - A drv must be built as soon as one *wanted* output is missing. Wanted is the union over the edges of all drvs that
 //!   must be built and all attrs, and it grows while evaluation goes on. "Must be built" never turns back.
@@ -16,6 +18,7 @@
 //! - An attr is decided when its drv is settled; then all items that it needs and that nobody got before are given out,
 //!   inputs first.
 
+mod ahead;
 mod emit;
 mod facts;
 mod fetch;
@@ -34,6 +37,7 @@ use crate::id::{AttrId, DrvId};
 pub use facts::Brought;
 pub use words::{Decision, Found, PlanPolicy, Presence, Question, Questions, Totals};
 
+use ahead::Ahead;
 use facts::{Facts, Known, PathId};
 use patch::Patch;
 
@@ -125,6 +129,7 @@ pub struct Planner {
     policy: PlanPolicy,
     nodes: Vec<Node>,
     facts: Facts,
+    ahead: Ahead,
     roots: BTreeMap<AttrId, Root>,
     /// Drvs whose outputs have to come into the store for the sake of some root.
     here: BTreeSet<DrvId>,
@@ -152,6 +157,7 @@ impl Planner {
             policy,
             nodes: Vec::new(),
             facts: Facts::default(),
+            ahead: Ahead::default(),
             roots: BTreeMap::new(),
             here: BTreeSet::new(),
             ready: BTreeSet::new(),
@@ -196,6 +202,7 @@ impl Planner {
 
     /// These drvs are in the graph now. Drvs that nobody asked for are taken note of when they are wanted.
     pub fn loaded(&mut self, graph: &Graph, drvs: &[DrvId]) {
+        self.ended_loading(drvs);
         for drv in drvs {
             self.touch(*drv);
         }
@@ -204,6 +211,7 @@ impl Planner {
 
     /// The .drv cannot be read. What needs it cannot be built; see [`Decision::Unreadable`].
     pub fn load_failed(&mut self, graph: &Graph, drv: DrvId, failure: Failure) {
+        self.ended_loading(&[drv]);
         let node = self.node(drv);
         if matches!(node.load, Load::Done | Load::Failed(_)) {
             return;
@@ -220,16 +228,18 @@ impl Planner {
     /// Answers to questions. A path that was never asked may be answered too (a listing of a whole cache): then it
     /// will not be asked. The first answer stands.
     pub fn answered(&mut self, graph: &Graph, answers: &[Found]) {
-        for found in answers {
-            let users = self.facts.learn(found);
-            self.touch_all(users);
-        }
-        self.run(graph);
+        self.learn(graph, answers);
     }
 
-    /// What has to be known next. Each drv and each path comes once.
-    pub fn questions(&mut self) -> Questions {
-        Questions { load: std::mem::take(&mut self.load), ask: self.facts.questions() }
+    /// What has to be known next, and what is worth to be asked [ahead](Planner::waits_for_caches). Each drv and each
+    /// path comes once.
+    pub fn questions(&mut self, graph: &Graph) -> Questions {
+        let mut ask = self.ask_rest(graph);
+        let ahead = self.look_ahead(graph);
+        let mut load = std::mem::take(&mut self.load);
+        load.extend(ahead.load);
+        ask.extend(ahead.ask);
+        Questions { load, ask }
     }
 
     /// Counts so far.
@@ -344,9 +354,7 @@ impl Planner {
                 true
             }
             (Load::No, false) if wanted => {
-                node.load = Load::Asked;
-                self.loading += 1;
-                self.load.push(drv);
+                self.load_now(drv);
                 false
             }
             (Load::No | Load::Asked, _) => false,

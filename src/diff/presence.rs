@@ -4,9 +4,11 @@
 //! the plan (`diff::plan`), nor how a cache is asked (`store::cache`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, select_all};
 use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::{FutureExt as _, StreamExt as _};
 
 use crate::event::Failure;
 use crate::id::{CacheId, StorePath};
@@ -69,19 +71,41 @@ pub async fn cascade(caches: &[Arc<Cache>], paths: &[StorePath]) -> Vec<(StorePa
     paths.iter().cloned().zip(facts).collect()
 }
 
-/// Begins to ask the caches, which are in order of priority, all at once: the fewest round trips.
+/// Begins to ask the caches, which are in order of priority, all at once: the fewest round trips. One that takes much
+/// longer to answer than those before it waits for them, and is asked for what they do not have.
 #[must_use]
 pub fn race(caches: &[Arc<Cache>], paths: Vec<StorePath>) -> Facts {
-    let answers = caches.iter().enumerate().map(|(rank, cache)| {
-        Box::pin(stream::unfold(cache.answers(&paths), move |mut answers| async move {
-            let piece = answers.next().await?;
-            Some(((rank, piece), answers))
-        })) as Ranked
-    });
-    let answers = stream::select_all(answers);
-    let caches = caches.iter().map(|cache| cache.id()).collect();
-    Facts { answers, left: paths.len(), race: Race::new(caches, paths) }
+    let paces: Vec<Duration> = caches.iter().map(|cache| cache.pace()).collect();
+    let waits = head_starts(&paces);
+    let ids = caches.iter().map(|cache| cache.id()).collect();
+    let (answers, left, race) = (SelectAll::new(), paths.len(), Race::new(ids, paths));
+    let mut facts = Facts { answers, race, left, later: Vec::new() };
+    for (rank, (cache, wait)) in caches.iter().zip(waits).enumerate() {
+        if wait.is_zero() {
+            facts.ask(rank, cache);
+        } else {
+            let cache = Arc::clone(cache);
+            let wait = tokio::time::sleep(wait).map(move |()| (rank, cache));
+            facts.later.push(wait.boxed());
+        }
+    }
+    facts
 }
+
+/// How long each of several caches waits for those before it, from how long they take to answer (pure): until these
+/// have most likely answered, where that costs less than a third of its own time; else not at all.
+fn head_starts(paces: &[Duration]) -> Vec<Duration> {
+    let mut before = Duration::ZERO;
+    let wait = |(rank, pace): (usize, &Duration)| {
+        let until = before.mul_f64(1.5).max(SOON);
+        before = before.max(*pace);
+        if rank > 0 && until.saturating_mul(3) <= *pace { until } else { Duration::ZERO }
+    };
+    paces.iter().enumerate().map(wait).collect()
+}
+
+/// How soon a cache that needs no network has answered.
+const SOON: Duration = Duration::from_millis(2);
 
 /// Pieces of the answers of the cache with this rank.
 type Ranked = BoxStream<'static, (usize, Vec<(usize, Answer)>)>;
@@ -91,13 +115,37 @@ pub struct Facts {
     answers: SelectAll<Ranked>,
     race: Race,
     left: usize,
+    /// Caches that are not asked yet, and their ranks.
+    later: Vec<BoxFuture<'static, (usize, Arc<Cache>)>>,
 }
 
 impl Facts {
+    /// Asks one of the caches for all that is not known yet.
+    fn ask(&mut self, rank: usize, cache: &Cache) {
+        let (places, paths) = self.race.open();
+        let answers = cache.answers(&paths);
+        self.answers.push(Box::pin(stream::unfold((answers, places), move |(mut answers, places)| async move {
+            let mut piece = answers.next().await?;
+            piece.iter_mut().for_each(|(at, _)| *at = places.get(*at).copied().unwrap_or(usize::MAX));
+            Some(((rank, piece), (answers, places)))
+        })));
+    }
+
     /// What has become known since the last time; waits for it. `None` once all is known.
     pub async fn next(&mut self) -> Option<Vec<(StorePath, Fact)>> {
         while self.left > 0 {
-            let known = match self.answers.next().await {
+            let waits = !self.later.is_empty();
+            let piece = tokio::select! {
+                biased;
+                Some(piece) = self.answers.next() => Some(piece),
+                ((rank, cache), at, _) = select_all(&mut self.later), if waits => {
+                    drop(self.later.swap_remove(at));
+                    self.ask(rank, &cache);
+                    continue;
+                }
+                else => None,
+            };
+            let known = match piece {
                 Some((rank, piece)) => self.race.hear(rank, piece),
                 None => self.race.end(),
             };
@@ -109,7 +157,7 @@ impl Facts {
         None
     }
 
-    /// Whether more will become known.
+    /// Whether all is known.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.left == 0
@@ -141,11 +189,17 @@ impl Race {
         Self { caches, paths: paths.into_iter().map(Some).collect(), said }
     }
 
+    /// The paths that are not known yet, and their places.
+    fn open(&self) -> (Vec<usize>, Vec<StorePath>) {
+        let open = self.paths.iter().enumerate().filter_map(|(at, path)| Some((at, path.clone()?)));
+        open.unzip()
+    }
+
     /// The cache with this rank answered; gives what is known by that.
     fn hear(&mut self, rank: usize, piece: Vec<(usize, Answer)>) -> Vec<(StorePath, Fact)> {
         let mut known = Vec::with_capacity(piece.len());
         for (at, answer) in piece {
-            if let Some(said) = self.said.get_mut(at * self.caches.len() + rank) {
+            if let Some(said) = self.said.get_mut(at.saturating_mul(self.caches.len()).saturating_add(rank)) {
                 *said = Some(answer);
                 known.extend(self.settle(at));
             }
@@ -251,6 +305,21 @@ mod tests {
             Fact::Untrusted { cache: CacheId(1), keys: vec![] }
         );
         assert_eq!(after(&[Answer::Absent, Answer::Absent]), Fact::Absent);
+    }
+
+    #[test]
+    fn only_a_cache_that_is_much_slower_waits() {
+        let millis = |times: &[u64]| times.iter().copied().map(Duration::from_millis).collect::<Vec<_>>();
+        for (paces, waits) in [
+            (&[30, 30, 30][..], &[0, 0, 0][..]),
+            (&[0, 30], &[0, 2]),
+            (&[1, 30, 200], &[0, 2, 45]),
+            (&[30, 1, 40], &[0, 0, 0]),
+            (&[30, 1, 300], &[0, 0, 45]),
+            (&[200, 0], &[0, 0]),
+        ] {
+            assert_eq!(head_starts(&millis(paces)), millis(waits), "{paces:?}");
+        }
     }
 
     #[test]

@@ -138,6 +138,22 @@ impl CacheList {
         keys.flatten().collect()
     }
 
+    /// All of them as they are configured, Nix's own first.
+    pub(super) fn configs(&self) -> impl Iterator<Item = &CacheConfig> {
+        self.known.iter().map(|known| &known.config)
+    }
+
+    /// Opens all that are read from, at once, also those that are pushed to; only to read from them.
+    pub(super) fn open_all_readable(&self) -> impl Future<Output = Vec<Opened>> + Send + 'static {
+        let wanted = self.known.iter().filter(|known| known.config.pull);
+        let config = |known: &Known| CacheConfig { push: false, ..known.config.clone() };
+        let opening: Vec<_> = wanted.map(|known| open(known.id, config(known), self.context.clone())).collect();
+        async move {
+            let opened = join_all(opening).await.into_iter();
+            opened.map(|(config, cache)| cache.map_err(|error| (config.shown_url(), error.into()))).collect()
+        }
+    }
+
     /// What all of them have to fit to.
     pub(super) fn context(&self) -> &OpenContext {
         &self.context

@@ -25,6 +25,7 @@
 //! | `why` | a plan, and a closer look at what it found to be missing |
 //! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push`, `elsewhere` | the smaller loop of `drover push`: the pushing, and nothing before it |
+//! | `upkeep` | `drover cache`: no run, only work on caches |
 
 mod asking;
 mod attempts;
@@ -60,6 +61,7 @@ mod sources;
 mod start;
 mod tasks;
 mod trust;
+pub mod upkeep;
 mod watch;
 pub mod why;
 
@@ -767,6 +769,7 @@ impl Driver {
         }
         self.pushing.end(&mut self.ctx);
         self.ctx.tasks.stop().await;
+        self.pushing.abandon().await;
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.remember_times();
         let mut faults = exit::faults(self.ctx.bus.events(), &self.ctx.caches.optional());

@@ -197,6 +197,7 @@ impl Planning {
         }
         self.planner.answered(&self.graph, &facts);
         if !ask.is_empty() {
+            self.planner.waits_for_caches(&ask);
             self.ask_caches(ctx, ask);
         }
     }
@@ -219,6 +220,7 @@ impl Planning {
         known.extend(self.asking.ask(ctx, &dialling, &only, false));
         self.planner.answered(&self.graph, &known);
         if !ask.is_empty() {
+            self.planner.waits_for_caches(&ask);
             self.ask_caches(ctx, ask);
         }
     }
@@ -367,7 +369,7 @@ impl Planning {
 
     /// Starts what the planner wants to know; gives what it has decided. To be called until it gives nothing.
     pub(super) fn turn(&mut self, ctx: &mut Context) -> Vec<Decision> {
-        let questions = self.planner.questions();
+        let questions = self.planner.questions(&self.graph);
         if !questions.load.is_empty() {
             let drvs = questions.load;
             let paths: Vec<StorePath> = drvs.iter().map(|drv| self.graph.path(*drv).clone()).collect();

@@ -224,6 +224,7 @@ impl Pusher {
     async fn finish(mut self) -> Finished {
         self.pushing.end(&mut self.ctx);
         self.ctx.tasks.stop().await;
+        self.pushing.abandon().await;
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         let mut faults = exit::faults(self.ctx.bus.events(), &self.ctx.caches.optional());
         // Not in the store: that is no fault of a cache.

@@ -8,11 +8,12 @@ mod target;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::event::{Class, Fact, Failure, Stage};
 use crate::id::{CacheId, StorePath};
 use crate::push::{Nar, PathInfo, Verified};
-use crate::store::cache::Cache;
+use crate::store::cache::{Cache, Sink};
 
 use super::context::Context;
 use reading::Walked;
@@ -20,6 +21,9 @@ use sick::Sick;
 use target::Target;
 
 pub(super) use reading::Stores;
+
+/// How long caches are told at most that uploads were given up.
+const ABANDON: Duration = Duration::from_secs(2);
 
 /// Why paths are pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +139,13 @@ impl Pushing {
     pub(super) fn is_done(&self) -> bool {
         let given_up = self.sick.iter().all(|sick| sick.lost.is_some());
         given_up && self.targets.iter().all(|target| target.verified == Some(true))
+    }
+
+    /// Uploads that were begun and will not end are given up with the caches, as far as those take it now.
+    pub(super) async fn abandon(&self) {
+        let stopped = self.targets.iter().filter(|target| target.stopped);
+        let closing = stopped.filter_map(|target| target.cache.sink()).map(Sink::close);
+        let _ = tokio::time::timeout(ABANDON, futures_util::future::join_all(closing)).await;
     }
 
     /// The stage is over.

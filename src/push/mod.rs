@@ -4,8 +4,11 @@
 //! which order (pure), [`mod@upload`] moves one of them; [`mod@verify`] reads back what was pushed.
 
 pub mod closure;
+pub mod findings;
 pub mod named;
+pub mod prune;
 pub mod queue;
+mod room;
 pub mod upload;
 pub mod verify;
 

@@ -1,6 +1,7 @@
 //! In which order paths go to one cache: a pure state machine, no I/O, no clock.
 //!
 //! What holds at any moment (and is tested with random graphs, failures and orders of completion):
+//! - where uploads are seen at once, a path is uploaded only once all that it refers to is there;
 //! - a record is written only after the records of all that the path refers to (a cache is never incomplete, whenever
 //!   it is looked at); NARs go in any order, the largest first;
 //! - what the cache has already is not uploaded; each path is checked once and ends exactly once;
@@ -9,26 +10,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::room::Room;
 use crate::event::Failure;
 use crate::id::StorePath;
 
-/// What may run at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Uploads; each holds one connection to the store.
-    pub uploads: usize,
-    /// Bytes of NAR that are being uploaded. A larger path goes alone; paths of [`SMALL`] bytes count as nothing.
-    pub bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { uploads: 8, bytes: 512 * 1024 * 1024 }
-    }
-}
-
-/// Paths up to this size (bytes of NAR) do not wait for room.
-pub const SMALL: u64 = 1024 * 1024;
+pub use super::room::{Limits, SMALL};
 
 /// A path to push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +90,7 @@ enum State {
     /// Not asked for yet.
     New,
     Checking,
-    /// The cache does not have it; waits for room.
+    /// The cache does not have it; waits for room, or first for its references.
     Absent,
     Uploading,
     /// The NAR is there; waits for its references.
@@ -128,19 +114,15 @@ struct Entry {
 /// The paths on their way to one cache.
 #[derive(Debug)]
 pub struct Queue {
-    limits: Limits,
+    room: Room,
     entries: BTreeMap<StorePath, Entry>,
     /// Who refers to a path, also one that is not known yet.
     users: BTreeMap<StorePath, BTreeSet<StorePath>>,
     held: BTreeSet<StorePath>,
     /// Paths to ask for next.
     new: BTreeSet<StorePath>,
-    /// Absent paths, by size.
-    waiting: BTreeSet<(u64, StorePath)>,
     /// What the open question is about.
     checking: BTreeSet<StorePath>,
-    uploading: usize,
-    bytes: u64,
     finishing: usize,
     /// Paths without a final word.
     open: usize,
@@ -152,17 +134,13 @@ impl Queue {
     /// An empty queue.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let limits = Limits { uploads: limits.uploads.max(1), ..limits };
         Self {
-            limits,
+            room: Room::new(limits),
             entries: BTreeMap::new(),
             users: BTreeMap::new(),
             held: BTreeSet::new(),
             new: BTreeSet::new(),
-            waiting: BTreeSet::new(),
             checking: BTreeSet::new(),
-            uploading: 0,
-            bytes: 0,
             finishing: 0,
             open: 0,
             no_more: false,
@@ -204,7 +182,7 @@ impl Queue {
     /// Whether nothing is in flight and nothing can happen any more but by adding.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.checking.is_empty() && self.uploading == 0 && self.finishing == 0 && self.waiting.is_empty()
+        self.checking.is_empty() && self.finishing == 0 && self.room.is_empty()
     }
 
     /// Whether every path has its final word and none can come. True after a stop once all that ran has ended.
@@ -290,7 +268,7 @@ impl Queue {
                 Some(end) => self.gone(path, end, actions),
                 None => {
                     entry.state = State::Absent;
-                    self.waiting.insert((entry.nar_size, path));
+                    self.upload_if_ready(path);
                 }
             }
         }
@@ -374,7 +352,7 @@ impl Queue {
                 None
             }
             State::Absent => {
-                self.waiting.remove(&(entry.nar_size, path.clone()));
+                self.room.remove(entry.nar_size, path);
                 Some(end)
             }
             State::Uploaded => Some(end),
@@ -388,12 +366,28 @@ impl Queue {
         }
     }
 
-    fn finish_if_ready(&mut self, path: &StorePath, actions: &mut Vec<Action>) {
-        let Some(entry) = self.entries.get(path) else { return };
+    /// Whether all that a path refers to is in this cache or another.
+    fn is_complete(&self, entry: &Entry) -> bool {
         let is_there = |path: &StorePath| {
             self.held.contains(path) || self.entries.get(path).is_some_and(|entry| entry.state == State::There)
         };
-        if entry.state == State::Uploaded && entry.references.iter().all(is_there) {
+        entry.references.iter().all(is_there)
+    }
+
+    /// An absent path may wait for room; where uploads are seen at once, only when its references are there.
+    fn upload_if_ready(&mut self, path: StorePath) {
+        let Some(entry) = self.entries.get(&path) else { return };
+        if !self.room.limits.ordered || self.is_complete(entry) {
+            self.room.add(entry.nar_size, path);
+        }
+    }
+
+    fn finish_if_ready(&mut self, path: &StorePath, actions: &mut Vec<Action>) {
+        if self.is_in(path, &State::Absent) {
+            return self.upload_if_ready(path.clone());
+        }
+        let Some(entry) = self.entries.get(path) else { return };
+        if entry.state == State::Uploaded && self.is_complete(entry) {
             if let Some(entry) = self.entries.get_mut(path) {
                 entry.state = State::Finishing;
             }
@@ -413,47 +407,26 @@ impl Queue {
             }
             actions.push(Action::Check(self.checking.iter().cloned().collect()));
         }
-        while self.uploading < self.limits.uploads
-            && let Some((size, path)) = self.next_upload()
-        {
-            self.waiting.remove(&(size, path.clone()));
+        while let Some(path) = self.room.take() {
             if let Some(entry) = self.entries.get_mut(&path) {
                 entry.state = State::Uploading;
             }
-            self.uploading += 1;
-            self.bytes += self.cost(size);
             actions.push(Action::Upload(path));
         }
     }
 
-    /// The largest path if there is room for it, else a small one. What does not fit is not overtaken by others, or
-    /// it would wait for ever.
-    fn next_upload(&self) -> Option<(u64, StorePath)> {
-        let largest = self.waiting.last()?;
-        if self.bytes == 0 || self.bytes + self.cost(largest.0) <= self.limits.bytes {
-            return Some(largest.clone());
-        }
-        self.waiting.first().filter(|(size, _)| *size <= SMALL).cloned()
-    }
-
-    fn cost(&self, size: u64) -> u64 {
-        if size <= SMALL { 0 } else { size.min(self.limits.bytes) }
-    }
-
     fn release(&mut self, path: &StorePath) {
-        let size = self.entries.get(path).map_or(0, |entry| entry.nar_size);
-        self.uploading -= 1;
-        self.bytes -= self.cost(size);
+        self.room.release(self.entries.get(path).map_or(0, |entry| entry.nar_size));
     }
 
     /// After a stop: all that does not run ends.
     fn stop_waiting(&mut self, actions: &mut Vec<Action>) {
-        let waiting: Vec<_> = self.new.iter().chain(self.waiting.iter().map(|(_, path)| path)).cloned().collect();
+        let waiting: Vec<_> = self.new.iter().chain(self.room.waiting()).cloned().collect();
         for path in waiting {
             self.end_now(&path, End::Stopped, actions);
         }
-        if self.uploading == 0 && self.finishing == 0 && self.checking.is_empty() {
-            for path in self.uploaded_only() {
+        if self.room.is_quiet() && self.finishing == 0 && self.checking.is_empty() {
+            for path in self.half_way() {
                 self.end_now(&path, End::Stopped, actions);
             }
         }
@@ -473,7 +446,7 @@ impl Queue {
     /// What still waits though nothing runs and nothing is added is on a cycle, which no store can hold.
     fn give_up_stuck(&mut self, actions: &mut Vec<Action>) {
         if self.open > 0 && self.is_idle() {
-            for path in self.uploaded_only() {
+            for path in self.half_way() {
                 let reference = self.entries.get(&path).and_then(|entry| entry.references.first().cloned());
                 if let Some(reference) = reference {
                     self.end_now(&path, End::Unknown(reference), actions);
@@ -482,16 +455,18 @@ impl Queue {
         }
     }
 
-    fn uploaded_only(&self) -> Vec<StorePath> {
-        let uploaded = self.entries.iter().filter(|(_, entry)| entry.state == State::Uploaded);
-        uploaded.map(|(path, _)| path.clone()).collect()
+    /// Paths for which nothing runs and that wait for what they refer to.
+    fn half_way(&self) -> Vec<StorePath> {
+        let half_way = |entry: &Entry| matches!(entry.state, State::Absent | State::Uploaded);
+        let half_way = self.entries.iter().filter(|(_, entry)| half_way(entry));
+        half_way.map(|(path, _)| path.clone()).collect()
     }
 
     /// Ends a path for which nothing runs, if it has not ended meanwhile.
     fn end_now(&mut self, path: &StorePath, end: End, actions: &mut Vec<Action>) {
         let Some(entry) = self.entries.get_mut(path) else { return };
         if matches!(entry.state, State::New | State::Absent | State::Uploaded) {
-            self.waiting.remove(&(entry.nar_size, path.clone()));
+            self.room.remove(entry.nar_size, path);
             self.new.remove(path);
             let end = entry.doomed.take().unwrap_or(end);
             self.gone(path.clone(), end, actions);

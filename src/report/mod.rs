@@ -2,11 +2,13 @@
 //!
 //! Owns every text that people read about a finished or planned run, and the `--json` document. Does not own the
 //! view of a run while it happens (`ui`) nor where records are kept (`record`). [`summary::Summary`] is the one fold;
-//! all else is a pure function of it, but for the screens that are about no run: [`home`], [`doctor`], [`settings`].
+//! all else is a pure function of it, but for the screens that are about no run: [`home`], [`doctor`], [`settings`],
+//! [`cache`].
 
 pub mod account;
 pub mod affected;
 pub mod builders;
+pub mod cache;
 pub mod closing;
 pub mod doctor;
 pub mod estimate;

@@ -157,3 +157,27 @@ async fn answers_come_before_the_slowest_of_them() {
     assert_eq!(known.iter().filter(|(_, fact)| matches!(fact, Fact::Present { .. })).count(), 10);
     assert!(!facts.is_over());
 }
+
+#[tokio::test]
+async fn a_cache_far_away_is_asked_for_what_one_nearby_lacks() {
+    const COUNT: u16 = 90;
+    let (dir, all) = (thirds(COUNT), thirds(COUNT));
+    let near = FakeCache::start_by(dir.path(), Front::plain());
+    let far = FakeCache::start_by(all.path(), Front::tls());
+    let twin = FakeCache::start_by(all.path(), Front::tls());
+    for server in [&far, &twin] {
+        server.delay(Duration::from_millis(400));
+    }
+    let caches = [Arc::new(open(0, &near).await), Arc::new(open(1, &far).await), Arc::new(open(2, &twin).await)];
+    let facts = presence::race(&caches, paths(COUNT)).all().await;
+    assert_eq!(facts.len(), usize::from(COUNT));
+    for (path, fact) in facts {
+        let here = (0..COUNT).step_by(3).any(|n| self::path(n) == path);
+        assert_eq!(matches!(fact, Fact::Present { cache: CacheId(0), .. }), here);
+        assert_eq!(fact == Fact::Absent, !here);
+    }
+    assert_eq!(near.all_requests(), 1 + u32::from(COUNT));
+    for server in [far, twin] {
+        assert_eq!(server.all_requests(), 1 + u32::from(COUNT) * 2 / 3, "what the first one has is not asked for");
+    }
+}

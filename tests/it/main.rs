@@ -7,6 +7,7 @@ mod support;
 mod account;
 mod affected;
 mod attempt_cut;
+mod attic;
 mod builders;
 mod cache;
 mod cache_faults;

@@ -13,7 +13,7 @@ use crate::support::nix::{Lab, Nix, each_nix, newest};
 use crate::support::site::{Key, Ran, Site, base, finish, narinfos, statuses, wait_until};
 
 /// Two attrs: `app` refers to `lib`, which refers to `base`; `big` does not compress and refers to nothing.
-const FLAKE: &str = r#"{
+pub(crate) const FLAKE: &str = r#"{
   outputs = _:
     let
       build = name: more: script: derivation ({
@@ -86,19 +86,19 @@ impl Place {
     }
 }
 
-fn set(names: &[&str]) -> BTreeSet<String> {
+pub(crate) fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 /// Cache → how much of an attr it has.
-fn pushed(document: &Value) -> BTreeMap<String, String> {
+pub(crate) fn pushed(document: &Value) -> BTreeMap<String, String> {
     let attrs = document["attrs"].as_array().unwrap().iter();
     let of = |attr: &Value| attr["pushed"].as_object().unwrap().values().map(|v| v.as_str().unwrap().to_owned()).next();
     attrs.filter_map(|attr| Some((attr["name"].as_str().unwrap().to_owned(), of(attr)?))).collect()
 }
 
 /// A new store that trusts only this key takes the path from the server.
-fn nix_takes(nix: &Nix, like: &Site, url: &str, key: &str, path: &str) {
+pub(crate) fn nix_takes(nix: &Nix, like: &Site, url: &str, key: &str, path: &str) {
     // The store directory is part of every path, so the paths have to leave the old store.
     let dir = like.lab.physical();
     let aside = like.lab.path("aside");

@@ -47,8 +47,9 @@ fn world() -> impl Strategy<Value = World> {
         let sizes = proptest::collection::vec(0usize..SIZES.len(), n);
         let picks = proptest::collection::vec(any::<Index>(), 6 * n + 20);
         let shape = (edges, flags(), flags(), flags(), order, sizes);
-        (shape, picks, 1usize..6, 1usize..4, proptest::option::weighted(0.3, 0usize..30)).prop_map(
-            move |((edges, state, fate, strangers, order, sizes), picks, batch, uploads, stop)| {
+        let limits = (1usize..4, any::<bool>());
+        (shape, picks, 1usize..6, limits, proptest::option::weighted(0.3, 0usize..30)).prop_map(
+            move |((edges, state, fate, strangers, order, sizes), picks, batch, (uploads, ordered), stop)| {
                 let mut held: BTreeSet<StorePath> =
                     (0..n).filter(|&i| (90..95).contains(&state[i])).map(path).collect();
                 held.insert(stranger(0));
@@ -75,7 +76,7 @@ fn world() -> impl Strategy<Value = World> {
                     held,
                     upload_fails: some(0..8, &fate),
                     finish_fails: some(8..14, &fate),
-                    limits: Limits { uploads, bytes: 10 * SMALL },
+                    limits: Limits { uploads, bytes: 10 * SMALL, ordered },
                     order,
                     batch,
                     picks,
@@ -143,13 +144,13 @@ impl Run<'_> {
             Action::Upload(path) => {
                 assert!(!self.stopped && self.checked.contains(path) && !self.world.present.contains(path));
                 assert!(self.uploaded.insert(path.clone()), "uploaded twice");
+                if self.world.limits.ordered {
+                    self.assert_complete(path);
+                }
             }
             Action::Finish(path) => {
                 assert!(self.uploaded.contains(path) && !self.ends.contains_key(path));
-                for reference in self.by_path[path].references.iter().filter(|reference| *reference != path) {
-                    let fine = self.there.contains(reference) || self.world.held.contains(reference);
-                    assert!(fine, "a record before the record of what it refers to");
-                }
+                self.assert_complete(path);
             }
             Action::Ended(path, end) => {
                 assert_eq!(self.ends.insert(path.clone(), end.clone()), None, "ended twice");
@@ -165,6 +166,14 @@ impl Run<'_> {
             }
         }
         self.pending.push(action);
+    }
+
+    /// All that it refers to is there.
+    fn assert_complete(&self, path: &StorePath) {
+        for reference in self.by_path[path].references.iter().filter(|reference| *reference != path) {
+            let fine = self.there.contains(reference) || self.world.held.contains(reference);
+            assert!(fine, "seen before what it refers to");
+        }
     }
 
     /// Answers one thing that is under way.
@@ -296,7 +305,7 @@ fn step(queue: &mut Queue, input: Input) -> Vec<Action> {
 
 #[test]
 fn the_largest_goes_first_and_small_ones_pass_it() {
-    let mut queue = Queue::new(Limits { uploads: 3, bytes: 10 * SMALL });
+    let mut queue = Queue::new(Limits { uploads: 3, bytes: 10 * SMALL, ordered: false });
     let items = vec![item(1, &[], 1), item(2, &[], 7 * SMALL), item(3, &[], 6 * SMALL), item(4, &[], 100 * SMALL)];
     assert_eq!(step(&mut queue, Input::Add(items)), [Action::Check((1..5).map(path).collect())]);
     let checked = Input::Checked { present: vec![], absent: (1..5).map(path).collect() };

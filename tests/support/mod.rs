@@ -1,5 +1,6 @@
 //! What tests share: real Nixes, fakes that speak the real protocols, and the real drover.
 
+pub mod attic_server;
 pub mod exchanges;
 pub mod fake_cache;
 pub mod fake_daemon;
@@ -8,8 +9,10 @@ pub mod farm_site;
 pub mod fault_proxy;
 pub mod front;
 pub mod history;
+pub mod niks3_server;
 pub mod nix;
 pub mod package_set;
+pub mod service;
 pub mod site;
 pub mod sshd;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]

@@ -43,7 +43,7 @@ fn pairs(flat: &[String]) -> Vec<(String, String)> {
 }
 
 /// What every command that evaluates shares.
-fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, output: OutputArgs) -> Words {
+pub(super) fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, output: OutputArgs) -> Words {
     Words {
         what: [select.flake_alias.into_iter().collect(), select.what].concat(),
         kind: select.kind,

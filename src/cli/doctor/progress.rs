@@ -1,20 +1,13 @@
 //! What is being looked at, in one line on a terminal, and how long it may take.
 
 use std::cell::RefCell;
-use std::io::Write as _;
 use std::time::Duration;
 
 use crate::report::number;
 use crate::report::text::Line;
 
-use super::super::Session;
+use super::super::{Session, live};
 use super::PATIENCE;
-
-/// How often the line is drawn.
-const FRAME: Duration = Duration::from_millis(100);
-
-/// Back to the first column, and nothing in this line.
-const WIPE: &str = "\r\u{1b}[K";
 
 /// The looks that are under way.
 #[derive(Default)]
@@ -47,7 +40,7 @@ impl Progress {
         if !session.terminal.live {
             return all.await;
         }
-        let mut frames = tokio::time::interval(FRAME);
+        let mut frames = tokio::time::interval(live::FRAME);
         frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let done = loop {
             tokio::select! {
@@ -55,7 +48,7 @@ impl Progress {
                 _ = frames.tick() => self.draw(session),
             }
         };
-        let _ = write!(std::io::stderr(), "{WIPE}");
+        live::wipe();
         done
     }
 
@@ -64,9 +57,6 @@ impl Progress {
         names.sort_unstable();
         names.dedup();
         let elapsed = number::duration(session.clock.now().seconds());
-        let line = Line::from(format!("looking at {}  {elapsed}", names.join(", "))).fit(session.width());
-        // A closed stderr is no reason to stop.
-        let _ = write!(std::io::stderr(), "{WIPE}{}", line.render(session.style()));
-        let _ = std::io::stderr().flush();
+        live::draw(session, Line::from(format!("looking at {}  {elapsed}", names.join(", "))));
     }
 }

@@ -156,6 +156,28 @@ impl Facts {
         self.fact(id).not_valid
     }
 
+    /// The drvs of which it is a wanted output.
+    pub(super) fn users(&self, id: PathId) -> &[DrvId] {
+        &self.fact(id).users
+    }
+
+    /// Whether somebody wants to know of it and its answer is not there.
+    pub(super) fn is_asked(&self, id: PathId) -> bool {
+        let fact = self.fact(id);
+        fact.asked != Asked::No && fact.answer.is_none()
+    }
+
+    /// Whether it is answered or asked.
+    pub(super) fn is_known_of(&self, id: PathId) -> bool {
+        let fact = self.fact(id);
+        fact.asked != Asked::No || fact.answer.is_some()
+    }
+
+    /// Whether somebody who wants to know of it lets caches answer.
+    pub(super) fn lets_caches(&self, id: PathId) -> bool {
+        self.fact(id).caches
+    }
+
     /// The path and its cache, if a cache is where it is.
     pub(super) fn present(&self, id: PathId) -> Option<(&StorePath, CacheId)> {
         let fact = self.fact(id);

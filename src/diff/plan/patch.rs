@@ -102,9 +102,7 @@ impl Planner {
             if graph.info(drv).is_some() {
                 below.extend(graph.inputs(drv).map(|(input, _)| input));
             } else if matches!(node.load, Load::No) {
-                node.load = Load::Asked;
-                self.loading += 1;
-                self.load.push(drv);
+                self.load_now(drv);
             }
         }
     }

@@ -65,7 +65,7 @@ impl Story {
     /// Answers every question until there is none, then takes the decisions as texts.
     fn run(&mut self) -> Vec<String> {
         loop {
-            let Questions { load, ask } = self.planner.questions();
+            let Questions { load, ask } = self.planner.questions(&self.graph);
             if load.is_empty() && ask.is_empty() {
                 break;
             }
@@ -223,10 +223,10 @@ fn only_the_store_is_asked_for_what_must_not_be_substituted() {
     let mut story = Story::new(vec![local.clone()], &[]);
     story.graph.load(local);
     story.want(0, 0, &["out"]);
-    let questions = story.planner.questions();
+    let questions = story.planner.questions(&story.graph);
     assert_eq!(questions.load, []);
     assert_eq!(questions.ask, [Question { path: output_path(0, "out"), caches: false }]);
-    assert_eq!(story.planner.questions(), Questions::default());
+    assert_eq!(story.planner.questions(&story.graph), Questions::default());
     assert!(!story.planner.is_idle());
 }
 
@@ -380,4 +380,73 @@ fn a_reference_may_come_from_a_cache_that_its_own_drv_must_not_ask() {
     let mut story = Story::new(drvs, &[(0, "out", PRESENT), (1, "out", PRESENT)]).refers(&[(1, &[0])]);
     story.want(0, 2, &["out"]);
     assert_eq!(story.run(), ["build d0 []", "fetch d1 (d1-out)", "build d2 [d0 d1]", "attr 0 ToBuild 2"]);
+}
+
+/// How many round trips to caches a plan takes, and how many paths are asked in them; .drv files are read and the store
+/// answers in no time. `ahead`: the planner hears that caches are asked.
+fn round_trips(story: &mut Story, ahead: bool) -> (usize, usize) {
+    let (mut trips, mut asked) = (0, 0);
+    loop {
+        let mut trip = Vec::new();
+        loop {
+            let questions = story.planner.questions(&story.graph);
+            if questions == Questions::default() {
+                break;
+            }
+            for id in &questions.load {
+                let info = story.drvs[story.graph.path(*id)].clone();
+                story.graph.load(info);
+            }
+            story.planner.loaded(&story.graph, &questions.load);
+            let paths: Vec<StorePath> = questions.ask.into_iter().map(|question| question.path).collect();
+            if ahead {
+                story.planner.waits_for_caches(&paths);
+            }
+            trip.extend(paths);
+        }
+        if trip.is_empty() {
+            return (trips, asked);
+        }
+        trips += 1;
+        asked += trip.len();
+        let presence = |path: &StorePath| story.facts.get(path).copied().unwrap_or(Presence::Absent);
+        let answers: Vec<Found> = trip.into_iter().map(|path| Found::new(path.clone(), presence(&path))).collect();
+        story.planner.answered(&story.graph, &answers);
+    }
+}
+
+#[test]
+fn a_chain_costs_few_round_trips_and_few_questions_in_vain() {
+    // Of 120 in a row the upper 40 are absent; each has a source of its own.
+    let mut drvs = Vec::new();
+    let mut facts = Vec::new();
+    for at in 0..120_u32 {
+        let below: &[(u32, &[&str])] = &[(at + 200, &["out"]), (at.saturating_sub(1), &["out"])];
+        drvs.push(drv(at, &["out"], if at == 0 { &below[..1] } else { below }));
+        drvs.push(DrvInfo { fixed_output: true, ..drv(at + 200, &["out"], &[]) });
+        facts.push((at + 200, "out", PRESENT));
+        if at < 80 {
+            facts.push((at, "out", PRESENT));
+        }
+    }
+    let plan = |ahead: bool| {
+        let mut story = Story::new(drvs.clone(), &facts);
+        story.want(0, 119, &["out"]);
+        let (trips, asked) = round_trips(&mut story, ahead);
+        (trips, asked, story.decisions())
+    };
+    let (exact_trips, exact_asked, exact) = plan(false);
+    assert_eq!((exact_trips, exact_asked), (41, 81));
+    let (trips, asked, decisions) = plan(true);
+    assert_eq!(decisions, exact);
+    assert!(trips <= 8, "{trips} round trips");
+    assert!(asked <= exact_asked + 48, "{asked} questions");
+}
+
+#[test]
+fn where_nobody_asks_caches_nothing_is_asked_ahead() {
+    let drvs = vec![drv(0, &["out"], &[]), drv(1, &["out"], &[(0, &["out"])]), drv(2, &["out"], &[(1, &["out"])])];
+    let mut story = Story::new(drvs, &[(2, "out", VALID)]);
+    story.want(0, 2, &["out"]);
+    assert_eq!(round_trips(&mut story, false), (1, 1));
 }

@@ -9,7 +9,7 @@ use crate::event::{Class, Fact, Failure, Pushed};
 use crate::id::{BuilderId, StorePath};
 use crate::push::queue::{Action, End, Input as QueueInput, Item, Limits};
 use crate::push::{Nar, PathInfo, Queue, Verified};
-use crate::store::cache::{Cache, Sink};
+use crate::store::cache::Cache;
 
 use super::super::context::Context;
 use super::super::input::Input;
@@ -45,14 +45,20 @@ pub(super) struct Target {
     closed: bool,
     effects: Vec<AbortHandle>,
     pub(super) verified: Option<bool>,
+    /// It was given up before its end.
+    pub(super) stopped: bool,
 }
 
 impl Target {
     pub(super) fn new(cache: Arc<Cache>) -> Self {
-        let uploads = cache.sink().map_or(1, Sink::parallel);
+        let limits = cache.sink().map_or_else(Limits::default, |sink| Limits {
+            uploads: sink.parallel(),
+            ordered: sink.is_ordered(),
+            ..Limits::default()
+        });
         Self {
             cache,
-            queue: Queue::new(Limits { uploads, ..Limits::default() }),
+            queue: Queue::new(limits),
             actions: Vec::new(),
             infos: BTreeMap::new(),
             homes: BTreeMap::new(),
@@ -69,6 +75,7 @@ impl Target {
             closed: false,
             effects: Vec::new(),
             verified: None,
+            stopped: false,
         }
     }
 
@@ -206,6 +213,7 @@ impl Target {
             self.tell(QueueInput::Failed(path, stopped()));
         }
         self.turn(ctx);
+        self.stopped = self.verified != Some(true);
         self.verified = Some(true);
     }
 
@@ -297,6 +305,9 @@ impl Target {
         let (cache, uploaded, held) = (self.cache.clone(), self.uploaded.clone(), self.held.clone());
         let already = self.already.clone();
         self.start(ctx, async move {
+            if let Some(sink) = cache.sink() {
+                sink.close().await;
+            }
             let verified = if uploaded.is_empty() {
                 Verified { present: already, missing: BTreeMap::new() }
             } else {

@@ -4,6 +4,8 @@
 //! service says about an error is told, short and on one line, never with the token in it. A token file is read anew
 //! where the token is refused: whoever keeps it fresh may have written another one meanwhile.
 
+use std::borrow::Cow;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,10 +18,11 @@ use tokio_util::bytes::Bytes;
 
 use super::error::CacheError;
 use super::gate::Gate;
-use super::http::{Outcome, S3_AGAIN, bad_status, broken, client};
+use super::http::{Outcome, S3_AGAIN, bad_status, broken, client, not_well};
 use super::login::Auth;
-use super::put::{told, watched};
+use super::put::{self, told, watched};
 use super::retry::Patience;
+use super::sink::PutError;
 use super::{LoginSource, OpenContext};
 use crate::event::{Class, Failure};
 
@@ -61,26 +64,44 @@ pub(super) struct Call {
     method: Method,
     url: Url,
     headers: HeaderMap,
-    body: Bytes,
+    body: Content,
     /// Whether the login goes along. URLs that are signed for one upload carry their own, and are for other hosts.
     login: bool,
+}
+
+/// The body of a request.
+#[derive(Debug, Clone)]
+enum Content {
+    Bytes(Bytes),
+    /// A file and its size in bytes.
+    File(Arc<File>, u64),
 }
 
 impl Call {
     /// A request without a body, with the login.
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: Bytes::new(), login: true }
+        Self { method, url, headers: HeaderMap::new(), body: Content::Bytes(Bytes::new()), login: true }
     }
 
     /// An upload to a URL that was signed for it: without the login.
     pub(super) fn signed(url: Url, body: Bytes) -> Self {
-        Self { method: Method::PUT, url, headers: HeaderMap::new(), body, login: false }
+        Self { login: false, ..Self::new(Method::PUT, url) }.body(body)
     }
 
     /// The same with a body of JSON.
     pub(super) fn json(self, body: &impl Serialize) -> Result<Self, CallFailure> {
         let body = serde_json::to_vec(body).map_err(|error| CallFailure::here(Class::Internal, error.to_string()))?;
-        Ok(Self { body: body.into(), ..self }.header(CONTENT_TYPE, HeaderValue::from_static("application/json")))
+        Ok(self.body(body.into()).header(CONTENT_TYPE, HeaderValue::from_static("application/json")))
+    }
+
+    /// The same with this body.
+    pub(super) fn body(self, body: Bytes) -> Self {
+        Self { body: Content::Bytes(body), ..self }
+    }
+
+    /// The same with a file of this size for a body.
+    pub(super) fn file(self, file: Arc<File>, size: u64) -> Self {
+        Self { body: Content::File(file, size), ..self }
     }
 
     /// The same with one more header.
@@ -93,12 +114,16 @@ impl Call {
 /// What a service answered to a call that went well.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     body: Vec<u8>,
 }
 
 impl Reply {
+    /// Its body as text.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
     /// Its body as JSON.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, CallFailure> {
         serde_json::from_slice(&self.body)
@@ -112,12 +137,20 @@ pub(super) struct CallFailure {
     pub(super) failure: Failure,
     /// The status that says so for good; `None` if another time may be better.
     pub(super) status: Option<u16>,
+    /// What S3 calls it, where that is who answered.
+    pub(super) code: Option<String>,
 }
 
 impl CallFailure {
     /// A failure that no status tells, and that will not be better next time.
     pub(super) fn here(class: Class, message: impl Into<String>) -> Self {
-        Self { failure: Failure::new(class, message.into()), status: Some(0) }
+        Self { failure: Failure::new(class, message.into()), status: Some(0), code: None }
+    }
+}
+
+impl From<CallFailure> for PutError {
+    fn from(failed: CallFailure) -> Self {
+        Self::Server(failed.failure)
     }
 }
 
@@ -154,6 +187,17 @@ impl Api {
         &self.auth.source
     }
 
+    /// Why a cache cannot be used whose service answers like this when it is opened.
+    pub(super) fn refusal(&self, failed: CallFailure, push: bool) -> CacheError {
+        let url = self.shown.clone();
+        match failed.status {
+            Some(status @ (401 | 403 | 407)) => {
+                CacheError::Denied { url, status, login: self.auth.source.clone(), push }
+            }
+            _ => not_well(url, &failed.failure, String::new()),
+        }
+    }
+
     /// Requests sent so far, attempts counted one by one.
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -187,7 +231,7 @@ impl Api {
             let late = waited + wait > patience.push;
             if hopeless || late || failures >= patience.attempts || tries >= patience.rate_limited_attempts {
                 self.hopeless.store(true, Ordering::Relaxed);
-                return Err(CallFailure { failure: told(&failure, tries, waited), status: None });
+                return Err(CallFailure { failure: told(&failure, tries, waited), status: None, code: None });
             }
             tracing::debug!(cache = %self.shown, path = call.url.path(), tries, why = %failure.message, "calling again");
             waited += wait;
@@ -207,7 +251,7 @@ impl Api {
         match self.exchange(call, request, sent, self.patience.stall).await {
             Tried::Done(reply) => Ok(reply),
             Tried::Refused(failure) => Err(failure),
-            Tried::Again { failure, .. } => Err(CallFailure { failure, status: None }),
+            Tried::Again { failure, .. } => Err(CallFailure { failure, status: None, code: None }),
         }
     }
 
@@ -221,10 +265,14 @@ impl Api {
 
     async fn try_once(&self, call: &Call, stall: Duration) -> Tried {
         let (request, sent) = (self.request(call), Arc::new(AtomicU64::new(0)));
-        let request = match call.body.len() {
-            0 if call.method == Method::GET || call.method == Method::HEAD => request,
-            0..=CHUNK => request.header(CONTENT_LENGTH, call.body.len()).body(call.body.clone()),
-            length => request.header(CONTENT_LENGTH, length).body(in_chunks(&call.body, &sent)),
+        let request = match &call.body {
+            Content::Bytes(none) if none.is_empty() && is_question(&call.method) => request,
+            Content::Bytes(few) if few.len() <= CHUNK => request.body(few.clone()),
+            Content::Bytes(bytes) => request.header(CONTENT_LENGTH, bytes.len()).body(in_chunks(bytes, &sent)),
+            Content::File(file, size) => {
+                let body = put::Content::File(Arc::clone(file), *size).body(Arc::clone(&sent));
+                request.header(CONTENT_LENGTH, *size).body(body)
+            }
         };
         self.exchange(call, request, &sent, stall).await
     }
@@ -242,7 +290,7 @@ impl Api {
             throttled: false,
             floor: None,
         };
-        let response = match watched(request.send(), sent, stall).await {
+        let response = match watched(self.send(call, request), sent, stall).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return self.judged(call, broken(error), &[]),
             None => return stalled(),
@@ -250,20 +298,29 @@ impl Api {
         let (status, headers) = (response.status(), response.headers().clone());
         let limit = if status.is_success() { ANSWER } else { ERROR };
         // An upload that went elsewhere has become a question on the way.
-        if response.url() != &call.url && call.method != Method::GET && call.method != Method::HEAD {
+        if response.url() != &call.url && !is_question(&call.method) {
             let failure = Failure::new(Class::Cache, "it sends calls elsewhere (a redirect)");
-            return Tried::Refused(CallFailure { failure, status: Some(status.as_u16()) });
+            return Tried::Refused(CallFailure { failure, status: Some(status.as_u16()), code: None });
         }
         let body = match tokio::time::timeout(stall, read(response, limit)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => return self.judged(call, broken(error), &[]),
             Err(_) => return stalled(),
         };
+        self.auth.heard(&headers, s3_code(&body));
         match status.is_success() {
             true if body.len() > limit => Tried::Refused(CallFailure::here(Class::Cache, "its answer is too long")),
-            true => Tried::Done(Reply { status, headers, body }),
+            true => Tried::Done(Reply { headers, body }),
             false => self.judged(call, refused(call, status, &headers, &body), &body),
         }
+    }
+
+    async fn send(&self, call: &Call, request: reqwest::RequestBuilder) -> reqwest::Result<Response> {
+        let mut request = request.build()?;
+        if call.login {
+            self.auth.sign(&mut request);
+        }
+        self.client.execute(request).await
     }
 
     /// What a failed attempt means for the call, with the words of the service.
@@ -277,7 +334,8 @@ impl Api {
                 Tried::Again { failure: told(failure), throttled, floor }
             }
             Outcome::Refused { failure, status } => {
-                Tried::Refused(CallFailure { failure: told(failure), status: Some(status) })
+                let code = s3_code(body).map(str::to_owned);
+                Tried::Refused(CallFailure { failure: told(failure), status: Some(status), code })
             }
             Outcome::Found(_) | Outcome::Missing => {
                 Tried::Refused(CallFailure::here(Class::Internal, "an answer was taken for a failure"))
@@ -290,6 +348,8 @@ impl Api {
         let text = String::from_utf8_lossy(body);
         let json = serde_json::from_str::<serde_json::Value>(&text).ok();
         let said = json.as_ref().and_then(|json| ["message", "error"].iter().find_map(|name| json.get(name)?.as_str()));
+        let of_s3 = s3_words(body);
+        let said = said.or(of_s3.as_deref());
         // Pages and documents are for other readers; signed URLs may stand in them.
         let said = said.unwrap_or_else(|| if call.login && !text.contains('<') { &text } else { "" });
         let line: String = said.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -320,10 +380,18 @@ impl Api {
     }
 }
 
+/// Whether a request with this method changes nothing, and has no body.
+fn is_question(method: &Method) -> bool {
+    *method == Method::GET || *method == Method::HEAD
+}
+
 /// What a status that is no success means.
 fn refused(call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
     let code = status.as_u16();
     let refuse = |text: String| Outcome::Refused { failure: Failure::new(Class::Cache, text), status: code };
+    if let Some(why) = other_region(headers, code, body) {
+        return refuse(why);
+    }
     match s3_code(body) {
         Some(s3) if S3_AGAIN.contains(&s3) => match bad_status(StatusCode::SERVICE_UNAVAILABLE, headers) {
             Outcome::Again { floor, .. } => {
@@ -351,6 +419,21 @@ fn s3_code(body: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(body).ok()?;
     let error = text.split_once("<Error>")?.1;
     Some(error.split_once("<Code>")?.1.split_once("</Code>")?.0.trim())
+}
+
+/// What S3 says about an error.
+fn s3_words(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    let error = text.split_once("<Error>")?.1;
+    let message = error.split_once("<Message>").and_then(|(_, rest)| Some(rest.split_once("</Message>")?.0));
+    Some(format!("{}: {}", s3_code(body)?, message.unwrap_or_default()))
+}
+
+/// The region of a bucket that was looked for in another one.
+fn other_region(headers: &HeaderMap, code: u16, body: &[u8]) -> Option<String> {
+    let wrong = code == 301 || s3_code(body) == Some("AuthorizationHeaderMalformed");
+    let region = headers.get("x-amz-bucket-region").filter(|_| wrong)?.to_str().ok()?;
+    Some(format!("the bucket is in another region (region={region})"))
 }
 
 /// The body of an answer, at most one byte more than `limit`, or all that came before that.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -22,7 +23,7 @@ use super::netrc::Login;
 use super::niks3::Niks3Cache;
 use super::retry::Patience;
 use super::s3::S3Cache;
-use super::{CacheConfig, Held, OpenContext};
+use super::{CacheConfig, Held, LoginSource, OpenContext};
 use crate::event::{Class, Failure};
 use crate::id::StorePath;
 
@@ -118,11 +119,11 @@ impl Backend {
                 Ok((Self::Cachix(Arc::new(cache)), info))
             }
             Place::Attic(place) => {
-                let (cache, info) = AtticCache::open(place, &opening).await?;
+                let (cache, info) = AtticCache::open(place, &opening, warnings).await?;
                 Ok((Self::Attic(Arc::new(cache)), info))
             }
             Place::Niks3(server, login) => {
-                let (cache, info) = Niks3Cache::open((server, login.as_ref()), &opening).await?;
+                let (cache, info) = Niks3Cache::open((server, login.as_ref()), &opening, warnings).await?;
                 Ok((Self::Niks3(Arc::new(cache)), info))
             }
             Place::Copy(store) => {
@@ -145,6 +146,43 @@ impl Backend {
         }
     }
 
+    /// Where its login comes from; `None` where it needs none.
+    pub(super) fn login(&self) -> Option<&LoginSource> {
+        match (self, self.reader()) {
+            (Self::Attic(attic), _) => Some(attic.login()),
+            (Self::Niks3(niks3), _) => Some(niks3.login()),
+            (_, Reader::Http(http)) => Some(&http.auth.source),
+            (_, Reader::File(_) | Reader::Copy(_)) => None,
+        }
+    }
+
+    /// See [`Cache::pace`](super::Cache::pace).
+    pub(super) fn pace(&self) -> Duration {
+        match self.reader() {
+            Reader::File(_) | Reader::Copy(_) => Duration::ZERO,
+            Reader::Http(http) => http.pace(),
+        }
+    }
+
+    /// Requests sent so far, attempts counted one by one.
+    pub(super) fn requests(&self) -> u64 {
+        match (self, self.reader()) {
+            (Self::Attic(attic), _) => attic.requests(),
+            (Self::Niks3(niks3), _) => niks3.requests(),
+            (_, Reader::Http(http)) => http.requests(),
+            (_, Reader::File(_) | Reader::Copy(_)) => 0,
+        }
+    }
+
+    /// Whether the server signs what it is sent.
+    pub(super) fn signs(&self) -> bool {
+        match self {
+            Self::Attic(_) => true,
+            Self::Niks3(niks3) => niks3.signs(),
+            _ => false,
+        }
+    }
+
     /// See [`Cache::answers`](super::Cache::answers).
     pub(super) fn ask(&self, trust: Arc<Trust>, asked: Paths, pieces: Pieces) -> BoxFuture<'static, ()> {
         match self.reader() {
@@ -160,6 +198,9 @@ impl Backend {
 
     /// See [`Cache::inspect`](super::Cache::inspect).
     pub(super) async fn inspect(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
+        if let Self::Attic(attic) = self {
+            return attic.inspect(trust, paths).await;
+        }
         match self.reader() {
             Reader::File(file) => {
                 let (file, trust, asked) = (Arc::clone(file), Arc::clone(trust), paths.to_vec());
@@ -177,11 +218,10 @@ impl Backend {
     pub(super) fn is_bulk(&self) -> bool {
         match self {
             Self::File(_) => true,
-            Self::Http(_) => false,
+            Self::Http(_) | Self::Niks3(_) => false,
             Self::S3(s3) => s3.is_bulk(),
             Self::Cachix(cachix) => cachix.is_bulk(),
             Self::Attic(attic) => attic.is_bulk(),
-            Self::Niks3(niks3) => niks3.is_bulk(),
             Self::Copy(copy) => copy.is_bulk(),
         }
     }
@@ -190,7 +230,7 @@ impl Backend {
     /// again; a failure is one of all.
     pub(super) async fn missing(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Result<Vec<bool>, Failure> {
         match self {
-            Self::File(_) | Self::Http(_) => {
+            Self::File(_) | Self::Http(_) | Self::Niks3(_) => {
                 // A record without its NAR is as good as none.
                 let lacks = |held| !matches!(held, Ok(Some(Held { nar: true, .. })));
                 Ok(self.inspect(trust, paths).await.into_iter().map(lacks).collect())
@@ -198,7 +238,6 @@ impl Backend {
             Self::S3(s3) => s3.missing(paths).await,
             Self::Cachix(cachix) => cachix.missing(paths).await,
             Self::Attic(attic) => attic.missing(paths).await,
-            Self::Niks3(niks3) => niks3.missing(paths).await,
             Self::Copy(copy) => copy.missing(paths).await,
         }
     }

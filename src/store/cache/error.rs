@@ -73,6 +73,36 @@ pub enum CacheError {
         #[source]
         why: ProfileError,
     },
+    /// The bucket wants other keys, or any.
+    #[error("{url} {} for {}: {why}\n{login}", if login.is_some() { "refuses these keys" } else { "wants keys" }, if *push { "pushing" } else { "reading" })]
+    Keys {
+        /// The cache.
+        url: String,
+        /// What it says.
+        why: String,
+        /// What it was given.
+        login: LoginSource,
+        /// It was to be pushed to.
+        push: bool,
+    },
+    /// What the client of a cache's maker wrote down is of no use.
+    #[error("cannot use cache '{url}': '{}' {why}", path.display())]
+    ToolConfig {
+        /// The cache.
+        url: String,
+        /// The client's configuration.
+        path: PathBuf,
+        /// What is wrong with it: `has no server 'ci'`.
+        why: String,
+    },
+    /// The server is there, and has no such cache.
+    #[error("cannot use cache '{url}': the server has no cache '{name}'")]
+    NoSuchCache {
+        /// The cache.
+        url: String,
+        /// Its name on the server.
+        name: String,
+    },
     /// The cache gave no answer.
     #[error("cache '{url}' gave no answer: {}", why.trim_start_matches("error sending request: client error (Connect): "))]
     Unreachable {
@@ -179,13 +209,13 @@ impl CacheError {
     /// Whether the cache is fine for reading but takes nothing, or nothing from us.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Denied { .. } | Self::ReadOnly { .. })
+        matches!(self, Self::Denied { .. } | Self::Keys { .. } | Self::ReadOnly { .. })
     }
 
     /// Whether it was given no login at all.
     #[must_use]
     pub fn has_no_login(&self) -> bool {
-        matches!(self, Self::Denied { login, .. } | Self::ReadOnly { login, .. } if !login.is_some())
+        matches!(self, Self::Denied { login, .. } | Self::Keys { login, .. } | Self::ReadOnly { login, .. } if !login.is_some())
     }
 }
 
@@ -216,6 +246,13 @@ impl From<CacheError> for error::Error {
             CacheError::Token { why, .. } => {
                 (Fault::Usage, Some(format!("ls -l {}    it holds one token and nothing else", why.path().display())))
             }
+            CacheError::Keys { push, .. } => {
+                let needs = if *push { "s3:PutObject, s3:GetObject" } else { "s3:GetObject" };
+                let hint = format!(
+                    "aws sts get-caller-identity    says who these keys are; they need {needs} and s3:ListBucket"
+                );
+                (Fault::Usage, Some(hint))
+            }
             CacheError::Profile { .. } => (
                 Fault::Usage,
                 Some(
@@ -223,6 +260,16 @@ impl From<CacheError> for error::Error {
                         .into(),
                 ),
             ),
+            CacheError::ToolConfig { .. } => (
+                Fault::Usage,
+                Some(
+                    "attic login NAME https://HOST TOKEN    writes it; or name the server: attic:https://HOST/CACHE"
+                        .into(),
+                ),
+            ),
+            CacheError::NoSuchCache { name, .. } => {
+                (Fault::Usage, Some(format!("check its name; attic cache create {name}    makes it")))
+            }
             CacheError::Unreachable { url, .. } | CacheError::Sick { url, .. } => (
                 Fault::Unreachable,
                 Some(format!("curl -v {url}/nix-cache-info    or go on without any cache: drover run --offline")),

@@ -21,13 +21,14 @@ use self::decode::decode;
 use self::lanes::Lanes;
 use super::OpenContext;
 use super::answer::no_answer;
-use super::engine::Engine;
+use super::engine::{Engine, Stopwatch};
 use super::error::CacheError;
 use super::gate::Gate;
 use super::info::{self, CacheInfo};
 use super::login::Auth;
 use super::put::{Content, PutFailure};
-use super::retry::{Health, Patience};
+use super::retry::{Health, Pace, Patience};
+use super::s3;
 use crate::event::{Class, Failure};
 
 /// Longest wait that a server can ask for.
@@ -52,6 +53,7 @@ pub(super) struct HttpCache {
     health: Health,
     /// The server does not know HEAD.
     headless: AtomicBool,
+    pace: Pace,
     /// All patience for writing a file has been used up, and nothing was written since.
     pub(super) hopeless: AtomicBool,
     pub(super) requests: AtomicU64,
@@ -110,7 +112,7 @@ pub(super) enum Fetched {
 }
 
 /// Why a cache cannot be used now: it is not there, or it answers and cannot.
-fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
+pub(super) fn not_well(url: String, failure: &Failure, what: String) -> CacheError {
     let why = what + &failure.message;
     match failure.class {
         Class::Cache => CacheError::Sick { url, why },
@@ -139,6 +141,7 @@ impl HttpCache {
             gate: Gate::new(context.connections),
             health: Health::default(),
             headless: AtomicBool::new(false),
+            pace: Pace::default(),
             hopeless: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         })
@@ -190,13 +193,7 @@ impl HttpCache {
     /// Whether files can be written. Statuses that say "never" are a refusal; all else may be better another time.
     async fn probe(&self, info: Vec<u8>, new: bool) -> Result<(), CacheError> {
         let url = self.shown.clone();
-        let patience = Patience {
-            push: self.patience.path,
-            stall: self.patience.answer,
-            rate_limited_attempts: self.patience.attempts.min(self.patience.rate_limited_attempts),
-            ..self.patience
-        };
-        match self.put(info::NAME, info::MIME, &Content::Bytes(info), patience).await {
+        match self.put(info::NAME, info::MIME, &Content::Bytes(info), self.patience.brief()).await {
             Ok(()) => Ok(()),
             Err(PutFailure { refused: Some(status @ (401 | 403 | 407)), .. }) => {
                 Err(CacheError::Denied { url, status, login: self.auth.source.clone(), push: true })
@@ -213,6 +210,11 @@ impl HttpCache {
     /// Requests sent so far, attempts counted one by one.
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// How long it takes to answer; zero while that is not known.
+    pub(super) fn pace(&self) -> Duration {
+        self.pace.get()
     }
 
     /// Begins to download a file; its bytes as they come, each within the time for an answer.
@@ -331,11 +333,18 @@ impl HttpCache {
         };
         let status = response.status();
         if may_be_s3(status)
-            && let Some(code) = s3_code(&mut response).await.filter(|code| S3_AGAIN.contains(&&**code))
+            && let Some(code) = s3_code(&mut response).await
         {
-            let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
-            let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
-            return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+            self.auth.heard(response.headers(), Some(&code));
+            if S3_AGAIN.contains(&&*code) {
+                let failure = no_answer(Class::Cache, format!("HTTP status {}, {code}", status.as_u16()));
+                let floor = retry_after(response.headers()).map(|floor| floor.min(LONGEST_RETRY_AFTER));
+                return Outcome::Again { failure, throttled: true, floor, timed_out: false };
+            }
+            if s3::is_of_keys(&code) {
+                let failure = no_answer(Class::Cache, format!("it refused the keys ({code})"));
+                return Outcome::Refused { failure, status: status.as_u16() };
+            }
         }
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => return Outcome::Missing,
@@ -372,11 +381,12 @@ impl HttpCache {
             if method == Method::HEAD && self.headless.load(Ordering::Relaxed) {
                 method = Method::GET;
             }
-            let seat = self.lanes.take();
+            let (seat, watch) = (self.lanes.take(), Stopwatch::start());
             let request = seat.client().request(method.clone(), url.clone());
             match self.auth.send(seat.client(), &self.base, request).await {
                 Ok(response) => {
                     self.lanes.speaks(response.version());
+                    self.pace.note(watch.elapsed());
                     let unknown = matches!(response.status().as_u16(), 405 | 501);
                     if !(unknown && method == Method::HEAD) {
                         return Ok(response);

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use futures_util::{StreamExt as _, stream};
@@ -63,7 +64,7 @@ impl Cache {
     /// Whether it says what it holds.
     #[must_use]
     pub fn is_listable(&self) -> bool {
-        matches!(self.backend, Backend::File(_))
+        matches!(self.backend, Backend::File(_) | Backend::S3(_))
     }
 
     /// All that it holds. Costs one look at each file of a directory.
@@ -73,6 +74,7 @@ impl Cache {
                 let file = file.clone();
                 blocking(move || file.list()).await.map_err(|why| self.cannot("list", &why))
             }
+            Backend::S3(s3) => s3.list().await.map_err(|why| self.cannot("list", &why.message)),
             _ => Err(self.cannot("list", "a server does not say what it has")),
         }
     }
@@ -82,7 +84,7 @@ impl Cache {
         let many = names.len();
         match self.backend.reader() {
             Reader::File(file) => {
-                let file = file.clone();
+                let file = Arc::clone(file);
                 let read = move || Ok(names.par_iter().map(|name| file.read(name)).collect::<Vec<_>>());
                 match blocking(read).await {
                     Ok(read) => read.into_iter().map(|one| one.map_err(|error| self.cannot("read", &error))).collect(),
@@ -101,7 +103,7 @@ impl Cache {
         let many = names.len();
         match self.backend.reader() {
             Reader::File(file) => {
-                let file = file.clone();
+                let file = Arc::clone(file);
                 let look = move || Ok(names.par_iter().map(|name| file.stat(name)).collect::<Vec<_>>());
                 match blocking(look).await {
                     Ok(seen) => seen.into_iter().map(|one| one.map_err(|error| self.cannot("read", &error))).collect(),
@@ -116,19 +118,31 @@ impl Cache {
     /// Removes files, one after the other in this order, and stops at the first that cannot be removed. What is not
     /// there is removed already. Dropping it stops it between two files.
     pub async fn remove(&self, names: &[String]) -> Result<(), Failure> {
-        let Backend::File(file) = &self.backend else { return Err(self.cannot("remove files of", "it is a server")) };
         for name in names {
-            let (file, name) = (file.clone(), name.clone());
-            blocking(move || file.remove(&name)).await.map_err(|why| self.cannot("remove files of", &why))?;
+            let removed = match &self.backend {
+                Backend::File(file) => {
+                    let (file, name) = (file.clone(), name.clone());
+                    blocking(move || file.remove(&name)).await
+                }
+                Backend::S3(s3) => s3.remove(name).await.map_err(|failure| failure.message.to_string()),
+                _ => Err("it is a server".to_owned()),
+            };
+            removed.map_err(|why| self.cannot("remove files of", &why))?;
         }
         Ok(())
     }
 
     /// Writes a record that was removed back as it was.
     pub async fn put_back(&self, name: &str, body: Vec<u8>) -> Result<(), Failure> {
-        let Backend::File(file) = &self.backend else { return Err(self.cannot("write to", "it is a server")) };
-        let (file, name) = (file.clone(), name.to_owned());
-        blocking(move || file.put_back(&name, &body)).await.map_err(|why| self.cannot("write to", &why))
+        let written = match &self.backend {
+            Backend::File(file) => {
+                let (file, name) = (file.clone(), name.to_owned());
+                blocking(move || file.put_back(&name, &body)).await
+            }
+            Backend::S3(s3) => s3.put_back(name, body).await.map_err(|failure| failure.message.to_string()),
+            _ => Err("it is a server".to_owned()),
+        };
+        written.map_err(|why| self.cannot("write to", &why))
     }
 
     fn cannot(&self, act: &str, why: &str) -> Failure {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue};
 use reqwest::{Client, Request, RequestBuilder, Response, Url};
 
 use super::error::CacheError;
@@ -41,6 +41,13 @@ pub enum LoginSource {
         /// The file that it is in.
         path: PathBuf,
     },
+    /// What the client of a cache's maker wrote down.
+    Tool {
+        /// The client: `Attic`.
+        tool: &'static str,
+        /// Its configuration.
+        path: PathBuf,
+    },
     /// There is none where the tools for this kind of cache have theirs.
     Nowhere {
         /// Where that is: `neither … nor …`.
@@ -65,7 +72,7 @@ impl LoginSource {
 
     /// What it is called.
     pub(super) fn noun(&self) -> &'static str {
-        if matches!(self, Self::TokenFile(_)) { "token" } else { "login" }
+        if matches!(self, Self::TokenFile(_) | Self::Tool { .. }) { "token" } else { "login" }
     }
 }
 
@@ -80,6 +87,7 @@ impl fmt::Display for LoginSource {
             Self::Netrc(file) => write!(f, "login from: netrc file {}", file.display()),
             Self::Variable(name) => write!(f, "login from: {name}"),
             Self::Profile { name, path } => write!(f, "login from: profile '{name}' in {}", path.display()),
+            Self::Tool { tool, path } => write!(f, "token from: {tool}'s configuration {}", path.display()),
             Self::Nowhere { looked } => write!(f, "no login found: {looked}"),
             Self::TokenFile(file) => write!(f, "token from: token-file {}", file.display()),
         }
@@ -96,6 +104,13 @@ impl LoginEnv {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Where tools keep their configuration: `$XDG_CONFIG_HOME`, else `~/.config`.
+    #[must_use]
+    pub fn config_home(&self) -> Option<PathBuf> {
+        let home = || Some(PathBuf::from(self.get("HOME")?).join(".config"));
+        self.get("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)
     }
 }
 
@@ -127,8 +142,21 @@ impl Auth {
         if let Some(header) = &self.header {
             request.headers_mut().insert(AUTHORIZATION, header.clone());
         }
+        self.sign(request);
+    }
+
+    /// Signs a request, where the server wants that.
+    pub(super) fn sign(&self, request: &mut Request) {
         if let Some(signer) = &self.signer {
             signer.sign(request);
+        }
+    }
+
+    /// Looks at an answer: a server that does not take a signature because of our clock says what its own is.
+    pub(super) fn heard(&self, headers: &HeaderMap, code: Option<&str>) {
+        let date = headers.get(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date.to_str().ok()?).ok());
+        if let (Some(signer), Some("RequestTimeTooSkewed"), Some(date)) = (&self.signer, code, date) {
+            signer.set_clock(date.timestamp().as_second());
         }
     }
 
@@ -142,6 +170,18 @@ impl Auth {
         client.execute(request).await
     }
 
+    /// The token in this file, for the cache that people know as `url`.
+    pub(super) fn token_file(file: &Path, url: &str) -> Result<Self, CacheError> {
+        let token = read_token(file).map_err(|why| CacheError::Token { url: url.to_owned(), why })?;
+        Ok(Self { header: Some(token.0), signer: None, source: LoginSource::TokenFile(file.to_owned()) })
+    }
+
+    /// This token; `None` if it is none.
+    pub(super) fn token(token: &str, source: LoginSource) -> Option<Self> {
+        let token = Some(token.trim()).filter(|token| !token.is_empty() && !token.contains(char::is_whitespace))?;
+        Some(Self { header: Some(secret(&format!("Bearer {token}"))?), signer: None, source })
+    }
+
     /// The token file, else the login of the URL, else the one of the netrc file. A netrc file that cannot be read
     /// is worth a warning.
     pub(super) fn find(
@@ -153,8 +193,7 @@ impl Auth {
         warnings: &mut Vec<String>,
     ) -> Result<Self, CacheError> {
         if let Some(file) = token_file {
-            let token = read_token(file).map_err(|why| CacheError::Token { url: url.to_owned(), why })?;
-            return Ok(Self { header: Some(token.0), signer: None, source: LoginSource::TokenFile(file.to_owned()) });
+            return Self::token_file(file, url);
         }
         if let Some(login) = of_url {
             return Ok(Self { header: basic(login), signer: None, source: LoginSource::Url });

@@ -6,11 +6,11 @@
 mod access;
 mod answer;
 mod answers;
-#[expect(dead_code, reason = "for the kinds of caches that have such a service")]
 mod api;
 mod attic;
 mod backend;
 mod cachix;
+pub mod check;
 mod copy;
 mod engine;
 mod error;
@@ -38,6 +38,7 @@ mod stream;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
@@ -55,7 +56,7 @@ pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
 use answers::Paths;
-use backend::{Backend, Reader};
+use backend::Backend;
 use location::{AtticPlace, Location, Params, Place};
 
 use crate::event::Failure;
@@ -200,7 +201,7 @@ impl Cache {
         if let Some(theirs) = info.store_dir.filter(|theirs| theirs != ours) {
             return Err(CacheError::StoreDir { url, theirs, ours: ours.to_owned() });
         }
-        if config.push && keys.is_empty() {
+        if config.push && keys.is_empty() && !backend.signs() {
             warnings.push(format!("what is pushed to {name} is not signed; add ?secret-key=FILE to {url}"));
         }
         if let (Backend::File(file), true) = (&backend, config.push) {
@@ -208,10 +209,7 @@ impl Cache {
             file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
         }
         let sink = codec.map(|codec| Sink::new(backend.clone(), keys, context.store_dir.clone(), codec));
-        let login = match backend.reader() {
-            Reader::File(_) | Reader::Copy(_) => None,
-            Reader::Http(http) => Some(http.auth.source.clone()),
-        };
+        let login = backend.login().cloned();
         Ok(Self {
             id,
             name,
@@ -277,13 +275,16 @@ impl Cache {
         self.counters.counts()
     }
 
+    /// How long it takes to answer, of late; zero for one that needs no network.
+    #[must_use]
+    pub fn pace(&self) -> Duration {
+        self.backend.pace()
+    }
+
     /// Requests that went over the network, attempts counted one by one.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        match self.backend.reader() {
-            Reader::File(_) | Reader::Copy(_) => 0,
-            Reader::Http(http) => http.requests(),
-        }
+        self.backend.requests()
     }
 
     /// What a person should know about its URL, one line each.

@@ -27,42 +27,54 @@ impl Cache {
     /// The NAR that a record names. Gives at most one byte more than the record says, whatever the cache sends; its
     /// hash is for the reader to check.
     pub async fn nar(&self, info: &NarInfo) -> Result<NarReader, Failure> {
-        let compressed: NarReader = match self.backend.reader() {
+        let compressed = self.file_of(info).await?;
+        let limit = info.nar_size().saturating_add(1);
+        let compression = info.compression().clone();
+        match compression {
+            Compression::None => Ok(Box::pin(compressed.take(limit))),
+            Compression::Zstd | Compression::Xz | Compression::Bzip2 => {
+                Ok(decompressed(compressed, limit, compression))
+            }
+            other => Err(no_answer(Class::Cache, unknown(&other))),
+        }
+    }
+
+    /// The file that a record names, as it is.
+    pub(super) async fn file_of(&self, info: &NarInfo) -> Result<NarReader, Failure> {
+        match self.backend.reader() {
             Reader::File(file) => {
                 let gone = |why: String| no_answer(Class::Cache, format!("cannot read '{}': {why}", info.url()));
                 let path = file.path(info.url()).ok_or_else(|| gone("it is outside of the cache".to_owned()))?;
-                Box::pin(tokio::fs::File::open(path).await.map_err(|error| gone(error.to_string()))?)
+                Ok(Box::pin(tokio::fs::File::open(path).await.map_err(|error| gone(error.to_string()))?))
             }
-            Reader::Http(http) => Box::pin(StreamReader::new(Box::pin(http.stream(info.url()).await?))),
-            Reader::Copy(_) => return Err(no_answer(Class::Cache, "it is never read from")),
-        };
-        let limit = info.nar_size().saturating_add(1);
-        match info.compression() {
-            Compression::None => Ok(Box::pin(compressed.take(limit))),
-            Compression::Zstd => Ok(decompressed(compressed, limit, |read| Ok(Box::new(zstd::Decoder::new(read)?)))),
-            Compression::Xz => Ok(decompressed(compressed, limit, |read| {
-                Ok(Box::new(liblzma::read::XzDecoder::new_multi_decoder(read)))
-            })),
-            Compression::Bzip2 => {
-                Ok(decompressed(compressed, limit, |read| Ok(Box::new(bzip2::read::MultiBzDecoder::new(read)))))
-            }
-            other => Err(no_answer(Class::Cache, format!("its NARs are compressed with '{other}'"))),
+            Reader::Http(http) => Ok(Box::pin(StreamReader::new(Box::pin(http.stream(info.url()).await?)))),
+            Reader::Copy(_) => Err(no_answer(Class::Cache, "it is never read from")),
         }
     }
 }
 
-type Compressed = SyncIoBridge<NarReader>;
+fn unknown(compression: &Compression) -> String {
+    format!("its NARs are compressed with '{compression}'")
+}
+
+/// Unpacks what is compressed like this; `None` if drover cannot.
+pub(super) fn decoder<'a>(compression: &Compression, from: impl Read + 'a) -> Option<io::Result<Box<dyn Read + 'a>>> {
+    match compression {
+        Compression::None => Some(Ok(Box::new(from))),
+        Compression::Zstd => Some(zstd::Decoder::new(from).map(|decoder| Box::new(decoder) as Box<dyn Read>)),
+        Compression::Xz => Some(Ok(Box::new(liblzma::read::XzDecoder::new_multi_decoder(from)))),
+        Compression::Bzip2 => Some(Ok(Box::new(bzip2::read::MultiBzDecoder::new(from)))),
+        _ => None,
+    }
+}
 
 /// Decompresses on a thread of its own, as far ahead as the reader lets it.
-fn decompressed(
-    compressed: NarReader,
-    limit: u64,
-    decoder: impl FnOnce(Compressed) -> io::Result<Box<dyn Read>> + Send + 'static,
-) -> NarReader {
+fn decompressed(compressed: NarReader, limit: u64, compression: Compression) -> NarReader {
     let (to, mut chunks) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
     let compressed = SyncIoBridge::new(compressed);
     tokio::task::spawn_blocking(move || {
-        let mut decoder = match decoder(compressed) {
+        let decoder = decoder(&compression, compressed);
+        let mut decoder = match decoder.unwrap_or_else(|| Err(io::Error::other(unknown(&compression)))) {
             Ok(decoder) => decoder.take(limit),
             Err(error) => return drop(to.blocking_send(Err(error))),
         };

@@ -19,8 +19,8 @@ use crate::event::{Class, Failure};
 use crate::nix_compat::narinfo::NarInfo;
 
 /// MIME types as Nix sends them.
-const NAR: &str = "application/x-nix-nar";
-const NARINFO: &str = "text/x-nix-narinfo";
+pub(super) const NAR: &str = "application/x-nix-nar";
+pub(super) const NARINFO: &str = "text/x-nix-narinfo";
 
 /// Bytes of a file that are sent at a time.
 const CHUNK: u64 = 256 * 1024;
@@ -45,7 +45,7 @@ impl Content {
     }
 
     /// From the start; `sent` grows with what is taken.
-    fn body(&self, sent: Arc<AtomicU64>) -> Body {
+    pub(super) fn body(&self, sent: Arc<AtomicU64>) -> Body {
         match self {
             Self::Bytes(bytes) => Body::from(bytes.clone()),
             Self::File(file, size) => {
@@ -181,7 +181,7 @@ impl HttpCache {
 }
 
 /// Writes a NAR into a temporary file without a name, so that nothing is left behind whatever happens.
-async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), PutError> {
+pub(super) async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), PutError> {
     let written = tokio::task::spawn_blocking(move || {
         while let Some(chunk) = nar.chunk_blocking() {
             spool.write_all(&chunk).map_err(no_room)?;
@@ -193,7 +193,7 @@ async fn spooled(mut spool: File, mut nar: NarStream) -> Result<(File, Packed), 
 }
 
 /// A full disk here is not a full cache.
-fn no_room(error: std::io::Error) -> std::io::Error {
+pub(super) fn no_room(error: std::io::Error) -> std::io::Error {
     std::io::Error::new(error.kind(), format!("the directory for temporary files (TMPDIR): {error}"))
 }
 

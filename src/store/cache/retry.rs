@@ -4,7 +4,7 @@
 //! requests", full jitter, a `Retry-After` as the floor; besides, an end to patience for one path.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +57,16 @@ impl Default for Patience {
 }
 
 impl Patience {
+    /// For what is done before a run begins: a write is given up when a question would be.
+    pub(super) fn brief(self) -> Self {
+        Self {
+            push: self.path,
+            stall: self.answer,
+            rate_limited_attempts: self.attempts.min(self.rate_limited_attempts),
+            ..self
+        }
+    }
+
     /// How long to wait after attempt number `attempt` (from 1) failed.
     pub(super) fn wait(&self, attempt: u32, throttled: bool, floor: Option<Duration>) -> Duration {
         let base = if throttled { self.delay_rate_limited } else { self.delay };
@@ -147,6 +157,24 @@ impl Health {
         if self.given_up.fetch_add(1, Ordering::Relaxed) + 1 >= 3 {
             self.down.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+/// How long a server takes to answer, of late: each new time counts for an eighth. The first one, which made a
+/// connection too, counts less and less.
+#[derive(Debug, Default)]
+pub(super) struct Pace(AtomicU64);
+
+impl Pace {
+    pub(super) fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let mix = |old: u64| Some(if old == 0 { took } else { old - old / 8 + took / 8 });
+        // It never gives up.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, mix);
+    }
+
+    pub(super) fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
     }
 }
 

@@ -182,11 +182,11 @@ impl Sink {
         matches!(self.backend, Backend::Attic(_))
     }
 
-    /// Whether it is given NARs at all. One that fetches them from the local store by itself is only told to
+    /// What stands for the first step where a cache fetches NARs from the local store by itself, and is only told to
     /// [`register`](Self::register).
     #[must_use]
-    pub fn wants_nars(&self) -> bool {
-        !matches!(self.backend, Backend::Copy(_))
+    pub fn without_nar(&self) -> Option<Nar> {
+        matches!(self.backend, Backend::Copy(_)).then(|| Nar::kept(self.codec, None, None))
     }
 
     /// Paths that are best sent at once.
@@ -212,7 +212,7 @@ impl Sink {
             Backend::Http(http) => http.send(codec, nar).await,
             Backend::S3(s3) => s3.send(self, info, nar).await,
             Backend::Cachix(cachix) => cachix.send(self, info, nar).await,
-            Backend::Attic(attic) => attic.send(self, info, nar).await,
+            Backend::Attic(attic) => attic.send(info, nar).await,
             Backend::Niks3(niks3) => niks3.send(self, info, nar).await,
             Backend::Copy(_) => Ok(Nar::kept(codec, None, None)),
         }
@@ -243,10 +243,9 @@ impl Sink {
     /// Nothing more comes: what was begun and never registered is given up.
     pub async fn close(&self) {
         match &self.backend {
-            Backend::File(_) | Backend::Http(_) | Backend::Attic(_) => {}
+            Backend::File(_) | Backend::Http(_) | Backend::Attic(_) | Backend::Niks3(_) => {}
             Backend::S3(s3) => s3.close().await,
             Backend::Cachix(cachix) => cachix.close().await,
-            Backend::Niks3(niks3) => niks3.close().await,
             Backend::Copy(copy) => copy.close().await,
         }
     }

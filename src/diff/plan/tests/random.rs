@@ -422,6 +422,8 @@ struct Run<'a> {
     /// Given fetches that are going to fail.
     failing: Vec<DrvId>,
     failed: BTreeSet<StorePath>,
+    /// How often a path was said to wait for caches.
+    waited: usize,
     /// What `failed` was before.
     before: Vec<BTreeSet<StorePath>>,
     /// Drvs with a fetch item in the decisions that are being taken.
@@ -447,6 +449,7 @@ impl Run<'_> {
             asked_stores: BTreeSet::new(),
             failing: Vec::new(),
             failed: BTreeSet::new(),
+            waited: 0,
             before: Vec::new(),
             batch: BTreeSet::new(),
             loads: BTreeSet::new(),
@@ -479,9 +482,16 @@ impl Run<'_> {
                 self.fail_fetch(drv);
             }
             7 => self.volunteer(which),
+            8 => {
+                // The store has said no to all that is asked: caches are asked now.
+                let paths = self.ask.iter().filter(|question| question.caches).map(|question| question.path.clone());
+                let paths: Vec<StorePath> = paths.collect();
+                self.waited += paths.len();
+                self.planner.waits_for_caches(&paths);
+            }
             _ => {}
         }
-        let Questions { load, ask } = self.planner.questions();
+        let Questions { load, ask } = self.planner.questions(&self.graph);
         for drv in &load {
             assert!(self.loads.insert(*drv), "{drv:?} is loaded twice");
         }
@@ -611,7 +621,7 @@ impl Run<'_> {
 }
 
 fn choices() -> impl Strategy<Value = Vec<Choice>> {
-    prop::collection::vec((0_u8..8, 0_usize..1000, 1_usize..5), 0..60)
+    prop::collection::vec((0_u8..9, 0_usize..1000, 1_usize..5), 0..60)
 }
 
 /// What was planned in the end, the paths that could not be fetched, and these as they grew.
@@ -662,6 +672,10 @@ fn expected(world: &World, failed: &BTreeSet<StorePath>, before: &[Items], given
 
 fn volunteers(choices: &[Choice]) -> bool {
     choices.iter().any(|(kind, ..)| *kind == 7)
+}
+
+fn asks_ahead(choices: &[Choice]) -> bool {
+    choices.iter().any(|(kind, ..)| *kind == 8)
 }
 
 #[test]
@@ -719,7 +733,26 @@ proptest! {
         prop_assert_eq!(&outcome.items, &items);
         prop_assert_eq!(&outcome.attrs, &expected.attrs);
         prop_assert!(outcome.asked.is_superset(&expected.asked));
-        prop_assert!(volunteers || outcome.asked == expected.asked, "asked for more than is wanted");
+        let exact = !volunteers && !asks_ahead(&choices);
+        prop_assert!(!exact || outcome.asked == expected.asked, "asked for more than is wanted");
+    }
+
+    #[test]
+    fn what_is_asked_ahead_changes_no_decision(mut world in world(), choices in choices()) {
+        world.drvs.iter_mut().for_each(|spec| spec.fetch_fails = false);
+        let choices: Vec<Choice> = choices.into_iter().filter(|(kind, ..)| *kind != 7).collect();
+        let never: Vec<Choice> = choices.iter().copied().filter(|(kind, ..)| *kind != 8).collect();
+        // After each step, caches are asked for what waits.
+        let always: Vec<Choice> = never.iter().flat_map(|choice| [*choice, (8, 0, 1)]).collect();
+        let (exact, ..) = run(&world, &never);
+        let (ahead, ..) = run(&world, &always);
+        prop_assert_eq!(&ahead.attrs, &exact.attrs);
+        let building = |outcome: &Outcome| {
+            let built = outcome.items.iter().filter(|(_, needed)| !matches!(needed, Needed::Fetch(..)));
+            built.map(|(drv, needed)| (*drv, needed.clone())).collect::<Items>()
+        };
+        prop_assert_eq!(building(&ahead), building(&exact));
+        prop_assert!(ahead.asked.is_superset(&exact.asked));
     }
 
     #[test]

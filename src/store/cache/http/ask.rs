@@ -62,17 +62,38 @@ impl HttpCache {
         trust: Arc<Trust>,
         paths: Vec<StorePath>,
     ) -> Vec<Result<Option<Held>, Failure>> {
+        self.look(trust, paths, true).await
+    }
+
+    /// Reads the records of all paths of a server that has no record without its NAR.
+    pub(in super::super) async fn records(
+        self: Arc<Self>,
+        trust: Arc<Trust>,
+        paths: Vec<StorePath>,
+    ) -> Vec<Result<Option<Held>, Failure>> {
+        self.look(trust, paths, false).await
+    }
+
+    async fn look(
+        self: Arc<Self>,
+        trust: Arc<Trust>,
+        paths: Vec<StorePath>,
+        nars: bool,
+    ) -> Vec<Result<Option<Held>, Failure>> {
         let (engine, count) = (self.engine.clone(), paths.len());
         let held = engine.run(async move {
-            let inspect = |path: &'_ StorePath| self.inspect_one(&trust, path.clone());
-            stream::iter(paths.iter().map(inspect)).buffered(WINDOW).collect().await
+            let look = |path| self.look_at(&trust, path, nars);
+            stream::iter(paths.into_iter().map(look)).buffered(WINDOW).collect().await
         });
         held.await.unwrap_or_else(|| vec![Err(no_answer(Class::Internal, "asking it ended before it answered")); count])
     }
 
-    async fn inspect_one(&self, trust: &Trust, path: StorePath) -> Result<Option<Held>, Failure> {
+    async fn look_at(&self, trust: &Trust, path: StorePath, nars: bool) -> Result<Option<Held>, Failure> {
         let Some(body) = self.record(&path, self.patience.attempts).await? else { return Ok(None) };
         let info = Box::new(trust.read(&path, &body)?);
+        if !nars {
+            return Ok(Some(Held { info, nar: true }));
+        }
         let nar = match self.fetch(Method::HEAD, info.url(), 0, self.patience.attempts).await {
             Fetched::Found(file) => info.file_size().is_none_or(|size| file.may_have(size)),
             Fetched::Missing => false,

@@ -41,7 +41,7 @@ impl Signer {
     }
 
     /// The server says that it is this late, in seconds since 1970: from now on requests are signed for its clock.
-    pub(super) fn set_clock(&self, theirs: i64) {
+    pub(in super::super) fn set_clock(&self, theirs: i64) {
         self.skew.store(theirs.saturating_sub(now().as_second()), Ordering::Relaxed);
     }
 

@@ -1,0 +1,199 @@
+//! Small SQLite files in which something is remembered between runs, and which a run can do without.
+//!
+//! One way of opening them, for all: several processes may use a file at once (write-ahead log), its layout has a
+//! number (`user_version`), and a file that is damaged or of another layout is taken away, so that the next run begins
+//! it anew. Whoever opens one goes on without it when that fails. Owns no tables.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+
+/// How long a file is waited for that another process writes to.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What a file is to hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Above 0; to be raised whenever `tables` changes.
+    pub version: i32,
+    /// The statements that make the tables of an empty file.
+    pub tables: &'static str,
+}
+
+/// Why a file is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum SqliteError {
+    /// Its directory cannot be made.
+    #[error("cannot create {}", path.display())]
+    Create {
+        /// Which directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is no such file, or is broken. It has been taken away: the next run begins a new one.
+    #[error("{} is damaged and is begun anew", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// A newer drover wrote it. It stays as it is.
+    #[error("{} is of layout {found}, this drover knows {known}", path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its layout.
+        found: i32,
+        /// Ours.
+        known: i32,
+    },
+    /// It cannot be opened, read or written, for now.
+    #[error("cannot use {}", path.display())]
+    Use {
+        /// Which file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+}
+
+/// Opens a file, and makes it with its tables where there is none. One of an older layout is emptied. May wait half a
+/// second for other processes; not for threads that must not wait.
+pub fn open(path: &Path, layout: Layout) -> Result<Connection, SqliteError> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(|source| SqliteError::Create { path: dir.to_owned(), source })?;
+    }
+    let failed = |source: rusqlite::Error| {
+        let path = path.to_owned();
+        if is_damage(&source) {
+            take_away(&path);
+            SqliteError::Damaged { path, source }
+        } else {
+            SqliteError::Use { path, source }
+        }
+    };
+    let mut connection = connect(path).map_err(failed)?;
+    match version(&connection).map_err(failed)? {
+        found if found > layout.version => {
+            return Err(SqliteError::Newer { path: path.to_owned(), found, known: layout.version });
+        }
+        found if found == layout.version => {}
+        _ => lay_out(&mut connection, layout).map_err(failed)?,
+    }
+    Ok(connection)
+}
+
+/// Whether this error says that the file itself is no good.
+#[must_use]
+pub fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(PATIENCE)?;
+    // Where the file system cannot do that, the answer names another mode, which serves as well.
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    // What the last seconds before a power cut brought may be lost; the file stays whole.
+    connection.pragma_update(None, "synchronous", "normal")?;
+    Ok(connection)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Makes the tables, in the place of those of an older layout; unless another process has just done so.
+fn lay_out(connection: &mut Connection, layout: Layout) -> rusqlite::Result<()> {
+    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if version(&change)? != layout.version {
+        for table in tables(&change)? {
+            change.execute_batch(&format!("DROP TABLE \"{}\"", table.replace('"', "\"\"")))?;
+        }
+        change.execute_batch(layout.tables)?;
+        change.pragma_update(None, "user_version", layout.version)?;
+    }
+    change.commit()
+}
+
+fn tables(change: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
+    let mut query =
+        change.prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")?;
+    query.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Removes a file and what SQLite keeps beside it. Nothing is lost that was not lost before.
+fn take_away(path: &Path) {
+    for beside in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(beside);
+        if let Err(error) = fs::remove_file(&name)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!("cannot remove {}: {error}", PathBuf::from(&name).display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYOUT: Layout = Layout { version: 2, tables: "CREATE TABLE words (word TEXT PRIMARY KEY) WITHOUT ROWID;" };
+
+    fn words(connection: &Connection) -> Vec<String> {
+        let mut query = connection.prepare("SELECT word FROM words").unwrap();
+        query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn what_one_process_writes_the_next_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/words.sqlite");
+        let first = open(&path, LAYOUT).unwrap();
+        let second = open(&path, LAYOUT).unwrap();
+        first.execute("INSERT INTO words VALUES ('here')", []).unwrap();
+        assert_eq!(words(&second), ["here"]);
+        drop((first, second));
+        assert_eq!(words(&open(&path, LAYOUT).unwrap()), ["here"]);
+    }
+
+    #[test]
+    fn an_older_layout_is_emptied_and_a_newer_one_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("words.sqlite");
+        let old = Layout { version: 1, tables: "CREATE TABLE words (other INTEGER); CREATE TABLE \"a \"\"b\" (x);" };
+        open(&path, old).unwrap().execute("INSERT INTO words VALUES (1)", []).unwrap();
+        let now = open(&path, LAYOUT).unwrap();
+        assert_eq!(words(&now), Vec::<String>::new());
+        assert!(now.execute("INSERT INTO \"a \"\"b\" VALUES (1)", []).is_err());
+        now.execute("INSERT INTO words VALUES ('kept')", []).unwrap();
+        assert!(matches!(open(&path, old), Err(SqliteError::Newer { found: 2, known: 1, .. })));
+        assert_eq!(words(&open(&path, LAYOUT).unwrap()), ["kept"]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_begun_anew_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("words.sqlite");
+        fs::write(&path, "no database, and long enough to be taken for one ".repeat(100)).unwrap();
+        let error = open(&path, LAYOUT).unwrap_err();
+        assert!(matches!(error, SqliteError::Damaged { .. }), "{error:?}");
+        assert_eq!(words(&open(&path, LAYOUT).unwrap()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_that_somebody_holds_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("words.sqlite");
+        let holder = Connection::open(&path).unwrap();
+        holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let error = open(&path, LAYOUT).unwrap_err();
+        assert!(matches!(error, SqliteError::Use { .. }), "{error:?}");
+    }
+}
