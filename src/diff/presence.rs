@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, select_all};
-use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, FuturesUnordered, SelectAll};
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use crate::event::Failure;
@@ -79,7 +79,7 @@ pub fn race(caches: &[Arc<Cache>], paths: Vec<StorePath>) -> Facts {
     let waits = head_starts(&paces);
     let ids = caches.iter().map(|cache| cache.id()).collect();
     let (answers, left, race) = (SelectAll::new(), paths.len(), Race::new(ids, paths));
-    let mut facts = Facts { answers, race, left, later: Vec::new() };
+    let mut facts = Facts { answers, race, left, later: FuturesUnordered::new() };
     for (rank, (cache, wait)) in caches.iter().zip(waits).enumerate() {
         if wait.is_zero() {
             facts.ask(rank, cache);
@@ -116,7 +116,7 @@ pub struct Facts {
     race: Race,
     left: usize,
     /// Caches that are not asked yet, and their ranks.
-    later: Vec<BoxFuture<'static, (usize, Arc<Cache>)>>,
+    later: FuturesUnordered<BoxFuture<'static, (usize, Arc<Cache>)>>,
 }
 
 impl Facts {
@@ -134,12 +134,10 @@ impl Facts {
     /// What has become known since the last time; waits for it. `None` once all is known.
     pub async fn next(&mut self) -> Option<Vec<(StorePath, Fact)>> {
         while self.left > 0 {
-            let waits = !self.later.is_empty();
             let piece = tokio::select! {
                 biased;
                 Some(piece) = self.answers.next() => Some(piece),
-                ((rank, cache), at, _) = select_all(&mut self.later), if waits => {
-                    drop(self.later.swap_remove(at));
+                Some((rank, cache)) = self.later.next() => {
                     self.ask(rank, &cache);
                     continue;
                 }

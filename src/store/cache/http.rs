@@ -395,6 +395,9 @@ impl HttpCache {
                 }
                 Err(error) => {
                     let refusal = refusal(&error);
+                    if refusal == Some(Refusal::Closing) {
+                        self.lanes.closes(&seat);
+                    }
                     if refusal == Some(Refusal::TooMany) {
                         self.gate.throttled(None);
                     }
@@ -507,13 +510,27 @@ fn refusal(error: &reqwest::Error) -> Option<Refusal> {
     None
 }
 
-/// The client for one cache: rustls with ring, installed by hand for the whole process, once.
+/// The client for one cache.
 pub(super) fn client(base: &Url, shown: &str, context: &OpenContext, connect: Duration) -> Result<Client, CacheError> {
+    client_for(base, shown, context, connect, false)
+}
+
+/// The same: rustls with ring, installed by hand for the whole process, once. `shares`: the server is known to speak
+/// HTTP/2, so that all requests wait for one connection.
+fn client_for(
+    base: &Url,
+    shown: &str,
+    context: &OpenContext,
+    connect: Duration,
+    shares: bool,
+) -> Result<Client, CacheError> {
     // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let tls = |why: String| CacheError::Tls { url: shown.to_owned(), why };
     let builder = || {
-        Client::builder()
+        let builder = Client::builder();
+        let builder = if shares { builder.http2_prior_knowledge() } else { builder };
+        builder
             .user_agent(concat!("drover/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(connect)
             .tcp_nodelay(true)

@@ -28,6 +28,9 @@ pub(super) struct Lanes {
 struct Lane {
     client: Client,
     busy: AtomicUsize,
+    /// It was made before anything was known of the server: with nothing to share it opens a connection for each
+    /// request, since it cannot know that they could share one.
+    cautious: bool,
 }
 
 /// A client for one request, until dropped.
@@ -45,8 +48,8 @@ impl Drop for Seat {
     }
 }
 
-fn lane(client: Client) -> Arc<Lane> {
-    Arc::new(Lane { client, busy: AtomicUsize::new(0) })
+fn lane(client: Client, cautious: bool) -> Arc<Lane> {
+    Arc::new(Lane { client, busy: AtomicUsize::new(0), cautious })
 }
 
 impl Lanes {
@@ -57,9 +60,9 @@ impl Lanes {
         context: &OpenContext,
         connect: std::time::Duration,
     ) -> Result<Self, CacheError> {
-        let first = super::client(base, shown, context, connect)?;
+        let first = super::client_for(base, shown, context, connect, false)?;
         Ok(Self {
-            lanes: Mutex::new(vec![lane(first)]),
+            lanes: Mutex::new(vec![lane(first, true)]),
             base: base.clone(),
             context: context.clone(),
             connect,
@@ -72,18 +75,30 @@ impl Lanes {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let busy = |lane: &Arc<Lane>| lane.busy.load(Ordering::Relaxed);
         let least = lanes.iter().map(busy).min().unwrap_or(0);
-        if least >= BUSY
-            && lanes.len() < MOST
-            && self.multiplexed.load(Ordering::Relaxed)
-            // What could be made once can be made again; if not, those that there are will do.
-            && let Ok(another) = super::client(&self.base, "", &self.context, self.connect)
-        {
-            lanes.push(lane(another));
+        if least >= BUSY && lanes.len() < MOST && self.multiplexed.load(Ordering::Relaxed) {
+            lanes.extend(self.another());
         }
         // There is always one.
         let free = lanes.iter().min_by_key(|lane| busy(lane)).unwrap_or(&lanes[0]);
         free.busy.fetch_add(1, Ordering::Relaxed);
         Seat(Arc::clone(free))
+    }
+
+    /// One more connection. What could be made once can be made again; if not, those that there are will do.
+    fn another(&self) -> Option<Arc<Lane>> {
+        let client = super::client_for(&self.base, "", &self.context, self.connect, true);
+        client.ok().map(|client| lane(client, false))
+    }
+
+    /// The connection of this seat is being closed.
+    pub(super) fn closes(&self, seat: &Seat) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lanes.iter().position(|lane| lane.cautious && Arc::ptr_eq(lane, &seat.0));
+        if let Some(at) = known
+            && let Some(another) = self.another()
+        {
+            lanes[at] = another;
+        }
     }
 
     /// The server answered in this version of HTTP.
