@@ -840,6 +840,27 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<Text>,
     },
+    /// What caches spare the run, once all is compared: drvs that need not be built because a cache has what is wanted
+    /// of them.
+    CachesSpared {
+        /// These drvs, without those that only such a drv needs.
+        drvs: u32,
+        /// Of how many of them it is known how long they take.
+        known: u32,
+        /// Seconds that building those took in earlier runs.
+        seconds: f64,
+        /// Paths that a cache has and that were looked for.
+        paths: u32,
+        /// Bytes of their NARs.
+        nar_size: u64,
+    },
+    /// How big the outputs of a drv are that was built.
+    DrvSized {
+        /// Which drv.
+        drv: DrvId,
+        /// Bytes of their NARs.
+        nar_size: u64,
+    },
 }
 
 /// A changed path that `[skip]` names.

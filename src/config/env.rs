@@ -120,6 +120,15 @@ impl Env {
         self.get("HOME").map(|home| PathBuf::from(home).join(".local/state/drover"))
     }
 
+    /// What can be had again: `$XDG_CACHE_HOME/drover`, else `~/.cache/drover`.
+    #[must_use]
+    pub fn cache_dir(&self) -> Option<PathBuf> {
+        if let Some(dir) = self.get("XDG_CACHE_HOME") {
+            return Some(PathBuf::from(dir).join("drover"));
+        }
+        self.get("HOME").map(|home| PathBuf::from(home).join(".cache/drover"))
+    }
+
     /// The pull request that this runs for, by the variables of GitHub, Forgejo, Gitea (`GITHUB_*`, which the others
     /// set as well) and GitLab (`CI_MERGE_REQUEST_*`).
     #[must_use]

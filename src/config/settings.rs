@@ -134,7 +134,7 @@ impl Settings {
             offline: words.offline,
             strict_caches: words.strict_caches,
             refresh: words.refresh,
-            output: OutputSettings::of(&words, state_dir)?,
+            output: OutputSettings::of(&words, state_dir, env.cache_dir())?,
             plan: PlanSettings { read: words.plan, write: words.plan_output },
             store: words.store,
             eval_store: words.eval_store,

@@ -71,6 +71,21 @@ pub async fn cascade(caches: &[Arc<Cache>], paths: &[StorePath]) -> Vec<(StorePa
     paths.iter().cloned().zip(facts).collect()
 }
 
+/// What one of several caches is remembered to have, and the paths for which all of them have to be asked.
+pub async fn recall(caches: &[Arc<Cache>], paths: Vec<StorePath>) -> (Vec<(StorePath, Fact)>, Vec<StorePath>) {
+    let (mut known, mut rest) = (Vec::new(), paths);
+    // A single one is asked, and remembers by itself.
+    for cache in caches.iter().filter(|_| caches.len() > 1) {
+        let infos = cache.recall(&rest).await;
+        let (here, open): (Vec<_>, Vec<_>) = rest.into_iter().zip(infos).partition(|(_, info)| info.is_some());
+        let present =
+            |(path, info): (StorePath, Option<_>)| Some((path, Fact::Present { cache: cache.id(), info: info? }));
+        known.extend(here.into_iter().filter_map(present));
+        rest = open.into_iter().map(|(path, _)| path).collect();
+    }
+    (known, rest)
+}
+
 /// Begins to ask the caches, which are in order of priority, all at once: the fewest round trips. One that takes much
 /// longer to answer than those before it waits for them, and is asked for what they do not have.
 #[must_use]

@@ -111,7 +111,7 @@ impl Building {
     }
 
     /// Expected seconds of a drv, from earlier runs; else from those that the plan's maker knew of.
-    fn expected(&self, ctx: &Context, graph: &Graph, drv: DrvId) -> Option<f64> {
+    pub(super) fn expected(&self, ctx: &Context, graph: &Graph, drv: DrvId) -> Option<f64> {
         let info = graph.info(drv)?;
         let planned = || ctx.plan.as_ref()?.expected(graph.path(drv));
         self.history.expected(&info.name, &info.system).or_else(planned)

@@ -10,7 +10,7 @@ use crate::error::{Error, Fault};
 use crate::event::{Class, Fact, Failure};
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
-use crate::store::cache::{Cache, CacheConfig, CacheError, OpenContext, SecretKey};
+use crate::store::cache::{Cache, CacheConfig, CacheError, Memory, OpenContext, SecretKey};
 use crate::store::local::LocalStore;
 
 use super::context::Context;
@@ -159,6 +159,11 @@ impl CacheList {
         &self.context
     }
 
+    /// What they said in earlier runs.
+    pub(super) fn memory(&self) -> Option<&Memory> {
+        self.context.memory.as_ref()
+    }
+
     /// The caches from which the store's daemon fetches by itself.
     pub(super) fn by_daemon(&self) -> &BTreeSet<CacheId> {
         &self.by_daemon
@@ -240,8 +245,12 @@ fn configured(cache: &CacheSettings) -> CacheConfig {
     }
 }
 
+/// The file in the cache directory that holds what caches said.
+const MEMORY: &str = "answers.sqlite";
+
 fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
     let nix = store.settings();
+    let memory = settings.output.cache_dir.as_ref().map(|dir| Memory::new(dir.join(MEMORY), settings.refresh));
     OpenContext {
         trusted_public_keys: store.receiver().trusted_public_keys.clone(),
         require_sigs: store.receiver().require_sigs,
@@ -250,6 +259,7 @@ fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
         netrc: Some(nix.netrc_file.clone().into()),
         ca_file: nix.ca_file(),
         login_env: settings.logins.iter().collect(),
+        memory,
         ..OpenContext::new(store.store_dir().clone())
     }
 }

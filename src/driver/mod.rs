@@ -178,6 +178,10 @@ async fn close(
         ctx.bus.emit(Fact::RunFailed { message: error.message.as_str().into(), hint });
     }
     ctx.bus.emit(Fact::RunEnded { exit });
+    if let Some(memory) = ctx.caches.memory() {
+        // What it did not write by then is asked again.
+        let _ = tokio::time::timeout(LAST_CHILDREN, memory.settle()).await;
+    }
     let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, .. } = ctx;
     let events = bus.close();
     // Their connections first: a daemon ends when its client goes away.
@@ -309,7 +313,10 @@ impl Driver {
             Input::BuilderAnswered(builder, paths, valid) => {
                 self.planning.builder_answered(ctx, builder, &paths, valid.as_deref());
             }
-            Input::Sized(drv, bytes) => self.building.tell(ctx, SchedInput::Sized { drv, bytes }),
+            Input::Sized(drv, bytes) => {
+                ctx.bus.emit(Fact::DrvSized { drv, nar_size: bytes });
+                self.building.tell(ctx, SchedInput::Sized { drv, bytes });
+            }
             Input::Returned(drv, paths, brought) => self.returned(drv, &paths, brought),
             Input::Kept(kept) => self.keeping.kept(ctx, kept),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
@@ -530,7 +537,7 @@ impl Driver {
             self.fail(Error::new(Fault::Unreachable, format!("derivations that need each other: {cycle}")));
         }
         if planned || self.stopping > 0 {
-            self.planning.end(&mut self.ctx);
+            self.planning.end(&mut self.ctx, &self.building);
             self.building.close(&self.ctx);
         }
         if !self.building.is_done() || !self.homecoming.is_done() && self.stopping == 0 {

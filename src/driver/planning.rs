@@ -16,9 +16,10 @@ use crate::graph::Graph;
 use crate::id::{AttrId, BuilderId, CacheId, DrvId, StorePath};
 use crate::nix_compat::daemon::Trust;
 use crate::nix_compat::narinfo::NarInfo;
-use crate::store::cache::Cache;
+use crate::store::cache::{Cache, Memory};
 
 use super::asking::Asking;
+use super::building::Building;
 use super::caches;
 use super::context::{Context, store_failure};
 use super::farm::Farm;
@@ -129,6 +130,10 @@ impl Planning {
 
     /// A fetch did not bring what a cache promised: that counts as absent from now on.
     pub(super) fn fetch_failed(&mut self, drv: DrvId, culprits: &[StorePath]) {
+        for cache in self.open_caches().unwrap_or_default().iter() {
+            let promised = culprits.iter().filter(|path| self.cache_of(path) == Some(cache.id()));
+            cache.forget(&promised.cloned().collect::<Vec<_>>());
+        }
         self.planner.fetch_failed(&self.graph, drv, culprits);
     }
 
@@ -251,8 +256,12 @@ impl Planning {
         match &mut self.caches {
             Caches::Open(_) if paths.is_empty() => {}
             Caches::Open(caches) => {
-                let facts = presence::race(caches, paths);
-                listen(ctx, facts);
+                let caches = Arc::clone(caches);
+                ctx.tasks.start(async move {
+                    // What one is known to have, the others need not be asked for.
+                    let (known, rest) = presence::recall(&caches, paths).await;
+                    Input::Facts(known, presence::race(&caches, rest))
+                });
             }
             Caches::Opening(waiting) => waiting.extend(paths),
             Caches::Unopened => {
@@ -311,6 +320,10 @@ impl Planning {
         }
         let known = self.asking.by_caches(known);
         self.planner.answered(&self.graph, &known);
+        if let Some(trouble) = ctx.caches.memory().and_then(Memory::take_trouble) {
+            ctx.bus
+                .warn(format!("what caches said is not remembered: {trouble}"), Some("caches are asked for all paths"));
+        }
         if !rest.is_over() {
             return listen(ctx, rest);
         }
@@ -418,8 +431,9 @@ impl Planning {
     }
 
     /// Nothing more will be wanted and all is decided.
-    pub(super) fn end(&mut self, ctx: &mut Context) {
+    pub(super) fn end(&mut self, ctx: &mut Context, building: &Building) {
         if self.started && !std::mem::replace(&mut self.ended, true) {
+            self.tell_spared(ctx, building);
             let brought = self.planner.brought();
             if !brought.is_empty() {
                 let path = |brought: Brought| FetchedPath {
@@ -433,6 +447,25 @@ impl Planning {
             }
             ctx.bus.emit(Fact::StageEnded { stage: Stage::Diff });
         }
+    }
+}
+
+impl Planning {
+    /// What caches spare the run, as far as earlier runs know.
+    fn tell_spared(&self, ctx: &mut Context, building: &Building) {
+        let (paths, nar_size) = self.planner.in_caches();
+        if paths == 0 {
+            return;
+        }
+        let (mut drvs, mut known, mut seconds) = (0, 0, 0.0);
+        for drv in self.planner.spared() {
+            drvs += 1;
+            if let Some(expected) = building.expected(ctx, &self.graph, drv) {
+                known += 1;
+                seconds += expected;
+            }
+        }
+        ctx.bus.emit(Fact::CachesSpared { drvs, known, seconds, paths, nar_size });
     }
 }
 

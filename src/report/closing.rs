@@ -7,6 +7,7 @@ use crate::id::AttrId;
 
 use super::failure;
 use super::flaky;
+use super::hits;
 use super::number::{clock, count, duration, name_version, plural, size};
 use super::pushed::{self, Complete};
 use super::summary::Summary;
@@ -44,6 +45,11 @@ pub fn screen(summary: &Summary, options: &Options) -> Vec<Line> {
     if !flaky.is_empty() {
         lines.extend(flaky);
         lines.push(Line::new());
+    }
+    if options.verbose {
+        let hits = hits::screen(summary, options.width);
+        let end = (!hits.is_empty()).then(Line::new);
+        lines.extend(hits.into_iter().chain(end));
     }
     let groups = summary.failures();
     if !groups.is_empty() {
@@ -182,6 +188,9 @@ fn parts(summary: &Summary, options: &Options, long: bool) -> Vec<String> {
     match summary.warnings.len() + away {
         0 => {}
         n => parts.push(plural(n, "warning", "warnings")),
+    }
+    if !is_push(summary) {
+        parts.extend(hits::in_short(summary));
     }
     parts
 }

@@ -9,6 +9,7 @@ use crate::event::{AttemptEnd, Class, DrvOutcome, Evaluated, Failure, Pushed, St
 use crate::id::{AttrId, BuilderId, CacheId, DrvId, Kind};
 
 use super::account::{self, Owner, Place};
+use super::hits;
 use super::pushed::{Complete, completeness, of_path};
 use super::summary::{Attempt, Attr, Builder, Drv, Kept, State, Summary};
 
@@ -30,6 +31,8 @@ pub struct Document {
     pub account: Vec<Account>,
     pub counts: Counts,
     pub caches: Vec<Cache>,
+    /// How much of what was needed caches had; null if none was asked.
+    pub hits: Option<Hits>,
     pub builders: Vec<BuilderDocument>,
     /// Outputs that were kept on builders because they could not be pushed, or could not be kept.
     pub kept: Vec<KeptDocument>,
@@ -137,6 +140,39 @@ pub struct Account {
     #[serde(rename = "where")]
     pub place: Option<String>,
     pub seconds: f64,
+}
+
+/// What caches had, each as a part of a whole.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Hits {
+    /// Of the attrs that are not valid in this store.
+    pub attrs: Share,
+    /// The same of store paths.
+    pub paths: Share,
+    /// Bytes of NARs: what caches have, of that and what was built.
+    pub bytes: Share,
+    /// Built drvs whose bytes are not known and not counted.
+    pub unsized_drvs: u64,
+    pub saved: Option<Saved>,
+}
+
+/// A part of a whole.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Share {
+    pub hit: u64,
+    pub of: u64,
+}
+
+/// Building that caches spared, as far as it is known from earlier runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Saved {
+    pub seconds: f64,
+    /// Of how many drvs that is known.
+    pub known: u32,
+    pub drvs: u32,
 }
 
 /// How many of what.
@@ -247,6 +283,7 @@ pub fn document(s: &Summary) -> Document {
         account: accounts(s),
         counts: counts(s),
         caches: s.caches.values().map(cache).collect(),
+        hits: hits::of(s).map(|hits| hits_document(&hits)),
         builders: s.builders.iter().map(|(id, builder)| builder_document(s, *id, builder)).collect(),
         kept: s.kept.iter().map(|kept| kept_document(s, kept)).collect(),
         flaky: s.flaky().into_iter().filter_map(|drv| flaky(s, drv)).collect(),
@@ -373,6 +410,18 @@ fn accounts(s: &Summary) -> Vec<Account> {
         }
     }
     out
+}
+
+fn hits_document(found: &hits::Hits) -> Hits {
+    let share = |share: hits::Share| Share { hit: share.hit, of: share.of };
+    let saved = |saved: hits::Saved| Saved { seconds: saved.seconds, known: saved.known, drvs: saved.drvs };
+    Hits {
+        attrs: share(found.attrs),
+        paths: share(found.paths),
+        bytes: share(found.bytes),
+        unsized_drvs: found.unsized_drvs,
+        saved: found.saved.map(saved),
+    }
 }
 
 fn counts(s: &Summary) -> Counts {

@@ -15,6 +15,7 @@ pub mod estimate;
 pub mod failure;
 pub mod flaky;
 pub mod history;
+pub mod hits;
 pub mod home;
 pub mod imports;
 pub mod json;

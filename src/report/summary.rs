@@ -66,6 +66,10 @@ pub struct Summary {
     pub verified: BTreeMap<CacheId, Verified>,
     /// Totals of the comparison.
     pub diff: Option<Diff>,
+    /// What caches spare the run; known when the comparison is over.
+    pub spared: Option<Spared>,
+    /// Bytes of the outputs of drvs that were built, where they are known.
+    pub sizes: BTreeMap<DrvId, u64>,
     /// Evaluator processes seen.
     pub workers: u32,
     /// Warnings of the run.
@@ -341,6 +345,17 @@ pub struct Diff {
     pub absent: u32,
     pub untrusted: u32,
     pub no_answer: u32,
+}
+
+/// What caches spare a run.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[expect(missing_docs, reason = "the fields of Fact::CachesSpared")]
+pub struct Spared {
+    pub drvs: u32,
+    pub known: u32,
+    pub seconds: f64,
+    pub paths: u32,
+    pub nar_size: u64,
 }
 
 /// A warning of the run.

@@ -404,6 +404,14 @@ fn arb_farm_fact() -> BoxedStrategy<Fact> {
         (drv(), builder()).prop_map(|(drv, builder)| Fact::ResultsReturning { drv, builder }),
         (drv(), any::<u64>(), proptest::option::of(arb_failure()))
             .prop_map(|(drv, nar_size, failure)| Fact::ResultsReturned { drv, paths: 1, nar_size, failure }),
+        (drv(), any::<u64>()).prop_map(|(drv, nar_size)| Fact::DrvSized { drv, nar_size }),
+        (any::<u32>(), any::<u64>(), any::<f64>()).prop_map(|(known, nar_size, seconds)| Fact::CachesSpared {
+            drvs: known,
+            known,
+            seconds,
+            paths: 1,
+            nar_size
+        }),
         (builder(), text(), proptest::option::of(text())).prop_map(|(builder, path, until)| Fact::OutputsKept {
             builder,
             paths: vec![path],

@@ -52,12 +52,14 @@ impl Stage {
         stage
     }
 
-    /// The store has nothing any more, and Nix has never heard of the cache.
+    /// The store has nothing any more, and neither Nix nor drover has ever heard of the cache.
     fn forget(&self) {
         let mut args = vec!["--delete", "--ignore-liveness"];
         args.extend(self.outputs.iter().map(String::as_str).filter(|path| Path::new(path).exists()));
         self.site.lab.run("nix-store", &args);
-        let _ = std::fs::remove_dir_all(self.site.lab.path("cache/nix"));
+        for who in ["cache/nix", "cache/drover"] {
+            let _ = std::fs::remove_dir_all(self.site.lab.path(who));
+        }
     }
 
     /// Both attrs, whatever it takes; then nothing is left of it.

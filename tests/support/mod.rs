@@ -1,6 +1,7 @@
 //! What tests share: real Nixes, fakes that speak the real protocols, and the real drover.
 
 pub mod attic_server;
+pub mod cachix;
 pub mod exchanges;
 pub mod fake_cache;
 pub mod fake_daemon;

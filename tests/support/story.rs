@@ -663,5 +663,7 @@ pub fn every_fact() -> Vec<Event> {
     story.at(7.0, Fact::PlanWritten { file: "plan.drover".into(), bytes: 1_258_291, drvs: 212, sources: 34 });
     story.at(7.0, Fact::RevisionMasked { attrs: 3 });
     farm_facts(&mut story);
+    story.at(7.0, Fact::CachesSpared { drvs: 3, known: 2, seconds: 91.5, paths: 4, nar_size: 3_145_728 });
+    story.at(7.0, Fact::DrvSized { drv: web1, nar_size: 1_048_576 });
     story.events()
 }

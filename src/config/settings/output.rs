@@ -22,11 +22,13 @@ pub struct OutputSettings {
     pub events: Option<PathBuf>,
     /// Where records are kept.
     pub state_dir: PathBuf,
+    /// Where that is kept which can be had again; `None`: nowhere.
+    pub cache_dir: Option<PathBuf>,
 }
 
 impl OutputSettings {
     /// What flags say; records are kept in this directory.
-    pub(super) fn of(words: &Words, state_dir: PathBuf) -> Result<Self> {
+    pub(super) fn of(words: &Words, state_dir: PathBuf, cache_dir: Option<PathBuf>) -> Result<Self> {
         Ok(Self {
             json: words.json,
             print_out_paths: words.print_out_paths,
@@ -35,6 +37,7 @@ impl OutputSettings {
             result_file: result_file(words.result_file.clone(), words.result_format.as_deref())?,
             events: words.events.clone(),
             state_dir,
+            cache_dir,
         })
     }
 }

@@ -187,6 +187,13 @@ impl Facts {
         }
     }
 
+    /// How many paths of interest a cache has, and the bytes of their NARs.
+    pub(super) fn in_caches(&self) -> (u32, u64) {
+        let present = |fact: &&Fact| fact.of_interest && matches!(fact.answer, Some(Presence::Present(_)));
+        let present = self.facts.iter().filter(present);
+        present.fold((0, 0), |(paths, bytes), fact| (paths + 1, fact.nar_size.saturating_add(bytes)))
+    }
+
     /// Changes whenever a resolved path may stand otherwise than before.
     pub(super) fn generation(&self) -> u32 {
         self.generation

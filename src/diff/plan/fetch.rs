@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::facts::{Brought, Known, PathId};
-use super::{Given, Output, Planner};
+use super::{Given, Node, Output, Planner, Standing};
 use crate::graph::Graph;
 use crate::id::{CacheId, DrvId, StorePath};
 
@@ -74,6 +74,23 @@ impl Planner {
         let fetched = self.nodes.iter().filter(|node| node.given == Given::Fetch).flat_map(|node| &node.outputs);
         let roots: Vec<PathId> = fetched.filter(|output| output.fetch).filter_map(|output| output.path).collect();
         self.facts.closure(&roots).into_iter().filter_map(|id| self.facts.brought(id)).collect()
+    }
+
+    /// Drvs that need not be built because a cache has what is wanted of them and not valid.
+    pub fn spared(&self) -> impl Iterator<Item = DrvId> {
+        let by_cache = |node: &Node| {
+            let mut wanted = node.outputs.iter().filter(|output| output.wanted);
+            let standing = |output| self.output_standing(node, output);
+            !node.must_build && wanted.any(|output| matches!(standing(output), Standing::Present | Standing::Lacking))
+        };
+        let nodes = (0_u32..).zip(&self.nodes);
+        nodes.filter(move |(_, node)| by_cache(node)).map(|(at, _)| DrvId(at))
+    }
+
+    /// How many paths that somebody wants to know of a cache has, and the bytes of their NARs.
+    #[must_use]
+    pub fn in_caches(&self) -> (u32, u64) {
+        self.facts.in_caches()
     }
 
     /// The cache that has a path, as far as is known.

@@ -5,7 +5,7 @@ use crate::id::{AttrId, CacheId, DrvId};
 
 use super::{
     Asked, Attr, AttrEnd, Base, BaseProgress, Cache, Compared, Counts, Diff, Drv, Fetch, Flake, Header, Import, Kept,
-    LeftOut, Memory, Planned, Push, Span, Summary, Verified, Warning, Written,
+    LeftOut, Memory, Planned, Push, Span, Spared, Summary, Verified, Warning, Written,
 };
 use super::{attempts, builders};
 
@@ -66,6 +66,13 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
             s.written = Some(Written { file: file.clone(), bytes: *bytes, drvs: *drvs, sources: *sources });
         }
         Fact::RunEnded { exit } => s.exit = Some(*exit),
+        Fact::CachesSpared { drvs, known, seconds, paths, nar_size } => {
+            let (drvs, known, seconds, paths, nar_size) = (*drvs, *known, *seconds, *paths, *nar_size);
+            s.spared = Some(Spared { drvs, known, seconds, paths, nar_size });
+        }
+        Fact::DrvSized { drv, nar_size } => {
+            s.sizes.insert(*drv, *nar_size);
+        }
         Fact::OutputsKept { builder, paths, until, reason } => {
             let (paths, until, reason) = (paths.clone(), until.clone(), reason.clone());
             s.kept.push(Kept { builder: *builder, paths, until, reason });

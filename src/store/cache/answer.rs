@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::event::{Class, Failure};
 use crate::id::{StoreDir, StorePath};
 use crate::nix_compat::narinfo::{NarInfo, TrustedPublicKey, nixbase32};
@@ -101,6 +103,15 @@ pub(super) struct Trust {
 }
 
 impl Trust {
+    /// A number that is another where other records would be taken.
+    pub(super) fn fingerprint(&self) -> i64 {
+        let Self { store_dir, keys, check } = self;
+        let mut keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+        keys.sort_unstable();
+        let sum = Sha256::digest(format!("{} {check} {keys:?}", store_dir.as_str()));
+        sum.iter().take(8).fold(0, |number, byte| number << 8 | i64::from(*byte))
+    }
+
     /// The record of `path`, if `body` is one. A record of another path under the same hash is no answer.
     pub(super) fn read(&self, path: &StorePath, body: &[u8]) -> Result<NarInfo, Failure> {
         let info = NarInfo::parse_in(&self.store_dir, body).map_err(|error| {

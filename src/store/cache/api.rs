@@ -18,7 +18,7 @@ use tokio_util::bytes::Bytes;
 
 use super::error::CacheError;
 use super::gate::Gate;
-use super::http::{Outcome, S3_AGAIN, bad_status, broken, client, not_well};
+use super::http::{LONGEST_RETRY_AFTER, Outcome, S3_AGAIN, bad_status, broken, client, not_well};
 use super::login::Auth;
 use super::put::{self, told, watched};
 use super::retry::Patience;
@@ -331,7 +331,7 @@ impl Api {
         };
         match outcome {
             Outcome::Again { failure, throttled, floor, .. } => {
-                Tried::Again { failure: told(failure), throttled, floor }
+                Tried::Again { failure: told(failure), throttled, floor: floor.or_else(|| retry_after(body)) }
             }
             Outcome::Refused { failure, status } => {
                 let code = s3_code(body).map(str::to_owned);
@@ -412,6 +412,13 @@ fn refused(call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
             _ => bad_status(status, headers),
         },
     }
+}
+
+/// How long to wait as a JSON body says it, in seconds: what stands before a service (Cloudflare) has no header for it.
+fn retry_after(body: &[u8]) -> Option<Duration> {
+    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let seconds = json.get("retry_after")?.as_f64().filter(|seconds| *seconds >= 0.0)?;
+    Some(Duration::from_secs_f64(seconds.min(LONGEST_RETRY_AFTER.as_secs_f64())))
 }
 
 /// The code of an error of S3, which stores for such services may be.

@@ -32,7 +32,7 @@ use super::s3;
 use crate::event::{Class, Failure};
 
 /// Longest wait that a server can ask for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// How often a request that the server never looked at is sent again at once.
 const UNSEEN: u32 = 20;

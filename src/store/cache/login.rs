@@ -182,6 +182,11 @@ impl Auth {
         Some(Self { header: Some(secret(&format!("Bearer {token}"))?), signer: None, source })
     }
 
+    /// This user and password, or nothing.
+    pub(super) fn basic(login: Option<&Login>, source: LoginSource) -> Self {
+        Self { header: login.and_then(basic), signer: None, source }
+    }
+
     /// The token file, else the login of the URL, else the one of the netrc file. A netrc file that cannot be read
     /// is worth a warning.
     pub(super) fn find(

@@ -1,7 +1,8 @@
 //! Binary caches: opening one, asking it for many paths, and what it takes to write to one.
 //!
-//! Owns URLs, `nix-cache-info`, logins, retries, signing keys, uploads and the files of a `file://` cache. Does not own what an
-//! answer means for the plan (`diff::presence`) or the order of a push (`push::queue`).
+//! Owns URLs, `nix-cache-info`, logins, retries, what was said before, signing keys, uploads and the files of a
+//! `file://` cache. Does not own what an answer means for the plan (`diff::presence`) or the order of a push
+//! (`push::queue`).
 
 mod access;
 mod answer;
@@ -23,6 +24,7 @@ pub mod list;
 mod location;
 mod login;
 pub mod look;
+mod memory;
 mod nar;
 mod netrc;
 mod niks3;
@@ -47,6 +49,7 @@ pub use engine::Engine;
 pub use error::CacheError;
 pub use keys::SecretKey;
 pub use login::{LoginEnv, LoginSource, TokenError};
+pub use memory::Memory;
 pub use nar::NarReader;
 pub use record::RecordError;
 pub use retry::Patience;
@@ -56,8 +59,11 @@ pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
 use answer::{Counters, Trust};
 use answers::Paths;
-use backend::Backend;
+use backend::{Backend, Reader};
 use location::{AtticPlace, Location, Params, Place};
+use memory::Remembered;
+
+use futures_util::FutureExt as _;
 
 use crate::event::Failure;
 use crate::id::{CacheId, StoreDir, StorePath};
@@ -142,6 +148,8 @@ pub struct OpenContext {
     pub connections: usize,
     /// The thread that asks.
     pub engine: Engine,
+    /// What caches said in earlier runs.
+    pub memory: Option<Memory>,
 }
 
 impl OpenContext {
@@ -159,6 +167,7 @@ impl OpenContext {
             patience: Patience::default(),
             connections: 256,
             engine: Engine::default(),
+            memory: None,
         }
     }
 }
@@ -175,6 +184,8 @@ pub struct Cache {
     want_mass_query: bool,
     trust: Arc<Trust>,
     backend: Backend,
+    /// What it said in earlier runs; `None` for one that is no slower than that.
+    remembered: Option<Remembered>,
     sink: Option<Sink>,
     login: Option<LoginSource>,
     counters: Arc<Counters>,
@@ -210,6 +221,10 @@ impl Cache {
         }
         let sink = codec.map(|codec| Sink::new(backend.clone(), keys, context.store_dir.clone(), codec));
         let login = backend.login().cloned();
+        let remembered = match (backend.reader(), &context.memory) {
+            (Reader::Http(_), Some(memory)) => Some(memory.of(&url, &trust, config.push)),
+            (Reader::File(_) | Reader::Copy(_), _) | (_, None) => None,
+        };
         Ok(Self {
             id,
             name,
@@ -220,6 +235,7 @@ impl Cache {
             want_mass_query: params.want_mass_query.unwrap_or(info.want_mass_query),
             trust: Arc::new(trust),
             backend,
+            remembered,
             sink,
             login,
             counters: Arc::default(),
@@ -314,7 +330,42 @@ impl Cache {
     #[must_use]
     pub fn answers(&self, paths: &[StorePath]) -> Answers {
         let (trust, asked): (_, Paths) = (Arc::clone(&self.trust), paths.into());
-        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| self.backend.ask(trust, asked, pieces))
+        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| {
+            let backend = self.backend.clone();
+            let ask = move |trust, asked, pieces| backend.ask(trust, asked, pieces);
+            match self.remembered.clone() {
+                Some(remembered) => remembered.ask(trust, asked, pieces, ask).boxed(),
+                None => ask(trust, asked, pieces),
+            }
+        })
+    }
+
+    /// The records of those paths that it is remembered to have; in the order of the paths.
+    pub async fn recall(&self, paths: &[StorePath]) -> Vec<Option<Box<NarInfo>>> {
+        let Some(remembered) = &self.remembered else { return vec![None; paths.len()] };
+        let answers = remembered.recall(&self.trust, &paths.into()).await;
+        let present = |answer: &Answer| matches!(answer, Answer::Present(_));
+        self.counters.add(answers.iter().flatten().filter(|answer| present(answer)));
+        let info = |answer| match answer {
+            Some(Answer::Present(info)) => Some(info),
+            Some(Answer::Untrusted(_) | Answer::Absent | Answer::NoAnswer(_)) | None => None,
+        };
+        answers.into_iter().map(info).collect()
+    }
+
+    /// It has a path since now, with this record: from now on that is remembered.
+    pub fn remember(&self, info: &NarInfo) {
+        if let Some(remembered) = &self.remembered {
+            let answer = self.trust.answer(info.store_path(), Ok(Some(info.to_canonical_bytes())));
+            remembered.note(std::iter::once((info.store_path(), &answer)));
+        }
+    }
+
+    /// It turned out not to have these paths, whatever it said: they are asked again the next time.
+    pub fn forget(&self, paths: &[StorePath]) {
+        if let Some(remembered) = self.remembered.as_ref().filter(|_| !paths.is_empty()) {
+            remembered.forget(paths);
+        }
     }
 
     /// Reads the records of paths anew, whoever signed them, and looks whether their NARs are there too. For pushing
