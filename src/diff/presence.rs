@@ -107,14 +107,12 @@ pub fn race(caches: &[Arc<Cache>], paths: Vec<StorePath>) -> Facts {
     facts
 }
 
-/// How long each of several caches waits for those before it, from how long they take to answer (pure): until these
-/// have most likely answered, where that costs less than a third of its own time; else not at all.
+/// How long each of several caches waits for those before it, from how long they take to answer (pure): until those
+/// have most likely answered that do so in less than a third of its own time. The others are not waited for.
 fn head_starts(paces: &[Duration]) -> Vec<Duration> {
-    let mut before = Duration::ZERO;
     let wait = |(rank, pace): (usize, &Duration)| {
-        let until = before.mul_f64(1.5).max(SOON);
-        before = before.max(*pace);
-        if rank > 0 && until.saturating_mul(3) <= *pace { until } else { Duration::ZERO }
+        let answered = paces[..rank].iter().map(|before| before.mul_f64(1.5).max(SOON));
+        answered.filter(|until| until.saturating_mul(3) <= *pace).max().unwrap_or(Duration::ZERO)
     };
     paces.iter().enumerate().map(wait).collect()
 }
@@ -327,8 +325,9 @@ mod tests {
             (&[30, 30, 30][..], &[0, 0, 0][..]),
             (&[0, 30], &[0, 2]),
             (&[1, 30, 200], &[0, 2, 45]),
-            (&[30, 1, 40], &[0, 0, 0]),
+            (&[30, 1, 40], &[0, 0, 2]),
             (&[30, 1, 300], &[0, 0, 45]),
+            (&[1, 300, 300], &[0, 2, 2]),
             (&[200, 0], &[0, 0]),
         ] {
             assert_eq!(head_starts(&millis(paces)), millis(waits), "{paces:?}");

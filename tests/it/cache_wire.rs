@@ -37,7 +37,7 @@ fn thirds(count: u16) -> TempDir {
 /// Gives up soon, trusts everybody, and this certificate, which it leaves beside the cache.
 fn context(server: &FakeCache) -> OpenContext {
     let millis = Duration::from_millis;
-    let ca = server.root().join("ca.pem");
+    let ca = server.root().join(format!("{}.pem", server.url.rsplit(':').next().unwrap()));
     std::fs::write(&ca, &server.ca).unwrap();
     OpenContext {
         require_sigs: false,
@@ -85,7 +85,9 @@ async fn several_connections_carry_what_one_would_not() {
             assert!((2..=6).contains(&connections), "{connections} connections");
             assert!(server.most_in_flight() > 40, "{} in flight", server.most_in_flight());
         } else {
-            assert!((64..=256).contains(&connections), "{connections} connections");
+            // Some are made in vain: another is free before they are ready.
+            assert!(connections >= 64, "{connections} connections");
+            assert!(server.most_in_flight() <= 256, "{} in flight", server.most_in_flight());
         }
     }
 }
