@@ -107,18 +107,16 @@ pub fn race(caches: &[Arc<Cache>], paths: Vec<StorePath>) -> Facts {
     facts
 }
 
-/// How long each of several caches waits for those before it, from how long they take to answer (pure): until those
-/// have most likely answered that do so in less than a third of its own time. The others are not waited for.
+/// How long each of several caches waits for those before it, from how long they take to answer (pure): a third of its
+/// own time where one of them has long answered by then, else not at all.
 fn head_starts(paces: &[Duration]) -> Vec<Duration> {
     let wait = |(rank, pace): (usize, &Duration)| {
-        let answered = paces[..rank].iter().map(|before| before.mul_f64(1.5).max(SOON));
-        answered.filter(|until| until.saturating_mul(3) <= *pace).max().unwrap_or(Duration::ZERO)
+        let third = *pace / 3;
+        let waits = paces[..rank].iter().any(|before| before.saturating_mul(2) < third);
+        if waits { third } else { Duration::ZERO }
     };
     paces.iter().enumerate().map(wait).collect()
 }
-
-/// How soon a cache that needs no network has answered.
-const SOON: Duration = Duration::from_millis(2);
 
 /// Pieces of the answers of the cache with this rank.
 type Ranked = BoxStream<'static, (usize, Vec<(usize, Answer)>)>;
@@ -323,12 +321,11 @@ mod tests {
         let millis = |times: &[u64]| times.iter().copied().map(Duration::from_millis).collect::<Vec<_>>();
         for (paces, waits) in [
             (&[30, 30, 30][..], &[0, 0, 0][..]),
-            (&[0, 30], &[0, 2]),
-            (&[1, 30, 200], &[0, 2, 45]),
-            (&[30, 1, 40], &[0, 0, 2]),
-            (&[30, 1, 300], &[0, 0, 45]),
-            (&[1, 300, 300], &[0, 2, 2]),
-            (&[200, 0], &[0, 0]),
+            (&[0, 30], &[0, 10]),
+            (&[1, 30, 300], &[0, 10, 100]),
+            (&[30, 10, 45], &[0, 0, 0]),
+            (&[1, 300, 300], &[0, 100, 100]),
+            (&[300, 0], &[0, 0]),
         ] {
             assert_eq!(head_starts(&millis(paces)), millis(waits), "{paces:?}");
         }
