@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -150,6 +151,14 @@ impl Backend {
         }
     }
 
+    /// See [`Cache::pace`](super::Cache::pace).
+    pub(super) fn pace(&self) -> Duration {
+        match self.reader() {
+            Reader::File(_) | Reader::Copy(_) => Duration::ZERO,
+            Reader::Http(http) => http.pace(),
+        }
+    }
+
     /// Requests sent so far, attempts counted one by one.
     pub(super) fn requests(&self) -> u64 {
         match (self, self.reader()) {
@@ -196,7 +205,7 @@ impl Backend {
                     Err(error) => vec![Err(no_answer(Class::Internal, error.to_string())); paths.len()],
                 }
             }
-            Reader::Http(http) => http.inspect(trust, paths).await,
+            Reader::Http(http) => Arc::clone(http).inspect(Arc::clone(trust), paths.to_vec()).await,
             Reader::Copy(copy) => copy.inspect(paths).await,
         }
     }
