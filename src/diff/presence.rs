@@ -4,9 +4,11 @@
 //! the plan (`diff::plan`), nor how a cache is asked (`store::cache`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, FuturesUnordered, SelectAll};
+use futures_util::{FutureExt as _, StreamExt as _};
 
 use crate::event::Failure;
 use crate::id::{CacheId, StorePath};
@@ -84,18 +86,36 @@ pub async fn recall(caches: &[Arc<Cache>], paths: Vec<StorePath>) -> (Vec<(Store
     (known, rest)
 }
 
-/// Begins to ask the caches, which are in order of priority, all at once: the fewest round trips.
+/// Begins to ask the caches, which are in order of priority, all at once: the fewest round trips. One that takes much
+/// longer to answer than those before it waits for them, and is asked for what they do not have.
 #[must_use]
 pub fn race(caches: &[Arc<Cache>], paths: Vec<StorePath>) -> Facts {
-    let answers = caches.iter().enumerate().map(|(rank, cache)| {
-        Box::pin(stream::unfold(cache.answers(&paths), move |mut answers| async move {
-            let piece = answers.next().await?;
-            Some(((rank, piece), answers))
-        })) as Ranked
-    });
-    let answers = stream::select_all(answers);
-    let caches = caches.iter().map(|cache| cache.id()).collect();
-    Facts { answers, left: paths.len(), race: Race::new(caches, paths) }
+    let paces: Vec<Duration> = caches.iter().map(|cache| cache.pace()).collect();
+    let waits = head_starts(&paces);
+    let ids = caches.iter().map(|cache| cache.id()).collect();
+    let (answers, left, race) = (SelectAll::new(), paths.len(), Race::new(ids, paths));
+    let mut facts = Facts { answers, race, left, later: FuturesUnordered::new() };
+    for (rank, (cache, wait)) in caches.iter().zip(waits).enumerate() {
+        if wait.is_zero() {
+            facts.ask(rank, cache);
+        } else {
+            let cache = Arc::clone(cache);
+            let wait = tokio::time::sleep(wait).map(move |()| (rank, cache));
+            facts.later.push(wait.boxed());
+        }
+    }
+    facts
+}
+
+/// How long each of several caches waits for those before it, from how long they take to answer (pure): a third of its
+/// own time where one of them has long answered by then, else not at all.
+fn head_starts(paces: &[Duration]) -> Vec<Duration> {
+    let wait = |(rank, pace): (usize, &Duration)| {
+        let third = *pace / 3;
+        let waits = paces[..rank].iter().any(|before| before.saturating_mul(2) < third);
+        if waits { third } else { Duration::ZERO }
+    };
+    paces.iter().enumerate().map(wait).collect()
 }
 
 /// Pieces of the answers of the cache with this rank.
@@ -106,13 +126,35 @@ pub struct Facts {
     answers: SelectAll<Ranked>,
     race: Race,
     left: usize,
+    /// Caches that are not asked yet, and their ranks.
+    later: FuturesUnordered<BoxFuture<'static, (usize, Arc<Cache>)>>,
 }
 
 impl Facts {
+    /// Asks one of the caches for all that is not known yet.
+    fn ask(&mut self, rank: usize, cache: &Cache) {
+        let (places, paths) = self.race.open();
+        let answers = cache.answers(&paths);
+        self.answers.push(Box::pin(stream::unfold((answers, places), move |(mut answers, places)| async move {
+            let mut piece = answers.next().await?;
+            piece.iter_mut().for_each(|(at, _)| *at = places.get(*at).copied().unwrap_or(usize::MAX));
+            Some(((rank, piece), (answers, places)))
+        })));
+    }
+
     /// What has become known since the last time; waits for it. `None` once all is known.
     pub async fn next(&mut self) -> Option<Vec<(StorePath, Fact)>> {
         while self.left > 0 {
-            let known = match self.answers.next().await {
+            let piece = tokio::select! {
+                biased;
+                Some(piece) = self.answers.next() => Some(piece),
+                Some((rank, cache)) = self.later.next() => {
+                    self.ask(rank, &cache);
+                    continue;
+                }
+                else => None,
+            };
+            let known = match piece {
                 Some((rank, piece)) => self.race.hear(rank, piece),
                 None => self.race.end(),
             };
@@ -124,7 +166,7 @@ impl Facts {
         None
     }
 
-    /// Whether more will become known.
+    /// Whether all is known.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.left == 0
@@ -156,11 +198,17 @@ impl Race {
         Self { caches, paths: paths.into_iter().map(Some).collect(), said }
     }
 
+    /// The paths that are not known yet, and their places.
+    fn open(&self) -> (Vec<usize>, Vec<StorePath>) {
+        let open = self.paths.iter().enumerate().filter_map(|(at, path)| Some((at, path.clone()?)));
+        open.unzip()
+    }
+
     /// The cache with this rank answered; gives what is known by that.
     fn hear(&mut self, rank: usize, piece: Vec<(usize, Answer)>) -> Vec<(StorePath, Fact)> {
         let mut known = Vec::with_capacity(piece.len());
         for (at, answer) in piece {
-            if let Some(said) = self.said.get_mut(at * self.caches.len() + rank) {
+            if let Some(said) = self.said.get_mut(at.saturating_mul(self.caches.len()).saturating_add(rank)) {
                 *said = Some(answer);
                 known.extend(self.settle(at));
             }
@@ -266,6 +314,21 @@ mod tests {
             Fact::Untrusted { cache: CacheId(1), keys: vec![] }
         );
         assert_eq!(after(&[Answer::Absent, Answer::Absent]), Fact::Absent);
+    }
+
+    #[test]
+    fn only_a_cache_that_is_much_slower_waits() {
+        let millis = |times: &[u64]| times.iter().copied().map(Duration::from_millis).collect::<Vec<_>>();
+        for (paces, waits) in [
+            (&[30, 30, 30][..], &[0, 0, 0][..]),
+            (&[0, 30], &[0, 10]),
+            (&[1, 30, 300], &[0, 10, 100]),
+            (&[30, 10, 45], &[0, 0, 0]),
+            (&[1, 300, 300], &[0, 100, 100]),
+            (&[300, 0], &[0, 0]),
+        ] {
+            assert_eq!(head_starts(&millis(paces)), millis(waits), "{paces:?}");
+        }
     }
 
     #[test]

@@ -271,6 +271,7 @@ fn open_context(store: &LocalStore, settings: &Settings) -> OpenContext {
         // Keys of drover.toml count where the store takes them from us: from a trusted client.
         accept_cache_keys: store.trust() == Trust::Trusted,
         netrc: Some(nix.netrc_file.clone().into()),
+        ca_file: nix.ca_file(),
         login_env: settings.logins.iter().collect(),
         nix: Some(store.nix()),
         memory,

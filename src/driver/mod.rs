@@ -290,10 +290,14 @@ impl Driver {
             Input::Valid(Err(failure)) => self.fail(Error::new(Fault::Unreachable, &*failure.message)),
             Input::CachesOpen(opened) => {
                 self.planning.opened(ctx, opened);
+                self.refuse();
                 let waiting = std::mem::take(&mut self.unpushed);
                 waiting.into_iter().for_each(|(outputs, why)| self.push(outputs, why));
             }
-            Input::Facts(facts, rest) => self.planning.answered(ctx, facts, rest),
+            Input::Facts(facts, rest) => {
+                self.planning.answered(ctx, facts, rest);
+                self.refuse();
+            }
             Input::News(attempt, news) => self.building.news(ctx, attempt, news),
             Input::Prepared(attempt, brought) => {
                 let suspects = brought.as_ref().map_or_else(|not| not.suspects.clone(), |_| Vec::new());
@@ -758,6 +762,13 @@ impl Driver {
     fn stop(&mut self, level: u8) {
         self.ctx.bus.emit(Fact::Cancelled { level });
         self.wind_down(level);
+    }
+
+    /// Ends where a cache gives no answer and all have to.
+    fn refuse(&mut self) {
+        if let Some(error) = self.planning.take_refusal() {
+            self.fail(error);
+        }
     }
 
     /// The run cannot go on.

@@ -9,6 +9,7 @@ use crate::build::Piece;
 use crate::diff::load;
 use crate::diff::plan::{Brought, Decision, Found, PlanPolicy, Planner, Presence};
 use crate::diff::presence::{self, Fact as CacheFact, Facts};
+use crate::error::{Error, Fault};
 use crate::eval::DrvAnswer;
 use crate::event::{Fact, Failure, FetchedPath, Stage};
 use crate::graph::Graph;
@@ -50,6 +51,8 @@ pub(super) struct Planning {
     unsigned: Vec<CacheId>,
     /// Caches that were opened before, to be pushed to.
     pushed: Vec<Arc<Cache>>,
+    /// What a cache did that nobody may do where all have to answer.
+    refusal: Option<Error>,
 }
 
 impl Planning {
@@ -66,7 +69,13 @@ impl Planning {
             silent: Vec::new(),
             unsigned: Vec::new(),
             pushed,
+            refusal: None,
         }
+    }
+
+    /// Why the run cannot go on: a cache gives no answer, and all have to (`--strict-caches`).
+    pub(super) fn take_refusal(&mut self) -> Option<Error> {
+        self.refusal.take()
     }
 
     /// The caches that are read from, if they are open; starts to open them.
@@ -273,6 +282,9 @@ impl Planning {
                     open.push(cache);
                 }
                 // The URL as it was given may hold a login.
+                Err((_, error)) if ctx.settings.strict_caches => {
+                    self.refusal.get_or_insert(Error { fault: Fault::Unreachable, ..error });
+                }
                 Err((_, error)) => {
                     let hint = error.hint.clone().unwrap_or_else(|| "what only it has is built".to_owned());
                     ctx.bus.warn(format!("a cache is left out: {error}"), Some(&hint));
@@ -334,8 +346,13 @@ impl Planning {
             return;
         }
         self.silent.push(cache);
-        let name = self.cache_name(cache);
-        ctx.bus.warn(format!("cache {name} gives no answer: {}", failure.message), Some("what only it has is built"));
+        let message = format!("cache {} gives no answer: {}", self.cache_name(cache), failure.message);
+        if ctx.settings.strict_caches {
+            let error = Error::new(Fault::Unreachable, message);
+            self.refusal.get_or_insert(error.hint("without --strict-caches, what only it has is built"));
+        } else {
+            ctx.bus.warn(message, Some("what only it has is built"));
+        }
     }
 
     /// One warning a cache.

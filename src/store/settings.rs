@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -167,6 +168,8 @@ pub struct NixSettings {
     pub builders: String,
     pub builders_use_substitutes: bool,
     pub netrc_file: String,
+    /// The certificates to trust; empty where Nix leaves that to its libraries.
+    pub ssl_cert_file: String,
     pub secret_key_files: Vec<String>,
     pub always_allow_substitutes: bool,
     /// Whether caches are used at all.
@@ -193,6 +196,14 @@ impl NixSettings {
             },
         };
         Self::parse(&output)
+    }
+
+    /// The file with the certificates to trust, where Nix names one that there is (`ssl-cert-file`,
+    /// `NIX_SSL_CERT_FILE`).
+    #[must_use]
+    pub fn ca_file(&self) -> Option<PathBuf> {
+        let file = PathBuf::from(&self.ssl_cert_file);
+        file.is_file().then_some(file)
     }
 
     /// From the JSON that Nix prints.
@@ -223,6 +234,7 @@ impl NixSettings {
             builders: get.text("builders").unwrap_or_default(),
             builders_use_substitutes: get.bool("builders-use-substitutes").unwrap_or(false),
             netrc_file: get.text("netrc-file").unwrap_or_default(),
+            ssl_cert_file: get.text("ssl-cert-file").unwrap_or_default(),
             secret_key_files: get.list("secret-key-files"),
             always_allow_substitutes: get.bool("always-allow-substitutes").unwrap_or(false),
             substitute: get.bool("substitute").unwrap_or(true),

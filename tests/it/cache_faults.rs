@@ -249,3 +249,16 @@ fn a_cache_that_never_answers_is_left() {
         }
     });
 }
+
+#[test]
+fn a_cache_that_has_to_answer_and_does_not_ends_the_run() {
+    let stage = Stage::new(&newest());
+    for step in ["nix-cache-info", "*.narinfo"] {
+        stage.cache.always(step, Fault::Status(500));
+        let ran = stage.site.drover(&["run", "--strict-caches", "app", "solo"]);
+        assert_eq!(ran.code, Some(4), "{step}: {}", ran.stderr);
+        assert!(ran.stderr.contains("HTTP status 500"), "{step}: {}", ran.stderr);
+        assert_eq!(stage.names("built"), Vec::<String>::new(), "{step}");
+        stage.cache.heal(step);
+    }
+}

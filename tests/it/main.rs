@@ -11,6 +11,7 @@ mod attic;
 mod builders;
 mod cache;
 mod cache_faults;
+mod cache_wire;
 mod cachix;
 mod cli;
 mod copy;

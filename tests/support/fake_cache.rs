@@ -14,6 +14,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use tokio::task::JoinSet;
 
+use super::front::{self, Front, Traffic};
+
 /// What the server does with a request instead of serving the file.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -29,6 +31,10 @@ pub enum Fault {
     Redirect,
     /// 200 and the file, with this `Content-Encoding`, which it does not have.
     Encoded(&'static str),
+    /// 200 and the file, with this `Content-Encoding`, which it has: `gzip` or `zstd`.
+    Packed(&'static str),
+    /// 405 to whoever asks for the head alone; the others are served.
+    Headless,
     /// 200 and half of the file, with the right length of that. Of an upload, half is stored.
     Half,
     /// 200 and the file with one bit of its middle flipped.
@@ -49,6 +55,10 @@ pub enum Fault {
 pub struct FakeCache {
     /// `http://127.0.0.1:PORT`.
     pub url: String,
+    /// The certificate to trust, as PEM; empty without TLS.
+    pub ca: String,
+    /// What came, as connections see it.
+    pub traffic: Arc<Traffic>,
     shared: Arc<Shared>,
     _server: Server,
 }
@@ -96,28 +106,40 @@ struct Shared {
 impl FakeCache {
     /// Serves this directory; it may be filled later.
     pub async fn serve(root: &Path) -> Self {
-        let (url, shared, server) = Self::listen(root).await;
-        Self { url, shared, _server: Server::Here(server) }
+        Self::serve_by(root, Front::plain()).await
+    }
+
+    /// The same, reached in this way.
+    pub async fn serve_by(root: &Path, front: Front) -> Self {
+        let ca = front.ca();
+        let (url, shared, traffic, server) = Self::listen(root, front).await;
+        Self { url, ca, traffic, shared, _server: Server::Here(server) }
     }
 
     /// The same on a thread of its own, for tests that wait for programs.
     pub fn start(root: &Path) -> Self {
+        Self::start_by(root, Front::plain())
+    }
+
+    /// The same, reached in this way.
+    pub fn start_by(root: &Path, front: Front) -> Self {
+        let ca = front.ca();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let root = root.to_owned();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let (url, shared, _server) = Self::listen(&root).await;
-                ready.send((url, shared)).unwrap();
+                let (url, shared, traffic, _server) = Self::listen(&root, front).await;
+                ready.send((url, shared, traffic)).unwrap();
                 let _ = stopped.await;
             });
         });
-        let (url, shared) = is_ready.recv().unwrap();
-        Self { url, shared, _server: Server::Thread(Some(stop), Some(thread)) }
+        let (url, shared, traffic) = is_ready.recv().unwrap();
+        Self { url, ca, traffic, shared, _server: Server::Thread(Some(stop), Some(thread)) }
     }
 
-    async fn listen(root: &Path) -> (String, Arc<Shared>, JoinSet<()>) {
+    async fn listen(root: &Path, front: Front) -> (String, Arc<Shared>, Arc<Traffic>, JoinSet<()>) {
         let shared = Arc::new(Shared {
             root: root.to_owned(),
             delay: Mutex::default(),
@@ -130,11 +152,11 @@ impl FakeCache {
             most_in_flight: AtomicU32::new(0),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let url = format!("{}://{}", front.scheme(), listener.local_addr().unwrap());
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
-        let mut server = JoinSet::new();
-        server.spawn(async move { axum::serve(listener, app).await.unwrap() });
-        (url, shared, server)
+        let (traffic, mut server) = (Arc::<Traffic>::default(), JoinSet::new());
+        server.spawn(front.serve(listener, app, Arc::clone(&traffic)));
+        (url, shared, traffic, server)
     }
 
     /// Stores what is uploaded.
@@ -284,8 +306,11 @@ async fn answer(
     let fault = shared.fault(&name);
     let file = || std::fs::read(shared.root.join(&name)).ok();
     // What is not there cannot be damaged.
-    let damages = |fault: &Fault| matches!(fault, Fault::Encoded(_) | Fault::Half | Fault::Flipped | Fault::Edited(..));
+    let damages = |fault: &Fault| {
+        matches!(fault, Fault::Encoded(_) | Fault::Packed(_) | Fault::Half | Fault::Flipped | Fault::Edited(..))
+    };
     let fault = fault.filter(|fault| !damages(fault) || file().is_some());
+    let fault = fault.filter(|fault| !matches!(fault, Fault::Headless) || method == Method::HEAD);
     match fault {
         Some(Fault::Status(code)) => status(code),
         Some(Fault::With(code, header, value)) => with(code, header, &value),
@@ -302,6 +327,12 @@ async fn answer(
             response.headers_mut().insert("content-encoding", encoding.parse().unwrap());
             response
         }
+        Some(Fault::Packed(encoding)) => {
+            let mut response = Response::new(Body::from(front::packed(encoding, &file().unwrap_or_default())));
+            response.headers_mut().insert("content-encoding", encoding.parse().unwrap());
+            response
+        }
+        Some(Fault::Headless) => front::headless(),
         Some(Fault::Half) => {
             let body = file().unwrap_or_default();
             Response::new(Body::from(body[..body.len() / 2].to_vec()))
@@ -390,9 +421,15 @@ impl Shared {
             Some(Fault::Body(body)) => Response::new(Body::from(body)),
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Close) => std::panic::resume_unwind(Box::new("closed")),
-            Some(Fault::Says(..) | Fault::Redirect | Fault::Encoded(_) | Fault::Flipped | Fault::Edited(..)) => {
-                unreachable!("{fault:?} is no fault of an upload")
-            }
+            Some(
+                Fault::Says(..)
+                | Fault::Redirect
+                | Fault::Encoded(_)
+                | Fault::Packed(_)
+                | Fault::Headless
+                | Fault::Flipped
+                | Fault::Edited(..),
+            ) => unreachable!("{fault:?} is no fault of an upload"),
             Some(Fault::Half | Fault::Cut) | None => {
                 if fault.is_some() {
                     bytes.truncate(bytes.len() / 2);

@@ -9,6 +9,7 @@ pub mod fake_daemon;
 pub mod farm_lab;
 pub mod farm_site;
 pub mod fault_proxy;
+pub mod front;
 pub mod history;
 pub mod niks3_server;
 pub mod nix;

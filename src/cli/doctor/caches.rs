@@ -128,6 +128,7 @@ fn context(
         require_sigs: nix.is_none_or(|nix| nix.require_sigs),
         accept_cache_keys: store.is_some_and(|store| store.trust() == Trust::Trusted),
         netrc: nix.map(|nix| PathBuf::from(&nix.netrc_file)),
+        ca_file: nix.and_then(NixSettings::ca_file),
         login_env,
         patience,
         ..OpenContext::new(store_dir)

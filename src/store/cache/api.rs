@@ -17,10 +17,11 @@ use serde::de::DeserializeOwned;
 use tokio_util::bytes::Bytes;
 
 use super::error::CacheError;
+use super::gate::Gate;
 use super::http::{LONGEST_RETRY_AFTER, Outcome, S3_AGAIN, bad_status, broken, client, not_well};
 use super::login::Auth;
 use super::put::{self, told, watched};
-use super::retry::{Gate, Patience};
+use super::retry::Patience;
 use super::sink::PutError;
 use super::{LoginSource, OpenContext};
 use crate::event::{Class, Failure};

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -147,6 +148,14 @@ impl Backend {
             (Self::Niks3(niks3), _) => Some(niks3.login()),
             (_, Reader::Http(http)) => Some(&http.auth.source),
             (_, Reader::File(_) | Reader::Copy(_)) => None,
+        }
+    }
+
+    /// See [`Cache::pace`](super::Cache::pace).
+    pub(super) fn pace(&self) -> Duration {
+        match self.reader() {
+            Reader::File(_) | Reader::Copy(_) => Duration::ZERO,
+            Reader::Http(http) => http.pace(),
         }
     }
 

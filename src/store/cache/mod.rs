@@ -14,8 +14,10 @@ mod budget;
 mod cachix;
 pub mod check;
 mod copy;
+mod engine;
 mod error;
 mod file;
+mod gate;
 mod hasher;
 mod http;
 pub mod info;
@@ -42,11 +44,13 @@ mod upload;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use access::{Access, check};
 pub use answer::{Answer, Counts, narinfo_name};
 pub use answers::Answers;
 pub use budget::{Budget, Room};
+pub use engine::Engine;
 pub use error::{CacheError, by_hand};
 pub use keys::SecretKey;
 pub use ledger::Ledger;
@@ -149,8 +153,10 @@ pub struct OpenContext {
     pub ca_file: Option<PathBuf>,
     /// How patient to be; the URL may say otherwise.
     pub patience: Patience,
-    /// Requests in flight to one server at most.
+    /// Requests in flight to one server at most; with HTTP/1.1 each has a connection.
     pub connections: usize,
+    /// The thread that asks.
+    pub engine: Engine,
     /// What caches said in earlier runs.
     pub memory: Option<Memory>,
     /// Uploads that were begun, and what was pushed.
@@ -173,7 +179,8 @@ impl OpenContext {
             nix: None,
             ca_file: None,
             patience: Patience::default(),
-            connections: 100,
+            connections: 256,
+            engine: Engine::default(),
             memory: None,
             ledger: Ledger::default(),
             budget: Budget::default(),
@@ -298,6 +305,12 @@ impl Cache {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counters.counts()
+    }
+
+    /// How long it takes to answer, of late; zero for one that needs no network.
+    #[must_use]
+    pub fn pace(&self) -> Duration {
+        self.backend.pace()
     }
 
     /// Requests that went over the network, attempts counted one by one.

@@ -1,13 +1,14 @@
-//! When a request to a cache is tried again, and how many run at once.
+//! When a request to a cache is tried again, and when it is not even sent.
 //!
 //! The numbers are Nix's own (`retry-attempts` and so on): 5 attempts, delays of 100 ms doubling, 5 s after "too many
 //! requests", full jitter, a `Retry-After` as the floor; besides, an end to patience for one path.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use super::engine::Stopwatch;
 
 /// How patient drover is with a cache on the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Patience {
     pub stall: Duration,
     /// All delays between the attempts to write one file together.
     pub push: Duration,
+    /// How long a cache that is down is left alone before it is asked for one path again; doubles.
+    pub rest: Duration,
     /// How often one file is sent at most where the cache says "too many requests"; other failures are held to
     /// `attempts`.
     pub rate_limited_attempts: u32,
@@ -47,6 +50,7 @@ impl Default for Patience {
             path: Duration::from_secs(30),
             stall: Duration::from_secs(60),
             push: Duration::from_secs(300),
+            rest: Duration::from_secs(10),
             rate_limited_attempts: 1000,
         }
     }
@@ -78,57 +82,38 @@ fn jitter() -> f64 {
     (random >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Bounds the number of requests in flight: fewer when the server says "too many", slowly more when it answers.
-#[derive(Debug)]
-pub(super) struct Gate {
-    permits: Semaphore,
-    limit: AtomicUsize,
-    most: usize,
-    answers: AtomicUsize,
-}
-
-/// Requests in flight that no server can be too slow for.
-const FEWEST: usize = 4;
-
-impl Gate {
-    pub(super) fn new(most: usize) -> Self {
-        let most = most.max(1);
-        Self { permits: Semaphore::new(most), limit: AtomicUsize::new(most), most, answers: AtomicUsize::new(0) }
-    }
-
-    /// Waits for a place. `None` cannot happen: the gate is never closed.
-    pub(super) async fn enter(&self) -> Option<SemaphorePermit<'_>> {
-        self.permits.acquire().await.ok()
-    }
-
-    /// The server answered.
-    pub(super) fn answered(&self) {
-        let limit = self.limit.load(Ordering::Relaxed);
-        if limit < self.most && self.answers.fetch_add(1, Ordering::Relaxed) % 16 == 15 {
-            self.limit.store(limit + 1, Ordering::Relaxed);
-            self.permits.add_permits(1);
-        }
-    }
-
-    /// The server said "too many": the place is given up.
-    pub(super) fn throttled(&self, place: Option<SemaphorePermit<'_>>) {
-        let limit = self.limit.load(Ordering::Relaxed);
-        if let Some(place) = place
-            && limit > FEWEST.min(self.most)
-        {
-            self.limit.store(limit - 1, Ordering::Relaxed);
-            place.forget();
-        }
-    }
-}
+/// No cache that is down is left alone for longer, unless that is what was asked for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Whether a cache seems to be down. It is after several paths in a row got no answer; then no other path waits for
-/// it in vain, and the next batch asks for one path first.
-#[derive(Debug, Default)]
+/// it in vain: all are without answer at once, and now and then one is asked, until it answers again.
+#[derive(Debug)]
 pub(super) struct Health {
     given_up: AtomicU32,
     timed_out: AtomicU32,
     down: AtomicBool,
+    rest: Mutex<Rest>,
+    watch: Stopwatch,
+}
+
+/// When a cache that is down may be asked again.
+#[derive(Debug, Default)]
+struct Rest {
+    until: Duration,
+    /// The last pause; none before the first.
+    pause: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            given_up: AtomicU32::new(0),
+            timed_out: AtomicU32::new(0),
+            down: AtomicBool::new(false),
+            rest: Mutex::default(),
+            watch: Stopwatch::start(),
+        }
+    }
 }
 
 impl Health {
@@ -136,11 +121,28 @@ impl Health {
         self.down.load(Ordering::Relaxed)
     }
 
+    /// Whether one path may be asked of a cache that is down. Once somebody may, the next may not before a pause.
+    pub(super) fn may_probe(&self, patience: &Patience) -> bool {
+        self.may_probe_at(self.watch.elapsed(), patience.rest)
+    }
+
+    fn may_probe_at(&self, now: Duration, first: Duration) -> bool {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < rest.until {
+            return false;
+        }
+        rest.pause = rest.pause.saturating_mul(2).min(LONGEST_PAUSE).max(first);
+        rest.until = now.saturating_add(rest.pause);
+        true
+    }
+
     /// Any real answer, also "I do not have it".
     pub(super) fn answered(&self) {
         self.given_up.store(0, Ordering::Relaxed);
         self.timed_out.store(0, Ordering::Relaxed);
-        self.down.store(false, Ordering::Relaxed);
+        if self.down.swap(false, Ordering::Relaxed) {
+            *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Rest::default();
+        }
     }
 
     /// One attempt waited in vain.
@@ -155,6 +157,24 @@ impl Health {
         if self.given_up.fetch_add(1, Ordering::Relaxed) + 1 >= 3 {
             self.down.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+/// How long a server takes to answer, of late: each new time counts for an eighth. The first one, which made a
+/// connection too, counts less and less.
+#[derive(Debug, Default)]
+pub(super) struct Pace(AtomicU64);
+
+impl Pace {
+    pub(super) fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let mix = |old: u64| Some(if old == 0 { took } else { old - old / 8 + took / 8 });
+        // It never gives up.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, mix);
+    }
+
+    pub(super) fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -174,20 +194,6 @@ mod tests {
         assert!((0..1000).all(|_| (0.0..1.0).contains(&jitter())));
     }
 
-    #[tokio::test]
-    async fn the_gate_narrows_and_widens() {
-        let gate = Gate::new(8);
-        for _ in 0..20 {
-            let place = gate.enter().await;
-            gate.throttled(place);
-        }
-        assert_eq!((gate.permits.available_permits(), gate.limit.load(Ordering::Relaxed)), (4, 4));
-        for _ in 0..16 * 20 {
-            gate.answered();
-        }
-        assert_eq!((gate.permits.available_permits(), gate.limit.load(Ordering::Relaxed)), (8, 8));
-    }
-
     #[test]
     fn a_cache_is_down_until_it_answers() {
         let health = Health::default();
@@ -199,7 +205,11 @@ mod tests {
         assert!(!health.is_down());
         health.gave_up();
         assert!(health.is_down());
+        let second = Duration::from_secs(1);
+        let may: Vec<bool> =
+            [0, 9, 10, 29, 30, 50].iter().map(|at| health.may_probe_at(second * *at, second * 10)).collect();
+        assert_eq!(may, [true, false, true, false, true, false], "pauses double");
         health.answered();
-        assert!(!health.is_down());
+        assert!(!health.is_down() && health.may_probe_at(second * 51, second), "all is forgotten");
     }
 }

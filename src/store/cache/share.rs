@@ -29,6 +29,7 @@ const PATIENCE: Patience = Patience {
     path: Duration::from_secs(8),
     stall: Duration::from_secs(5),
     push: Duration::from_secs(2),
+    rest: Duration::ZERO,
     rate_limited_attempts: 3,
 };
 

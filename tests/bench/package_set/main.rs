@@ -9,6 +9,8 @@
 
 #[path = "../../support/fake_cache.rs"]
 mod fake_cache;
+#[path = "../../support/front.rs"]
+mod front;
 #[path = "../../support/nix.rs"]
 mod nix;
 #[path = "../../support/package_set/mod.rs"]
@@ -31,11 +33,11 @@ fn main() {
         Some("graph") => graph::measure(rounds()),
         // In a process of its own, so that no memory was used before.
         Some("load") => graph::load(&words[1]),
-        Some("diff") => diff::measure(rounds()),
+        Some("diff") => diff::measure(rounds(), words.get(2).map_or("", String::as_str)),
         Some("sched") => sched::measure(rounds()),
         // As above.
         Some("schedule") => sched::schedule(),
-        _ => println!("cargo bench --bench package_set -- graph|diff|sched [ROUNDS]"),
+        _ => println!("cargo bench --bench package_set -- graph|diff|sched [ROUNDS] [WORD]"),
     }
 }
 
