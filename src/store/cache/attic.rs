@@ -160,7 +160,7 @@ impl AtticCache {
     /// Reads records. Their NARs are not asked for: the server has them, and may answer such a question by sending it
     /// on to a store that only takes downloads.
     pub(super) async fn inspect(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Vec<Result<Option<Held>, Failure>> {
-        Arc::clone(&self.http).records(Arc::clone(trust), paths.to_vec()).await
+        self.http.records(trust, paths).await
     }
 }
 

@@ -205,7 +205,7 @@ impl Backend {
                     Err(error) => vec![Err(no_answer(Class::Internal, error.to_string())); paths.len()],
                 }
             }
-            Reader::Http(http) => Arc::clone(http).inspect(Arc::clone(trust), paths.to_vec()).await,
+            Reader::Http(http) => http.inspect(trust, paths).await,
             Reader::Copy(copy) => copy.inspect(paths).await,
         }
     }

@@ -147,8 +147,8 @@ impl Niks3Cache {
     }
 
     /// Which of these paths have to be sent.
-    pub(super) async fn missing(&self, trust: &Arc<Trust>, paths: &[StorePath]) -> Result<Vec<bool>, Failure> {
-        let held = Arc::clone(&self.http).inspect(Arc::clone(trust), paths.to_vec()).await;
+    pub(super) async fn missing(&self, trust: &Trust, paths: &[StorePath]) -> Result<Vec<bool>, Failure> {
+        let held = self.http.inspect(trust, paths).await;
         let mut lacks: Vec<bool> = held.iter().map(|held| !matches!(held, Ok(Some(Held { nar: true, .. })))).collect();
         let names: Vec<String> = paths.iter().map(narinfo_name).collect();
         let seen: Vec<&String> = names.iter().zip(&lacks).filter(|(_, lacks)| !**lacks).map(|(name, _)| name).collect();

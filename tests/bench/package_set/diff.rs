@@ -1,7 +1,7 @@
 //! What is to be done for all roots of the package set, against servers on this machine that answer at once or 30 ms
 //! later, by HTTP/1.1 in the clear or by HTTP/2 over TLS, with all of it in one cache or a third in each of three:
-//! `drover plan` beside `nix build --dry-run`, both with nothing remembered. Then once
-//! more, with what the caches said the first time.
+//! `drover plan` beside `nix build --dry-run`, both with nothing remembered; then
+//! once more, with what the caches said the first time.
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -58,31 +58,31 @@ impl HttpCache {
 
     /// Reads the records of all paths, and asks for their NARs.
     pub(in super::super) async fn inspect(
-        self: Arc<Self>,
-        trust: Arc<Trust>,
-        paths: Vec<StorePath>,
+        self: &Arc<Self>,
+        trust: &Trust,
+        paths: &[StorePath],
     ) -> Vec<Result<Option<Held>, Failure>> {
         self.look(trust, paths, true).await
     }
 
     /// Reads the records of all paths of a server that has no record without its NAR.
     pub(in super::super) async fn records(
-        self: Arc<Self>,
-        trust: Arc<Trust>,
-        paths: Vec<StorePath>,
+        self: &Arc<Self>,
+        trust: &Trust,
+        paths: &[StorePath],
     ) -> Vec<Result<Option<Held>, Failure>> {
         self.look(trust, paths, false).await
     }
 
     async fn look(
-        self: Arc<Self>,
-        trust: Arc<Trust>,
-        paths: Vec<StorePath>,
+        self: &Arc<Self>,
+        trust: &Trust,
+        paths: &[StorePath],
         nars: bool,
     ) -> Vec<Result<Option<Held>, Failure>> {
-        let (engine, count) = (self.engine.clone(), paths.len());
-        let held = engine.run(async move {
-            let look = |path| self.look_at(&trust, path, nars);
+        let (cache, trust, paths, count) = (Arc::clone(self), trust.clone(), paths.to_vec(), paths.len());
+        let held = self.engine.run(async move {
+            let look = |path| cache.look_at(&trust, path, nars);
             stream::iter(paths.into_iter().map(look)).buffered(WINDOW).collect().await
         });
         held.await.unwrap_or_else(|| vec![Err(no_answer(Class::Internal, "asking it ended before it answered")); count])
