@@ -22,7 +22,7 @@ pub(super) fn is_default(env: &Env, dir: Option<&Path>) -> bool {
         return env.default_branch().map_or(USUAL.contains(&branch), |default| default == branch);
     }
     // A CI system that says nothing has no branch checked out that could be believed.
-    !env.is_ci() && dir.and_then(|dir| of_files(dir)).unwrap_or(false)
+    !env.is_ci() && dir.and_then(of_files).unwrap_or(false)
 }
 
 fn of_files(dir: &Path) -> Option<bool> {

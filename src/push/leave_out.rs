@@ -34,7 +34,7 @@ impl LeaveOut {
 }
 
 fn name(path: &StorePath) -> &str {
-    path.name().as_ref()
+    path.name()
 }
 
 #[cfg(test)]

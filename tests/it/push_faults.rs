@@ -186,6 +186,7 @@ fn two_pushes_of_one_closure_do_no_harm() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a process with a file system of its own")]
 fn a_full_disk_is_told_and_nothing_is_shown_half() {
     let place = Place::new();
     let (dir, copy) = (place.site.lab.path("small"), place.site.lab.path("copy"));

@@ -375,7 +375,7 @@ impl Target {
         if self.left_out.is_empty() {
             return;
         }
-        let names: Vec<&str> = self.left_out.keys().take(NAMED).map(|path| path.name().as_ref()).collect();
+        let names: Vec<&str> = self.left_out.keys().take(NAMED).map(|path| path.name()).collect();
         let (count, bytes) =
             (self.left_out.len(), self.left_out.values().fold(0, |all: u64, one| all.saturating_add(*one)));
         let more = if count > NAMED { ", …" } else { "" };
