@@ -347,7 +347,7 @@ impl Moto {
     pub async fn make_bucket(&self) {
         let policy = format!(
             "{{\"Version\": \"2012-10-17\", \"Statement\": [{{\"Effect\": \"Allow\", \"Principal\": \"*\", \
-             \"Action\": \"s3:GetObject\", \"Resource\": \"arn:aws:s3:::{BUCKET}/*\"}}]}}"
+             \"Action\": [\"s3:GetObject\", \"s3:HeadObject\"], \"Resource\": \"arn:aws:s3:::{BUCKET}/*\"}}]}}"
         );
         let bucket = format!("{}/{BUCKET}", self.endpoint);
         for (url, body) in [(bucket.clone(), String::new()), (format!("{bucket}?policy"), policy)] {

@@ -14,9 +14,9 @@ use super::http;
 use super::info::{self, CacheInfo};
 use super::location::{Location, Place};
 use super::login::{Auth, LoginSource};
-use super::{CacheConfig, OpenContext};
+use super::{Cache, CacheConfig, OpenContext};
 use crate::error::chain;
-use crate::id::{StoreDir, StorePath};
+use crate::id::{CacheId, StoreDir, StorePath};
 
 /// Records of a directory that are read at most.
 const SAMPLE: usize = 32;
@@ -107,12 +107,33 @@ pub async fn look(config: &CacheConfig, context: &OpenContext) -> Result<Look, C
             let asked = tokio::time::timeout(context.patience.answer, asked);
             (look.info, look.date) = asked.await.unwrap_or((Err(Trouble::TimedOut), None));
         }
+        Place::S3(_) => (look.info, look.login) = bucket(config, context).await?,
         _ => {
             let scheme = look.shown.split(':').next().unwrap_or_default().to_owned();
             return Err(CacheError::Scheme { url: look.shown, scheme });
         }
     }
     Ok(look)
+}
+
+/// What a bucket says about itself, and where its keys are from: it is opened for reading.
+async fn bucket(
+    config: &CacheConfig,
+    context: &OpenContext,
+) -> Result<(Result<CacheInfo, Trouble>, Option<LoginSource>), CacheError> {
+    let opened = Cache::open(CacheId(0), CacheConfig { push: false, ..config.clone() }, context).await;
+    match opened {
+        Ok(cache) => {
+            let (priority, want_mass_query) = (Some(cache.priority()), cache.want_mass_query());
+            Ok((Ok(CacheInfo { store_dir: None, want_mass_query, priority }), cache.login().cloned()))
+        }
+        Err(CacheError::Keys { login, .. }) => Ok((Err(Trouble::Status(403)), Some(login))),
+        Err(CacheError::NotACache { .. }) => Ok((Err(Trouble::NotACache), None)),
+        Err(CacheError::Unreachable { why, .. } | CacheError::Sick { why, .. }) => {
+            Ok((Err(Trouble::Broken(why)), None))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The body of `nix-cache-info` and the server's clock.
