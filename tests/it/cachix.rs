@@ -267,7 +267,8 @@ fn tokens_are_found_or_asked_for_before_anything_is_built() {
     none.expect(2);
     let looked =
         format!("no token-file, no CACHIX_AUTH_TOKEN, none in {}", place.config.join("cachix/cachix.dhall").display());
-    assert!(none.stderr.contains(&looked), "{}", none.stderr);
+    assert!(none.stderr.contains(&looked) && none.stderr.contains("wants a login"), "{}", none.stderr);
+    assert_eq!(place.cachix.calls("cache"), 0, "nobody had to be asked");
     // From a table of drover.toml it is only read, with one line.
     place.site.edit("drover.toml", "[cache.acme]\nurl = \"cachix:acme\"\npush = true\n");
     let read = finish(place.command(&["run"]), &["run"]);

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use crate::push_http::{FLAKE, nix_takes, pushed, set};
 use crate::support::nix::{Lab, each_nix, newest};
-use crate::support::site::{Site, narinfos};
+use crate::support::site::Site;
 
 /// Names of what a cache in a directory has.
-fn names(dir: &std::path::Path) -> BTreeSet<String> {
-    narinfos(dir).into_keys().map(|name| name[33..].to_owned()).collect()
+fn names(dir: &Path) -> BTreeSet<String> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let records = files.filter(|path| path.is_file() && path.extension().is_some_and(|end| end == "narinfo"));
+    let name = |text: String| text.lines().next().unwrap().rsplit('/').next().unwrap()[33..].to_owned();
+    records.map(|path| name(fs::read_to_string(path).unwrap())).collect()
 }
 
 #[test]

@@ -50,6 +50,7 @@ mod pipeline_trust;
 mod pipeline_users;
 mod plan_file;
 mod push;
+mod push_faults;
 mod push_http;
 mod push_queue;
 mod records;

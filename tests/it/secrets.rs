@@ -415,6 +415,28 @@ fn nothing_tells(plant: fn(&Site) -> Planted) {
     assert!(logged(&rans[0]), "there was no log\n{}", rans[0].stderr);
 }
 
+#[test]
+fn what_is_told_is_found() {
+    let site = Site::of(Lab::plain(&newest()), FLAKE);
+    let planted = token_file(&site);
+    let by_right = files(&site.lab.path(""), &planted);
+    let told = site.lab.write("log/told", &format!("level=trace {}\n", planted.secrets[0]));
+    let found: Vec<PathBuf> =
+        files(&site.lab.path(""), &planted).into_iter().filter(|file| !by_right.contains(file)).collect();
+    assert_eq!(found, [told.clone()]);
+    assert!(holds(&fs::read(told).unwrap(), &planted.secrets[0]));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let spy = scope.spawn(|| spy(&planted.secrets, &stop));
+        let mut command = std::process::Command::new("sh");
+        let script = "sleep 0.5; exit 0";
+        command.args(["-c", script, &planted.secrets[0]]).status().unwrap();
+        stop.store(true, Ordering::Relaxed);
+        let seen = spy.join().unwrap();
+        assert!(seen.iter().any(|arguments| arguments.contains(script)), "{seen:?}");
+    });
+}
+
 /// Each place that a secret is taken from is a test.
 macro_rules! places {
     ($($place:ident)*) => {

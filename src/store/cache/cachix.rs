@@ -21,7 +21,6 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use reqwest::{Method, Url};
 
-use super::LoginSource;
 use super::api::{Api, Call, CallFailure};
 use super::backend::Opening;
 use super::error::CacheError;
@@ -68,6 +67,11 @@ impl CachixCache {
     pub(super) async fn open(name: &str, opening: &Opening<'_>) -> Result<(Self, CacheInfo), CacheError> {
         let (shown, context, push) = (opening.shown, opening.context, opening.config.push);
         let access = Access::find(name, opening)?;
+        // Without a token whoever has the cache's own key may push, as the client has it.
+        if push && access.keys.is_empty() && !access.auth.source.is_some() {
+            let login = access.auth.source;
+            return Err(CacheError::Denied { url: shown.to_owned(), status: 0, login, push });
+        }
         let url = |text: &str| {
             let why = |error| CacheError::Url { url: shown.to_owned(), why: format!("it has no URL: {error}") };
             access.host.join(text).map_err(why)
@@ -193,17 +197,14 @@ impl About {
     }
 }
 
-/// Whether the token is one that may push. Without any, whoever has the cache's own key may, as the client has it.
+/// Whether the token is one that may push, and whether what is asked for can be.
 fn may_push(access: &Access, about: &About, opening: &Opening<'_>) -> Result<(), CacheError> {
     let (login, url) = (access.auth.source.clone(), opening.shown.to_owned());
-    let denied = |status| CacheError::Denied { url: url.clone(), status, login: login.clone(), push: true };
-    match login {
-        LoginSource::Nowhere { .. } if access.keys.is_empty() => Err(denied(401)),
-        LoginSource::Nowhere { .. } => Ok(()),
-        _ if about.permission.as_deref() == Some("Read") => Err(denied(403)),
-        _ => match opening.config.compression.as_deref().or(opening.params.compression.as_deref()) {
-            None | Some("zstd") => Ok(()),
-            Some(other) => Err(CacheError::Compression { url, compression: other.to_owned() }),
-        },
+    if login.is_some() && about.permission.as_deref() == Some("Read") {
+        return Err(CacheError::Denied { url, status: 0, login, push: true });
+    }
+    match opening.config.compression.as_deref().or(opening.params.compression.as_deref()) {
+        None | Some("zstd") => Ok(()),
+        Some(other) => Err(CacheError::Compression { url, compression: other.to_owned() }),
     }
 }

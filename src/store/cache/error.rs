@@ -50,7 +50,7 @@ pub enum CacheError {
     Denied {
         /// The cache.
         url: String,
-        /// 401, 403 or 407.
+        /// 401, 403 or 407; 0 where nobody had to be asked.
         status: u16,
         /// What it was given.
         login: LoginSource,
@@ -187,9 +187,10 @@ pub enum CacheError {
 fn denied(url: &str, status: u16, login: &LoginSource, push: bool) -> String {
     let host = url.split_once("://").map_or(url, |(_, rest)| rest);
     let purpose = if push { " for pushing" } else { "" };
+    let status = if status == 0 { String::new() } else { format!(" (HTTP {status})") };
     match login.is_some() {
-        true => format!("{host} refuses this {}{purpose} (HTTP {status})\n{login}", login.noun()),
-        false => format!("{host} wants a login{purpose} (HTTP {status})\n{login}"),
+        true => format!("{host} refuses this {}{purpose}{status}\n{login}", login.noun()),
+        false => format!("{host} wants a login{purpose}{status}\n{login}"),
     }
 }
 
