@@ -300,7 +300,7 @@ impl Niks3 {
         }
         let begin: Begin = match read(asked, MAX_CLOSURE) {
             Ok(begin) => begin,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         if !begin.closure.ends_with(".narinfo") {
             return text_of(400, "closure key must end with .narinfo\n");
@@ -357,7 +357,7 @@ impl Niks3 {
         }
         let more: More = match read(asked, MAX_JSON) {
             Ok(more) => more,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         if more.start_part_number == 0 || more.num_parts == 0 || more.num_parts > 1000 {
             return text_of(400, "bad part numbers\n");
@@ -388,7 +388,7 @@ impl Niks3 {
         }
         let complete: Complete = match read(asked, MAX_JSON) {
             Ok(complete) => complete,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         if !is_key(&complete.object_key, "nar") || complete.parts.is_empty() {
             return text_of(400, "missing parts\n");
@@ -424,7 +424,7 @@ impl Niks3 {
         }
         let sign: Sign = match read(asked, MAX_CLOSURE) {
             Ok(sign) => sign,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         let books = self.books.lock().unwrap();
         let Ok(id) = id.parse::<u32>() else { return text_of(400, "invalid id\n") };
@@ -542,11 +542,12 @@ impl Answers for Bucket {
     }
 }
 
-fn read<T: for<'de> Deserialize<'de>>(asked: &Asked, limit: usize) -> Result<T, Response<Body>> {
+fn read<T: for<'de> Deserialize<'de>>(asked: &Asked, limit: usize) -> Result<T, Box<Response<Body>>> {
     if asked.body.len() > limit {
-        return Err(text_of(413, format!("request body exceeds {limit} bytes\n")));
+        return Err(Box::new(text_of(413, format!("request body exceeds {limit} bytes\n"))));
     }
-    serde_json::from_slice(&asked.body).map_err(|error| text_of(400, format!("failed to decode request: {error}\n")))
+    let bad = |error: serde_json::Error| Box::new(text_of(400, format!("failed to decode request: {error}\n")));
+    serde_json::from_slice(&asked.body).map_err(bad)
 }
 
 /// Whether a file of this sort may have this key.

@@ -55,7 +55,7 @@ const UPLOADS: usize = 32;
 const QUESTION: usize = 16_000;
 
 /// KiB of NARs that wait to be sent, all uploads together.
-const ROOM: usize = 128 << 10;
+const ROOM: usize = 96 << 10;
 
 /// See the module's page.
 #[derive(Debug)]
