@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
-use crate::config::Words;
+use crate::config::{Words, public_url};
 use crate::driver::upkeep::prune::{self, PruneRequest};
 use crate::driver::upkeep::verify::{self, VerifyRequest};
 use crate::driver::upkeep::warm::{self, WarmRequest};
@@ -43,8 +43,9 @@ pub(super) fn cache(session: &Session, command: CacheCommand, place: &Place) -> 
 /// What a work is given, and where it tells how far it is.
 fn begin(session: &Session, words: Words) -> Result<(Request, watch::Receiver<Progress>)> {
     let (told, progress) = watch::channel(Progress::default());
+    let settings = settings(session, words)?;
     let request = Request {
-        settings: settings(session, words)?,
+        settings,
         clock: session.clock,
         daemon_socket: session.env.get("NIX_DAEMON_SOCKET_PATH").map(PathBuf::from),
         progress: told,
@@ -82,7 +83,9 @@ fn status_of(session: &Session, args: &StatusArgs, place: &Place) -> Result<u8> 
 
 fn verify_of(session: &Session, args: &VerifyArgs, place: &Place) -> Result<u8> {
     let pushed = history::pushed(&history::runs(&state_dir(session, place.state_dir.as_deref())?)?);
-    let (base, progress) = begin(session, args.words(place))?;
+    let (mut base, progress) = begin(session, args.words(place))?;
+    // Nothing is to be believed because it was so once.
+    base.settings.output.cache_dir = None;
     let (caches, paths, deep, repair) = (args.caches.clone(), args.path.clone(), args.deep, args.repair);
     let request = VerifyRequest { base, caches, paths, pushed, deep, repair };
     let verified = block_on(progress::show(session, &progress, verify::verify(request)))?;
@@ -97,8 +100,8 @@ fn verify_of(session: &Session, args: &VerifyArgs, place: &Place) -> Result<u8> 
 
 fn prune_of(session: &Session, args: &PruneArgs, place: &Place) -> Result<u8> {
     if args.keep_roots.is_empty() && args.keep_days.is_none() && args.keep_last.is_none() {
-        return Err(Error::usage(format!("what of {} is to be kept?", args.cache))
-            .hint(format!("drover cache prune {} --keep-days 90 --keep-last 3", quote(&args.cache))));
+        return Err(Error::usage(format!("what of {} is to be kept?", public_url(&args.cache)))
+            .hint(format!("drover cache prune {} --keep-days 90 --keep-last 3", quote(&public_url(&args.cache)))));
     }
     let wanted = match args.keep_days {
         Some(days) => {
@@ -126,7 +129,7 @@ fn prune_of(session: &Session, args: &PruneArgs, place: &Place) -> Result<u8> {
 
 /// The same words, and to really do it.
 fn again(args: &PruneArgs, place: &Place) -> String {
-    let mut words = vec!["drover cache prune".to_owned(), quote(&args.cache)];
+    let mut words = vec!["drover cache prune".to_owned(), quote(&public_url(&args.cache))];
     let mut flag = |name: &str, value: String| words.push(format!("{name} {}", quote(&value)));
     args.keep_roots.iter().for_each(|root| flag("--keep-roots", root.display().to_string()));
     args.keep_days.iter().for_each(|days| flag("--keep-days", days.to_string()));
@@ -145,7 +148,8 @@ fn warm_of(session: &Session, args: WarmArgs, place: &Place) -> Result<u8> {
     let json = words.json;
     // The plan needs no credential, and its document is not what was asked for.
     let planning = Words { push_to: Vec::new(), no_push: true, json: true, ..words.clone() };
-    let (base, progress) = begin(session, words)?;
+    let (mut base, progress) = begin(session, words)?;
+    base.settings.output.cache_dir = None;
     let (_, Finished { events, exit, dir, .. }) = drive(session, planning, Mode::Plan)?;
     let summary = Summary::of(&events);
     keep_digest(&dir, &summary);

@@ -20,7 +20,7 @@ use reading::Walked;
 use sick::Sick;
 use target::Target;
 
-pub(super) use reading::Stores;
+pub(super) use reading::{Failed, Stores, Waiting, upload};
 
 /// How long caches are told at most that uploads were given up.
 const ABANDON: Duration = Duration::from_secs(2);

@@ -291,13 +291,14 @@ fn a_prune_shows_first_and_leaves_what_is_kept_whole() {
 
 /// Makes the records of these paths, and their NARs, two days old.
 fn age(cache: &Path, names: &BTreeSet<String>) {
-    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 24 * 60 * 60);
+    let age = std::time::Duration::from_secs(2 * 24 * 60 * 60);
     for name in names {
         let record = cache.join(format!("{}.narinfo", &name[..32]));
         let text = fs::read_to_string(&record).unwrap();
         let nar = cache.join(text.lines().find_map(|line| line.strip_prefix("URL: ")).unwrap());
         for file in [record, nar] {
-            fs::File::options().append(true).open(file).unwrap().set_modified(then).unwrap();
+            let file = fs::File::options().append(true).open(file).unwrap();
+            file.set_modified(file.metadata().unwrap().modified().unwrap() - age).unwrap();
         }
     }
 }

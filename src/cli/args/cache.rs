@@ -67,7 +67,7 @@ pub(in crate::cli) struct VerifyArgs {
     /// Look only at this store path or link to one, with all that it refers to (repeatable) [default: all that a
     /// directory holds; of a server, what recorded runs pushed to it]
     #[arg(long, value_name = "PATH")]
-    pub(in crate::cli) path: Vec<String>,
+    pub(in crate::cli) path: Vec<PathBuf>,
     /// Also read every NAR, and check its hashes
     #[arg(long)]
     pub(in crate::cli) deep: bool,

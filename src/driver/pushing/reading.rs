@@ -163,26 +163,40 @@ impl Source for Walk<'_> {
 
 /// Streams one NAR from a store to the cache. Where a store fails, or has a damaged copy, the next is tried; where the
 /// cache may take it another time, it is made again then.
-pub(super) async fn upload(stores: &Stores, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
+pub(in crate::driver) async fn upload(stores: &Stores, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
     if let Some(nar) = sink.without_nar() {
         return Ok(nar);
     }
-    let (mut tries, mut waited) = (0, Duration::ZERO);
+    let mut waiting = Waiting::default();
     loop {
-        let error = match upload_once(stores, sink, info).await {
+        match upload_once(stores, sink, info).await {
             Ok(nar) => return Ok(nar),
             Err(Failed::Store(failure) | Failed::Of(failure)) => return Err(failure),
-            Err(Failed::Again(again)) => again,
-        };
-        tries += 1;
-        let wait = sink.wait(tries, waited, &error)?;
-        waited += wait;
+            Err(Failed::Again(again)) => waiting.wait(sink, &again).await?,
+        }
+    }
+}
+
+/// How often a cache was given a path in vain, and how long it was waited for.
+#[derive(Debug, Default)]
+pub(in crate::driver) struct Waiting {
+    tries: u32,
+    waited: Duration,
+}
+
+impl Waiting {
+    /// Waits until it may be given the path again; an error once patience has come to its end.
+    pub(in crate::driver) async fn wait(&mut self, sink: &Sink, again: &Again) -> Result<(), Failure> {
+        self.tries += 1;
+        let wait = sink.wait(self.tries, self.waited, again)?;
+        self.waited += wait;
         tokio::time::sleep(wait).await;
+        Ok(())
     }
 }
 
 /// Why a path was not uploaded.
-enum Failed {
+pub(in crate::driver) enum Failed {
     /// The store could not be read.
     Store(Failure),
     /// The cache did not take it, and may another time.

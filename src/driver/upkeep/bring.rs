@@ -2,7 +2,6 @@
 //! queue's; this does what it says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -16,10 +15,12 @@ use crate::event::{Class, Failure};
 use crate::id::{CacheId, StorePath};
 use crate::nix_compat::narinfo::NarInfo;
 use crate::push::queue::{Action, End, Input, Item, Limits};
-use crate::push::{Closure, Nar, PathInfo, Queue, Source, finish, upload};
-use crate::store::cache::{Cache, Sink};
+use crate::push::{Closure, Nar, PathInfo, Queue, Source, finish};
+use crate::store::cache::{Cache, NarWriter, Sink};
 use crate::store::error::StoreError;
 
+use super::super::context::{LOCAL, store_failure};
+use super::super::pushing::{Failed, Stores, Waiting, upload};
 use super::Progress;
 
 /// Who has paths to give.
@@ -231,7 +232,7 @@ impl Giver {
     async fn infos(&self, paths: &[StorePath]) -> Result<Vec<(PathInfo, Home)>, Failure> {
         match self {
             Self::Store(name, pool) => {
-                let lost = |error: StoreError| super::super::context::store_failure(&error);
+                let lost = |error: StoreError| store_failure(&error);
                 let mut session = pool.take(Caches::Off).await.map_err(lost)?;
                 let infos = session.path_infos(paths).await.map_err(|error| lost(session.explain(error)))?;
                 pool.give_back(session);
@@ -260,30 +261,30 @@ impl Home {
     }
 
     async fn send(&self, sink: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
-        if let Some(nar) = sink.without_nar() {
-            return Ok(nar);
+        match self {
+            Self::Store(_, pool) => upload(&Stores::new(vec![(LOCAL, pool.clone())]), sink, info).await,
+            Self::Cache(cache, record) => copy(cache, record, sink, info).await,
         }
-        let sent = match self {
-            Self::Store(_, pool) => {
-                let lost = |error: StoreError| super::super::context::store_failure(&error);
-                let mut session = pool.take(Caches::Off).await.map_err(lost)?;
-                let sent = upload(sink, info, |mut nar| async {
-                    match session.nar_from_path(&info.path, info.nar_size, &mut nar).await {
-                        Ok(()) => Ok(nar),
-                        Err(error) => Err(io::Error::other(session.explain(error))),
-                    }
-                });
-                let sent = sent.await;
-                pool.give_back(session);
-                sent
-            }
-            Self::Cache(cache, record) => {
-                let mut from = cache.nar(record).await?;
-                upload(sink, info, |mut nar| async move { tokio::io::copy(&mut from, &mut nar).await.map(|_| nar) })
-                    .await
-            }
-        };
-        sent.map_err(|error| error.failure())
+    }
+}
+
+/// Copies the NAR of a path from one cache to another, as often as it takes.
+async fn copy(from: &Cache, record: &NarInfo, to: &Sink, info: &PathInfo) -> Result<Nar, Failure> {
+    if let Some(nar) = to.without_nar() {
+        return Ok(nar);
+    }
+    let mut waiting = Waiting::default();
+    loop {
+        let room = to.room(info).await;
+        let mut nar = from.nar(record).await?;
+        let read = |mut to: NarWriter| async move { tokio::io::copy(&mut nar, &mut to).await.map(|_| to) };
+        let sent = crate::push::upload(to, info, read).await;
+        drop(room);
+        match sent.map_err(Failed::from) {
+            Ok(nar) => return Ok(nar),
+            Err(Failed::Store(failure) | Failed::Of(failure)) => return Err(failure),
+            Err(Failed::Again(again)) => waiting.wait(to, &again).await?,
+        }
     }
 }
 

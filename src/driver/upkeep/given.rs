@@ -23,7 +23,9 @@ pub(super) fn roots(words: &[PathBuf], dir: &StoreDir) -> Result<BTreeSet<StoreP
         } else if word.is_dir() {
             paths.extend(links(word, dir, DEPTH));
         } else {
-            for line in read(word)?.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            for line in
+                read(word, dir)?.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+            {
                 let path = named::store_path(line, &here, dir).map_err(|error| {
                     let why = error.message.split_once("': ").map_or(error.message.as_str(), |(_, why)| why);
                     Error::usage(format!("'{line}' in {shown} names no path: {why}"))
@@ -36,7 +38,7 @@ pub(super) fn roots(words: &[PathBuf], dir: &StoreDir) -> Result<BTreeSet<StoreP
     Ok(paths)
 }
 
-fn read(word: &Path) -> Result<String> {
+fn read(word: &Path, dir: &StoreDir) -> Result<String> {
     let mut text = String::new();
     let read = match word.to_str() {
         Some("-") => std::io::stdin().read_to_string(&mut text),
@@ -45,7 +47,7 @@ fn read(word: &Path) -> Result<String> {
     read.map_err(|error| {
         let why = crate::error::without_numbers(&error.to_string());
         Error::usage(format!("cannot read {}: {why}", word.display()))
-            .hint("--keep-roots takes a store path, a link to one, a directory of links, or a file of those")
+            .hint(format!("{}/HASH-NAME    a link to one, a directory of links, or a file of those", dir.as_str()))
     })?;
     Ok(text)
 }

@@ -78,7 +78,8 @@ pub async fn prune(request: PruneRequest) -> Result<Pruned> {
         last,
         grace: now - i64::from(grace) * 60 * 60,
     };
-    let mut pruned = Pruned { version: 1, name: word, url: cache.url().to_owned(), again, ..Pruned::default() };
+    let name = config.name.clone().unwrap_or_else(|| config.shown_url());
+    let mut pruned = Pruned { version: 1, name, url: cache.url().to_owned(), again, ..Pruned::default() };
     let work = async {
         let listing = cache.list().await.map_err(unreachable)?;
         let held = read(&scene, &cache, listing).await?;
@@ -96,6 +97,9 @@ pub async fn prune(request: PruneRequest) -> Result<Pruned> {
     match super::unless_stopped(&mut signals, work).await {
         Some(done) => done?,
         None => pruned.stopped = true,
+    }
+    if let Some(memory) = scene.list.memory() {
+        memory.settle().await;
     }
     pruned.seconds = scene.clock.now().seconds();
     Ok(pruned)
@@ -169,6 +173,7 @@ async fn carry_out(
             scene.progress.send_modify(|progress| progress.done += 1);
         }
     }
+    cache.forget(&doomed.iter().map(|entry| entry.path.clone()).collect::<Vec<_>>());
     // What came meanwhile may refer to what went.
     let listing = cache.list().await.map_err(unreachable)?;
     let known: BTreeSet<&str> =

@@ -1,6 +1,7 @@
 //! `drover cache verify`: reads what a cache holds, and says what of it is broken; on demand it is mended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
@@ -31,8 +32,9 @@ pub struct VerifyRequest {
     pub base: Request,
     /// Which caches, as typed; none: those of drover.toml that are pushed to.
     pub caches: Vec<String>,
-    /// Absolute store paths; only these are looked at, with all that they refer to. None: all that a cache lists.
-    pub paths: Vec<String>,
+    /// Store paths or links to them; only these are looked at, with all that they refer to. None: all that a cache
+    /// lists.
+    pub paths: Vec<PathBuf>,
     /// Absolute store paths that recorded runs pushed, by the URL of the cache: what a server that does not list what
     /// it has is asked for.
     pub pushed: BTreeMap<String, BTreeSet<String>>,
@@ -72,6 +74,8 @@ pub async fn verify(request: VerifyRequest) -> Result<Verified> {
     let VerifyRequest { base, caches, paths, pushed, deep, repair } = request;
     let (scene, mut signals) = Scene::new(base).await?;
     let configs = which(&scene, &caches)?;
+    let dir = scene.store.store_dir();
+    let only = given::roots(&paths, dir)?;
     let mut verified = Verified { version: 1, repair, ..Verified::default() };
     let work = async {
         for (name, config) in configs {
@@ -79,10 +83,10 @@ pub async fn verify(request: VerifyRequest) -> Result<Verified> {
             let checked = Checked { name, url: cache.url().to_owned(), ..Checked::default() };
             verified.caches.push(checked);
             let Some(checked) = verified.caches.last_mut() else { continue };
-            let of_runs = pushed.get(cache.url()).into_iter().flatten().cloned().collect::<Vec<_>>();
-            let asked = if paths.is_empty() { of_runs } else { paths.clone() };
+            let of_runs: Vec<String> = pushed.get(cache.url()).into_iter().flatten().cloned().collect();
+            let asked = if paths.is_empty() { given::paths(&of_runs, dir) } else { only.iter().cloned().collect() };
             let check = Check { scene: &scene, config: &config, cache, only: !paths.is_empty(), deep };
-            check.run(&asked, repair, checked).await?;
+            check.run(asked, repair, checked).await?;
         }
         Ok::<(), Error>(())
     };
@@ -96,12 +100,11 @@ pub async fn verify(request: VerifyRequest) -> Result<Verified> {
 
 /// The caches that were named, or else those that are pushed to.
 fn which(scene: &Scene, words: &[String]) -> Result<Vec<(String, CacheConfig)>> {
+    let called = |config: CacheConfig| (config.name.clone().unwrap_or_else(|| config.shown_url()), config);
     if !words.is_empty() {
-        return words.iter().map(|word| Ok((word.clone(), scene.named(word)?))).collect();
+        return words.iter().map(|word| scene.named(word).map(called)).collect();
     }
-    let pushed = scene.list.configs().filter(|config| config.push);
-    let pushed: Vec<(String, CacheConfig)> =
-        pushed.map(|config| (config.name.clone().unwrap_or_else(|| config.shown_url()), config.clone())).collect();
+    let pushed: Vec<_> = scene.list.configs().filter(|config| config.push).cloned().map(called).collect();
     if pushed.is_empty() {
         return Err(Error::usage("which cache? none of drover.toml has push = true")
             .hint("drover cache verify CACHE    a name of drover.toml or a URL"));
@@ -120,10 +123,9 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    async fn run(&self, asked: &[String], repair: bool, checked: &mut Checked) -> Result<()> {
+    async fn run(&self, asked: Vec<StorePath>, repair: bool, checked: &mut Checked) -> Result<()> {
         let (scene, name) = (self.scene, self.cache.name());
         let dir = scene.store.store_dir();
-        let asked = given::paths(asked, dir);
         if asked.is_empty() && (self.only || !self.cache.is_listable()) {
             let message =
                 format!("what of {name}? a server does not say what it holds, and no run on record pushed to it");
