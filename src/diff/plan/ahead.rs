@@ -1,10 +1,12 @@
 //! Asking ahead, so that depth costs few round trips: while caches are asked for the outputs of some drvs, those of
 //! drvs below them are asked too, the likeliest to be wanted first. Pure.
 //!
-//! A drv's inputs are wanted once it must be built. How likely that is, is the product of how likely each drv on the
-//! way down to it is absent, and this is measured: a drv is of one of four [`Kind`]s, and the share of each that turned
-//! out absent so far is its chance. Whatever a drv was asked for in vain may cost a tenth of all requests and a few more,
-//! so on a long chain the window is wide at once, and among many drvs it goes to where the border seems to be.
+//! A drv's inputs are wanted once it must be built, and those of a present one where it refers to them. How likely that
+//! is, is the product of what is likely of each drv on the way down, and this is measured: a drv is of one of four
+//! [`Kind`]s, and the share of each that turned out absent so far is its chance; and so is the share of inputs that
+//! present outputs refer to, which are never sources here. What is asked in vain may cost about a tenth of all requests
+//! and a few more, so on a long chain the window is wide at once, and among many drvs it goes to where the border seems
+//! to be.
 //!
 //! A guess changes no decision, only when its answer is there: answers that came ahead are held back until somebody
 //! wants to know, and count from then on.
@@ -45,16 +47,21 @@ enum Kind {
     Other,
 }
 
-/// How many drvs of one kind were absent, and how many not.
+/// How often something was so, and how often not.
 #[derive(Debug, Clone, Copy)]
 struct Rate {
-    absent: u32,
-    other: u32,
+    yes: u32,
+    no: u32,
 }
 
 impl Rate {
     fn chance(self) -> f64 {
-        f64::from(self.absent) / f64::from(self.absent + self.other)
+        f64::from(self.yes) / (f64::from(self.yes) + f64::from(self.no))
+    }
+
+    fn count(&mut self, is_so: bool) {
+        let count = if is_so { &mut self.yes } else { &mut self.no };
+        *count = count.saturating_add(1);
     }
 }
 
@@ -83,6 +90,8 @@ pub(super) struct Ahead {
     seen: Vec<Seen>,
     /// By [`Kind`].
     rates: [Rate; 4],
+    /// Of outputs that present ones were built with, sources left out: those referred to, and the others.
+    referred: Rate,
     /// Drvs for whose outputs caches are being asked.
     waiting: Vec<DrvId>,
     /// Paths that nobody wanted to know of so far. For look-ups only; never iterated.
@@ -100,10 +109,11 @@ pub(super) struct Ahead {
 impl Default for Ahead {
     fn default() -> Self {
         // To begin with, as if a few had been seen of each kind.
-        let rates = [(1, 9), (9, 1), (1, 9), (2, 2)].map(|(absent, other)| Rate { absent, other });
+        let rates = [(1, 9), (9, 1), (1, 9), (2, 2)].map(|(yes, no)| Rate { yes, no });
         Self {
             seen: Vec::new(),
             rates,
+            referred: Rate { yes: 2, no: 6 },
             waiting: Vec::new(),
             early: HashMap::new(),
             loading: HashSet::new(),
@@ -159,16 +169,18 @@ impl Ahead {
     }
 
     /// Takes note of an answer about an output of a drv.
-    fn learn(&mut self, graph: &Graph, drv: DrvId, presence: Presence) {
-        let absent = !matches!(presence, Presence::Valid | Presence::Present(_));
+    fn learn(&mut self, graph: &Graph, drv: DrvId, found: &Found) {
+        let absent = !matches!(found.presence, Presence::Valid | Presence::Present(_));
+        if matches!(found.presence, Presence::Present(_)) {
+            self.learn_references(graph, drv, found);
+        }
         self.news += 1;
         let seen = self.of_mut(drv);
         let before = seen.absent.replace(absent || seen.absent == Some(true));
         if before.is_none()
             && let Some(kind) = seen.kind
         {
-            let rate = &mut self.rates[kind as usize];
-            *(if absent { &mut rate.absent } else { &mut rate.other }) += 1;
+            self.rates[kind as usize].count(absent);
         }
         match before {
             Some(true) => {}
@@ -176,6 +188,29 @@ impl Ahead {
             None => graph.inputs(drv).for_each(|(input, _)| self.of_mut(input).below = true),
             Some(false) => {}
         }
+    }
+
+    /// Counts what a present output refers to of that which it was built with.
+    fn learn_references(&mut self, graph: &Graph, drv: DrvId, found: &Found) {
+        if graph.info(drv).is_none_or(|info| info.fixed_output) {
+            return;
+        }
+        let references: HashSet<&StorePath> = found.references.iter().collect();
+        for (input, names) in graph.inputs(drv) {
+            let Some(info) = graph.info(input).filter(|info| !info.fixed_output) else { continue };
+            for output in info.outputs.iter().filter(|output| names.contains(&output.name)) {
+                self.referred.count(output.path.as_ref().is_some_and(|path| references.contains(path)));
+            }
+        }
+    }
+
+    /// How likely the inputs of a drv that is asked for are wanted: sources, and the others.
+    fn below(&mut self, graph: &Graph, drv: DrvId) -> (f64, f64) {
+        let absent = self.chance(graph, drv);
+        // What a present one refers to is known and asked for.
+        let is_open = self.of(drv).absent.is_none() && graph.info(drv).is_some_and(|info| !info.fixed_output);
+        let referred = if is_open { (1.0 - absent) * self.referred.chance() } else { 0.0 };
+        (absent, absent + referred)
     }
 
     /// Marks all that use a drv, as far as they are no sources.
@@ -220,7 +255,7 @@ impl Planner {
                 None => Some(found.clone()),
             };
             for maker in makers {
-                self.ahead.learn(graph, maker, found.presence);
+                self.ahead.learn(graph, maker, found);
             }
             if let Some(found) = now {
                 let users = self.facts.learn(&found);
@@ -298,12 +333,8 @@ impl Planner {
         waiting.retain(|drv| self.ahead.of(*drv).absent.is_none() && !self.node(*drv).must_build);
         let budget = self.ahead.budget();
         let mut window = Window { budget, loads: budget * LOADS, heap: BinaryHeap::new(), done: HashSet::new() };
-        waiting.retain(|drv| {
-            let chance = self.ahead.chance(graph, *drv);
-            window.push(chance, *drv);
-            // Sources are not worth a second look.
-            chance >= LEAST
-        });
+        // Sources are not worth a second look.
+        waiting.retain(|drv| window.push(1.0, self.ahead.below(graph, *drv), *drv));
         self.ahead.waiting = waiting;
         while let Some((chance, drv)) = window.pop() {
             self.look_below(graph, chance, drv, &mut window, &mut questions);
@@ -311,8 +342,9 @@ impl Planner {
         questions
     }
 
-    /// Asks the inputs of a drv that must be built with this chance.
+    /// Asks the inputs of a drv that is asked for with this chance.
     fn look_below(&mut self, graph: &Graph, chance: f64, drv: DrvId, window: &mut Window, questions: &mut Questions) {
+        let (sources, others) = self.ahead.below(graph, drv);
         for (input, names) in graph.inputs(drv) {
             let Some(info) = graph.info(input) else {
                 if window.loads > 0.0 && matches!(self.node(input).load, Load::No) && self.ahead.loading.insert(input) {
@@ -321,6 +353,10 @@ impl Planner {
                 }
                 continue;
             };
+            let chance = chance * if info.fixed_output { sources } else { others };
+            if chance < LEAST {
+                continue;
+            }
             for output in info.outputs.iter().filter(|output| info.substitutes && names.contains(&output.name)) {
                 let Some(path) = &output.path else { continue };
                 let id = self.facts.intern(path);
@@ -331,7 +367,7 @@ impl Planner {
                 }
             }
             if !self.node(input).must_build {
-                window.push(chance * self.ahead.chance(graph, input), input);
+                window.push(chance, self.ahead.below(graph, input), input);
             }
         }
     }
@@ -341,27 +377,36 @@ impl Planner {
 struct Window {
     budget: f64,
     loads: f64,
-    /// The likeliest first, in millionths; of equals the one named first.
-    heap: BinaryHeap<(u32, Reverse<DrvId>)>,
+    /// The likeliest inputs first, in millionths; of equals those of the drv named first. With how likely that drv is
+    /// asked for, in millionths too.
+    heap: BinaryHeap<(u32, Reverse<DrvId>, u32)>,
     done: HashSet<DrvId>,
 }
 
 impl Window {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a chance is from 0 to 1")]
-    fn push(&mut self, chance: f64, drv: DrvId) {
-        if chance >= LEAST && !self.done.contains(&drv) {
-            self.heap.push(((chance * 1e6) as u32, Reverse(drv)));
+    /// Takes a drv in that is asked for with this chance, and `below` it its inputs with those; whether that is likely
+    /// enough to be looked at.
+    fn push(&mut self, chance: f64, below: (f64, f64), drv: DrvId) -> bool {
+        let best = chance * below.0.max(below.1);
+        if best >= LEAST && !self.done.contains(&drv) {
+            self.heap.push((millionths(best), Reverse(drv), millionths(chance)));
         }
+        best >= LEAST
     }
 
-    /// The likeliest drv to be built, and how likely that is; `None` once enough is asked.
+    /// The drv with the likeliest inputs, and how likely it is asked for; `None` once enough is asked.
     fn pop(&mut self) -> Option<(f64, DrvId)> {
         while self.budget > 0.0 {
-            let (chance, Reverse(drv)) = self.heap.pop()?;
+            let (_, Reverse(drv), chance) = self.heap.pop()?;
             if self.done.insert(drv) {
                 return Some((f64::from(chance) / 1e6, drv));
             }
         }
         None
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a chance is from 0 to 1")]
+fn millionths(chance: f64) -> u32 {
+    (chance * 1e6) as u32
 }
