@@ -221,7 +221,6 @@ impl Book<'_> {
                 left_out.larger_than.map(|bytes| format!("{} MiB", bytes >> 20)).into_iter().collect(),
             ),
             ("skip-names", left_out.names.clone()),
-            ("skip-licenses", left_out.licenses.clone()),
         ];
         for (name, values) in said.into_iter().filter(|(_, values)| !values.is_empty()) {
             self.row(&key(name), values, Sayers::default());

@@ -41,8 +41,6 @@ pub struct LeaveOut {
     pub larger_than: Option<u64>,
     /// Globs over the names of paths, without their hashes; each is one that can be read.
     pub names: Vec<String>,
-    /// Licences, as nixpkgs names them in `meta`.
-    pub licenses: Vec<String>,
 }
 
 /// One cache that Nix does not already name. Its URL may hold a login, which `Debug` does not show.
@@ -156,11 +154,7 @@ fn leave_out(name: &str, table: &CacheTable) -> Result<LeaveOut> {
         );
         return Err(Error::usage(message).hint("skip-names = [\"steam-*\"]    leaves out by name"));
     }
-    Ok(LeaveOut {
-        larger_than: larger_than.transpose()?,
-        names: table.skip_names.clone(),
-        licenses: table.skip_licenses.clone(),
-    })
+    Ok(LeaveOut { larger_than: larger_than.transpose()?, names: table.skip_names.clone() })
 }
 
 fn pushed_to(url: String, origin: Origin) -> CacheSettings {
@@ -213,20 +207,17 @@ mod tests {
     #[test]
     fn all_keys_of_a_cache_are_read() {
         let file = "[cache.acme]\nurl = 'cachix:acme'\npush = 'main'\ncompression = 'none'\n\
-            skip-larger-than = '2GiB'\nskip-names = ['*-source']\nskip-licenses = ['unfree']\n";
+            skip-larger-than = '2GiB'\nskip-names = ['*-source']\n";
         let cache = &resolve(Words::default(), &[], file).unwrap().caches[0];
         assert_eq!((cache.push, cache.compression.as_deref()), (PushWhen::Main, Some("none")));
-        let left_out = LeaveOut {
-            larger_than: Some(2 << 30),
-            names: vec!["*-source".to_owned()],
-            licenses: vec!["unfree".to_owned()],
-        };
+        let left_out = LeaveOut { larger_than: Some(2 << 30), names: vec!["*-source".to_owned()] };
         assert_eq!(cache.leave_out, left_out);
         assert!(!is_for_nix(&cache.url));
         let with = |key: &str| resolve(Words::default(), &[], &format!("[cache.a]\nurl = 'file:///c'\n{key}\n"));
         let size = with("skip-larger-than = '2'").unwrap_err();
         assert_eq!(size.message, "drover.toml: skip-larger-than = '2' of [cache.a] is no size");
         assert!(with("skip-names = ['[']").unwrap_err().message.contains("cannot read the glob '['"));
+        assert!(with("skip-licenses = ['unfree']").unwrap_err().message.contains("cannot be done"));
     }
 
     #[test]
