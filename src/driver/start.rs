@@ -279,6 +279,9 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let (store, plan, answers) = answers(&settings, options, &history).await?;
     let origin = eval_store(&store, settings.eval_store.as_deref()).await?;
     let list = CacheList::new(&store, &settings)?;
+    if let Some(memory) = list.memory().filter(|_| mode == Mode::Why) {
+        memory.doubt();
+    }
     let (verb, pushable) = match mode {
         Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
         Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),

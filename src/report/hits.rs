@@ -82,15 +82,14 @@ pub fn screen(s: &Summary, width: usize) -> Vec<Line> {
         });
     }
     if let Some(saved) = hits.saved.filter(|saved| saved.drvs > 0) {
+        let drvs = plural(saved.drvs as usize, "drv", "drvs");
         parts.push(match saved.known {
-            0 => format!("{} spared, duration unknown", plural(saved.drvs as usize, "build", "builds")),
-            known if known == saved.drvs => format!("{} of building spared", about(saved.seconds)),
-            known => format!(
-                "{} of building spared by {} of {}",
-                about(saved.seconds),
-                count(known as usize),
-                plural(saved.drvs as usize, "drv", "drvs")
-            ),
+            0 => format!("spared {drvs}, durations unknown"),
+            known if known == saved.drvs => format!("spared {} ({drvs})", about(saved.seconds)),
+            known => {
+                let known = count(known as usize);
+                format!("spared {} ({known} of {} known)", about(saved.seconds), count(saved.drvs as usize))
+            }
         });
     }
     let line = Line::new().paint(Paint::Bold, "caches had ").text(parts.remove(0));

@@ -52,6 +52,9 @@ fn a_memory_that_is_no_good_is_told_of_and_begun_anew() {
     let (site, key, cache) = filled();
     let reader = reader(&site, &key, &cache);
     let (asked, first) = plan(&reader, &cache, &[]);
+    // With nothing beside it that would mend it.
+    fs::remove_dir_all(memory(&reader).parent().unwrap()).unwrap();
+    fs::create_dir(memory(&reader).parent().unwrap()).unwrap();
     fs::write(memory(&reader), "no database ".repeat(1000)).unwrap();
     let ran = reader.exits(0, &["plan", "greeting"]);
     let told = ran.stderr.lines().filter(|line| line.contains("what caches said is not remembered")).count();

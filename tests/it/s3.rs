@@ -10,7 +10,7 @@ use drover::store::cache::{Answer, Cache, CacheConfig, CacheError, LoginEnv, Nar
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::support::bucket::{Asked, BUCKET, Bucket, Fault, KEY_ID, Moto, SECRET};
+use crate::support::bucket::{Asked, BUCKET, Bucket, Fault, KEY_ID, Moto, SECRET, client};
 use crate::support::nix::{Lab, Nix, each_nix, newest};
 use crate::support::site::{Ran, Site, finish};
 
@@ -298,7 +298,7 @@ fn no_part_that_came_through_is_sent_again() {
             0,
             "it goes on with the same one"
         );
-        let read = reqwest::get(format!("{}/{at}", moto.http())).await.unwrap().bytes().await.unwrap();
+        let read = client().get(format!("{}/{at}", moto.http())).send().await.unwrap().bytes().await.unwrap();
         assert!(read == nar);
         // Once more: it is there.
         let before = bucket.log().len();

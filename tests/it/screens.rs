@@ -5,10 +5,10 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use drover::event::{Difference, Event, Fact, Moment, Pushed, SkippedPath, Stage, Status};
-use drover::id::Kind;
+use drover::id::{CacheId, Kind};
 use drover::report::summary::Summary;
 use drover::report::text::{Line, Style, render};
-use drover::report::{affected, closing, doctor, home, list, plan, time};
+use drover::report::{affected, closing, doctor, hits, home, list, plan, time};
 use drover::ui::model::Model;
 use drover::ui::{Mode, Settings, Ui, live};
 
@@ -602,4 +602,20 @@ fn live_panic_demo() {
     }
     ui.tick(Moment::from_seconds(21.0));
     panic!("on purpose");
+}
+
+#[test]
+fn what_caches_had_and_what_that_spared() {
+    let mut story = fleet(Twist::default());
+    let cache = CacheId(0);
+    story.at(62.0, Fact::CacheAsked { cache, present: 29_478, absent: 632, untrusted: 0, no_answer: 0 });
+    let (seconds, nar_size) = (50_520.0, 13_314_398_618);
+    story.at(62.0, Fact::CachesSpared { drvs: 1204, known: 812, seconds, paths: 29_478, nar_size });
+    let events = story.events();
+    let summary = Summary::of(&events);
+    let closing = |width| {
+        let last = verdict(&events, width);
+        format!("{}{}", show(&hits::screen(&summary, width), width), last.lines().last().unwrap_or_default())
+    };
+    snap("hits", &both(closing));
 }

@@ -269,7 +269,8 @@ fn what_another_cache_had_is_left_out_of_a_push() {
         maker.exits(0, &["run", "top", "--push-to", &scene.push_url()]);
         let other = scene.site.lab.path("other.d");
         let other = format!("file://{}?secret-key={}", other.display(), scene.key.secret.display());
-        scene.site.exits(0, &["run", "top", "--push-to", &other]);
+        // A moment ago the cache had nothing.
+        scene.site.exits(0, &["run", "top", "--push-to", &other, "--refresh"]);
         let run = scene.last_run();
         scene.collect();
         scene.lose();

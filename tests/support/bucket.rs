@@ -133,7 +133,7 @@ impl Bucket {
 
     /// Passes everything on to moto, and tells what that was.
     pub fn before(moto: &Moto) -> Self {
-        Self::listen(Path::new(""), Behind::There(moto.endpoint.clone(), reqwest::Client::new()))
+        Self::listen(Path::new(""), Behind::There(moto.endpoint.clone(), client()))
     }
 
     fn listen(root: &Path, behind: Behind) -> Self {
@@ -204,6 +204,13 @@ impl Bucket {
     pub fn delay(&self, delay: Duration) {
         *self.shared.delay.lock().unwrap() = delay;
     }
+}
+
+/// A client for everything.
+pub fn client() -> reqwest::Client {
+    // An error means that drover has installed it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
 }
 
 /// `s3://BUCKET` at a server, with no patience.
@@ -336,10 +343,17 @@ impl Moto {
         format!("{}/{BUCKET}", self.endpoint)
     }
 
-    /// Makes [`BUCKET`].
+    /// Makes [`BUCKET`], from which everybody may read.
     pub async fn make_bucket(&self) {
-        let made = reqwest::Client::new().put(format!("{}/{BUCKET}", self.endpoint)).send().await.unwrap();
-        assert!(made.status().is_success(), "{made:?}");
+        let policy = format!(
+            "{{\"Version\": \"2012-10-17\", \"Statement\": [{{\"Effect\": \"Allow\", \"Principal\": \"*\", \
+             \"Action\": \"s3:GetObject\", \"Resource\": \"arn:aws:s3:::{BUCKET}/*\"}}]}}"
+        );
+        let bucket = format!("{}/{BUCKET}", self.endpoint);
+        for (url, body) in [(bucket.clone(), String::new()), (format!("{bucket}?policy"), policy)] {
+            let made = client().put(url).body(body).send().await.unwrap();
+            assert!(made.status().is_success(), "{made:?}");
+        }
     }
 }
 

@@ -216,6 +216,8 @@ mod tests {
         let with = |key: &str| resolve(Words::default(), &[], &format!("[cache.a]\nurl = 'file:///c'\n{key}\n"));
         let size = with("skip-larger-than = '2'").unwrap_err();
         assert_eq!(size.message, "drover.toml: skip-larger-than = '2' of [cache.a] is no size");
+        // Nobody knows the licences of what attrs need, and half of a promise would publish what must not be.
+        assert!(with("skip-licenses = ['unfree']").unwrap_err().message.contains("cannot be done"));
         assert!(with("skip-names = ['[']").unwrap_err().message.contains("cannot read the glob '['"));
         assert!(with("skip-licenses = ['unfree']").unwrap_err().message.contains("cannot be done"));
     }

@@ -91,8 +91,10 @@ pub(super) struct Ahead {
     loading: HashSet<DrvId>,
     /// Paths of which caches were asked.
     asked: u32,
-    /// What has happened since the last look.
+    /// Answers and questions since the last look.
     news: usize,
+    /// All .drv files that were being read ahead are there: the look goes on below them.
+    is_deeper: bool,
 }
 
 impl Default for Ahead {
@@ -107,6 +109,7 @@ impl Default for Ahead {
             loading: HashSet::new(),
             asked: 0,
             news: 0,
+            is_deeper: false,
         }
     }
 }
@@ -275,7 +278,8 @@ impl Planner {
     /// .drv files were read, or cannot be.
     pub(super) fn ended_loading(&mut self, drvs: &[DrvId]) {
         for drv in drvs {
-            self.ahead.news += usize::from(self.ahead.loading.remove(drv));
+            let was_ahead = self.ahead.loading.remove(drv);
+            self.ahead.is_deeper |= was_ahead && self.ahead.loading.is_empty();
         }
     }
 
@@ -283,19 +287,23 @@ impl Planner {
     pub(super) fn look_ahead(&mut self, graph: &Graph) -> Questions {
         let mut questions = Questions::default();
         // A look costs as much as there are drvs that wait.
-        if self.ahead.news == 0 || self.ahead.news * 8 < self.ahead.waiting.len() {
+        let is_due = self.ahead.is_deeper || self.ahead.news > 0 && self.ahead.news * 8 >= self.ahead.waiting.len();
+        if !is_due {
             return questions;
         }
-        self.ahead.news = 0;
+        (self.ahead.news, self.ahead.is_deeper) = (0, false);
         let mut waiting = std::mem::take(&mut self.ahead.waiting);
         waiting.sort_unstable();
         waiting.dedup();
         waiting.retain(|drv| self.ahead.of(*drv).absent.is_none() && !self.node(*drv).must_build);
         let budget = self.ahead.budget();
         let mut window = Window { budget, loads: budget * LOADS, heap: BinaryHeap::new(), done: HashSet::new() };
-        for drv in &waiting {
-            window.push(self.ahead.chance(graph, *drv), *drv);
-        }
+        waiting.retain(|drv| {
+            let chance = self.ahead.chance(graph, *drv);
+            window.push(chance, *drv);
+            // Sources are not worth a second look.
+            chance >= LEAST
+        });
         self.ahead.waiting = waiting;
         while let Some((chance, drv)) = window.pop() {
             self.look_below(graph, chance, drv, &mut window, &mut questions);

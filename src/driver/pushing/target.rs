@@ -316,9 +316,12 @@ impl Target {
     fn finish(&mut self, ctx: &mut Context, path: StorePath) {
         let (Some(info), Some(sink)) = (self.infos.get(&path).cloned(), self.cache.sink().cloned()) else { return };
         let Some(nar) = self.nars.get(&path).cloned() else { return };
-        let id = self.cache.id();
+        let (id, cache) = (self.cache.id(), Arc::clone(&self.cache));
         self.start(ctx, async move {
             let written = crate::push::finish(&sink, &info, &nar).await;
+            if let Ok(record) = &written {
+                cache.remember(&path, record.as_ref());
+            }
             Input::Push(id, PushInput::Finished(path, written.map(drop).map_err(|error| error.failure())))
         });
     }

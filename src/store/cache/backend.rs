@@ -161,10 +161,10 @@ impl Backend {
         }
     }
 
-    /// Whether the server signs what it is sent, or Nix sees to that.
+    /// Whether whatever writes there sees to signatures by itself.
     pub(super) fn signs(&self) -> bool {
         match self {
-            Self::Attic(_) | Self::Cachix(_) | Self::Copy(_) => true,
+            Self::Cachix(_) | Self::Attic(_) | Self::Copy(_) => true,
             Self::Niks3(niks3) => niks3.signs(),
             Self::File(_) | Self::Http(_) | Self::S3(_) => false,
         }

@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn others_are_refused_by_name() {
         for (url, expected) in [
-            ("gopher://bucket?region=x", "'gopher' caches are not supported"),
+            ("gopher://bucket?region=x", "no client for 'gopher'"),
             ("s3://bucket/prefix", "s3://BUCKET"),
             ("cachix://acme", "cachix:NAME"),
             ("attic:a:b:c", "attic:[SERVER:]CACHE"),

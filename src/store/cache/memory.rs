@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -72,6 +73,8 @@ struct Shared {
     path: PathBuf,
     /// Nothing from before this run counts.
     refresh: bool,
+    /// Nothing is recalled.
+    doubted: AtomicBool,
     desk: Mutex<Desk>,
     /// Why it remembers nothing, until somebody has told that.
     trouble: Arc<Mutex<Option<String>>>,
@@ -111,7 +114,19 @@ impl Memory {
     #[must_use]
     pub fn new(path: PathBuf, refresh: bool) -> Self {
         let trouble = Arc::default();
-        Self(Arc::new(Shared { path, refresh, desk: Mutex::new(Desk::Closed), trouble }))
+        Self(Arc::new(Shared {
+            path,
+            refresh,
+            doubted: AtomicBool::new(false),
+            desk: Mutex::new(Desk::Closed),
+            trouble,
+        }))
+    }
+
+    /// From now on nothing is recalled in this run; what caches say is still noted. For whoever wants to know how things
+    /// stand this moment.
+    pub fn doubt(&self) {
+        self.0.doubted.store(true, Ordering::Relaxed);
     }
 
     /// Why nothing is remembered, told once.
@@ -212,6 +227,9 @@ impl Remembered {
 
     /// The answers that are still believed, in the order of the paths.
     pub(super) async fn recall(&self, trust: &Arc<Trust>, paths: &Paths) -> Vec<Option<Answer>> {
+        if self.memory.0.doubted.load(Ordering::Relaxed) {
+            return vec![None; paths.len()];
+        }
         let (give, take) = oneshot::channel();
         let hashes = paths.iter().map(|path| *path.digest()).collect();
         self.memory.order(Order::Recall { url: Arc::clone(&self.url), hashes, rows: give });

@@ -231,7 +231,7 @@ impl Cache {
         let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, codec, context));
         let login = backend.login().cloned();
         let remembered = match (backend.reader(), &context.memory) {
-            (Reader::Http(_), Some(memory)) => Some(memory.of(&url, &trust, config.push)),
+            (Reader::Http(http), Some(memory)) => Some(memory.of(http.base.as_str(), &trust, config.push)),
             (Reader::File(_) | Reader::Copy(_), _) | (_, None) => None,
         };
         Ok(Self {
@@ -333,13 +333,11 @@ impl Cache {
     #[must_use]
     pub fn answers(&self, paths: &[StorePath]) -> Answers {
         let (trust, asked): (_, Paths) = (Arc::clone(&self.trust), paths.into());
-        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| {
-            let backend = self.backend.clone();
-            let ask = move |trust, asked, pieces| backend.ask(trust, asked, pieces);
-            match self.remembered.clone() {
-                Some(remembered) => remembered.ask(trust, asked, pieces, ask).boxed(),
-                None => ask(trust, asked, pieces),
-            }
+        let backend = self.backend.clone();
+        let ask = move |trust, asked, pieces| backend.ask(trust, asked, pieces);
+        Answers::new(asked.len(), Arc::clone(&self.counters), |pieces| match self.remembered.clone() {
+            Some(remembered) => remembered.ask(trust, asked, pieces, ask).boxed(),
+            None => ask(trust, asked, pieces),
         })
     }
 
@@ -356,11 +354,16 @@ impl Cache {
         answers.into_iter().map(info).collect()
     }
 
-    /// It has a path since now, with this record: from now on that is remembered.
-    pub fn remember(&self, info: &NarInfo) {
-        if let Some(remembered) = &self.remembered {
-            let answer = self.trust.answer(info.store_path(), Ok(Some(info.to_canonical_bytes())));
-            remembered.note(std::iter::once((info.store_path(), &answer)));
+    /// It has a path since now, with this record: that is remembered. Without one, because the server writes it, what
+    /// was known of the path is forgotten.
+    pub fn remember(&self, path: &StorePath, record: Option<&NarInfo>) {
+        let Some(remembered) = &self.remembered else { return };
+        match record {
+            Some(record) => {
+                let answer = self.trust.answer(path, Ok(Some(record.to_canonical_bytes())));
+                remembered.note(std::iter::once((path, &answer)));
+            }
+            None => remembered.forget(std::slice::from_ref(path)),
         }
     }
 

@@ -74,19 +74,24 @@ impl HttpCache {
             .base
             .join(&name)
             .map_err(|_| PutError::Server(no_answer(Class::Cache, format!("'{name}' is no URL"))))?;
-        let (sent, (tell, ended)) = (Arc::new(AtomicU64::new(0)), oneshot::channel());
+        let (sent, (tell, mut ended)) = (Arc::new(AtomicU64::new(0)), oneshot::channel());
         let request = self.client.put(url.clone()).header(CONTENT_TYPE, NAR).body(body(nar, Arc::clone(&sent), tell));
         let outcome = self.put_body(&url, request, &sent, self.patience.stall).await;
-        let again = match (ended.await, outcome) {
+        let ended = match &outcome {
+            Outcome::Found(_) | Outcome::Missing => (&mut ended).await.ok(),
+            // It may have said no before it had seen all.
+            Outcome::Refused { .. } | Outcome::Again { .. } => ended.try_recv().ok(),
+        };
+        let again = match (ended, outcome) {
             // What the store did wrong is no fault of the server.
-            (Ok(Err(error)), _) => return Err(error.into()),
-            (Ok(Ok(packed)), Outcome::Found(_) | Outcome::Missing) => {
+            (Some(Err(error)), _) => return Err(error.into()),
+            (Some(Ok(packed)), Outcome::Found(_) | Outcome::Missing) => {
                 self.answered();
                 self.hopeless.store(false, Ordering::Relaxed);
                 self.broken().retain(|broken| *broken != name);
                 return Ok(Nar::file(name, codec, packed, true));
             }
-            (Err(_), Outcome::Found(_) | Outcome::Missing) => {
+            (None, Outcome::Found(_) | Outcome::Missing) => {
                 let failure = no_answer(Class::Cache, "it answered before the whole file was sent");
                 Again { failure, throttled: false, floor: None }
             }
