@@ -139,7 +139,7 @@ pub struct CacheTable {
     /// Globs; paths whose names match one are not pushed.
     #[serde(default)]
     pub skip_names: Vec<String>,
-    /// Paths under one of these licences are not pushed, `["unfree"]`.
+    /// Licences of paths that are not to be pushed, `["unfree"]`: nobody can tell, so that it is refused with the reason.
     #[serde(default)]
     pub skip_licenses: Vec<String>,
 }

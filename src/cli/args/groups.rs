@@ -228,10 +228,10 @@ pub(in crate::cli) struct PushAliases {
     /// Alias of --push-to; a store that only Nix writes to is one of nix:
     #[arg(long, value_name = "CACHE", hide = true)]
     pub(in crate::cli) copy_to: Vec<String>,
-    /// Alias of --push-to cachix:NAME
+    /// Alias of --push-to `cachix:NAME`
     #[arg(long, value_name = "NAME", hide = true)]
     pub(in crate::cli) cachix_cache: Vec<String>,
-    /// Alias of `--push-to attic:[SERVER:]NAME`
+    /// Alias of --push-to `attic:[SERVER:]NAME`
     #[arg(long, value_name = "[SERVER:]NAME", hide = true)]
     pub(in crate::cli) attic_cache: Vec<String>,
     /// Alias of --push-to niks3:URL

@@ -219,6 +219,7 @@ mod tests {
         // Nobody knows the licences of what attrs need, and half of a promise would publish what must not be.
         assert!(with("skip-licenses = ['unfree']").unwrap_err().message.contains("cannot be done"));
         assert!(with("skip-names = ['[']").unwrap_err().message.contains("cannot read the glob '['"));
+        assert!(with("skip-licenses = ['unfree']").unwrap_err().message.contains("cannot be done"));
     }
 
     #[test]

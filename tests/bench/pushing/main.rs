@@ -7,6 +7,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark takes times and starts processes")]
 #![allow(clippy::print_stdout, missing_docs, reason = "what it measures is what it prints")]
 
+#[path = "../../support/cachix/mod.rs"]
+mod cachix;
 #[path = "../../support/nix.rs"]
 mod nix;
 mod pipe;
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cachix::Cachix;
 use nix::Lab;
 use server::Server;
 
@@ -27,7 +30,10 @@ const AWAY: Duration = Duration::from_millis(30);
 const BIG: usize = 1 << 30;
 
 /// Kinds of caches that are pushed to.
-const KINDS: [&str; 2] = ["file", "http"];
+const KINDS: [&str; 3] = ["file", "http", "cachix"];
+
+/// What Cachix takes for a login here.
+const TOKEN: &str = "t0ken";
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -95,7 +101,7 @@ impl Bench {
 
     fn push(&self, url: &str, paths: &[String]) -> Took {
         let mut command = self.lab.program(env!("CARGO_BIN_EXE_drover"));
-        command.args(["push", "--push-to", url]).args(paths);
+        command.args(["push", "--push-to", url]).args(paths).env("CACHIX_AUTH_TOKEN", TOKEN);
         if let Some(store) = self.lab.store_arg() {
             command.args(["--store", &store]);
         }
@@ -153,13 +159,21 @@ impl Bench {
     fn each_kind(&self, rounds: usize, paths: &[String], beside: impl Fn(&Took, &Self)) {
         for (kind, _) in KINDS.iter().flat_map(|kind| (0..rounds).map(move |round| (kind, round))) {
             let dir = self.fresh("each");
-            let took = if *kind == "file" {
-                self.push(&format!("file://{}", dir.display()), paths)
-            } else {
-                let server = Server::start(&dir, Duration::ZERO);
-                let took = self.push(&server.url, paths);
-                server.assert_in_order(paths.len());
-                took
+            let took = match *kind {
+                "file" => self.push(&format!("file://{}", dir.display()), paths),
+                "cachix" => {
+                    let server = Cachix::start(&self.lab.store_dir(), TOKEN);
+                    let took = self.push(&format!("cachix:acme?host={}", server.host), paths);
+                    server.expect_sound();
+                    assert_eq!(server.names().len(), paths.len());
+                    took
+                }
+                _ => {
+                    let server = Server::start(&dir, Duration::ZERO);
+                    let took = self.push(&server.url, paths);
+                    server.assert_in_order(paths.len());
+                    took
+                }
             };
             println!("{kind:8} {:6.2} s   {} MB over baseline", took.seconds, self.over(&took));
             beside(&took, self);
