@@ -315,6 +315,7 @@ pub struct Moto {
 
 impl Moto {
     /// Starts the one that `nix/setup --test` installed.
+    #[expect(clippy::disallowed_methods, reason = "a server of its own, which ends with the test")]
     pub fn start() -> Self {
         let program = super::nix::tool("moto/bin/moto_server");
         let mut child = Command::new(&program)

@@ -199,7 +199,7 @@ fn depth(set: &PackageSet, todo: &Todo) -> usize {
 
 /// Puts each record of the cache into one of three others, too.
 fn share(lab: &Lab) {
-    let dirs: Vec<_> = (0..3).map(|at| lab.path(&format!("third-{at}.d"))).collect();
+    let dirs: Vec<_> = (0..3).map(|at| lab.path(format!("third-{at}.d"))).collect();
     dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
     for (at, file) in fs::read_dir(lab.path("cache.d")).unwrap().map(Result::unwrap).enumerate() {
         if file.file_name() == "nix-cache-info" {
