@@ -507,6 +507,9 @@ proptest! {
             {
                 *number = number.filter(|seconds| seconds.is_finite()).map(|seconds| (seconds % 1e6).trunc());
             }
+            if let Fact::CachesSpared { seconds, .. } = &mut fact {
+                *seconds = if seconds.is_finite() { (*seconds % 1e6).trunc() } else { 0.0 };
+            }
             let event = Event { seq: seq as u64, at: Moment(seq as u64), fact };
             let text = serde_json::to_string(&event).unwrap();
             prop_assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{}", text);

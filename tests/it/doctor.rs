@@ -344,7 +344,7 @@ async fn caches_that_do_not_answer() {
     clock.always("nix-cache-info", late);
     let missing = FakeCache::serve(&dir).await;
     let urls = [&other, &slow, &denied, &clock, &missing].map(|server| server.url.clone()).join(" ");
-    conf(&site, &format!("substituters = {urls} http://127.0.0.1:1 http://no-such-host.invalid s3://bucket\n"));
+    conf(&site, &format!("substituters = {urls} http://127.0.0.1:1 http://no-such-host.invalid gopher://hole\n"));
     let netrc = site.lab.path("conf/netrc");
     let ask = async || examine_beside(site.command(&["doctor"])).await;
     let examined = ask().await;
@@ -353,7 +353,7 @@ async fn caches_that_do_not_answer() {
     examined.mends("caches", "warning", "nothing within", "curl -v");
     examined.mends("caches", "warning", "/other/store", "take http://127.0.0.1");
     examined.has("caches", "warning", "is no binary cache");
-    examined.has("caches", "warning", "'s3' caches are not supported");
+    examined.has("caches", "warning", "no client for 'gopher'");
     examined.mends("caches", "warning", "netrc does not exist) (HTTP status 401)", "machine 127.0.0.1 login");
     // Other servers have the right time, so it is not this machine.
     examined.is_fine("clock");

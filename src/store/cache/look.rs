@@ -107,17 +107,16 @@ pub async fn look(config: &CacheConfig, context: &OpenContext) -> Result<Look, C
             let asked = tokio::time::timeout(context.patience.answer, asked);
             (look.info, look.date) = asked.await.unwrap_or((Err(Trouble::TimedOut), None));
         }
-        Place::S3(_) => (look.info, look.login) = bucket(config, context).await?,
-        _ => {
-            let scheme = look.shown.split(':').next().unwrap_or_default().to_owned();
-            return Err(CacheError::Scheme { url: look.shown, scheme });
+        Place::S3(_) | Place::Cachix(_) | Place::Attic(_) | Place::Niks3(..) => {
+            (look.info, look.login) = opened(config, context).await?;
         }
+        Place::Copy(_) => return Err(CacheError::Url { url: look.shown, why: "only Nix reads it".to_owned() }),
     }
     Ok(look)
 }
 
-/// What a bucket says about itself, and where its keys are from: it is opened for reading.
-async fn bucket(
+/// What a service or a bucket says about itself, and where its login is from: it is opened for reading.
+async fn opened(
     config: &CacheConfig,
     context: &OpenContext,
 ) -> Result<(Result<CacheInfo, Trouble>, Option<LoginSource>), CacheError> {
@@ -128,6 +127,7 @@ async fn bucket(
             Ok((Ok(CacheInfo { store_dir: None, want_mass_query, priority }), cache.login().cloned()))
         }
         Err(CacheError::Keys { login, .. }) => Ok((Err(Trouble::Status(403)), Some(login))),
+        Err(CacheError::Denied { login, status, .. }) => Ok((Err(Trouble::Status(status)), Some(login))),
         Err(CacheError::NotACache { .. }) => Ok((Err(Trouble::NotACache), None)),
         Err(CacheError::Unreachable { why, .. } | CacheError::Sick { why, .. }) => {
             Ok((Err(Trouble::Broken(why)), None))

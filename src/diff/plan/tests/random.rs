@@ -770,7 +770,13 @@ proptest! {
             world.drvs[at].references.iter_mut().for_each(|references| references.retain(|to| !own.contains(to)));
         }
         let (outcome, failed, before) = run(&world, &choices);
-        let before: Vec<Items> = before.iter().map(|failed| reference(&world, failed).items).collect();
+        // Attrs come one after the other, before and between what fails.
+        let first = |count| World { attrs: world.attrs[..count].to_vec(), ..world.clone() };
+        let counts = 1..=world.attrs.len();
+        let before: Vec<Items> = counts
+            .flat_map(|count| before.iter().chain([&failed]).map(move |failed| (count, failed)))
+            .map(|(count, failed)| reference(&first(count), failed).items)
+            .collect();
         let items = expected(&world, &failed, &before, &outcome.items, volunteers(&choices));
         prop_assert_eq!(outcome.items, items);
     }
