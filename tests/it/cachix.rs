@@ -8,25 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 
+use crate::push_faults::FLAKE;
 use crate::support::cachix::{Cachix, Fault, NAME};
 use crate::support::nix::{Lab, Nix, each_nix, newest};
 use crate::support::site::{Ran, Site, base, finish};
-
-/// `app` refers to `lib`, which refers to `base`; `big` does not compress and has two parts.
-const FLAKE: &str = r#"{
-  outputs = _:
-    let
-      build = name: more: script: derivation ({
-        inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "set -e; ${script}" ];
-      } // more);
-      base = build "base-1.0" { } "echo base > $out";
-      lib = build "lib-1.0" { inherit base; } "echo $base lib > $out";
-    in {
-      packages.x86_64-linux.app = build "app-1.0" { inherit lib; } "echo $lib app > $out";
-      packages.x86_64-linux.big = build "big-1.0" { } "/usr/bin/head -c 12000000 /dev/urandom > $out";
-    };
-}
-"#;
 
 const TOKEN: &str = "eyJ0.cachix-token";
 

@@ -12,7 +12,7 @@ use crate::support::nix::{Lab, newest};
 use crate::support::site::{Key, Site, base, finish, narinfos, wait_until};
 
 /// `app` refers to `lib`, which refers to `base`; `big` is too large to go in one piece, and does not compress.
-const FLAKE: &str = r#"{
+pub(crate) const FLAKE: &str = r#"{
   outputs = _:
     let
       build = name: more: script: derivation ({

@@ -21,7 +21,7 @@ use super::gate::Gate;
 use super::http::{LONGEST_RETRY_AFTER, Outcome, S3_AGAIN, bad_status, broken, client, not_well};
 use super::login::Auth;
 use super::put::{self, told, watched};
-use super::retry::Patience;
+use super::retry::{Patience, Tries};
 use super::sink::PutError;
 use super::{LoginSource, OpenContext};
 use crate::event::{Class, Failure};
@@ -206,7 +206,7 @@ impl Api {
     /// Sends a call with all the attempts that it takes. How long that may be is counted in waits, as for uploads to
     /// a plain cache. Once patience has come to its end, other calls are tried once each until one gets through.
     pub(super) async fn call(&self, call: &Call, patience: Patience) -> Result<Reply, CallFailure> {
-        let (mut tries, mut failures, mut waited) = (0, 0, Duration::ZERO);
+        let mut tries = Tries::default();
         loop {
             let hopeless = self.hopeless.load(Ordering::Relaxed);
             let place = self.gate.enter().await;
@@ -228,16 +228,13 @@ impl Api {
             } else {
                 drop(place);
             }
-            tries += 1;
-            failures += u32::from(!throttled);
-            let wait = patience.wait(tries, throttled, floor);
-            let late = waited + wait > patience.push;
-            if hopeless || late || failures >= patience.attempts || tries >= patience.rate_limited_attempts {
+            let Some(wait) = tries.again(patience, throttled, floor, hopeless) else {
                 self.hopeless.store(true, Ordering::Relaxed);
-                return Err(CallFailure { failure: told(&failure, tries, waited), status: None, code: None });
-            }
-            tracing::debug!(cache = %self.shown, path = call.url.path(), tries, why = %failure.message, "calling again");
-            waited += wait;
+                let failure = told(&failure, tries.count(), tries.waited());
+                return Err(CallFailure { failure, status: None, code: None });
+            };
+            let count = tries.count();
+            tracing::debug!(cache = %self.shown, path = call.url.path(), count, why = %failure.message, "calling again");
             tokio::time::sleep(wait).await;
         }
     }

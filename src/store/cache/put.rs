@@ -15,7 +15,7 @@ use tokio_util::bytes::Bytes;
 
 use super::answer::no_answer;
 use super::http::{Fetched, File as HttpFile, HttpCache, Outcome, bad_status, broken};
-use super::retry::Patience;
+use super::retry::{Patience, Tries};
 use super::sink::PutError;
 use super::stream::{NarStream, Packed};
 use crate::event::{Class, Failure};
@@ -112,7 +112,7 @@ impl HttpCache {
                 refused: Some(0),
             });
         };
-        let (mut tries, mut failures, mut waited) = (0, 0, Duration::ZERO);
+        let mut tries = Tries::default();
         loop {
             let hopeless = self.hopeless.load(Ordering::Relaxed);
             // Large NARs are few at a time anyway, and one would keep questions waiting.
@@ -134,17 +134,13 @@ impl HttpCache {
             } else {
                 drop(place);
             }
-            tries += 1;
-            failures += u32::from(!throttled);
-            let wait = patience.wait(tries, throttled, floor);
-            let late = waited + wait > patience.push;
-            if hopeless || late || failures >= patience.attempts || tries >= patience.rate_limited_attempts {
+            let Some(wait) = tries.again(patience, throttled, floor, hopeless) else {
                 self.hopeless.store(true, Ordering::Relaxed);
-                let told = told(&failure, tries, waited);
-                return Err(PutFailure { failure: told, refused: None });
-            }
-            tracing::debug!(cache = %self.shown, path = url.path(), tries, why = %failure.message, "writing again");
-            waited += wait;
+                let failure = told(&failure, tries.count(), tries.waited());
+                return Err(PutFailure { failure, refused: None });
+            };
+            let count = tries.count();
+            tracing::debug!(cache = %self.shown, path = url.path(), count, why = %failure.message, "writing again");
             tokio::time::sleep(wait).await;
         }
     }

@@ -178,6 +178,48 @@ impl Pace {
     }
 }
 
+/// How often one thing has been tried, and how long was waited between.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    tries: u32,
+    /// Those that did not fail because the server had too much to do.
+    failures: u32,
+    waited: Duration,
+}
+
+impl Tries {
+    /// One more try came to nothing: how long to wait before the next; `None` if patience is at its end, which it is
+    /// at once where there is no hope.
+    pub(super) fn again(
+        &mut self,
+        patience: Patience,
+        throttled: bool,
+        floor: Option<Duration>,
+        hopeless: bool,
+    ) -> Option<Duration> {
+        self.tries += 1;
+        self.failures += u32::from(!throttled);
+        let wait = patience.wait(self.tries, throttled, floor);
+        let late = self.waited + wait > patience.push;
+        let often = self.failures >= patience.attempts || self.tries >= patience.rate_limited_attempts;
+        if hopeless || late || often {
+            return None;
+        }
+        self.waited += wait;
+        Some(wait)
+    }
+
+    /// How many there were.
+    pub(super) fn count(&self) -> u32 {
+        self.tries
+    }
+
+    /// How long was waited between them.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
