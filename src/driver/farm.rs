@@ -113,11 +113,6 @@ impl Farm {
         (this, inputs)
     }
 
-    /// Whether there are builders besides the local store.
-    pub(super) fn is_plural(&self) -> bool {
-        self.posts.len() > 1
-    }
-
     /// Once every builder was up or has failed to be, the scheduler knows all that there are.
     fn complete(&mut self) -> Option<SchedInput> {
         let all = self.posts.values().all(|post| post.heard);
@@ -180,7 +175,7 @@ impl Farm {
                 (_, None) if *id == LOCAL => {
                     let slots = post.up.as_ref().map_or(0, |up| up.builder.slots);
                     // Alone it is what a run is about, whatever it can do at the moment.
-                    if slots > 0 || !self.is_plural() {
+                    if slots > 0 || !ctx.is_farm {
                         systems.extend(ctx.store.settings().systems());
                     }
                 }
