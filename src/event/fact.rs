@@ -19,7 +19,7 @@ fn is_false(flag: &bool) -> bool {
 pub enum Fact {
     /// Always the first event.
     RunStarted {
-        /// [`FORMAT`].
+        /// [`FORMAT`](super::FORMAT).
         format: u32,
         /// Which run.
         run: RunId,
