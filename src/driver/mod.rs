@@ -119,6 +119,8 @@ const LAST_CHILDREN: Duration = Duration::from_millis(500);
 pub enum Mode {
     /// All the way.
     Run,
+    /// The same of all that the flake offers, which is held against what `nix flake check` demands; little of it is built.
+    Check,
     /// Only up to what would be done.
     Plan,
     /// The same, for a CI matrix of it.
@@ -127,6 +129,14 @@ pub enum Mode {
     Why,
     /// Only up to what differs from the base.
     Affected,
+}
+
+impl Mode {
+    /// Whether something is built.
+    #[must_use]
+    pub fn builds(self) -> bool {
+        matches!(self, Self::Run | Self::Check)
+    }
 }
 
 /// What a run is given.
@@ -268,7 +278,7 @@ impl Driver {
         let ctx = &mut self.ctx;
         match input {
             Input::Eval(EvalInput::Located(Ok(located))) => {
-                if self.mode == Mode::Run && !located.is_recorded() {
+                if self.mode.builds() && !located.is_recorded() {
                     self.farm.warm_up(ctx);
                 }
                 self.evaluation.tell(ctx, &located);
@@ -426,6 +436,7 @@ impl Driver {
 
     /// A message of the evaluators.
     fn heard(&mut self, message: EvalMsg) {
+        let message = self.judged(message);
         match self.evaluation.heard(&mut self.ctx, message) {
             Outcome::None => {}
             Outcome::Listed(listed) => listed.iter().for_each(|listed| self.attrs.add(listed)),
@@ -440,13 +451,35 @@ impl Driver {
         }
     }
 
+    /// In a check, what Nix does not refuse counts where somebody wants it to.
+    fn judged(&self, message: EvalMsg) -> EvalMsg {
+        match message {
+            EvalMsg::Ended { attr, answer: Answer::Finding(failure), recorded, cost, ack }
+                if self.ctx.settings.check.strict || self.is_built(attr) =>
+            {
+                EvalMsg::Ended { attr, answer: Answer::Failed(failure), recorded, cost, ack }
+            }
+            message => message,
+        }
+    }
+
+    /// Whether what comes of an attr is to be built: a check only looks at most of them.
+    fn is_built(&self, attr: AttrId) -> bool {
+        let kind = self.attrs.get(attr).map(|entry| entry.kind);
+        self.mode != Mode::Check || kind.is_some_and(|kind| self.ctx.settings.check.build.holds(kind))
+    }
+
     /// An attr is answered. Hosts say only now for which system they are.
     fn answered(&mut self, attr: AttrId, answer: Answer) {
-        let is_left_out = self.left_out_systems();
+        let (is_left_out, is_built) = (self.left_out_systems(), self.is_built(attr));
         let Some(entry) = self.attrs.get_mut(attr) else { return };
         let (kind, path) = (entry.kind, entry.path.clone());
         if let Answer::Drv(drv) = &answer {
             entry.answer = Some(drv.clone());
+        }
+        if let Answer::Drv(drv) = &answer
+            && is_built
+        {
             if is_left_out(&drv.system) && self.farm.may_say_more() {
                 self.farm.dial(&mut self.ctx);
                 return self.parked.push((attr, answer));
@@ -461,6 +494,8 @@ impl Driver {
         match (answer, verdict) {
             (Answer::Failed(_), _) => self.end_attr(attr, Status::EvalFailed, None, self.importing.root_of(attr)),
             (_, Verdict::Unaffected(reason)) => self.end_attr(attr, Status::Unaffected, reason, None),
+            (Answer::Finding(_), _) => self.end_attr(attr, Status::Checked, None, None),
+            (Answer::Drv(_) | Answer::Nothing(_), _) if !is_built => self.end_attr(attr, Status::Checked, None, None),
             (Answer::Nothing(reason), _) => self.end_attr(attr, Status::Valid, Some(&reason), None),
             (Answer::Drv(_), Verdict::Later) => {}
             (Answer::Drv(drv), Verdict::Affected) => self.want(attr, &drv),
@@ -473,7 +508,7 @@ impl Driver {
             // What would have to be done for it is not asked.
             Mode::Affected => self.attrs.settle(attr),
             Mode::Why if self.comparing.has_base() => self.attrs.settle(attr),
-            Mode::Run | Mode::Plan | Mode::Matrix | Mode::Why => self.planning.want(&mut self.ctx, attr, drv),
+            Mode::Run | Mode::Check | Mode::Plan | Mode::Matrix | Mode::Why => self.planning.want(&mut self.ctx, attr, drv),
         }
     }
 
@@ -579,7 +614,7 @@ impl Driver {
     }
 
     fn decided(&mut self, decision: Decision) {
-        let run = self.mode == Mode::Run;
+        let run = self.mode.builds();
         let decision = self.importing.named(decision);
         match decision {
             Decision::Item { drv, .. } => {
@@ -607,7 +642,7 @@ impl Driver {
     fn planned(&mut self, attr: AttrId, status: Status, drv: Option<DrvId>) {
         let fetch = self.ctx.settings.build.download || self.ctx.settings.build.out_link.is_some();
         match (self.mode, status, drv) {
-            (Mode::Run, Status::Valid, _) => {
+            (Mode::Run | Mode::Check, Status::Valid, _) => {
                 let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
                 self.push(outputs, Why::Found);
                 let drv = self.drv_of(attr);
@@ -615,7 +650,7 @@ impl Driver {
                     self.end_attr(attr, Status::Valid, None, None);
                 }
             }
-            (Mode::Run, Status::ToFetch, _) if !fetch => {
+            (Mode::Run | Mode::Check, Status::ToFetch, _) if !fetch => {
                 if self.ctx.settings.push.require_complete {
                     let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
                     self.push(outputs, Why::Found);
@@ -625,11 +660,11 @@ impl Driver {
             (Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected, status, _) => {
                 self.end_attr(attr, status, None, None);
             }
-            (Mode::Run, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
+            (Mode::Run | Mode::Check, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
                 Some(outcome) => self.end_with(attr, drv, &outcome),
                 None => self.attrs.wait_for(attr, drv),
             },
-            (Mode::Run, status, None) => self.end_attr(attr, status, None, None),
+            (Mode::Run | Mode::Check, status, None) => self.end_attr(attr, status, None, None),
         }
     }
 
@@ -719,7 +754,7 @@ impl Driver {
         }
         self.links = Links::Done;
         match self.mode {
-            Mode::Run => self.make_links(),
+            Mode::Run | Mode::Check => self.make_links(),
             Mode::Plan | Mode::Matrix => self.write_plan(),
             Mode::Why | Mode::Affected => {}
         }

@@ -170,7 +170,7 @@ fn attr_head(attr: &Attr, status: Status) -> Option<AttrHead> {
                 outputs: outputs.collect(),
             });
         }
-        Evaluated::Failed(failure) => head.error = Some(failure.clone()),
+        Evaluated::Failed(failure) | Evaluated::Finding(failure) => head.error = Some(failure.clone()),
         Evaluated::Nothing { reason } => head.nothing = Some(reason.to_string()),
     }
     Some(head)

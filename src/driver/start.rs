@@ -284,6 +284,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     }
     let (verb, pushable) = match mode {
         Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
+        Mode::Check => (Verb::Check, list.open_pushed(Verb::Check).await?),
         Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),
         Mode::Matrix => (Verb::Matrix, list.open_pushed(Verb::Matrix).await?),
         Mode::Why => (Verb::Why, list.open_pushed(Verb::Why).await?),
@@ -305,7 +306,13 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     known.into_iter().for_each(|input| building.tell(&ctx, input));
     homecoming::warn(&mut ctx);
     let source = match answers {
-        Answers::Flake(wanted) => Source::Flake(wanted, recall),
+        Answers::Flake(mut wanted) => {
+            if mode == Mode::Check {
+                let own = (!settings.attrs.all_systems).then(|| ctx.store.settings().system.clone());
+                wanted.check(own);
+            }
+            Source::Flake(wanted, recall)
+        }
         Answers::Lines(lines) => Source::Stream { evaluator: lines.evaluator(&mut ctx), by_name: false },
         Answers::Jobs(jobs) => Source::Stream { evaluator: jobs.evaluator(&mut ctx), by_name: false },
         Answers::Plan { evaluator, by_name } => Source::Stream { evaluator, by_name },
@@ -317,7 +324,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
-        Mode::Run => Pushing::new(&mut ctx, &opened, &sick),
+        Mode::Run | Mode::Check => Pushing::new(&mut ctx, &opened, &sick),
         Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected => Pushing::default(),
     };
     let push_until = settings.push.deadline.map(|deadline| ctx.bus.in_future(deadline));
