@@ -22,6 +22,7 @@ let
     pathExists
     removeAttrs
     seq
+    storeDir
     stringLength
     substring
     toJSON
@@ -243,7 +244,16 @@ let
   demands = {
     value = value: seq value true;
     derivation =
-      value: seq (wanted.string "name" (wanted.derivation value).name) (seq (wanted.string "drvPath" value.drvPath) true);
+      value:
+      let
+        path = plain (wanted.string "drvPath" value.drvPath);
+      in
+      seq (wanted.string "name" (wanted.derivation value).name) (
+        if startsWith (storeDir + "/") path && match ".*[.]drv" path != null then
+          true
+        else
+          throw "its 'drvPath' is no derivation in the store: ${path}"
+      );
     host =
       value:
       let

@@ -68,10 +68,12 @@ pub(super) enum Command {
         drover run --plan plan.drover ATTR…      in each row, with its `args`")]
     Matrix(Box<MatrixArgs>),
     /// Check all that the flake offers, as `nix flake check` does and further
-    #[command(after_help = "Examples:\n  drover check                    what Nix demands, and the builds of checks\n  \
+    #[command(
+        after_help = "Examples:\n  drover check                    what Nix demands, and the builds of checks\n  \
         drover check --no-build         evaluate only\n  \
         drover check --base main        only what this branch changes\n  \
-        drover check --build --kind nixosConfigurations    build the hosts, too")]
+        drover check --build --kind nixosConfigurations    build the hosts, too"
+    )]
     Check(Box<CheckArgs>),
     /// Say why something has to be built: what changed against a base, or why no cache has it
     #[command(after_help = "Examples:\n  drover why web1 --base main    what makes it differ from main\n  \

@@ -76,7 +76,7 @@ use crate::build::{Brought, News, NotBrought};
 use crate::config::Settings;
 use crate::diff::plan::Decision;
 use crate::error::{Error, Fault, Result, exit_code};
-use crate::eval::list::LeftOut;
+use crate::eval::list::{self, LeftOut};
 use crate::eval::{Answer, DrvAnswer, EvalMsg, Import};
 use crate::event::{DrvOutcome, Event, Fact, Moment, STOPPED, Stage, Status};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId, Kind, RunId, StorePath, System};
@@ -477,8 +477,11 @@ impl Driver {
         if let Answer::Drv(drv) = &answer {
             entry.answer = Some(drv.clone());
         }
+        // A check takes what the flake says: what is offered for a system has to be built there.
+        let says_system = self.mode == Mode::Check && list::system_of(&path).is_some();
         if let Answer::Drv(drv) = &answer
             && is_built
+            && !says_system
         {
             if is_left_out(&drv.system) && self.farm.may_say_more() {
                 self.farm.dial(&mut self.ctx);
@@ -508,7 +511,9 @@ impl Driver {
             // What would have to be done for it is not asked.
             Mode::Affected => self.attrs.settle(attr),
             Mode::Why if self.comparing.has_base() => self.attrs.settle(attr),
-            Mode::Run | Mode::Check | Mode::Plan | Mode::Matrix | Mode::Why => self.planning.want(&mut self.ctx, attr, drv),
+            Mode::Run | Mode::Check | Mode::Plan | Mode::Matrix | Mode::Why => {
+                self.planning.want(&mut self.ctx, attr, drv)
+            }
         }
     }
 

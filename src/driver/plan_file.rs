@@ -109,6 +109,7 @@ fn answer(attr: AttrHead, dir: &StoreDir) -> Answer {
         system: drv.system,
         wanted: drv.outputs.keys().cloned().collect(),
         outputs: drv.outputs.iter().map(|(name, path)| (name.clone(), path.as_deref().and_then(parse))).collect(),
+        program: None,
         meta: Box::default(),
     })
 }

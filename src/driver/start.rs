@@ -76,6 +76,7 @@ pub(super) fn store_options(settings: &Settings, daemon_socket: Option<std::path
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     Run,
+    Check,
     Plan,
     Matrix,
     Why,
@@ -88,6 +89,7 @@ impl Verb {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Run => "run",
+            Self::Check => "check",
             Self::Plan => "plan",
             Self::Matrix => "matrix",
             Self::Why => "why",

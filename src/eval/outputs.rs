@@ -121,7 +121,8 @@ impl Walk<'_, '_> {
             // Nix forces every output, also those that it does not look into.
             Names::Failed(failure) if beyond && path.parts().len() == 1 => {
                 let output = path.last();
-                let forced = question("demand", output, serde_json::json!({ "path": [], "rule": Rule::Value.demand() }));
+                let forced =
+                    question("demand", output, serde_json::json!({ "path": [], "rule": Rule::Value.demand() }));
                 let beyond = self.lister.ask(&forced).await?.is_ok();
                 self.refuse(path.clone(), failure, beyond);
                 Ok(())

@@ -131,7 +131,13 @@ impl Output {
             "overlay" => old(Place::Here, Rule::Overlay, "overlays.default"),
             "nixosModule" => old(Place::Here, Rule::Value, "nixosModules.default"),
             "defaultTemplate" => old(Place::Here, Rule::Template, "templates.default"),
-            "lib" | "darwinModules" | "flakeModule" | "flakeModules" | "herculesCI" | "homeModule" | "homeModules"
+            "lib"
+            | "darwinModules"
+            | "flakeModule"
+            | "flakeModules"
+            | "herculesCI"
+            | "homeModule"
+            | "homeModules"
             | "nixopsConfigurations" => known(Place::Here, Rule::Value),
             _ => Self { known: false, ..known(Place::Here, Rule::Value) },
         }

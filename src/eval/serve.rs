@@ -300,27 +300,26 @@ impl Turn<'_> {
         let rules = place.seat.rules();
         // Where imports are not allowed, what asks for one has failed.
         let need = outcome.need.as_ref().filter(|_| !entry.check.is_some_and(|check| check.no_imports));
-        let (answer, import) =
-            match self.held.asking.tried(outcome.answer, need, outcome.started, rules) {
-                Step::Over { answer: Ok(value), import } => {
-                    for message in new(pool::remarks(&value), &mut self.held.warnings) {
-                        send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: message.into() }).await?;
-                    }
-                    (pool::read_answer(entry, &value, work), import)
+        let (answer, import) = match self.held.asking.tried(outcome.answer, need, outcome.started, rules) {
+            Step::Over { answer: Ok(value), import } => {
+                for message in new(pool::remarks(&value), &mut self.held.warnings) {
+                    send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: message.into() }).await?;
                 }
-                Step::Over { answer: Err(failure), import } => (Answer::Failed(failure), import),
-                Step::Again { fresh } => {
-                    if fresh {
-                        acknowledged(&mut place).await;
-                        place.seat.end().await;
-                    }
-                    return Ok((worker, place, Came::Waits(self.attr, self.held, None)));
+                (pool::read_answer(entry, &value, work), import)
+            }
+            Step::Over { answer: Err(failure), import } => (Answer::Failed(failure), import),
+            Step::Again { fresh } => {
+                if fresh {
+                    acknowledged(&mut place).await;
+                    place.seat.end().await;
                 }
-                Step::Import(drv, outputs) => {
-                    let reply = pool::import(&work.sender, Some(attr), drv, outputs).await?;
-                    return Ok((worker, place, Came::Waits(self.attr, self.held, Some(reply))));
-                }
-            };
+                return Ok((worker, place, Came::Waits(self.attr, self.held, None)));
+            }
+            Step::Import(drv, outputs) => {
+                let reply = pool::import(&work.sender, Some(attr), drv, outputs).await?;
+                return Ok((worker, place, Came::Waits(self.attr, self.held, Some(reply))));
+            }
+        };
         let answer = match answer {
             Answer::Failed(failure) if failure.class == Class::Eval => whose(entry, &mut place, failure, mode).await?,
             answer => answer,

@@ -5,6 +5,7 @@
 
 mod attempts;
 mod builders;
+mod check;
 mod fold;
 mod groups;
 
@@ -19,6 +20,7 @@ use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, Ru
 
 pub use attempts::{Attempt, Bringing, Prepared, Return};
 pub use builders::{Answered, Builder, Kept, LOCAL, Load, Outage, State};
+pub use check::{Finding, OfNix, Quarantined};
 pub use groups::{Cause, FailureGroup};
 
 /// All that is known of a run.
@@ -78,6 +80,10 @@ pub struct Summary {
     pub written: Option<Written>,
     /// Different warnings of Nix while evaluating, in order, with how often each came.
     pub eval_warnings: Vec<(Text, u32)>,
+    /// What a check found that is about no attr.
+    pub findings: Vec<Finding>,
+    /// What `nix flake check` said of the same flake, where it was asked.
+    pub of_nix: Option<OfNix>,
     /// What ended the run early.
     pub error: Option<Warning>,
     /// The highest level of Ctrl-C, and when the first came.
@@ -208,6 +214,10 @@ pub struct Attr {
     pub eval_started: Option<(Moment, u32)>,
     /// What came out, and when.
     pub evaluated: Option<(Moment, Evaluated)>,
+    /// Different warnings of Nix about it, in order.
+    pub warnings: Vec<Text>,
+    /// It may fail, in a check.
+    pub quarantined: Option<Quarantined>,
     /// What its evaluation took, where that is known.
     pub memory: Option<Memory>,
     /// How it compares with the base, if there is one.
@@ -457,6 +467,7 @@ impl Summary {
         match &attr.evaluated {
             Some((_, Evaluated::Failed(_))) => return Some(Status::EvalFailed),
             Some((_, Evaluated::Nothing { .. })) => return Some(Status::Valid),
+            Some((_, Evaluated::Finding(_))) => return Some(Status::Checked),
             _ => {}
         }
         let planned = attr.planned.as_ref()?;

@@ -25,8 +25,8 @@ pub use shelf::Shelf;
 
 use super::flake::{FlakeOptions, Locked};
 use super::list::{Entry, LeftOut};
-use super::rule::Check;
 use super::pool::{Answer, DrvAnswer};
+use super::rule::Check;
 use super::what::Selection;
 use crate::event::Failure;
 use crate::id::{AttrPath, StorePath};
