@@ -6,6 +6,7 @@
 let
   inherit (builtins)
     attrNames
+    elem
     elemAt
     filter
     foldl'
@@ -17,11 +18,17 @@ let
     isString
     length
     map
+    match
+    pathExists
     removeAttrs
+    seq
+    storeDir
     stringLength
     substring
     toJSON
+    toXML
     trace
+    toString
     tryEval
     typeOf
     unsafeDiscardStringContext
@@ -204,6 +211,115 @@ let
   };
 
   isApp = value: isAttrs value && value.type or null == "app" && value ? program;
+
+  # How a function names its argument, as XML: `<varpat name="final" />`. Null for what is no function written in Nix.
+  pattern =
+    value:
+    let
+      xml = toXML value;
+      found = match ".*<(varpat|attrspat)( name=\"([^\"]*)\")?.*" xml;
+    in
+    if typeOf value != "lambda" || found == null then null else { plain = head found == "varpat"; name = elemAt found 2; };
+
+  # What a value has to be, or an error that says what it is.
+  wanted = {
+    set = value: if isAttrs value then value else throw "it is ${typeName value} where a set is wanted";
+    derivation = value: if isDerivation value then value else throw "it is ${typeName value} where a derivation is wanted";
+    string = what: value: if isString value then value else throw "its '${what}' is ${typeName value} where a string is wanted";
+    # Nix refuses texts that refer to something built.
+    plain =
+      what: value:
+      if getContext (wanted.string what value) == { } then value else throw "its '${what}' refers to a store path, which is not allowed";
+    attr = what: value: if value ? ${what} then value.${what} else throw "it has no '${what}'";
+    only =
+      names: value:
+      let
+        other = filter (name: !(elem name names)) (attrNames value);
+      in
+      if other == [ ] then value else throw "it has an attribute '${head other}', which is not supported there";
+  };
+
+  # What `nix flake check` demands of a value, by what sort of thing it is: each is true, or an error. Nothing is forced
+  # that Nix does not force.
+  demands = {
+    value = value: seq value true;
+    derivation =
+      value:
+      let
+        path = plain (wanted.string "drvPath" value.drvPath);
+      in
+      seq (wanted.string "name" (wanted.derivation value).name) (
+        if startsWith (storeDir + "/") path && match ".*[.]drv" path != null then
+          true
+        else
+          throw "its 'drvPath' is no derivation in the store: ${path}"
+      );
+    host =
+      value:
+      let
+        state = walk value [ "config" "system" "build" "toplevel" ];
+      in
+      if !state.found then
+        throw "attribute 'config.system.build.toplevel' missing"
+      else if isDerivation state.value then
+        true
+      else
+        throw "its 'config.system.build.toplevel' is ${typeName state.value} where a derivation is wanted";
+    app =
+      value:
+      let
+        app = wanted.set value;
+        meta = wanted.set app.meta;
+      in
+      seq (wanted.plain "type" (wanted.attr "type" app)) (
+        seq (wanted.string "program" (wanted.attr "program" app)) (
+          seq (if app ? meta && meta ? description then wanted.plain "meta.description" meta.description else null) (
+            seq (wanted.only [ "type" "program" "meta" ] app) true
+          )
+        )
+      );
+    overlay =
+      value:
+      let
+        argument = pattern value;
+      in
+      if argument == null then
+        throw "it is ${typeName value} where a function is wanted"
+      else if argument.plain && elem argument.name [ "final" "_final" "_" ] then
+        true
+      else
+        throw "it is a function whose first argument is not called 'final'";
+    template =
+      value:
+      let
+        template = wanted.set value;
+        path = wanted.attr "path" template;
+      in
+      if !pathExists path then
+        throw "its 'path' does not exist: ${toString path}"
+      else
+        seq (wanted.plain "description" (wanted.attr "description" template)) (
+          seq (wanted.only [ "path" "description" "welcomeText" ] template) true
+        );
+    bundler = value: if pattern value == null then throw "it is ${typeName value} where a function is wanted" else true;
+  };
+
+  # What Nix warns of without refusing it.
+  remarks = {
+    app =
+      app:
+      if !(app ? meta) then
+        [ "it has no 'meta'" ]
+      else if !(app.meta ? description) then
+        [ "it has no 'meta.description'" ]
+      else
+        [ ];
+  };
+
+  # Where the program of an app lies, and what makes it.
+  checkedApp =
+    app:
+    seq (demands.app app) ((describeApp app) // { program = plain app.program; warnings = remarks.app app; });
 in
 {
   inherit absent none;
@@ -280,6 +396,53 @@ in
       describe value
     else
       throw "it is ${typeName value} where a derivation is wanted";
+
+  # What `nix flake check` says of what is at `path`, and no more: true, or an error.
+  demand =
+    root:
+    { path, rule }:
+    let
+      state = walk root path;
+    in
+    if !state.found then
+      missing state
+    else
+      seq (demands.${rule} state.value) {
+        nothing = "it is as it should be";
+        warnings = (remarks.${rule} or (value: [ ])) state.value;
+      };
+
+  # The app at `path`: what Nix demands, and the derivation behind it.
+  app =
+    root:
+    { path }:
+    let
+      state = walk root path;
+    in
+    if state.found then checkedApp state.value else missing state;
+
+  # What is at `path` in a set of jobs, as Nix walks it: a derivation, or a set with names.
+  job =
+    root:
+    { path }:
+    let
+      state = walk root path;
+      value = wanted.set state.value;
+    in
+    if !state.found then
+      missing state
+    else if isDerivation value then
+      { node = "attr"; }
+    else
+      { node = "set"; names = attrNames value; };
+
+  # What the flake's own file asks Nix to be set to; the settings as plain data.
+  config =
+    { file }:
+    let
+      flake = import file;
+    in
+    { config = flake.nixConfig or { }; };
 
   # The outputs of a flake as they would be if it came from no commit and no time: what says so is the same in every
   # such flake, as far as the flake has it. The source tree stays what it is. Inputs that the flake hands on to itself (a

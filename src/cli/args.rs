@@ -67,6 +67,14 @@ pub(super) enum Command {
         drover matrix --format gitlab -o plan.drover > child.yml\n  \
         drover run --plan plan.drover ATTR…      in each row, with its `args`")]
     Matrix(Box<MatrixArgs>),
+    /// Check all that the flake offers, as `nix flake check` does and further
+    #[command(
+        after_help = "Examples:\n  drover check                    what Nix demands, and the builds of checks\n  \
+        drover check --no-build         evaluate only\n  \
+        drover check --base main        only what this branch changes\n  \
+        drover check --build --kind nixosConfigurations    build the hosts, too"
+    )]
+    Check(Box<CheckArgs>),
     /// Say why something has to be built: what changed against a base, or why no cache has it
     #[command(after_help = "Examples:\n  drover why web1 --base main    what makes it differ from main\n  \
         drover why --base main         the same of all that differs, by cause\n  \
@@ -148,6 +156,40 @@ pub(super) struct RunArgs {
     pub(super) failed: bool,
     #[command(flatten)]
     pub(super) from: FromPlan,
+}
+
+/// `drover check`.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) base: BaseArgs,
+    #[command(flatten)]
+    pub(super) flake: FlakeArgs,
+    #[command(flatten)]
+    pub(super) build: BuildArgs,
+    #[command(flatten)]
+    pub(super) push: PushArgs,
+    #[command(flatten)]
+    pub(super) pushed: PushedArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+    /// Also build the kinds that --kind names [default: hosts, homes and packages]
+    #[arg(long = "build", conflicts_with = "no_build", help_heading = "Checking")]
+    pub(super) also_build: bool,
+    /// Build nothing but what is imported from derivations
+    #[arg(long, help_heading = "Checking")]
+    pub(super) no_build: bool,
+    /// Fail for what `nix flake check` does not refuse, too
+    #[arg(long, help_heading = "Checking")]
+    pub(super) strict: bool,
+    /// Fail only for what was not broken on the base
+    #[arg(long, help_heading = "Checking")]
+    pub(super) allow_broken_base: bool,
+    /// Run `nix flake check`, too, and show both verdicts
+    #[arg(long, help_heading = "Checking")]
+    pub(super) beside_nix: bool,
 }
 
 /// `drover plan`.

@@ -4,6 +4,7 @@ mod affected;
 mod args;
 mod audit;
 mod cache;
+mod check;
 mod doctor;
 mod home;
 mod live;
@@ -87,6 +88,7 @@ fn dispatch(session: &Session, cli: Cli) -> Result<u8> {
     match cli.command {
         None => home::home(session, &cli.place),
         Some(Command::Run(args)) => run::run(session, *args, &cli.place),
+        Some(Command::Check(args)) => check::check(session, *args, &cli.place),
         Some(Command::Plan(args)) => run::plan(session, *args, &cli.place),
         Some(Command::Matrix(args)) => matrix::matrix(session, *args, &cli.place),
         Some(Command::Why(args)) => why::why(session, *args, &cli.place),

@@ -59,7 +59,8 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     done
 }
 
-fn go(session: &Session, words: Words, mode: Mode) -> Result<u8> {
+/// Runs, shows it, and prints what was asked for.
+pub(super) fn go(session: &Session, words: Words, mode: Mode) -> Result<u8> {
     let (settings, finished) = drive(session, words, mode)?;
     tell(&settings.output, finished)
 }
@@ -81,7 +82,7 @@ pub(super) fn settings(session: &Session, words: Words) -> Result<Settings> {
 pub(super) fn request(session: &Session, settings: Settings, mode: Mode) -> Request {
     let run = new_run(session);
     Request {
-        ui: screen(session, &settings, mode != Mode::Run, run),
+        ui: screen(session, &settings, !mode.builds(), run),
         settings,
         mode,
         run,

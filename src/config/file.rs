@@ -29,6 +29,8 @@ pub struct File {
     pub skip: SkipTable,
     /// `[share]`.
     pub share: ShareTable,
+    /// `[quarantine.NAME]`.
+    pub quarantine: BTreeMap<String, QuarantineTable>,
     /// The line of each key, from 1: `build.retries` → 7.
     #[serde(skip)]
     pub lines: BTreeMap<String, usize>,
@@ -156,6 +158,20 @@ pub struct ShareTable {
     pub secret_key: Option<PathBuf>,
     /// File with a token that is sent with every request.
     pub token_file: Option<PathBuf>,
+}
+
+/// `[quarantine.NAME]`: attrs that may fail for a while.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct QuarantineTable {
+    /// A glob of attrs, as `--only` takes it.
+    pub attr: String,
+    /// Why they may fail.
+    pub reason: String,
+    /// Where that is worked on.
+    pub ticket: Option<String>,
+    /// The first day on which failures count again, `"2026-12-24"`.
+    pub expires: String,
 }
 
 /// `push = …`.

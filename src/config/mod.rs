@@ -21,8 +21,9 @@ pub use env::{DROVER_LOG, Env, LoginVars, PullRequest};
 pub use file::{File, FileError};
 pub(crate) use near::nearest;
 pub use settings::{
-    AttrSettings, BaseSettings, BuildSettings, CacheSettings, EvalSettings, LeaveOut, Origin, OutputSettings,
-    PlanSettings, PushSettings, PushWhen, ReadBack, Settings, ShareSettings, Words, is_for_nix,
+    AttrSettings, BaseSettings, BuildSettings, CacheSettings, CheckBuild, CheckSettings, EvalSettings, LeaveOut,
+    Origin, OutputSettings, PlanSettings, PushSettings, PushWhen, Quarantine, ReadBack, Settings, ShareSettings, Words,
+    is_for_nix,
 };
 pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

@@ -4,6 +4,7 @@ mod attrs;
 mod base;
 mod build;
 mod caches;
+mod check;
 mod eval;
 mod output;
 mod push;
@@ -14,6 +15,7 @@ pub use attrs::AttrSettings;
 pub use base::BaseSettings;
 pub use build::BuildSettings;
 pub use caches::{CacheSettings, LeaveOut, PushWhen, is_for_nix};
+pub use check::{CheckBuild, CheckSettings, Quarantine};
 pub use eval::EvalSettings;
 pub use output::OutputSettings;
 pub use push::{PushSettings, ReadBack};
@@ -71,6 +73,8 @@ pub struct Settings {
     pub base: BaseSettings,
     /// Building.
     pub build: BuildSettings,
+    /// Checking.
+    pub check: CheckSettings,
     /// The tables `[builder.NAME]`; all builders of a run are those of [`builders::all`].
     pub builders: Vec<BuilderSettings>,
     /// What else is said of builders.
@@ -120,8 +124,10 @@ impl Settings {
                 .hint("drover run --state-dir DIR"));
         };
         let (farm, builders) = builders::resolve(&words, env, &file)?;
+        let attrs = AttrSettings::of(&words, &file)?;
         Ok(Self {
-            attrs: AttrSettings::of(&words, &file)?,
+            check: CheckSettings::of(&words, attrs.kinds.as_deref(), &file)?,
+            attrs,
             eval: EvalSettings::of(&words, env, &file)?,
             base: BaseSettings::of(&words, env, &file)?,
             build: BuildSettings::of(&words, env, &file)?,

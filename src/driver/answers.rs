@@ -42,6 +42,7 @@ impl Driver {
 
     /// A message of the evaluators.
     pub(super) fn heard(&mut self, message: EvalMsg) {
+        let message = self.judged(message);
         match self.evaluation.heard(&mut self.ctx, message) {
             Outcome::None => {}
             Outcome::Listed(listed) => listed.iter().for_each(|listed| self.attrs.add(listed)),
@@ -58,11 +59,15 @@ impl Driver {
 
     /// An attr is answered. Hosts say only now for which system they are.
     pub(super) fn answered(&mut self, attr: AttrId, answer: Answer) {
-        let is_left_out = self.left_out_systems();
+        let (is_left_out, is_built) = (self.left_out_systems(), self.is_built(attr));
         let Some(entry) = self.attrs.get_mut(attr) else { return };
         let (kind, path) = (entry.kind, entry.path.clone());
         if let Answer::Drv(drv) = &answer {
             entry.answer = Some(drv.clone());
+        }
+        if let Answer::Drv(drv) = &answer
+            && self.may_leave_out(attr, &path)
+        {
             if is_left_out(&drv.system) && self.farm.may_say_more() {
                 self.farm.dial(&mut self.ctx);
                 return self.parked.push((attr, answer));
@@ -77,6 +82,8 @@ impl Driver {
         match (answer, verdict) {
             (Answer::Failed(_), _) => self.end_attr(attr, Status::EvalFailed, None, self.importing.root_of(attr)),
             (_, Verdict::Unaffected(reason)) => self.end_attr(attr, Status::Unaffected, reason, None),
+            (Answer::Finding(_), _) => self.end_attr(attr, Status::Checked, None, None),
+            (Answer::Drv(_) | Answer::Nothing(_), _) if !is_built => self.end_attr(attr, Status::Checked, None, None),
             (Answer::Nothing(reason), _) => self.end_attr(attr, Status::Valid, Some(&reason), None),
             (Answer::Drv(_), Verdict::Later) => {}
             (Answer::Drv(drv), Verdict::Affected) => self.want(attr, &drv),
@@ -89,7 +96,9 @@ impl Driver {
             // What would have to be done for it is not asked.
             Mode::Affected => self.attrs.settle(attr),
             Mode::Why if self.comparing.has_base() => self.attrs.settle(attr),
-            Mode::Run | Mode::Plan | Mode::Matrix | Mode::Why => self.planning.want(&mut self.ctx, attr, drv),
+            Mode::Run | Mode::Check | Mode::Plan | Mode::Matrix | Mode::Why => {
+                self.planning.want(&mut self.ctx, attr, drv);
+            }
         }
     }
 

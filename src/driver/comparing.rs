@@ -279,6 +279,6 @@ fn known(answer: &Answer) -> Known {
     match answer {
         Answer::Drv(answer) => Known::Drv { drv: answer.drv.clone(), outputs: answer.outputs.clone() },
         Answer::Nothing(_) => Known::Nothing,
-        Answer::Failed(_) => Known::Failed,
+        Answer::Failed(_) | Answer::Finding(_) => Known::Failed,
     }
 }

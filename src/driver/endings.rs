@@ -10,7 +10,7 @@ use super::{Driver, Mode};
 
 impl Driver {
     pub(super) fn decided(&mut self, decision: Decision) {
-        let run = self.mode == Mode::Run;
+        let run = self.mode.builds();
         let decision = self.importing.named(decision);
         match decision {
             Decision::Item { drv, .. } => {
@@ -38,7 +38,7 @@ impl Driver {
     pub(super) fn planned(&mut self, attr: AttrId, status: Status, drv: Option<DrvId>) {
         let fetch = self.ctx.settings.build.download || self.ctx.settings.build.out_link.is_some();
         match (self.mode, status, drv) {
-            (Mode::Run, Status::Valid, _) => {
+            (Mode::Run | Mode::Check, Status::Valid, _) => {
                 let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
                 self.push(outputs, Why::Found);
                 let drv = self.drv_of(attr);
@@ -46,7 +46,7 @@ impl Driver {
                     self.end_attr(attr, Status::Valid, None, None);
                 }
             }
-            (Mode::Run, Status::ToFetch, _) if !fetch => {
+            (Mode::Run | Mode::Check, Status::ToFetch, _) if !fetch => {
                 if self.ctx.settings.push.require_complete {
                     let outputs = self.outputs_of(attr).into_iter().map(|(_, path)| path).collect();
                     self.push(outputs, Why::Found);
@@ -56,11 +56,11 @@ impl Driver {
             (Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected, status, _) => {
                 self.end_attr(attr, status, None, None);
             }
-            (Mode::Run, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
+            (Mode::Run | Mode::Check, _, Some(drv)) => match self.outcomes.get(&drv).cloned() {
                 Some(outcome) => self.end_with(attr, drv, &outcome),
                 None => self.attrs.wait_for(attr, drv),
             },
-            (Mode::Run, status, None) => self.end_attr(attr, status, None, None),
+            (Mode::Run | Mode::Check, status, None) => self.end_attr(attr, status, None, None),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::eval::list::LeftOut;
 use crate::eval::memory;
 use crate::eval::record::{self, Commit, Record};
 use crate::eval::{
-    Ack, Answer, Budget, Cost, EvalMsg, EvalOptions, Evaluator, Import, Imports, Listed, Nix, Selection, What,
+    Ack, Answer, Budget, Checked, Cost, EvalMsg, EvalOptions, Evaluator, Import, Imports, Listed, Nix, Selection, What,
 };
 use crate::event::{Fact, Stage};
 use crate::id::{AttrId, System};
@@ -421,6 +421,7 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
         systems: None,
         only: attrs.only.clone(),
         exclude: attrs.exclude.clone(),
+        check: None,
     };
     let nix = nix(options, settings);
     Ok(Wanted { flake, file: None, selection, nix, commit: None, expected: Arc::default() })
@@ -430,6 +431,12 @@ impl Wanted {
     /// Looks at the work tree. Needs no Nix, so it can happen while the store is opened.
     pub(super) async fn look(&self) -> Option<Commit> {
         record::commit(&self.nix, &self.flake, Path::new(".")).await
+    }
+
+    /// All that the flake offers is checked; Nix looks at what is for `own` only, or at all systems.
+    pub(super) fn check(&mut self, own: Option<System>) {
+        self.selection.kinds.clear();
+        self.selection.check = Some(Checked { system: own });
     }
 
     /// With what history says about attrs.

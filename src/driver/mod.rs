@@ -18,6 +18,7 @@
 //! | `keeping` | roots on builders for what could not be pushed |
 //! | `plan_file` | plans in files: written, and read in the place of an evaluation |
 //! | `caches`, `trust` | which caches there are, and who fetches from which |
+//! | `checking` | what a check makes of an answer |
 //! | `answers`, `left_out` | located flake → answered attrs that are wanted, or left out |
 //! | `attrs`, `endings` | which attr waits for which drv, and the final word on each |
 //! | `bus` | the event stream |
@@ -39,6 +40,7 @@ mod building;
 mod bus;
 mod caches;
 mod changed;
+mod checking;
 pub mod clock;
 mod comparing;
 mod context;
@@ -119,6 +121,8 @@ const LAST_CHILDREN: Duration = Duration::from_millis(500);
 pub enum Mode {
     /// All the way.
     Run,
+    /// The same of all that the flake offers, which is held against what `nix flake check` demands; little of it is built.
+    Check,
     /// Only up to what would be done.
     Plan,
     /// The same, for a CI matrix of it.
@@ -127,6 +131,14 @@ pub enum Mode {
     Why,
     /// Only up to what differs from the base.
     Affected,
+}
+
+impl Mode {
+    /// Whether something is built.
+    #[must_use]
+    pub fn builds(self) -> bool {
+        matches!(self, Self::Run | Self::Check)
+    }
 }
 
 /// What a run is given.
@@ -227,7 +239,7 @@ impl Driver {
         let ctx = &mut self.ctx;
         match input {
             Input::Eval(EvalInput::Located(Ok(located))) => {
-                if self.mode == Mode::Run && !located.is_recorded() {
+                if self.mode.builds() && !located.is_recorded() {
                     self.farm.warm_up(ctx);
                 }
                 self.evaluation.tell(ctx, &located);
@@ -432,7 +444,7 @@ impl Driver {
             return;
         }
         self.results = match self.mode {
-            Mode::Run => {
+            Mode::Run | Mode::Check => {
                 let outputs: Vec<_> = self.attrs.there().into_iter().map(|attr| self.outputs_of(attr)).collect();
                 Results::link(&mut self.ctx, &outputs)
             }

@@ -109,6 +109,7 @@ fn answer(attr: AttrHead, dir: &StoreDir) -> Answer {
         system: drv.system,
         wanted: drv.outputs.keys().cloned().collect(),
         outputs: drv.outputs.iter().map(|(name, path)| (name.clone(), path.as_deref().and_then(parse))).collect(),
+        program: None,
         meta: Box::default(),
     })
 }
@@ -170,7 +171,7 @@ fn attr_head(attr: &Attr, status: Status) -> Option<AttrHead> {
                 outputs: outputs.collect(),
             });
         }
-        Evaluated::Failed(failure) => head.error = Some(failure.clone()),
+        Evaluated::Failed(failure) | Evaluated::Finding(failure) => head.error = Some(failure.clone()),
         Evaluated::Nothing { reason } => head.nothing = Some(reason.to_string()),
     }
     Some(head)

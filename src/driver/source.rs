@@ -88,7 +88,7 @@ impl PlainFile {
         let whole = |glob: &String| if glob.contains('.') { format!("{OUTPUT}.{glob}") } else { glob.clone() };
         let only = attrs.only.iter().map(whole).collect();
         let exclude = attrs.exclude.iter().map(whole).collect();
-        Ok(Selection { names, kinds: Vec::new(), systems: None, only, exclude })
+        Ok(Selection { names, kinds: Vec::new(), systems: None, only, exclude, check: None })
     }
 
     /// What people see in the place of the flake.

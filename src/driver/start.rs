@@ -79,6 +79,7 @@ pub(super) fn store_options(settings: &Settings, daemon_socket: Option<std::path
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     Run,
+    Check,
     Plan,
     Matrix,
     Why,
@@ -91,6 +92,7 @@ impl Verb {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Run => "run",
+            Self::Check => "check",
             Self::Plan => "plan",
             Self::Matrix => "matrix",
             Self::Why => "why",
@@ -287,6 +289,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     }
     let (verb, pushable) = match mode {
         Mode::Run => (Verb::Run, list.open_pushed(Verb::Run).await?),
+        Mode::Check => (Verb::Check, list.open_pushed(Verb::Check).await?),
         Mode::Plan => (Verb::Plan, list.open_pushed(Verb::Plan).await?),
         Mode::Matrix => (Verb::Matrix, list.open_pushed(Verb::Matrix).await?),
         Mode::Why => (Verb::Why, list.open_pushed(Verb::Why).await?),
@@ -308,7 +311,13 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     known.into_iter().for_each(|input| building.tell(&ctx, input));
     homecoming::warn(&mut ctx);
     let source = match answers {
-        Answers::Flake(wanted) => Source::Flake(wanted, recall),
+        Answers::Flake(mut wanted) => {
+            if mode == Mode::Check {
+                let own = (!settings.attrs.all_systems).then(|| ctx.store.settings().system.clone());
+                wanted.check(own);
+            }
+            Source::Flake(wanted, recall)
+        }
         Answers::Lines(lines) => Source::Stream { evaluator: lines.evaluator(&mut ctx), by_name: false },
         Answers::Jobs(jobs) => Source::Stream { evaluator: jobs.evaluator(&mut ctx), by_name: false },
         Answers::Plan { evaluator, by_name } => Source::Stream { evaluator, by_name },
@@ -320,7 +329,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let fetch_roots = settings.build.download || settings.build.out_link.is_some();
     let readable = opened.iter().filter(|cache| cache.pull()).cloned().collect();
     let pushing = match mode {
-        Mode::Run => Pushing::new(&mut ctx, &opened, &sick),
+        Mode::Run | Mode::Check => Pushing::new(&mut ctx, &opened, &sick),
         Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected => Pushing::default(),
     };
     let stopping = Stopping::new(&ctx.bus, settings.push.deadline);

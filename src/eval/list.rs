@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 
 use super::expr::{self, Question};
 use super::glob::Filter;
-use super::pool::{self, EvalMsg};
+use super::outputs;
+use super::pool::{self, Answer, EvalMsg};
+use super::rule::{Check, Output, Place, Rule};
 use super::seat::Seat;
 use super::what::{Name, Selection};
 use crate::error::Error;
@@ -39,6 +41,9 @@ pub struct Entry {
     /// It is a subtree that does not evaluate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// How it is checked, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
 }
 
 /// Attrs that were left out by default.
@@ -64,18 +69,25 @@ pub struct Catalogue {
 }
 
 impl Entry {
-    fn new(path: AttrPath) -> Self {
-        Self { path, outputs: None, failure: None }
+    pub(super) fn new(path: AttrPath) -> Self {
+        Self { path, outputs: None, failure: None, check: None }
     }
 
-    fn failed(path: AttrPath, failure: Failure) -> Self {
-        Self { path, outputs: None, failure: Some(failure) }
+    pub(super) fn failed(path: AttrPath, failure: Failure) -> Self {
+        Self { failure: Some(failure), ..Self::new(path) }
     }
 
-    /// The question for its derivation.
+    /// The question for its derivation; of one that is checked, for all that is to be known of it.
     #[must_use]
     pub fn question(&self) -> Question {
         let (output, below) = split(&self.path);
+        if let Some(Check { rule, .. }) = self.check {
+            return match (rule, rule.drv()) {
+                (Rule::App, _) => question("app", output, serde_json::json!({ "path": below })),
+                (_, Some(how)) => question("drv", output, serde_json::json!({ "path": below, "how": how })),
+                (_, None) => question("demand", output, serde_json::json!({ "path": below, "rule": rule.demand() })),
+            };
+        }
         let how = match (self.path.kind(), below.len()) {
             (Kind::NixosConfigurations, 1) => "nixos",
             (Kind::DarwinConfigurations, 1) => "darwin",
@@ -88,26 +100,43 @@ impl Entry {
     }
 }
 
-fn question(function: &'static str, output: &str, arguments: Value) -> Question {
+impl Entry {
+    /// The answer, where it is known without asking: what does not evaluate cannot be listed.
+    #[must_use]
+    pub fn answer(&self) -> Option<Answer> {
+        let failure = self.failure.clone()?;
+        let beyond = self.check.is_some_and(|check| check.beyond);
+        Some(if beyond { Answer::Finding(failure) } else { Answer::Failed(failure) })
+    }
+
+    /// What Nix itself demands of one that is checked, where that is less than [`Entry::question`] asks.
+    #[must_use]
+    pub fn demand(&self) -> Option<Question> {
+        let Check { rule, beyond, .. } = self.check?;
+        let (output, below) = split(&self.path);
+        let demand = rule.demand().filter(|_| !beyond && (rule == Rule::App || rule.drv().is_some()))?;
+        Some(question("demand", output, serde_json::json!({ "path": below, "rule": demand })))
+    }
+}
+
+pub(super) fn question(function: &'static str, output: &str, arguments: Value) -> Question {
     Question { function, output: Some(output.to_owned()), arguments }
 }
 
-fn split(path: &AttrPath) -> (&str, &[String]) {
+pub(super) fn split(path: &AttrPath) -> (&str, &[String]) {
     path.parts().split_first().map_or(("", &[]), |(output, below)| (output.as_str(), below))
 }
 
-fn join(path: &AttrPath, part: &str) -> AttrPath {
+pub(super) fn join(path: &AttrPath, part: &str) -> AttrPath {
     AttrPath::new(path.parts().iter().cloned().chain([part.to_owned()]).collect())
 }
 
 /// The system that stands in the path of an attr of this kind.
 #[must_use]
 pub fn system_of(path: &AttrPath) -> Option<System> {
-    let by_system = matches!(
-        path.kind(),
-        Kind::Packages | Kind::Checks | Kind::DevShells | Kind::Formatter | Kind::Apps | Kind::LegacyPackages
-    );
-    path.parts().get(1).filter(|_| by_system).map(|system| System(system.clone()))
+    let (output, below) = path.parts().split_first()?;
+    let by_system = matches!(Output::of(output).place, Place::Systems | Place::NamesBySystem | Place::OnlySystems);
+    below.first().filter(|_| by_system).map(|system| System(system.clone()))
 }
 
 /// How many parts the path of an attr of this kind has; `None` if that differs.
@@ -120,19 +149,19 @@ fn depth(kind: Kind) -> Option<usize> {
 }
 
 /// What a question about names was answered with.
-enum Names {
+pub(super) enum Names {
     Found(Vec<String>),
     Missing,
     Failed(Failure),
 }
 
 /// Lists through one evaluator.
-struct Lister<'a> {
-    seat: &'a mut Seat,
+pub(super) struct Lister<'a> {
+    pub(super) seat: &'a mut Seat,
     /// Where imports from derivations are asked for; `None`: not at all.
     sender: Option<&'a mpsc::Sender<EvalMsg>>,
-    warnings: Vec<String>,
-    passed_over: Vec<(Kind, System)>,
+    pub(super) warnings: Vec<String>,
+    pub(super) passed_over: Vec<(Kind, System)>,
 }
 
 /// Finds the attrs that a selection asks for.
@@ -144,7 +173,9 @@ pub(super) async fn catalogue(
     let filter = Filter::new(&selection.only, &selection.exclude)?;
     let mut lister = Lister { seat, sender: Some(sender), warnings: Vec::new(), passed_over: Vec::new() };
     let mut entries = Vec::new();
-    if selection.names.is_empty() {
+    if let Some(checked) = &selection.check {
+        entries.extend(outputs::list(&mut lister, checked, selection.systems.as_deref()).await?);
+    } else if selection.names.is_empty() {
         for kind in kinds(selection) {
             entries.extend(lister.kind(kind, selection.systems.as_deref()).await?);
         }
@@ -165,7 +196,7 @@ fn kinds(selection: &Selection) -> Vec<Kind> {
 }
 
 impl Lister<'_> {
-    async fn ask(&mut self, question: &Question) -> Result<Result<Value, Failure>, Error> {
+    pub(super) async fn ask(&mut self, question: &Question) -> Result<Result<Value, Failure>, Error> {
         if let Some(sender) = self.sender {
             return pool::ask_with_imports(self.seat, question, sender, &mut self.warnings).await;
         }
@@ -175,7 +206,7 @@ impl Lister<'_> {
     }
 
     /// The names below a path.
-    async fn names(&mut self, path: &AttrPath) -> Result<Names, Error> {
+    pub(super) async fn names(&mut self, path: &AttrPath) -> Result<Names, Error> {
         let (output, below) = split(path);
         if !expr::is_variable(output) {
             return Ok(Names::Missing);
@@ -265,6 +296,33 @@ impl Lister<'_> {
             }
         }
         Ok(entries)
+    }
+
+    /// All in a set of jobs, as `nix flake check` walks it: derivations, and what does not evaluate and why. Nothing is
+    /// imported from derivations for it.
+    pub(super) async fn jobs(&mut self, root: &AttrPath) -> Result<Vec<(AttrPath, Option<Failure>)>, Error> {
+        let sender = self.sender.take();
+        let mut found = Vec::new();
+        let mut open = vec![root.clone()];
+        let mut visited = 0;
+        while let Some(path) = open.pop() {
+            visited += 1;
+            if visited > WALK_NODES || path.parts().len() > root.parts().len() + WALK_DEPTH {
+                self.warnings.push(format!("{path} is too deep or too large a set, the rest of it is left out"));
+                continue;
+            }
+            let (output, below) = split(&path);
+            match self.ask(&question("job", output, serde_json::json!({ "path": below }))).await? {
+                Err(failure) => found.push((path, Some(failure))),
+                Ok(answer) if answer.get("node").and_then(Value::as_str) == Some("attr") => found.push((path, None)),
+                Ok(answer) => {
+                    let names = answer.get("names").map(texts).unwrap_or_default();
+                    open.extend(names.iter().rev().map(|name| join(&path, name)));
+                }
+            }
+        }
+        self.sender = sender;
+        Ok(found)
     }
 
     /// The attrs that a name means: the exact path, all that lies below it, the attrs whose last parts it is, first
@@ -464,7 +522,7 @@ fn count(number: usize) -> u32 {
 impl Lister<'_> {
     /// Kinds that are only taken when asked for. `hydraJobs` are not walked for this.
     async fn other_kinds(&mut self, selection: &Selection) -> Result<Option<LeftOut>, Error> {
-        if !selection.kinds.is_empty() || !selection.names.is_empty() {
+        if !selection.kinds.is_empty() || !selection.names.is_empty() || selection.check.is_some() {
             return Ok(None);
         }
         let (mut total, mut texts, mut flags) = (0, Vec::new(), Vec::new());

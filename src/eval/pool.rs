@@ -84,6 +84,9 @@ pub struct DrvAnswer {
     /// Paths of all outputs, as far as evaluation knows them; an app's are not known here.
     #[serde(deserialize_with = "super::base::outputs")]
     pub outputs: BTreeMap<String, Option<StorePath>>,
+    /// The program that it makes, for an app that is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// What the derivation says about itself.
     #[serde(default, skip_serializing_if = "Meta::is_empty")]
     pub meta: Box<Meta>,
@@ -127,6 +130,8 @@ pub enum Answer {
     Nothing(Text),
     /// It does not evaluate.
     Failed(Failure),
+    /// Nix does not refuse it, but something is wrong with it; only of attrs that are checked.
+    Finding(Failure),
 }
 
 impl Answer {
@@ -150,6 +155,7 @@ impl Answer {
             },
             Self::Nothing(reason) => Evaluated::Nothing { reason: reason.clone() },
             Self::Failed(failure) => Evaluated::Failed(failure.clone()),
+            Self::Finding(failure) => Evaluated::Finding(failure.clone()),
         }
     }
 }
@@ -457,8 +463,8 @@ async fn answer_what_is_known(
     for (index, entry) in attrs.iter().enumerate() {
         let attr = attr_id(index);
         let known = record.answer(entry);
-        let answer = match (&entry.failure, known) {
-            (Some(failure), _) => Answer::Failed(failure.clone()),
+        let answer = match (entry.answer(), known) {
+            (Some(answer), _) => answer,
             (None, Some(recorded)) => {
                 for warning in &recorded.warnings {
                     send(sender, EvalMsg::Warning { attr: Some(attr), message: warning.as_str().into() }).await?;
@@ -487,6 +493,7 @@ struct Raw {
     #[serde(default)]
     wanted: Vec<String>,
     nothing: Option<String>,
+    program: Option<String>,
     missing: Option<Value>,
     #[serde(default)]
     meta: Option<Meta>,
@@ -509,6 +516,9 @@ pub(super) fn read_answer(entry: &Entry, value: &Value, work: &Work) -> Answer {
         Ok(raw) => raw,
         Err(error) => return failed(Class::Internal, format!("cannot read the evaluator's answer: {error}")),
     };
+    if let Some(program) = raw.program.as_deref().filter(|program| !is_in(store_dir, program)) {
+        return Answer::Finding(Failure::new(Class::Eval, format!("its program '{program}' is not in the store")));
+    }
     if let Some(reason) = raw.nothing {
         return Answer::Nothing(reason.into());
     }
@@ -537,5 +547,16 @@ pub(super) fn read_answer(entry: &Entry, value: &Value, work: &Work) -> Answer {
     let system = raw.system.map(System).or_else(|| list::system_of(&entry.path)).unwrap_or_else(|| "".into());
     let mut meta = raw.meta.unwrap_or_default();
     meta.position = meta.position.map(|position| message::relative(&position, &work.roots));
-    Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs, meta: Box::new(meta) })
+    Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs, program: raw.program, meta: Box::new(meta) })
+}
+
+/// Whether a path lies in a directory.
+fn is_in(dir: &str, path: &str) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// What Nix remarks on an attr that it does not refuse.
+pub(super) fn remarks(value: &Value) -> Vec<String> {
+    let remarks = value.get("warnings").and_then(Value::as_array);
+    remarks.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }

@@ -43,6 +43,28 @@ pub struct Shared {
     pub rules: Rules,
 }
 
+impl Shared {
+    /// Nix's error, without colour, as people want to read it.
+    pub(super) fn explain(&self, error: &str) -> Failure {
+        let explained = message::explain(error, |at| at.contains(expr::FILE));
+        let position = explained.position.map(|at| message::relative(&at, &self.roots).into());
+        let mut text = explained.message;
+        if let Some(file) = self.untracked(&text) {
+            text.push_str(&format!("\nit is there, but Nix sees only what git tracks: git add {file}"));
+        }
+        Failure { class: Class::Eval, message: text.into(), position }
+    }
+
+    /// The file that Nix misses, if it is in the work tree: git does not track it.
+    fn untracked(&self, message: &str) -> Option<String> {
+        let (before, _) = message.split_once("' does not exist").or_else(|| message.split_once("' is not tracked"))?;
+        let file = message::relative(before.rsplit_once('\'')?.1, &self.roots);
+        let tree = self.locked.work_tree()?;
+        let missing = !file.starts_with('/') && tree.join(&file).exists() && !message.contains("git add");
+        (missing && self.locked.dirty.is_some()).then_some(file)
+    }
+}
+
 /// A place for one evaluator.
 pub struct Seat {
     shared: Arc<Shared>,
@@ -80,6 +102,11 @@ impl Seat {
     #[must_use]
     pub fn gauge(&self) -> &Arc<Gauge> {
         &self.gauge
+    }
+
+    /// What it shares with others.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// What may be imported.
@@ -182,22 +209,7 @@ impl Seat {
     }
 
     fn explain(&self, error: &str) -> Failure {
-        let explained = message::explain(error, |at| at.contains(expr::FILE));
-        let position = explained.position.map(|at| message::relative(&at, &self.shared.roots).into());
-        let mut text = explained.message;
-        if let Some(file) = self.untracked(&text) {
-            text.push_str(&format!("\nit is there, but Nix sees only what git tracks: git add {file}"));
-        }
-        Failure { class: Class::Eval, message: text.into(), position }
-    }
-
-    /// The file that Nix misses, if it is in the work tree: git does not track it.
-    fn untracked(&self, message: &str) -> Option<String> {
-        let (before, _) = message.split_once("' does not exist").or_else(|| message.split_once("' is not tracked"))?;
-        let file = message::relative(before.rsplit_once('\'')?.1, &self.shared.roots);
-        let tree = self.shared.locked.work_tree()?;
-        let missing = !file.starts_with('/') && tree.join(&file).exists() && !message.contains("git add");
-        (missing && self.shared.locked.dirty.is_some()).then_some(file)
+        self.shared.explain(error)
     }
 
     fn blame(&self, died: &Died) -> Failure {

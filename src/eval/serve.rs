@@ -21,7 +21,7 @@ use super::queue;
 use super::record::Record;
 use super::seat::{Seat, Shared};
 use super::what::Selection;
-use crate::event::Text;
+use crate::event::{Class, Failure, Text};
 use crate::id::{Kind, System};
 
 /// How often memory is sampled while attrs are in flight.
@@ -298,22 +298,32 @@ impl Turn<'_> {
             send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: message.into() }).await?;
         }
         let rules = place.seat.rules();
-        let (answer, import) =
-            match self.held.asking.tried(outcome.answer, outcome.need.as_ref(), outcome.started, rules) {
-                Step::Over { answer: Ok(value), import } => (pool::read_answer(entry, &value, work), import),
-                Step::Over { answer: Err(failure), import } => (Answer::Failed(failure), import),
-                Step::Again { fresh } => {
-                    if fresh {
-                        acknowledged(&mut place).await;
-                        place.seat.end().await;
-                    }
-                    return Ok((worker, place, Came::Waits(self.attr, self.held, None)));
+        // Where imports are not allowed, what asks for one has failed.
+        let need = outcome.need.as_ref().filter(|_| !entry.check.is_some_and(|check| check.no_imports));
+        let (answer, import) = match self.held.asking.tried(outcome.answer, need, outcome.started, rules) {
+            Step::Over { answer: Ok(value), import } => {
+                for message in new(pool::remarks(&value), &mut self.held.warnings) {
+                    send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: message.into() }).await?;
                 }
-                Step::Import(drv, outputs) => {
-                    let reply = pool::import(&work.sender, Some(attr), drv, outputs).await?;
-                    return Ok((worker, place, Came::Waits(self.attr, self.held, Some(reply))));
+                (pool::read_answer(entry, &value, work), import)
+            }
+            Step::Over { answer: Err(failure), import } => (Answer::Failed(failure), import),
+            Step::Again { fresh } => {
+                if fresh {
+                    acknowledged(&mut place).await;
+                    place.seat.end().await;
                 }
-            };
+                return Ok((worker, place, Came::Waits(self.attr, self.held, None)));
+            }
+            Step::Import(drv, outputs) => {
+                let reply = pool::import(&work.sender, Some(attr), drv, outputs).await?;
+                return Ok((worker, place, Came::Waits(self.attr, self.held, Some(reply))));
+            }
+        };
+        let answer = match answer {
+            Answer::Failed(failure) if failure.class == Class::Eval => whose(entry, &mut place, failure, mode).await?,
+            answer => answer,
+        };
         if !import {
             let mut record = work.record.lock().unwrap_or_else(PoisonError::into_inner);
             record.remember(entry, &answer, self.held.warnings);
@@ -353,6 +363,20 @@ impl Turn<'_> {
         }
         Ok((worker, place, Came::Stopped(self.attr, self.held)))
     }
+}
+
+/// Whose failure it is: Nix's own, if what it demands of an attr that is checked fails as well.
+async fn whose(entry: &Entry, place: &mut Place, failure: Failure, mode: Mode) -> Result<Answer, Stop> {
+    if entry.check.is_some_and(|check| check.beyond) {
+        return Ok(Answer::Finding(failure));
+    }
+    let Some(demand) = entry.demand() else { return Ok(Answer::Failed(failure)) };
+    let outcome = place.seat.ask_in(&demand, mode).await?;
+    Ok(match outcome.answer {
+        Ok(value) if value.get("missing").is_none() => Answer::Finding(failure),
+        Err(of_nix) if outcome.need.is_none() => Answer::Failed(of_nix),
+        Ok(_) | Err(_) => Answer::Failed(failure),
+    })
 }
 
 /// Those that were not there before, which they are from now on.

@@ -37,6 +37,23 @@ pub struct Selection {
     pub only: Vec<String>,
     /// `--exclude`.
     pub exclude: Vec<String>,
+    /// All that the flake offers is checked, whatever its kind.
+    pub check: Option<Checked>,
+}
+
+/// Whose outputs `nix flake check` looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Those of this machine; `None`: those of all systems.
+    pub system: Option<System>,
+}
+
+impl Checked {
+    /// Whether Nix looks at outputs for this system.
+    #[must_use]
+    pub fn looks_at(&self, system: &System) -> bool {
+        self.system.as_ref().is_none_or(|own| own == system)
+    }
 }
 
 impl What {

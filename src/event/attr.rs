@@ -31,6 +31,8 @@ pub enum Evaluated {
         /// Why, for people.
         reason: Text,
     },
+    /// `nix flake check` does not refuse it, but something is wrong with it.
+    Finding(Failure),
 }
 
 /// What is known of an attr in the end (design §2, `--json`).
@@ -47,6 +49,8 @@ pub enum Status {
     Unaffected,
     ToBuild,
     ToFetch,
+    /// Nothing was to be built for it: it is as it should be, or what is wrong with it does not count.
+    Checked,
 }
 
 /// How an attr compares with the base: by its drv.

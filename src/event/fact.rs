@@ -575,4 +575,43 @@ pub enum Fact {
         /// Bytes of their NARs.
         nar_size: u64,
     },
+    /// A check found something wrong that is about no attr.
+    FlakeFinding {
+        /// What it is about: `flake.lock`, `nixConfig`, `quarantine`.
+        about: Text,
+        /// What is wrong.
+        message: Text,
+        /// `file:line:column`, where it has a place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        position: Option<Text>,
+        /// What to type.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<Text>,
+        /// The check fails for it.
+        fails: bool,
+    },
+    /// Whatever comes of an attr does not fail the check: it is in quarantine.
+    AttrQuarantined {
+        /// Which attr.
+        attr: AttrId,
+        /// The name of the quarantine, of `[quarantine.NAME]`.
+        name: Text,
+        /// Why.
+        reason: Text,
+        /// Where that is worked on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ticket: Option<Text>,
+        /// The first day on which it counts again, `2026-12-24`.
+        expires: Text,
+    },
+    /// What `nix flake check` said of the same flake.
+    NixChecked {
+        /// It found nothing wrong.
+        ok: bool,
+        /// Its own last words, if it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Text>,
+        /// How long it took.
+        seconds: f64,
+    },
 }

@@ -8,6 +8,7 @@ mod attrs;
 mod base;
 mod builders;
 mod caches;
+mod check;
 mod counts;
 mod drvs;
 mod fold;
@@ -26,6 +27,7 @@ pub use attrs::{Attr, AttrEnd, Import, Memory, Planned};
 pub use base::{Base, BaseProgress, Compared};
 pub use builders::{Answered, Builder, Kept, LOCAL, Load, Outage, State};
 pub use caches::{Asked, Cache, Push, Spared, Verified};
+pub use check::{Finding, OfNix, Quarantined};
 pub use counts::Counts;
 pub use drvs::{Drv, Fetch};
 pub use groups::{Cause, FailureGroup};
@@ -88,6 +90,10 @@ pub struct Summary {
     pub written: Option<Written>,
     /// Different warnings of Nix while evaluating, in order, with how often each came.
     pub eval_warnings: Vec<(Text, u32)>,
+    /// What a check found that is about no attr.
+    pub findings: Vec<Finding>,
+    /// What `nix flake check` said of the same flake, where it was asked.
+    pub of_nix: Option<OfNix>,
     /// What ended the run early.
     pub error: Option<Warning>,
     /// The highest level of Ctrl-C, and when the first came.
@@ -177,6 +183,7 @@ impl Summary {
         match &attr.evaluated {
             Some((_, Evaluated::Failed(_))) => return Some(Status::EvalFailed),
             Some((_, Evaluated::Nothing { .. })) => return Some(Status::Valid),
+            Some((_, Evaluated::Finding(_))) => return Some(Status::Checked),
             _ => {}
         }
         let planned = attr.planned.as_ref()?;

@@ -405,6 +405,21 @@ fn arb_farm_fact() -> BoxedStrategy<Fact> {
         (drv(), any::<u64>(), proptest::option::of(arb_failure()))
             .prop_map(|(drv, nar_size, failure)| Fact::ResultsReturned { drv, paths: 1, nar_size, failure }),
         (drv(), any::<u64>()).prop_map(|(drv, nar_size)| Fact::DrvSized { drv, nar_size }),
+        any::<bool>().prop_map(|fails| Fact::FlakeFinding {
+            about: "flake.lock".into(),
+            message: "old".into(),
+            position: None,
+            hint: None,
+            fails,
+        }),
+        (0..4_u32).prop_map(|attr| Fact::AttrQuarantined {
+            attr: AttrId(attr),
+            name: "a".into(),
+            reason: "b".into(),
+            ticket: None,
+            expires: "2026-12-24".into(),
+        }),
+        (any::<bool>(), 0.0..1e6_f64).prop_map(|(ok, seconds)| Fact::NixChecked { ok, error: None, seconds }),
         (any::<u32>(), any::<u64>(), any::<f64>()).prop_map(|(known, nar_size, seconds)| Fact::CachesSpared {
             drvs: known,
             known,

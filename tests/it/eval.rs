@@ -310,6 +310,7 @@ fn wanted_outputs_are_those_that_nix_would_build() {
                     assert!(failure.message.contains("has no output 'out'"), "{}", failure.message);
                 }
                 Answer::Nothing(reason) => panic!("{attr}: {reason}"),
+                Answer::Finding(failure) => panic!("{attr}: {failure:?}"),
             }
         }
         assert_eq!(said.answers.len(), 6);
@@ -497,6 +498,7 @@ fn an_attr_that_kills_twice_is_blamed_and_no_other() {
                 }
                 Answer::Drv(_) => assert_ne!(attr, "packages.x86_64-linux.b"),
                 Answer::Nothing(reason) => panic!("{reason}"),
+                Answer::Finding(failure) => panic!("{failure:?}"),
             }
         }
         assert_eq!(said.replaced.len(), 2);

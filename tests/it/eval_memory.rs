@@ -40,7 +40,7 @@ fn flake(lab: &Lab, attrs: &[(&str, u64)]) -> PathBuf {
 fn failed(said: &Said) -> Vec<(&str, Class, String)> {
     let failed = said.answers.iter().filter_map(|(attr, answer)| match answer {
         Answer::Failed(failure) => Some((attr.rsplit('.').next()?, failure.class, failure.message.to_string())),
-        Answer::Drv(_) | Answer::Nothing(_) => None,
+        Answer::Drv(_) | Answer::Nothing(_) | Answer::Finding(_) => None,
     });
     failed.collect()
 }

@@ -72,12 +72,15 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::OutputsKept { .. } => "outputs_kept",
         Fact::CachesSpared { .. } => "caches_spared",
         Fact::DrvSized { .. } => "drv_sized",
+        Fact::FlakeFinding { .. } => "flake_finding",
+        Fact::AttrQuarantined { .. } => "attr_quarantined",
+        Fact::NixChecked { .. } => "nix_checked",
         Fact::ImportStarted { .. } => "import_started",
         Fact::ImportEnded { .. } => "import_ended",
     }
 }
 
-const FACTS: usize = 56;
+const FACTS: usize = 59;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

@@ -665,5 +665,35 @@ pub fn every_fact() -> Vec<Event> {
     farm_facts(&mut story);
     story.at(7.0, Fact::CachesSpared { drvs: 3, known: 2, seconds: 91.5, paths: 4, nar_size: 3_145_728 });
     story.at(7.0, Fact::DrvSized { drv: web1, nar_size: 1_048_576 });
+    story.at(
+        7.0,
+        Fact::FlakeFinding {
+            about: "flake.lock".into(),
+            message: "nixpkgs is there twice".into(),
+            position: Some("flake.lock:12:3".into()),
+            hint: Some("inputs.home-manager.inputs.nixpkgs.follows = \"nixpkgs\"".into()),
+            fails: false,
+        },
+    );
+    story.at(
+        7.0,
+        Fact::AttrQuarantined {
+            attr: AttrId(0),
+            name: "web1".into(),
+            reason: "the test wants a network".into(),
+            ticket: Some("https://forge.example/acme/infra/issues/12".into()),
+            expires: "2026-12-24".into(),
+        },
+    );
+    story.at(7.0, Fact::NixChecked { ok: false, error: Some("error: web1".into()), seconds: 41.5 });
+    story.at(
+        7.0,
+        Fact::EvalEnded {
+            attr: AttrId(99),
+            evaluated: Evaluated::Finding(Failure::new(Class::Eval, "attribute 'x' missing")),
+            peak: None,
+            grown: None,
+        },
+    );
     story.events()
 }

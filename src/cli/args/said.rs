@@ -1,9 +1,10 @@
 //! What was typed for a command → the [`Words`] that settings are made of.
 
 use super::groups::{
-    BaseArgs, EvalBy, FlakeArgs, OutputArgs, PushAliases, PushArgs, PushedArgs, Select, SourceArgs, VerifyPush,
+    BaseArgs, BuildArgs, EvalBy, FlakeArgs, OutputArgs, PushAliases, PushArgs, PushedArgs, Select, SourceArgs,
+    VerifyPush,
 };
-use super::{AffectedArgs, DoctorArgs, MatrixArgs, Place, PlanArgs, PushCommand, RunArgs, WhyArgs};
+use super::{AffectedArgs, CheckArgs, DoctorArgs, MatrixArgs, Place, PlanArgs, PushCommand, RunArgs, WhyArgs};
 use crate::config::Words;
 
 impl SourceArgs {
@@ -110,6 +111,27 @@ impl PushArgs {
     }
 }
 
+impl BuildArgs {
+    /// Said on top of the rest.
+    fn add(self, words: Words) -> Words {
+        Words {
+            max_jobs: self.max_jobs,
+            builders: self.builders.builders,
+            builder_wait: self.builder_wait,
+            retries: self.retries,
+            fail_fast: self.fail_fast,
+            max_failures: self.max_failures,
+            timeout: self.timeout,
+            max_silent_time: self.max_silent_time,
+            out_link: self.out_link,
+            download: self.download,
+            no_download: self.no_download,
+            print_out_paths: self.print_out_paths,
+            ..words
+        }
+    }
+}
+
 impl OutputArgs {
     /// Said on top of the rest.
     fn add(self, words: Words) -> Words {
@@ -126,23 +148,24 @@ pub(super) fn shared(place: &Place, select: Select, flake: FlakeArgs, push: Push
 impl RunArgs {
     /// As settings' words.
     pub(in crate::cli) fn words(self, place: &Place) -> Words {
-        let build = self.build;
-        self.pushed.add(self.source.add(self.base.add(Words {
-            max_jobs: build.max_jobs,
-            builders: build.builders.builders,
-            builder_wait: build.builder_wait,
-            retries: build.retries,
-            fail_fast: build.fail_fast,
-            max_failures: build.max_failures,
-            timeout: build.timeout,
-            max_silent_time: build.max_silent_time,
-            out_link: build.out_link,
-            download: build.download,
-            no_download: build.no_download,
-            print_out_paths: build.print_out_paths,
-            plan: self.from.plan,
+        let words = shared(place, self.select, self.flake, self.push, self.output);
+        let words = Words { plan: self.from.plan, ..words };
+        self.pushed.add(self.source.add(self.base.add(self.build.add(words))))
+    }
+}
+
+impl CheckArgs {
+    /// As settings' words.
+    pub(in crate::cli) fn words(self, place: &Place) -> Words {
+        let words = Words {
+            build: self.also_build,
+            no_build: self.no_build,
+            strict: self.strict,
+            allow_broken_base: self.allow_broken_base,
+            beside_nix: self.beside_nix,
             ..shared(place, self.select, self.flake, self.push, self.output)
-        })))
+        };
+        self.pushed.add(self.base.add(self.build.add(words)))
     }
 }
 

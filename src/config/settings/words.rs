@@ -41,6 +41,12 @@ pub struct Words {
     pub timeout: Option<u64>,
     pub max_silent_time: Option<u64>,
     pub out_link: Option<PathBuf>,
+    /// `--build` of `check`.
+    pub build: bool,
+    pub no_build: bool,
+    pub strict: bool,
+    pub allow_broken_base: bool,
+    pub beside_nix: bool,
     /// `--plan`.
     pub plan: Option<PathBuf>,
     /// `--output` of `plan` and `matrix`.

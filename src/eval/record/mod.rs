@@ -26,6 +26,7 @@ pub use shelf::Shelf;
 use super::flake::{FlakeOptions, Locked};
 use super::list::{Entry, LeftOut};
 use super::pool::{Answer, DrvAnswer};
+use super::rule::Check;
 use super::what::Selection;
 use crate::event::Failure;
 use crate::id::{AttrPath, StorePath};
@@ -45,6 +46,9 @@ pub struct Recorded {
     /// Why it does not evaluate, wherever and whenever it is tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+    /// What is wrong with it that Nix does not refuse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Failure>,
     /// What Nix warned of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -54,21 +58,25 @@ impl Recorded {
     /// What may be remembered of an answer; `None` where another try may give another answer.
     #[must_use]
     pub fn of(answer: &Answer, warnings: Vec<String>) -> Option<Self> {
-        let empty = Self { drv: None, nothing: None, error: None, warnings };
+        let empty = Self { drv: None, nothing: None, error: None, finding: None, warnings };
         match answer {
             Answer::Drv(drv) => Some(Self { drv: Some(drv.clone()), ..empty }),
             Answer::Nothing(reason) => Some(Self { nothing: Some(reason.to_string()), ..empty }),
             Answer::Failed(failure) => is_sources_own(failure).then(|| Self { error: Some(failure.clone()), ..empty }),
+            Answer::Finding(failure) => {
+                is_sources_own(failure).then(|| Self { finding: Some(failure.clone()), ..empty })
+            }
         }
     }
 
     /// As it was answered.
     #[must_use]
     pub fn answer(&self) -> Answer {
-        match (&self.drv, &self.error) {
-            (Some(drv), _) => Answer::Drv(drv.clone()),
-            (None, Some(error)) => Answer::Failed(error.clone()),
-            (None, None) => Answer::Nothing(self.nothing.as_deref().unwrap_or("it has nothing to build").into()),
+        match (&self.drv, &self.error, &self.finding) {
+            (Some(drv), _, _) => Answer::Drv(drv.clone()),
+            (None, Some(error), _) => Answer::Failed(error.clone()),
+            (None, None, Some(finding)) => Answer::Finding(finding.clone()),
+            (None, None, None) => Answer::Nothing(self.nothing.as_deref().unwrap_or("it has nothing to build").into()),
         }
     }
 }
@@ -86,6 +94,9 @@ pub struct Record {
     format: u32,
     lists: BTreeMap<String, RecordedList>,
     answers: BTreeMap<String, Recorded>,
+    /// What was said of attrs that were checked, where that is not what is said of them otherwise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    verdicts: BTreeMap<String, Recorded>,
 }
 
 /// A stored record that cannot be used; it is as good as none.
@@ -131,14 +142,18 @@ impl Record {
     /// The answer to an attr.
     #[must_use]
     pub fn answer(&self, entry: &Entry) -> Option<&Recorded> {
-        self.answers.get(&answer_key(entry))
+        let Some(check) = entry.check else { return self.answers.get(&answer_key(entry)) };
+        let shared = || self.answers.get(&answer_key(entry)).filter(|known| is_shared(check) && known.drv.is_some());
+        self.verdicts.get(&verdict_key(entry, check)).or_else(shared)
     }
 
     /// Remembers an answer, if it would be the same another time.
     pub fn remember(&mut self, entry: &Entry, answer: &Answer, warnings: Vec<String>) {
-        if let Some(recorded) = Recorded::of(answer, warnings) {
-            self.answers.insert(answer_key(entry), recorded);
-        }
+        let Some(recorded) = Recorded::of(answer, warnings) else { return };
+        match entry.check.filter(|check| !(is_shared(*check) && recorded.drv.is_some())) {
+            None => self.answers.insert(answer_key(entry), recorded),
+            Some(check) => self.verdicts.insert(verdict_key(entry, check), recorded),
+        };
     }
 
     /// All answers, whether their derivations still exist or not, by attr; an attr of which certain outputs were asked
@@ -154,8 +169,8 @@ impl Record {
     #[must_use]
     pub fn all(&self, selection: &Selection) -> Option<BTreeMap<AttrPath, Answer>> {
         let answer = |entry: &Entry| {
-            let answer = match &entry.failure {
-                Some(failure) => Answer::Failed(failure.clone()),
+            let answer = match entry.answer() {
+                Some(answer) => answer,
                 None => self.answer(entry)?.answer(),
             };
             Some((entry.path.clone(), answer))
@@ -184,12 +199,15 @@ impl Record {
 
     /// All derivations that it names.
     pub fn drvs(&self) -> impl Iterator<Item = &StorePath> {
-        self.answers.values().filter_map(|recorded| Some(&recorded.drv.as_ref()?.drv))
+        let all = self.answers.values().chain(self.verdicts.values());
+        all.filter_map(|recorded| Some(&recorded.drv.as_ref()?.drv))
     }
 
     /// Forgets the answers whose derivation is not to be kept: those that are no longer in the store.
     pub fn keep(&mut self, keep: impl Fn(&StorePath) -> bool) {
-        self.answers.retain(|_, recorded| recorded.drv.as_ref().is_none_or(|drv| keep(&drv.drv)));
+        for answers in [&mut self.answers, &mut self.verdicts] {
+            answers.retain(|_, recorded| recorded.drv.as_ref().is_none_or(|drv| keep(&drv.drv)));
+        }
     }
 
     /// Adds what another record of the same source knows and this one does not.
@@ -199,6 +217,9 @@ impl Record {
         }
         for (key, recorded) in other.answers {
             self.answers.entry(key).or_insert(recorded);
+        }
+        for (key, recorded) in other.verdicts {
+            self.verdicts.entry(key).or_insert(recorded);
         }
     }
 }
@@ -212,6 +233,15 @@ fn answer_key(entry: &Entry) -> String {
         None => entry.path.to_string(),
         Some(outputs) => format!("{}^{}", entry.path, outputs.join(",")),
     }
+}
+
+/// Whether a derivation that an attr was checked with is the one that is built for it.
+fn is_shared(check: Check) -> bool {
+    check.rule.drv().is_some() && !check.no_imports
+}
+
+fn verdict_key(entry: &Entry, check: Check) -> String {
+    format!("{:?}{} {}", check.rule, if check.beyond { " beyond" } else { "" }, entry.path)
 }
 
 /// The attr and the outputs of a key; `None` for an attr whose name cannot be read back.

@@ -3,7 +3,7 @@
 use crate::event::{Evaluated, Failure, Moment, Status, Text};
 use crate::id::{AttrPath, DrvId, Kind};
 
-use super::{Compared, Span};
+use super::{Compared, Quarantined, Span};
 
 /// One thing asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,10 @@ pub struct Attr {
     pub eval_started: Option<(Moment, u32)>,
     /// What came out, and when.
     pub evaluated: Option<(Moment, Evaluated)>,
+    /// Different warnings of Nix about it, in order.
+    pub warnings: Vec<Text>,
+    /// It may fail, in a check.
+    pub quarantined: Option<Quarantined>,
     /// What its evaluation took, where that is known.
     pub memory: Option<Memory>,
     /// How it compares with the base, if there is one.

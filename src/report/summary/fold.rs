@@ -7,7 +7,7 @@ use super::{
     Asked, Attr, AttrEnd, Base, BaseProgress, Cache, Compared, Counts, Diff, Drv, Fetch, Flake, Header, Import, Kept,
     LeftOut, Memory, Planned, Push, Span, Spared, Summary, Verified, Warning, Written,
 };
-use super::{attempts, builders};
+use super::{attempts, builders, check};
 
 /// Takes one event in.
 pub(super) fn add(s: &mut Summary, event: &Event) {
@@ -76,6 +76,9 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         Fact::OutputsKept { builder, paths, until, reason } => {
             let (paths, until, reason) = (paths.clone(), until.clone(), reason.clone());
             s.kept.push(Kept { builder: *builder, paths, until, reason });
+        }
+        Fact::FlakeFinding { .. } | Fact::AttrQuarantined { .. } | Fact::NixChecked { .. } => {
+            check::add(s, &event.fact);
         }
         // It is told, and nothing follows from it.
         Fact::RevisionMasked { .. } => {}
@@ -197,6 +200,8 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 imports: Vec::new(),
                 eval_started: None,
                 evaluated: None,
+                warnings: Vec::new(),
+                quarantined: None,
                 memory: None,
                 compared: None,
                 planned: None,
@@ -206,10 +211,16 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
         Fact::AttrsLeftOut { count, what, flag } => {
             s.left_out.push(LeftOut { count: *count, what: what.clone(), flag: flag.clone() });
         }
-        Fact::EvalWarning { message, .. } => match s.eval_warnings.iter_mut().find(|(known, _)| known == message) {
-            Some((_, times)) => *times += 1,
-            None => s.eval_warnings.push((message.clone(), 1)),
-        },
+        Fact::EvalWarning { attr, message } => {
+            let attr = attr.and_then(|attr| s.attrs.get_mut(&attr));
+            if let Some(attr) = attr.filter(|attr| !attr.warnings.contains(message)) {
+                attr.warnings.push(message.clone());
+            }
+            match s.eval_warnings.iter_mut().find(|(known, _)| known == message) {
+                Some((_, times)) => *times += 1,
+                None => s.eval_warnings.push((message.clone(), 1)),
+            }
+        }
         Fact::EvalStarted { attr, worker } => {
             s.workers = s.workers.max(worker.saturating_add(1));
             if let Some(attr) = s.attrs.get_mut(attr) {
