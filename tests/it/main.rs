@@ -54,6 +54,7 @@ mod push;
 mod push_faults;
 mod push_http;
 mod push_queue;
+mod push_resume;
 mod records;
 mod remote_dial;
 mod remote_faults;
