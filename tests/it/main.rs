@@ -68,5 +68,6 @@ mod secrets;
 mod share;
 mod sources;
 mod upkeep;
+mod upkeep_far;
 mod why;
 mod why_base;

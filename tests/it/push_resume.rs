@@ -1,5 +1,5 @@
-//! Pushes of a large NAR that are killed in the middle of it: the next one goes on, and no part that came through is sent
-//! again.
+//! Pushes of a large NAR: one that is killed in the middle of it is gone on with, and no part that came through is sent
+//! again; and it takes no more memory than a smaller one.
 
 use std::process::Command;
 
@@ -7,6 +7,7 @@ use drover::store::cache::ledger;
 
 use crate::support::bucket::{Bucket, Fault as S3Fault, KEY_ID, Moto, SECRET};
 use crate::support::cachix::{Cachix, Fault as CachixFault};
+use crate::support::fake_cache::FakeCache;
 use crate::support::niks3_server::Niks3Server;
 use crate::support::nix::{Lab, newest};
 use crate::support::service::Trouble;
@@ -78,6 +79,47 @@ impl Place {
         wait_until("parts", || (self.noted() == parts && hangs()).then_some(()));
         push.signal("KILL");
         push.wait();
+    }
+}
+
+/// Bytes of the most memory that a push takes.
+fn most_memory(place: &Place, url: &str) -> u64 {
+    let push = place.start(url);
+    let file = format!("/proc/{}/status", push.pid());
+    let mut most = 0;
+    // The system keeps the highest mark; a process that has ended has none.
+    while let Some(kib) = std::fs::read_to_string(&file).ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(str::trim)?;
+        line.trim_end_matches(" kB").parse::<u64>().ok()
+    }) {
+        most = most.max(kib << 10);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    push.wait().expect(0);
+    most
+}
+
+#[test]
+fn memory_does_not_grow_with_the_nar() {
+    let most = [LARGE_ENOUGH, 400_000_000].map(|bytes| {
+        let place = Place::new(bytes);
+        let key = place.site.key("large-1");
+        let (dir, served) = (place.site.cache(), place.site.lab.path("served"));
+        std::fs::create_dir(&served).unwrap();
+        let server = FakeCache::start(&served).writable();
+        let secret = format!("secret-key={}", key.secret.display());
+        let urls = [format!("file://{}?{secret}", dir.display()), format!("{}?{secret}", server.url)];
+        let most = urls.map(|url| most_memory(&place, &url) >> 20);
+        let sent = |dir: &std::path::Path| {
+            let nars = std::fs::read_dir(dir.join("nar")).unwrap();
+            nars.map(|nar| nar.unwrap().metadata().unwrap().len()).sum::<u64>()
+        };
+        assert!(sent(&dir) > bytes && sent(&served) > bytes, "it was meant to be incompressible");
+        most
+    });
+    // Of 320 MB more only what the allocator does differently from one time to the next.
+    for (small, large) in most[0].into_iter().zip(most[1]) {
+        assert!(large < small + 24 && large < 200, "MiB: {most:?}");
     }
 }
 
