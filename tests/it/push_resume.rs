@@ -141,7 +141,7 @@ fn a_bucket_gets_no_part_twice() {
     // Without a ledger the server says what it has.
     std::fs::remove_file(place.site.state().join(ledger::NAME)).unwrap();
     hang(17..=20);
-    place.kill(place.start(&url), 8, || bucket.count("PUT part") == 12 + 4 + 8);
+    place.kill(place.start(&url), 16, || bucket.count("PUT part") == 12 + 8 + 4);
     // And where it does not, the ledger does.
     bucket.next("GET uploads", [S3Fault::Says(403, "AccessDenied")]);
     place.push(&url);
