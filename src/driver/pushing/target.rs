@@ -15,7 +15,7 @@ use crate::store::cache::Cache;
 
 use super::super::context::Context;
 use super::super::input::Input;
-use super::reading::{Known, Walked, upload, walk};
+use super::reading::{Known, Walked, finish, upload, walk};
 use super::{PushInput, Why, not_here, stopped};
 
 /// One cache that is pushed to.
@@ -317,12 +317,13 @@ impl Target {
         let (Some(info), Some(sink)) = (self.infos.get(&path).cloned(), self.cache.sink().cloned()) else { return };
         let Some(nar) = self.nars.get(&path).cloned() else { return };
         let (id, cache) = (self.cache.id(), Arc::clone(&self.cache));
+        let stores = ctx.stores().first_from(self.homes.get(&path).copied());
         self.start(ctx, async move {
-            let written = crate::push::finish(&sink, &info, &nar).await;
+            let written = finish(&stores, &sink, &info, &nar).await;
             if let Ok(record) = &written {
                 cache.remember(&path, record.as_ref());
             }
-            Input::Push(id, PushInput::Finished(path, written.map(drop).map_err(|error| error.failure())))
+            Input::Push(id, PushInput::Finished(path, written.map(drop)))
         });
     }
 

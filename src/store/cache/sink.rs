@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::OpenContext;
 use super::backend::{Backend, Reader};
-use super::budget::{Budget, Room};
+use super::budget::{Budget, Room, STREAM};
 use super::cachix;
 use super::keys::SecretKey;
-use super::ledger::Ledger;
+use super::ledger::{Entry, Ledger};
 use super::niks3;
 use super::record::{RecordError, record};
 use super::stream::{NarStream, Packed, StreamError};
@@ -24,11 +24,8 @@ use crate::nix_compat::narinfo::{Compression, NarInfo, NixHash, nixbase32};
 /// Bytes of the largest NAR that a server gets in one piece, which can be sent again.
 pub(super) const WHOLE: u64 = 8 * 1024 * 1024;
 
-/// Bytes that a NAR on its way takes at most: chunks on both sides of the compressor, and the compressor itself.
-const STREAM: u64 = 6 * 1024 * 1024;
-
-/// The same for one that goes by parts.
-const PARTS: u64 = 64 * 1024 * 1024;
+/// Bytes of a NAR from which on the next run goes on with an upload in parts that was broken off.
+pub(super) const WORTH_KEEPING: u64 = 64 * 1024 * 1024;
 
 /// What several compressing threads take besides.
 const THREADS: u64 = 48 * 1024 * 1024;
@@ -270,14 +267,22 @@ impl Sink {
     pub async fn room(&self, info: &PathInfo) -> Room {
         let threads = if self.codec(info).is_threaded(info.nar_size) { THREADS } else { 0 };
         let most = match &self.backend {
-            Backend::File(_) | Backend::Copy(_) => STREAM,
+            Backend::File(_) | Backend::Attic(_) | Backend::Copy(_) => STREAM,
             Backend::Http(_) => WHOLE.saturating_mul(2),
-            // Some parts of the usual size.
-            Backend::S3(_) | Backend::Cachix(_) | Backend::Attic(_) | Backend::Niks3(_) => PARTS,
+            Backend::S3(s3) => s3.memory(info.nar_size),
+            Backend::Cachix(cachix) => cachix.memory(info.nar_size),
+            Backend::Niks3(niks3) => niks3.memory(info.nar_size),
         };
         // Not compressed and compressed.
         let bytes = info.nar_size.saturating_mul(2).saturating_add(SMALLEST).min(most);
         self.budget.take(bytes.saturating_add(threads)).await
+    }
+
+    /// What the ledger says of an upload of this path in parts of so many bytes; `None` if it is not worth an entry.
+    pub(super) fn entry(&self, info: &PathInfo, part: u64) -> Option<Entry> {
+        let (path, packed) = (info.path.to_basename(), Nar::stream_name(info, self.codec(info)));
+        let name = (info.nar_size >= WORTH_KEEPING).then(|| format!("{path} {packed} {part}"))?;
+        self.ledger.entry(&self.url, name)
     }
 
     /// After a failure that may pass: how long to wait before the path is sent again, from its first byte; after this

@@ -3,6 +3,8 @@
 //! Small ones are sent in one piece, from memory, under the hash of the file, as Nix does. Larger ones are sent while
 //! they are compressed; the hash of such a file is known only at its end, so that it is named by its NAR. A server that
 //! must know a file's size first gets them from a temporary file.
+//!
+//! A file goes in one request: one that was broken off begins anew, since HTTP knows no way to go on with it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
