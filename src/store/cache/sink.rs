@@ -24,6 +24,9 @@ use crate::nix_compat::narinfo::{Compression, NarInfo, NixHash, nixbase32};
 /// Bytes of the largest NAR that a server gets in one piece, which can be sent again.
 pub(super) const WHOLE: u64 = 8 * 1024 * 1024;
 
+/// Bytes of a file from which on it is worth a question whether it is there already: to send fewer takes no longer.
+pub(super) const WORTH_ASKING: u64 = 256 * 1024;
+
 /// Bytes that a NAR on its way takes at most: chunks on both sides of the compressor, and the compressor itself.
 const STREAM: u64 = 6 * 1024 * 1024;
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::answer::{narinfo_name, no_answer};
 use super::http::{Fetched, HttpCache, Outcome};
 use super::put::{Content, NAR, NARINFO, no_room, spooled, told};
-use super::sink::{Again, Codec, Nar, PutError, WHOLE};
+use super::sink::{Again, Codec, Nar, PutError, WHOLE, WORTH_ASKING};
 use super::stream::{NarStream, Packed, StreamError};
 use crate::event::{Class, Failure};
 use crate::nix_compat::daemon::PathInfo;
@@ -47,10 +47,11 @@ impl HttpCache {
         }
     }
 
-    /// Named by its content, so whatever has that name and is whole will do.
+    /// Named by its content, so whatever has that name and is whole will do. A small one is not asked for: it is sent in
+    /// the time of the question.
     async fn send_content(&self, codec: Codec, content: Content, packed: Packed) -> Result<Nar, PutError> {
         let url = Nar::file_name(&packed.file_hash, codec);
-        let new = !self.has(&url, packed.file_size).await;
+        let new = packed.file_size < WORTH_ASKING || !self.has(&url, packed.file_size).await;
         if new {
             let put = self.put(&url, NAR, &content, self.patience).await;
             put.map_err(|failed| PutError::Server(failed.failure))?;
