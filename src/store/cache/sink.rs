@@ -97,6 +97,14 @@ impl Codec {
     }
 }
 
+/// What a user says about compression, or does not.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packing {
+    pub(super) codec: Codec,
+    /// No level was named, so that it may follow the speed of the link.
+    pub(super) by_link: bool,
+}
+
 /// A NAR as a cache holds it.
 #[derive(Debug, Clone)]
 pub struct Nar {
@@ -159,7 +167,7 @@ pub struct Sink {
     url: Arc<str>,
     keys: Arc<[SecretKey]>,
     store_dir: StoreDir,
-    codec: Codec,
+    packing: Packing,
     budget: Budget,
     ledger: Ledger,
 }
@@ -214,18 +222,28 @@ impl PutError {
 }
 
 impl Sink {
-    pub(super) fn new(backend: Backend, url: &str, keys: Vec<SecretKey>, codec: Codec, context: &OpenContext) -> Self {
+    pub(super) fn new(
+        backend: Backend,
+        url: &str,
+        keys: Vec<SecretKey>,
+        packing: Packing,
+        context: &OpenContext,
+    ) -> Self {
         let (store_dir, budget) = (context.store_dir.clone(), context.budget.clone());
-        Self { backend, url: url.into(), keys: keys.into(), store_dir, codec, budget, ledger: context.ledger.clone() }
+        Self { backend, url: url.into(), keys: keys.into(), store_dir, packing, budget, ledger: context.ledger.clone() }
     }
 
-    /// How the NAR of this path is compressed.
+    /// How the NAR of this path is compressed from now on. The kinds that go on with the parts of a killed run keep to one
+    /// level, since the same NAR has to give the same bytes again.
     #[must_use]
     pub fn codec(&self, _info: &PathInfo) -> Codec {
-        match &self.backend {
+        match (&self.backend, self.packing.codec) {
             // It compresses by itself, and wants to see the bytes as they are.
-            Backend::Attic(_) => Codec::None,
-            _ => self.codec,
+            (Backend::Attic(_), _) => Codec::None,
+            (Backend::Http(http), Codec::Zstd { threads, .. }) if self.packing.by_link => {
+                Codec::Zstd { level: http.link.level(), threads }
+            }
+            (_, codec) => codec,
         }
     }
 
@@ -252,7 +270,7 @@ impl Sink {
     /// [`register`](Self::register).
     #[must_use]
     pub fn without_nar(&self) -> Option<Nar> {
-        matches!(self.backend, Backend::Copy(_)).then(|| Nar::kept(self.codec, None, None))
+        matches!(self.backend, Backend::Copy(_)).then(|| Nar::kept(self.packing.codec, None, None))
     }
 
     /// Paths that are best sent at once.
@@ -300,7 +318,7 @@ impl Sink {
     /// The first step: brings the NAR of a path into the cache, where nobody sees it yet. Makes nothing visible before
     /// the stream has [ended](NarStream::end) well.
     pub async fn send(&self, info: &PathInfo, nar: NarStream) -> Result<Nar, PutError> {
-        let codec = self.codec(info);
+        let codec = nar.codec();
         match &self.backend {
             Backend::File(file) => file.send(codec, nar).await,
             Backend::Http(http) => http.send(codec, info, nar).await,

@@ -77,6 +77,7 @@ impl HttpCache {
             .map_err(|_| PutError::Server(no_answer(Class::Cache, format!("'{name}' is no URL"))))?;
         let (sent, (tell, mut ended)) = (Arc::new(AtomicU64::new(0)), oneshot::channel());
         let request = self.client.put(url.clone()).header(CONTENT_TYPE, NAR).body(body(nar, Arc::clone(&sent), tell));
+        let passing = self.link.passing();
         let outcome = self.put_body(&url, request, &sent, self.patience.stall).await;
         let ended = match &outcome {
             Outcome::Found(_) | Outcome::Missing => (&mut ended).await.ok(),
@@ -87,6 +88,7 @@ impl HttpCache {
             // What the store did wrong is no fault of the server.
             (Some(Err(error)), _) => return Err(error.into()),
             (Some(Ok(packed)), Outcome::Found(_) | Outcome::Missing) => {
+                passing.took(packed.file_size, self.pace());
                 self.answered();
                 self.hopeless.store(false, Ordering::Relaxed);
                 self.broken().retain(|broken| *broken != name);
