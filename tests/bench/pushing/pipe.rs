@@ -14,18 +14,21 @@ use sha2::{Digest, Sha256};
 
 const CHUNK: usize = 256 << 10;
 
+/// Something that is done with bytes, for the time that it takes.
+type Work = fn(&[u8]);
+
 /// What becomes of the bytes in the end.
 struct There {
     /// NARs are compressed.
     packed: bool,
     /// Bytes of a part, and what hashes it before it is sent.
-    part: Option<(usize, fn(&[u8]))>,
+    part: Option<(usize, Work)>,
     /// What the server does with a part.
-    takes: fn(&[u8]),
+    takes: Work,
     /// It keeps the parts in a file, or in memory.
     in_file: bool,
     /// What it does with the whole in the end.
-    ends: fn(&[u8]),
+    ends: Work,
 }
 
 fn nothing(_: &[u8]) {}
@@ -115,7 +118,7 @@ struct Parts<W> {
     to: W,
     part: Vec<u8>,
     size: usize,
-    hash: fn(&[u8]),
+    hash: Work,
 }
 
 impl<W: Write> Write for Parts<W> {
