@@ -230,7 +230,7 @@ fn nix_takes_what_was_pushed() {
                 assert!(pushed.ends.values().all(|end| *end == End::Pushed), "{pushed:?}");
                 assert!(pushed.nars.values().all(|nar| nar.new));
 
-                let verified = verify(&cache, &infos, &BTreeSet::new(), &BTreeSet::new()).await;
+                let verified = verify(&cache, &infos, BTreeSet::new(), &BTreeSet::new(), &BTreeSet::new()).await;
                 assert_eq!((verified.present.len(), verified.missing.len()), (4, 0), "{verified:?}");
 
                 let again = drive(&cache, &infos, &BTreeSet::new(), |info| dump(&lab, &info.path)).await;
@@ -428,7 +428,7 @@ fn what_was_lost_since_is_found() {
         let streams = |info: &PathInfo| io::Cursor::new(bodies[info.path.digest()[0] as usize].clone());
         let pushed = drive(&cache, &wanted, &held, streams).await;
         assert!(pushed.ends.values().all(|end| *end == End::Pushed), "{pushed:?}");
-        let whole = verify(&cache, &wanted, &BTreeSet::new(), &held).await;
+        let whole = verify(&cache, &wanted, BTreeSet::new(), &BTreeSet::new(), &held).await;
         assert_eq!((whole.present.len(), whole.missing.len()), (7, 0), "{whole:?}");
 
         // A NAR of the right size and other bytes: only who reads it sees that.
@@ -436,12 +436,12 @@ fn what_was_lost_since_is_found() {
         let right = std::fs::read(&file).unwrap();
         let last = right.len() - 5;
         std::fs::write(&file, [&right[..last], &[right[last] ^ 1], &right[last + 1..]].concat()).unwrap();
-        let mut deep = verify(&cache, &wanted, &BTreeSet::new(), &held).await;
+        let mut deep = verify(&cache, &wanted, BTreeSet::new(), &BTreeSet::new(), &held).await;
         assert_eq!(deep.missing.len(), 0);
         verify_nars(&cache, &wanted, &held, &mut deep).await;
         assert_eq!(deep.missing.len(), 2, "it, and what refers to it: {deep:?}");
         std::fs::write(&file, right).unwrap();
-        let mut deep = verify(&cache, &wanted, &BTreeSet::new(), &held).await;
+        let mut deep = verify(&cache, &wanted, BTreeSet::new(), &BTreeSet::new(), &held).await;
         verify_nars(&cache, &wanted, &held, &mut deep).await;
         assert_eq!((deep.present.len(), deep.missing.len()), (7, 0), "{deep:?}");
 
@@ -453,7 +453,7 @@ fn what_was_lost_since_is_found() {
         let text = std::fs::read_to_string(record(3)).unwrap();
         let unsigned: Vec<_> = text.lines().filter(|line| !line.starts_with("Sig:")).collect();
         std::fs::write(record(3), unsigned.join("\n") + "\n").unwrap();
-        let found = verify(&cache, &wanted, &BTreeSet::new(), &held).await;
+        let found = verify(&cache, &wanted, BTreeSet::new(), &BTreeSet::new(), &held).await;
         let why = |n: usize| found.missing.get(&infos[n].path).map(String::as_str).unwrap_or("nothing");
         assert!(why(0).contains("is not there, or not whole"), "{found:?}");
         assert_eq!(why(1), "the cache does not have it");
@@ -463,12 +463,12 @@ fn what_was_lost_since_is_found() {
         assert_eq!(found.present, BTreeSet::from([infos[5].path.clone(), infos[6].path.clone()]));
         // What was there before is not expected to be ours.
         let before: BTreeSet<_> = [0, 3].map(|n: usize| infos[n].path.clone()).into();
-        let found = verify(&cache, &[], &before, &held).await;
+        let found = verify(&cache, &[], BTreeSet::new(), &before, &held).await;
         assert_eq!(found.present, BTreeSet::from([infos[3].path.clone()]));
 
         // Pushing again mends what was lost.
         drive(&cache, &wanted, &held, streams).await;
-        let mended = verify(&cache, &wanted, &BTreeSet::new(), &held).await;
+        let mended = verify(&cache, &wanted, BTreeSet::new(), &BTreeSet::new(), &held).await;
         let left: Vec<_> = mended.missing.keys().collect();
         assert_eq!(left, [&infos[3].path], "only what somebody else wrote stays as it is");
     });

@@ -23,6 +23,7 @@ mod http;
 pub mod info;
 pub mod keys;
 pub mod ledger;
+mod link;
 pub mod list;
 mod location;
 mod login;
@@ -60,6 +61,7 @@ pub use nar::NarReader;
 pub use record::RecordError;
 pub use retry::Patience;
 pub use s3::ProfileError;
+use sink::Packing;
 pub use sink::{Again, Codec, Nar, PutError, Sink, Ticket};
 pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
@@ -235,7 +237,8 @@ impl Cache {
             // Found out now, not after an hour of building.
             file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
         }
-        let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, codec, context));
+        let by_link = config.compression_level.or(params.compression_level).is_none();
+        let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, Packing { codec, by_link }, context));
         let login = backend.login().cloned();
         let remembered = match (backend.reader(), &context.memory) {
             (Reader::Http(http), Some(memory)) => Some(memory.of(http.base.as_str(), &trust, config.push)),

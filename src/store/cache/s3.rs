@@ -38,7 +38,7 @@ use super::info::{self, CacheInfo};
 use super::login::Auth;
 use super::put::{NAR, NARINFO};
 use super::retry::Patience;
-use super::sink::{Codec, Nar, PutError, Sink};
+use super::sink::{Codec, Nar, PutError, Sink, WORTH_ASKING};
 use super::stream::NarStream;
 use crate::event::{Class, Failure};
 use crate::nix_compat::daemon::PathInfo;
@@ -49,9 +49,6 @@ use upload::Uploads;
 
 /// Paths that are sent at once: many small ones wait for answers, not for bytes.
 const PARALLEL: usize = 32;
-
-/// Bytes of a file from which on it is worth a question whether it is there already.
-const WORTH_ASKING: usize = 256 << 10;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -162,7 +159,7 @@ impl S3Cache {
         let whole = nar.part(usize::MAX).await.unwrap_or_default();
         let packed = nar.end().await?;
         let name = Nar::file_name(&packed.file_hash, codec);
-        let is_there = whole.len() >= WORTH_ASKING && self.size(&name).await? == Some(packed.file_size);
+        let is_there = packed.file_size >= WORTH_ASKING && self.size(&name).await? == Some(packed.file_size);
         if !is_there {
             let hash = hex::encode(packed.file_hash.digest_as_bytes());
             self.put_hashed(&name, NAR, whole, &hash, self.api.patience).await?;
