@@ -1,6 +1,8 @@
 //! What was typed for a command → the [`Words`] that settings are made of.
 
-use super::groups::{EvalBy, FlakeArgs, OutputArgs, PushAliases, PushArgs, PushedArgs, Select, SourceArgs, VerifyPush};
+use super::groups::{
+    BaseArgs, EvalBy, FlakeArgs, OutputArgs, PushAliases, PushArgs, PushedArgs, Select, SourceArgs, VerifyPush,
+};
 use super::{AffectedArgs, DoctorArgs, MatrixArgs, Place, PlanArgs, PushCommand, RunArgs, WhyArgs};
 use crate::config::Words;
 
@@ -42,49 +44,90 @@ fn pairs(flat: &[String]) -> Vec<(String, String)> {
     flat.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
 }
 
+impl BaseArgs {
+    /// Said on top of the rest.
+    fn add(self, words: Words) -> Words {
+        let Self { base, no_base, ignore_revision } = self;
+        Words { base, no_base, ignore_revision, ..words }
+    }
+}
+
+impl Place {
+    /// Said on top of the rest.
+    fn add(&self, words: Words) -> Words {
+        let Self { state_dir, store } = self.clone();
+        Words { state_dir, store, ..words }
+    }
+}
+
+impl Select {
+    /// Said on top of the rest.
+    fn add(self, words: Words) -> Words {
+        Words {
+            what: [self.flake_alias.into_iter().collect(), self.what].concat(),
+            kind: self.kind,
+            only: self.only,
+            exclude: self.exclude,
+            systems: self.systems.iter().flat_map(|list| list.split([',', ' '])).map(str::to_owned).collect(),
+            all_systems: self.all_systems,
+            ..words
+        }
+    }
+}
+
+impl FlakeArgs {
+    /// Said on top of the rest.
+    fn add(self, words: Words) -> Words {
+        Words {
+            override_input: pairs(&self.override_input),
+            reference_lock_file: self.reference_lock_file,
+            no_update_lock_file: self.no_update_lock_file,
+            impure: self.impure,
+            accept_flake_config: self.accept_flake_config,
+            option: pairs(&self.option),
+            eval_workers: self.eval_workers,
+            eval_max_memory_size: self.eval_max_memory_size,
+            eval_memory: self.eval_memory,
+            refresh: self.refresh,
+            no_ifd: self.no_ifd,
+            eval_store: self.eval_store,
+            ..words
+        }
+    }
+}
+
+impl PushArgs {
+    /// Said on top of the rest.
+    fn add(self, words: Words) -> Words {
+        Words {
+            push_to: self.other.and(&self.push_to),
+            no_push: self.no_push,
+            require_complete: self.require_complete,
+            strict_caches: self.strict_caches,
+            offline: self.offline,
+            ..words
+        }
+    }
+}
+
+impl OutputArgs {
+    /// Said on top of the rest.
+    fn add(self, words: Words) -> Words {
+        let Self { json, events, result_file, result_format, print_build_logs, verbose } = self;
+        Words { json, events, result_file, result_format, print_build_logs, verbose, ..words }
+    }
+}
+
 /// What every command that evaluates shares.
 pub(super) fn shared(place: &Place, select: Select, flake: FlakeArgs, push: PushArgs, output: OutputArgs) -> Words {
-    Words {
-        what: [select.flake_alias.into_iter().collect(), select.what].concat(),
-        kind: select.kind,
-        only: select.only,
-        exclude: select.exclude,
-        systems: select.systems.iter().flat_map(|list| list.split([',', ' '])).map(str::to_owned).collect(),
-        all_systems: select.all_systems,
-        override_input: pairs(&flake.override_input),
-        reference_lock_file: flake.reference_lock_file,
-        no_update_lock_file: flake.no_update_lock_file,
-        impure: flake.impure,
-        accept_flake_config: flake.accept_flake_config,
-        option: pairs(&flake.option),
-        eval_workers: flake.eval_workers,
-        eval_max_memory_size: flake.eval_max_memory_size,
-        eval_memory: flake.eval_memory,
-        refresh: flake.refresh,
-        no_ifd: flake.no_ifd,
-        push_to: push.other.and(&push.push_to),
-        no_push: push.no_push,
-        require_complete: push.require_complete,
-        strict_caches: push.strict_caches,
-        offline: push.offline,
-        store: place.store.clone(),
-        eval_store: flake.eval_store,
-        state_dir: place.state_dir.clone(),
-        events: output.events,
-        result_file: output.result_file,
-        result_format: output.result_format,
-        json: output.json,
-        print_build_logs: output.print_build_logs,
-        verbose: output.verbose,
-        ..Words::default()
-    }
+    output.add(push.add(flake.add(select.add(place.add(Words::default())))))
 }
 
 impl RunArgs {
     /// As settings' words.
     pub(in crate::cli) fn words(self, place: &Place) -> Words {
         let build = self.build;
-        self.pushed.add(self.source.add(Words {
+        self.pushed.add(self.source.add(self.base.add(Words {
             max_jobs: build.max_jobs,
             builders: build.builders.builders,
             builder_wait: build.builder_wait,
@@ -98,69 +141,51 @@ impl RunArgs {
             no_download: build.no_download,
             print_out_paths: build.print_out_paths,
             plan: self.from.plan,
-            base: self.base.base,
-            no_base: self.base.no_base,
-            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
-        }))
+        })))
     }
 }
 
 impl PushCommand {
     /// As settings' words; what is pushed is none of them.
     pub(in crate::cli) fn words(&self, place: &Place) -> Words {
-        self.pushed.clone().add(Words {
-            push_to: self.other.and(&self.push_to),
-            json: self.json,
-            events: self.events.clone(),
-            store: place.store.clone(),
-            state_dir: place.state_dir.clone(),
-            ..Words::default()
-        })
+        let push_to = self.other.and(&self.push_to);
+        let words = Words { push_to, json: self.json, events: self.events.clone(), ..Words::default() };
+        self.pushed.clone().add(place.add(words))
     }
 }
 
 impl PlanArgs {
     /// As settings' words.
     pub(in crate::cli) fn words(self, place: &Place) -> Words {
-        self.source.add(Words {
+        self.source.add(self.base.add(Words {
             max_jobs: self.max_jobs,
             builders: self.builders.builders,
             plan: self.from.plan,
             plan_output: self.output_file,
-            base: self.base.base,
-            no_base: self.base.no_base,
-            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
-        })
+        }))
     }
 }
 
 impl MatrixArgs {
     /// As settings' words; what the rows look like is none of them.
     pub(in crate::cli) fn words(self, place: &Place) -> Words {
-        Words {
+        self.base.add(Words {
             plan: self.from.plan,
             plan_output: self.output_file,
-            base: self.base.base,
-            no_base: self.base.no_base,
-            ignore_revision: self.base.ignore_revision,
             ..shared(place, self.select, self.flake, self.push, self.output)
-        }
+        })
     }
 }
 
 impl AffectedArgs {
     /// As settings' words.
     pub(in crate::cli) fn words(self, place: &Place) -> Words {
-        let output =
-            OutputArgs { json: self.json, events: self.events, verbose: self.verbose, ..OutputArgs::default() };
-        Words {
-            base: self.base.base,
-            no_base: self.base.no_base,
-            ignore_revision: self.base.ignore_revision,
-            ..shared(place, self.select, self.flake, PushArgs { offline: self.offline, ..PushArgs::default() }, output)
-        }
+        let Self { json, events, verbose, offline, .. } = self;
+        let output = OutputArgs { json, events, verbose, ..OutputArgs::default() };
+        let push = PushArgs { offline, ..PushArgs::default() };
+        self.base.add(shared(place, self.select, self.flake, push, output))
     }
 }
 
@@ -177,19 +202,12 @@ impl WhyArgs {
 impl DoctorArgs {
     /// As settings' words.
     pub(in crate::cli) fn words(self, place: &Place) -> Words {
-        Words {
+        place.add(self.push.add(Words {
             what: self.flake.into_iter().collect(),
             option: pairs(&self.option),
             builders: self.builders.builders,
-            push_to: self.push.other.and(&self.push.push_to),
-            no_push: self.push.no_push,
-            require_complete: self.push.require_complete,
-            strict_caches: self.push.strict_caches,
-            offline: self.push.offline,
-            store: place.store.clone(),
-            state_dir: place.state_dir.clone(),
             json: self.json,
             ..Words::default()
-        }
+        }))
     }
 }
