@@ -117,7 +117,7 @@ impl Bench {
         let mut command = self.farm.program(env!("CARGO_BIN_EXE_drover"));
         command.args(["run", "-j", "0", "--json", "--builders", &self.farm.builders_lines()]);
         command.arg("--store").arg(self.farm.coordinator.store_arg().unwrap()).arg("--events").arg(&events).args(what);
-        command.env("DROVER_LOG", "drover::build=trace");
+        command.envs([("DROVER_LOG", "drover::build=trace"), ("NO_COLOR", "1")]);
         let Timed { seconds, out, said } = timed(command.current_dir(self.flake()));
         let record = Record::read(&events, &said);
         let document: serde_json::Value = serde_json::from_str(&out).unwrap();
