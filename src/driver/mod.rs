@@ -69,6 +69,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
@@ -107,6 +108,9 @@ use signals::Signals;
 
 /// How often the screen is looked at.
 const FRAME: Duration = Duration::from_millis(100);
+
+/// Inputs that are handled before anything is done about them, at most.
+const MOST_AT_ONCE: usize = 256;
 
 /// How long finished drvs are still pushed after the first Ctrl-C.
 const PUSH_AFTER_STOP: Duration = Duration::from_secs(4);
@@ -240,7 +244,7 @@ impl Driver {
         self.turn();
         while !self.is_over() {
             let input = self.next().await;
-            self.handle(input);
+            self.handle_with_ready(input);
             self.turn();
             self.ctx.bus.settle();
         }
@@ -261,6 +265,23 @@ impl Driver {
             message = self.evaluation.next() => Input::Eval(EvalInput::Message(message)),
             () = alarm => Input::Tick,
         }
+    }
+
+    /// Handles an input. Answers to what was asked, and attrs, are taken together as far as they are there: what
+    /// follows from many of them is asked in one question.
+    fn handle_with_ready(&mut self, mut input: Input) {
+        for _ in 0..MOST_AT_ONCE {
+            let more = input.is_of_planning();
+            self.handle(input);
+            if !more {
+                return;
+            }
+            match self.next().now_or_never() {
+                Some(Input::Tick) | None => return,
+                Some(next) => input = next,
+            }
+        }
+        self.handle(input);
     }
 
     /// Hands an input to the part that it is for.
