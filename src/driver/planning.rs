@@ -265,11 +265,11 @@ impl Planning {
             Caches::Open(_) if paths.is_empty() => {}
             Caches::Open(caches) => {
                 self.races += 1;
-                let caches = Arc::clone(caches);
+                let (caches, strict) = (Arc::clone(caches), ctx.settings.strict_caches);
                 ctx.tasks.start(async move {
                     // What one is known to have, the others need not be asked for.
                     let (known, rest) = presence::recall(&caches, paths).await;
-                    Input::Facts(known, presence::race(&caches, rest))
+                    Input::Facts(known, presence::race(&caches, rest, strict))
                 });
             }
             Caches::Opening(waiting) => waiting.extend(paths),
