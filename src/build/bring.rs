@@ -12,7 +12,7 @@ use crate::nix_compat::daemon::PathInfo;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use super::copying::{Stopped, copy_one, failure, lost};
+use super::copying::{Stopped, copy_one, lost};
 use super::holdings::Claim;
 use super::site::LANES;
 use super::sources::{Found, Search, Source};
@@ -106,7 +106,7 @@ pub async fn bring(
     }
     let lost = paths.iter().find(|path| !to.holdings.holds(path));
     let name = lost.map_or("a path", StorePath::name);
-    Err(failure(Class::Internal, format!("{name} could not be brought, and nobody says why")).into())
+    Err(Failure::new(Class::Internal, format!("{name} could not be brought, and nobody says why")).into())
 }
 
 /// A path that is to be copied.

@@ -44,7 +44,7 @@ pub(super) async fn copy_one(to: &Site, source: &Source, info: &PathInfo) -> Res
         Source::Bundle(bundle) => match bundle.nar(&info.path) {
             // A file says nothing about who made it.
             Some(mut nar) => add(&mut session, info, true, &mut nar).await,
-            None => Err(Stopped::Here(failure(Class::Cache, format!("{} is not in the file", info.path.name())))),
+            None => Err(Stopped::Here(Failure::new(Class::Cache, format!("{} is not in the file", info.path.name())))),
         },
         Source::Cache(cache, record) => match cache.nar(record).await {
             Ok(mut nar) => add(&mut session, info, false, &mut nar).await,
@@ -61,7 +61,7 @@ where
     S: AsyncRead + Unpin + Send + ?Sized,
 {
     to.add_to_store_nar(info, check, nar, &mut |_| {}).await.map_err(|error| match &error {
-        DaemonError::Source { .. } => Stopped::Here(failure(Class::Cache, crate::error::chain(&error))),
+        DaemonError::Source { .. } => Stopped::Here(Failure::new(Class::Cache, crate::error::chain(&error))),
         _ => Stopped::There(refused(&error)),
     })
 }
@@ -93,7 +93,7 @@ async fn stream(from: &Pool, to: &mut Connection, info: &PathInfo) -> Result<(),
         let name = info.path.name();
         let seconds = PATIENCE.as_secs();
         // Both connections are in mid-message and closed; which end hangs is not known, so the receiving one is asked.
-        return Err(Stopped::There(failure(Class::BuilderLost, format!("no byte of {name} came for {seconds}s"))));
+        return Err(Stopped::There(Failure::new(Class::BuilderLost, format!("no byte of {name} came for {seconds}s"))));
     };
     let read = read.map_err(|error| source.explain(error));
     from.give_back(source);
@@ -141,13 +141,9 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
     }
 }
 
-pub(super) fn failure(class: Class, message: impl Into<Arc<str>>) -> Failure {
-    Failure::new(class, message)
-}
-
 /// A store did not answer.
 pub(super) fn lost(error: &StoreError) -> Failure {
-    failure(Class::BuilderLost, crate::error::chain(error))
+    Failure::new(Class::BuilderLost, crate::error::chain(error))
 }
 
 /// A store did not take a path.
@@ -162,5 +158,5 @@ fn refused(error: &DaemonError) -> Failure {
             class => class,
         },
     };
-    failure(class, text)
+    Failure::new(class, text)
 }

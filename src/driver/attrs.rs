@@ -62,6 +62,12 @@ impl Attrs {
         self.waiting.remove(&drv).unwrap_or_default()
     }
 
+    /// Those whose outputs exist, in order.
+    pub(super) fn there(&self) -> Vec<AttrId> {
+        let there = |status| matches!(status, Some(Status::Built | Status::Valid | Status::Cached));
+        self.iter().filter(|(_, entry)| there(entry.status)).map(|(id, _)| id).collect()
+    }
+
     /// Those without a final word.
     pub(super) fn open(&self) -> Vec<AttrId> {
         let open = self.iter().filter(|(id, entry)| entry.status.is_none() && !self.settled.contains(id));

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Settings;
 use crate::error::{Error, Fault, Result, exit_code};
-use crate::event::{Class, Fact, Moment, Pushed, Stage, Text};
+use crate::event::{Class, Fact, Pushed, Stage, Text};
 use crate::id::{BuilderId, RunId, StorePath};
 use crate::push::named;
 use crate::store::cache::Cache;
@@ -23,12 +23,14 @@ use super::clock::Clock;
 use super::context::Context;
 use super::elsewhere::Elsewhere;
 use super::farm::FarmInput;
+use super::finish::close;
 use super::input::Input;
 use super::keeping::Keeping;
 use super::pushing::{Pushing, Why};
 use super::signals::Signals;
 use super::start::{Beginning, Begun, Verb, begin, store_options};
-use super::{FRAME, Finished, PUSH_AFTER_STOP, close, exit};
+use super::stopping::Stopping;
+use super::{FRAME, Finished, exit};
 
 /// Paths that are not in the store, of which each is named.
 const NAMED: usize = 10;
@@ -83,6 +85,7 @@ pub async fn push(request: PushRequest) -> Result<Finished> {
     let what = typed.iter().map(|word| word.as_str().into()).collect();
     let beginning = Beginning { settings, origin: None, plan: None, verb: Verb::Push, what, run, clock, ui };
     let Begun { ctx, signals, opened, farm_inputs, .. } = begin(beginning, store, list, pushable)?;
+    let stopping = Stopping::new(&ctx.bus, ctx.settings.push.deadline);
     let mut pusher = Pusher {
         ctx,
         signals,
@@ -93,10 +96,8 @@ pub async fn push(request: PushRequest) -> Result<Finished> {
         keeping: Keeping::default(),
         opened,
         paths,
-        stopping: 0,
-        until: None,
+        stopping,
         again,
-        error: None,
     };
     pusher.begin();
     pusher.run().await;
@@ -115,12 +116,9 @@ struct Pusher {
     keeping: Keeping,
     opened: Vec<Arc<Cache>>,
     paths: Vec<StorePath>,
-    /// 0: going on; 1: stopping; 2: now.
-    stopping: u8,
-    until: Option<Moment>,
+    stopping: Stopping,
     /// What to type for a path that is not in the store.
     again: Option<&'static str>,
-    error: Option<Error>,
 }
 
 impl Pusher {
@@ -130,7 +128,6 @@ impl Pusher {
         self.paths.dedup();
         let absolute = self.paths.iter().map(|path| ctx.absolute(path)).collect();
         ctx.bus.emit(Fact::PushAsked { paths: absolute });
-        self.until = ctx.settings.push.deadline.map(|deadline| ctx.bus.in_future(deadline));
         self.pushing = Pushing::new(ctx, &self.opened, &[]);
         let open = ctx.caches.open_readable();
         ctx.tasks.start(async move { Input::CachesOpen(open.await) });
@@ -147,12 +144,12 @@ impl Pusher {
 
     fn is_over(&self) -> bool {
         let done = self.pushing.is_done() && self.keeping.is_done();
-        self.stopping == 2 || !self.pushing.is_wanted() || done
+        self.stopping.is_now() || !self.pushing.is_wanted() || done
     }
 
     async fn next(&mut self) -> Input {
         let frame = self.ctx.bus.in_future(FRAME);
-        let wake = self.until.map_or(frame, |until| until.min(frame));
+        let wake = self.stopping.push_until().map_or(frame, |until| until.min(frame));
         let alarm = tokio::time::sleep_until(self.ctx.bus.instant(wake));
         tokio::select! {
             biased;
@@ -176,7 +173,7 @@ impl Pusher {
                 self.wind_down(level);
             }
             Input::Broken(what) => {
-                self.error = Some(Error::new(Fault::Bug, format!("a part of drover broke: {what}")));
+                self.stopping.fail(Error::new(Fault::Bug, format!("a part of drover broke: {what}")));
                 self.wind_down(2);
             }
             _ => {}
@@ -186,14 +183,8 @@ impl Pusher {
         {
             self.caches_open(opened);
         }
-        if self.until.is_some_and(|until| self.ctx.bus.now() >= until) && !self.pushing.is_done() {
-            self.until = None;
-            match self.stopping {
-                0 => self.pushing.too_late(&mut self.ctx),
-                _ => self.pushing.stop(&mut self.ctx),
-            }
-        }
-        if self.pushing.is_done() && self.stopping < 2 {
+        self.stopping.end_late(&mut self.ctx, &mut self.pushing);
+        if self.pushing.is_done() && !self.stopping.is_now() {
             self.keeping.begin(&mut self.ctx, &self.pushing, self.elsewhere.farm());
         }
     }
@@ -219,10 +210,8 @@ impl Pusher {
     }
 
     fn wind_down(&mut self, level: u8) {
-        self.stopping = self.stopping.max(level);
-        let until = self.ctx.bus.in_future(PUSH_AFTER_STOP);
-        self.until = Some(self.until.map_or(until, |before| before.min(until)));
-        if self.stopping == 2 {
+        self.stopping.wind_down(&self.ctx.bus, level);
+        if self.stopping.is_now() {
             self.pushing.stop(&mut self.ctx);
         }
     }
@@ -235,10 +224,10 @@ impl Pusher {
         let mut faults = exit::faults(self.ctx.bus.events(), &self.ctx.caches.optional());
         // Not in the store: that is no fault of a cache.
         faults.extend(self.tell_gone().then_some(Fault::Unreachable));
-        faults.extend(self.error.iter().map(|error| error.fault));
+        faults.extend(self.stopping.error().map(|error| error.fault));
         let dir = self.ctx.store_dir().clone();
         let outputs = self.paths.iter().map(|path| path.to_absolute_path_in(&dir)).collect();
-        close(self.ctx, self.elsewhere.close(), exit_code(&faults), self.error.as_ref(), outputs).await
+        close(self.ctx, self.elsewhere.close(), exit_code(&faults), self.stopping.error(), outputs).await
     }
 
     /// Names the paths that are neither in the store nor in a cache that is read from; whether there are any.

@@ -32,15 +32,18 @@ use super::farm::{self, Farm, FarmInput};
 use super::homecoming::{self, Homecoming};
 use super::importing::Importing;
 use super::keeping::Keeping;
+use super::left_out::LeftOutAttrs;
 use super::plan_file;
 use super::planning::Planning;
 use super::pushing::Pushing;
 use super::recall::Recall;
+use super::results::Results;
 use super::signals::Signals;
 use super::source;
+use super::stopping::Stopping;
 use super::tasks::Tasks;
 use super::trust;
-use super::{Driver, Links, Mode, Request};
+use super::{Driver, Mode, Request};
 
 /// The store that evaluators write to, if it is not the one that builds.
 async fn eval_store(store: &LocalStore, uri: Option<&str>) -> Result<Option<LocalStore>> {
@@ -320,7 +323,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         Mode::Run => Pushing::new(&mut ctx, &opened, &sick),
         Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected => Pushing::default(),
     };
-    let push_until = settings.push.deadline.map(|deadline| ctx.bus.in_future(deadline));
+    let stopping = Stopping::new(&ctx.bus, settings.push.deadline);
     Ok(Driver {
         ctx,
         mode,
@@ -341,12 +344,9 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         keeping: Keeping::default(),
         attrs: Attrs::default(),
         outcomes: std::collections::BTreeMap::new(),
-        passed_over: Vec::new(),
-        left_out: std::collections::BTreeMap::new(),
-        stopping: 0,
-        push_until,
+        left_out: LeftOutAttrs::default(),
+        stopping,
         unpushed: Vec::new(),
-        links: Links::NotYet,
-        error: None,
+        results: Results::default(),
     })
 }

@@ -96,7 +96,7 @@ impl Driver {
             let builds = drv.map_or(0, |drv| builds(&summary, drv).len());
             explanations.push(Explanation { attr, status: entry.status, own, first, more, builds });
         }
-        if explanations.is_empty() || self.stopping > 0 {
+        if explanations.is_empty() || self.stopping.is_asked() {
             return explanations;
         }
         let opened = if self.ctx.settings.offline { Vec::new() } else { self.ctx.caches.open_readable().await };

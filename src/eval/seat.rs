@@ -106,7 +106,7 @@ impl Seat {
     /// the seat has to be cleared before it is asked again.
     pub(super) async fn ask_in(&mut self, question: &Question, mode: Mode) -> Result<Outcome, Error> {
         let mut outcome = Outcome {
-            answer: Err(failure(Class::Internal, String::new())),
+            answer: Err(Failure::new(Class::Internal, String::new())),
             warnings: Vec::new(),
             traces: Vec::new(),
             deaths: Vec::new(),
@@ -202,13 +202,13 @@ impl Seat {
 
     fn blame(&self, died: &Died) -> Failure {
         if died.is_stack_overflow() {
-            return failure(Class::Eval, "stack overflow (possible infinite recursion)".to_owned());
+            return Failure::new(Class::Eval, "stack overflow (possible infinite recursion)".to_owned());
         }
         if died.ran_out() {
             return self.exhausted();
         }
         let class = if died.is_memory() { Class::Oom } else { Class::Eval };
-        failure(class, format!("the evaluator died over this attr, twice: it {}", died.describe()))
+        Failure::new(class, format!("the evaluator died over this attr, twice: it {}", died.describe()))
     }
 
     /// Why there is no answer where the attr took more than there is.
@@ -216,7 +216,7 @@ impl Seat {
     pub fn exhausted(&self) -> Failure {
         let held = self.gauge.cost().peak.map(|bytes| format!(", when it held {} MiB", bytes >> 20));
         let (limit, held) = (self.shared.budget.which_was(), held.unwrap_or_default());
-        failure(Class::Oom, format!("the evaluator ran out of memory{limit}{held}"))
+        Failure::new(Class::Oom, format!("the evaluator ran out of memory{limit}{held}"))
     }
 
     /// Ends the process; the next question starts another.
@@ -238,8 +238,4 @@ impl Seat {
     pub fn pid(&self) -> Option<u32> {
         self.worker.as_ref()?.pid()
     }
-}
-
-fn failure(class: Class, message: String) -> Failure {
-    Failure::new(class, message)
 }

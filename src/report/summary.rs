@@ -4,22 +4,32 @@
 //! It takes every stream, also a cut or a nonsensical one: facts about things that were never introduced are left out.
 
 mod attempts;
+mod attrs;
+mod base;
 mod builders;
+mod caches;
+mod counts;
+mod drvs;
 mod fold;
 mod groups;
+mod header;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::Event;
 use crate::event::{
-    Class, Difference, DrvOutcome, Evaluated, Failure, FetchedPath, Moment, OutputPath, Pushed, STOPPED, SkippedPath,
-    Stage, Status, Text,
+    Class, DrvOutcome, Evaluated, Event, Failure, FetchedPath, Moment, STOPPED, SkippedPath, Stage, Status, Text,
 };
-use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
+use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId};
 
 pub use attempts::{Attempt, Bringing, Prepared, Return};
+pub use attrs::{Attr, AttrEnd, Import, Memory, Planned};
+pub use base::{Base, BaseProgress, Compared};
 pub use builders::{Answered, Builder, Kept, LOCAL, Load, Outage, State};
+pub use caches::{Asked, Cache, Push, Spared, Verified};
+pub use counts::Counts;
+pub use drvs::{Drv, Fetch};
 pub use groups::{Cause, FailureGroup};
+pub use header::{Flake, Header};
 
 /// All that is known of a run.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -90,89 +100,6 @@ pub struct Summary {
     pub counts: Counts,
 }
 
-/// How a run began.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields of Fact::RunStarted")]
-pub struct Header {
-    pub run: RunId,
-    pub drover: Text,
-    pub command: Text,
-    pub what: Vec<Text>,
-    pub started: jiff::Timestamp,
-    pub nix: Text,
-}
-
-/// The locked flake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields of Fact::FlakeLocked")]
-pub struct Flake {
-    pub at: Moment,
-    pub original: Text,
-    pub locked: Text,
-    pub rev: Option<Text>,
-    pub dirty_files: Option<u32>,
-    pub recorded: bool,
-}
-
-/// What attrs are compared with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields of Fact::BaseKnown")]
-pub struct Base {
-    pub at: Moment,
-    pub label: Text,
-    pub rev: Option<Text>,
-    pub locked: Text,
-    pub recorded: bool,
-    pub attrs: u32,
-    pub failed: u32,
-}
-
-/// How far the evaluation of a base is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields of Fact::BaseProgress")]
-pub struct BaseProgress {
-    pub since: Moment,
-    pub label: Text,
-    pub done: u32,
-    pub total: u32,
-}
-
-/// How an attr compares with the base.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields of Fact::AttrCompared")]
-pub struct Compared {
-    pub difference: Difference,
-    pub revision_only: bool,
-    pub same_outputs: bool,
-    pub base_drv: Option<Text>,
-}
-
-/// A cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields of Fact::CacheReady")]
-pub struct Cache {
-    pub name: Text,
-    pub url: Text,
-    pub pull: bool,
-    pub push: bool,
-    pub optional: bool,
-    /// `--push-to` named it.
-    pub by_name: bool,
-    pub sick: bool,
-    /// What it answered, if that was said.
-    pub asked: Option<Asked>,
-}
-
-/// What a cache answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the fields of Fact::CacheAsked")]
-pub struct Asked {
-    pub present: u32,
-    pub absent: u32,
-    pub untrusted: u32,
-    pub no_answer: u32,
-}
-
 /// From when to when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
@@ -191,149 +118,6 @@ pub struct LeftOut {
     pub flag: Text,
 }
 
-/// One thing asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attr {
-    /// Full path.
-    pub path: AttrPath,
-    /// Its kind.
-    pub kind: Kind,
-    /// What people call it.
-    pub name: Text,
-    /// When it became known.
-    pub listed: Moment,
-    /// What it imports from derivations, in order.
-    pub imports: Vec<Import>,
-    /// When an evaluator took it up, and which.
-    pub eval_started: Option<(Moment, u32)>,
-    /// What came out, and when.
-    pub evaluated: Option<(Moment, Evaluated)>,
-    /// What its evaluation took, where that is known.
-    pub memory: Option<Memory>,
-    /// How it compares with the base, if there is one.
-    pub compared: Option<Compared>,
-    /// What has to be done for it, and when that was known.
-    pub planned: Option<Planned>,
-    /// The final word.
-    pub ended: Option<AttrEnd>,
-}
-
-/// What an attr imports from a derivation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Import {
-    /// Absolute path of the .drv.
-    pub path: Text,
-    /// The derivation's name.
-    pub name: Text,
-    /// From the moment when the evaluation came to it until it was there; `None` while it is waited for.
-    pub span: Span,
-    /// Why it could not be had.
-    pub failure: Option<Failure>,
-}
-
-/// The memory that the evaluation of an attr took, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// The most that its evaluator held meanwhile.
-    pub peak: u64,
-    /// How much of that came with it.
-    pub grown: u64,
-}
-
-/// What has to be done for an attr.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Planned {
-    /// When that was known.
-    pub at: Moment,
-    /// `to_build`, `to_fetch`, `valid`.
-    pub status: Status,
-    /// Its drv, if that has to be built or fetched.
-    pub drv: Option<DrvId>,
-    /// How many drvs must be built for it.
-    pub builds: u32,
-}
-
-/// The final word on an attr.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttrEnd {
-    /// When.
-    pub at: Moment,
-    /// How.
-    pub status: Status,
-    /// Why, where no drv says it.
-    pub reason: Option<Text>,
-    /// The drv whose failure it is.
-    pub root: Option<DrvId>,
-}
-
-/// A drv that had to be built or fetched.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Drv {
-    /// Absolute path of the .drv.
-    pub path: Text,
-    /// `nginx-1.29.4`.
-    pub name: Text,
-    /// Its platform.
-    pub system: System,
-    /// The needed drvs that come before it.
-    pub inputs: Vec<DrvId>,
-    /// It is fetched, not built.
-    pub fetch: bool,
-    /// Its outputs are unknown before building.
-    pub opaque: bool,
-    /// What a machine must offer to build it.
-    pub features: Vec<Text>,
-    /// The attr that first asked for it.
-    pub attr: Option<AttrId>,
-    /// Expected seconds on a builder with a speed of 1, where history knows.
-    pub expected: Option<f64>,
-    /// Its outputs as far as known; those of the successful attempt where there is one.
-    pub outputs: Vec<OutputPath>,
-    /// When it was (last) said to be needed.
-    pub needed: Moment,
-    /// Its attempts, in order.
-    pub attempts: Vec<AttemptId>,
-    /// Its fetches, in order.
-    pub fetches: Vec<Fetch>,
-    /// How its outputs came into the local store from where they were built.
-    pub returns: Vec<Return>,
-    /// The final word, and when.
-    pub ended: Option<(Moment, DrvOutcome)>,
-}
-
-/// One fetch of a drv's outputs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetch {
-    /// From when to when.
-    pub span: Span,
-    /// Why it failed, if it did.
-    pub failure: Option<Failure>,
-}
-
-/// The push of one path to one cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Push {
-    /// Bytes as NAR.
-    pub nar_size: u64,
-    /// When it was queued.
-    pub queued: Moment,
-    /// When the upload began.
-    pub started: Option<Moment>,
-    /// When and how it ended.
-    pub ended: Option<(Moment, Pushed)>,
-}
-
-/// What was read back from a cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verified {
-    /// When.
-    pub at: Moment,
-    /// Paths that are there.
-    pub present: u32,
-    /// Paths that are not.
-    pub missing: Vec<Text>,
-}
-
 /// Totals of the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "the fields of Fact::DiffProgress")]
@@ -345,17 +129,6 @@ pub struct Diff {
     pub absent: u32,
     pub untrusted: u32,
     pub no_answer: u32,
-}
-
-/// What caches spare a run.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[expect(missing_docs, reason = "the fields of Fact::CachesSpared")]
-pub struct Spared {
-    pub drvs: u32,
-    pub known: u32,
-    pub seconds: f64,
-    pub paths: u32,
-    pub nar_size: u64,
 }
 
 /// A warning of the run.
@@ -377,59 +150,6 @@ pub struct Written {
     pub bytes: u64,
     pub drvs: u32,
     pub sources: u32,
-}
-
-/// Running counts, so that a screen need not go through everything ten times a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Attrs whose evaluation ended.
-    pub evaluated: usize,
-    /// Attrs that do not evaluate.
-    pub eval_failed: usize,
-    /// Drvs to build.
-    pub builds: usize,
-    /// Of these: there now.
-    pub built: usize,
-    /// Of those: there already when their turn came, because somebody else had built them.
-    pub found: usize,
-    /// Of these: failed themselves.
-    pub failed: usize,
-    /// Of these: not tried because of another, or stopped.
-    pub given_up: usize,
-    /// Attempts that go on, without those whose inputs are being brought or that wait for a slot.
-    pub running: usize,
-    /// Outputs of drvs that are on their way into the local store.
-    pub returning: usize,
-    /// Drvs to fetch.
-    pub fetches: usize,
-    /// Of these: done.
-    pub fetched: usize,
-    /// Paths queued for pushing, over all caches.
-    pub push_queued: usize,
-    /// Of these: in the cache.
-    pub pushed: usize,
-    /// Of these: given up.
-    pub push_failed: usize,
-    /// Bytes that went to caches.
-    pub pushed_bytes: u64,
-}
-
-impl Header {
-    /// Whether nothing is built: the run ends with what would be done.
-    #[must_use]
-    pub fn is_plan(&self) -> bool {
-        matches!(&*self.command, "plan" | "matrix" | "affected")
-    }
-}
-
-impl Attr {
-    /// Seconds that its evaluation took, without what it waited for imports; `None` if nothing was evaluated.
-    #[must_use]
-    pub fn eval_seconds(&self) -> Option<f64> {
-        let waited: f64 =
-            self.imports.iter().filter_map(|import| Some(import.span.end?.since(import.span.start))).sum();
-        Some((self.evaluated.as_ref()?.0.since(self.eval_started?.0) - waited).max(0.0))
-    }
 }
 
 impl Summary {

@@ -11,7 +11,7 @@
 //! | what is where, and what it costs to bring it | `transfer` |
 //! | what is tried again, where and when | `retry` |
 //! | what is made again because it is nowhere any more | `remake` |
-//! | what a plan says of the time it will take | `forecast` |
+//! | how long a run would take on given builders, in virtual time, to measure decisions | `forecast` |
 //! | what an input does | `handle` |
 //! | what keeps the books | `state` |
 

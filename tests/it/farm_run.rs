@@ -2,57 +2,14 @@
 //! and the results come home.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::fake_cache::FakeCache;
-use crate::support::farm_lab::{BuilderSpec, FarmLab, Kind};
-use crate::support::nix::{Lab, Nix, each_nix, newest};
-use crate::support::site::{Ran, Site, base, finish, statuses, strings};
-
-/// A flake, its coordinator, and builders.
-struct Farm {
-    site: Site,
-    lab: FarmLab,
-}
-
-impl Farm {
-    fn fleet(nix: &Nix, kinds: &[Kind]) -> Self {
-        // Whoever does not say what it builds for has to be asked.
-        let system = Some("x86_64-linux".to_owned());
-        let spec = |kind: &Kind| BuilderSpec { system: system.clone(), ..BuilderSpec::new(*kind, nix) };
-        let specs = kinds.iter().map(spec).collect();
-        Self { site: Site::fleet(Lab::chroot(nix)), lab: FarmLab::new(nix, specs) }
-    }
-
-    fn command_at(&self, site: &Site, args: &[&str]) -> Command {
-        let mut command = site.command(args);
-        command.args(["--builders", &self.lab.builders_lines()]);
-        command.env("NIX_SSHOPTS", self.lab.ssh_opts().join(" "));
-        command
-    }
-
-    fn exits(&self, code: i32, args: &[&str]) -> Ran {
-        self.exits_at(&self.site, code, args)
-    }
-
-    fn exits_at(&self, site: &Site, code: i32, args: &[&str]) -> Ran {
-        let ran = finish(self.command_at(site, args), args);
-        ran.expect(code);
-        ran
-    }
-
-    /// All that is valid on a builder.
-    fn valid_on(&self, number: usize) -> BTreeSet<String> {
-        valid(&self.lab.builders[number].lab)
-    }
-}
-
-/// All that is valid in a lab's store.
-fn valid(lab: &Lab) -> BTreeSet<String> {
-    lab.run("nix", &["path-info", "--all"]).lines().map(str::to_owned).collect()
-}
+use crate::support::farm_lab::{BuilderSpec, Kind};
+use crate::support::farm_site::{FarmSite, spec, valid};
+use crate::support::nix::{Lab, each_nix, newest};
+use crate::support::site::{Site, base, statuses, strings};
 
 /// The result of each attr that has one.
 fn results(document: &Value) -> BTreeMap<String, String> {
@@ -77,7 +34,7 @@ fn a_fleet_is_built_on_two_builders_and_comes_home() {
         let alone = Site::fleet(Lab::chroot(nix));
         let expected = results(&alone.exits(0, &["run", "--json"]).json());
 
-        let farm = Farm::fleet(nix, &[Kind::Forwarded, Kind::Stdio]);
+        let farm = FarmSite::of_kinds(nix, &[Kind::Forwarded, Kind::Stdio]);
         let document = farm.exits(0, &["run", "--json", "-j", "0"]).json();
         let statuses = statuses(&document);
         assert_eq!(statuses.values().filter(|status| *status == "built").count(), 25, "{statuses:?}");
@@ -120,7 +77,7 @@ fn a_fleet_is_built_on_two_builders_and_comes_home() {
 #[test]
 fn results_may_stay_where_they_were_built() {
     let nix = newest();
-    let farm = Farm::fleet(&nix, &[Kind::Forwarded, Kind::Narrow]);
+    let farm = FarmSite::of_kinds(&nix, &[Kind::Forwarded, Kind::Narrow]);
     let document = farm.exits(0, &["run", "--json", "-j", "0", "--no-download"]).json();
     let found: BTreeSet<String> = results(&document).into_values().collect();
     assert!(!found.is_empty());
@@ -132,7 +89,7 @@ fn results_may_stay_where_they_were_built() {
 #[test]
 fn the_local_store_builds_too() {
     let nix = newest();
-    let farm = Farm::fleet(&nix, &[Kind::Forwarded]);
+    let farm = FarmSite::of_kinds(&nix, &[Kind::Forwarded]);
     farm.exits(0, &["run", "--json", "-j", "2"]);
     let events = farm.site.events();
     let on = |builder: u64| events.of("attempt_started").iter().filter(|event| event["builder"] == builder).count();
@@ -142,7 +99,7 @@ fn the_local_store_builds_too() {
 #[test]
 fn a_builder_that_does_not_trust_us_builds_what_it_can() {
     each_nix(|nix| {
-        let farm = Farm::fleet(nix, &[Kind::Untrusted]);
+        let farm = FarmSite::of_kinds(nix, &[Kind::Untrusted]);
         let document = farm.exits(0, &["run", "--json", "-j", "0"]).json();
         let statuses = statuses(&document);
         assert_eq!(statuses.values().filter(|status| *status == "built").count(), 25, "{statuses:?}");
@@ -152,10 +109,9 @@ fn a_builder_that_does_not_trust_us_builds_what_it_can() {
 #[test]
 fn each_system_is_built_where_it_can_be() {
     let nix = newest();
-    let spec =
-        |system: &str| BuilderSpec { system: Some(system.to_owned()), ..BuilderSpec::new(Kind::Forwarded, &nix) };
-    let specs = vec![spec("aarch64-linux"), spec("aarch64-darwin")];
-    let farm = Farm { site: Site::fleet(Lab::chroot(&nix)), lab: FarmLab::new(&nix, specs) };
+    let of = |system: &str| BuilderSpec { system: Some(system.to_owned()), ..BuilderSpec::new(Kind::Forwarded, &nix) };
+    let specs = vec![of("aarch64-linux"), of("aarch64-darwin")];
+    let farm = FarmSite::new(Site::fleet(Lab::chroot(&nix)), &nix, specs);
     let document = farm.exits(0, &["run", "--json"]).json();
     let statuses = statuses(&document);
     for attr in ["darwinConfigurations.mac1", "packages.aarch64-linux.one"] {
@@ -166,7 +122,7 @@ fn each_system_is_built_where_it_can_be() {
 #[test]
 fn a_builder_fetches_itself_what_a_cache_has() {
     each_nix(|nix| {
-        let farm = Farm::fleet(nix, &[Kind::Forwarded]);
+        let farm = FarmSite::of_kinds(nix, &[Kind::Forwarded]);
         // Somebody else has filled a cache with everything but the hosts.
         let filler = Site::fleet(Lab::chroot(nix));
         let key = filler.key("farm-1");
@@ -190,7 +146,7 @@ fn a_builder_fetches_itself_what_a_cache_has() {
 #[test]
 fn what_a_cache_has_lost_is_built() {
     let nix = newest();
-    let farm = Farm::fleet(&nix, &[Kind::Forwarded, Kind::Stdio]);
+    let farm = FarmSite::of_kinds(&nix, &[Kind::Forwarded, Kind::Stdio]);
     let filler = Site::fleet(Lab::chroot(&nix));
     let key = filler.key("farm-1");
     filler.exits(0, &["run", "packages", "--push-to", &filler.cache_url(&key)]);
@@ -210,8 +166,7 @@ fn what_is_imported_may_be_built_elsewhere() {
     let flake = r#"{ outputs = { self }: let
       says = name: text: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo -n '${text}' > $out" ]; };
     in { packages.x86_64-linux.once = says "once" (builtins.readFile (says "gen" "x")); }; }"#;
-    let spec = BuilderSpec { system: Some("x86_64-linux".to_owned()), ..BuilderSpec::new(Kind::Forwarded, &nix) };
-    let farm = Farm { site: Site::of(Lab::chroot(&nix), flake), lab: FarmLab::new(&nix, vec![spec]) };
+    let farm = FarmSite::new(Site::of(Lab::chroot(&nix), flake), &nix, vec![spec(Kind::Forwarded, &nix)]);
     let document = farm.exits(0, &["run", "--json", "-j", "0"]).json();
     assert_eq!(statuses(&document).values().collect::<Vec<_>>(), ["built"]);
     let events = farm.site.events();

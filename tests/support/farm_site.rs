@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what went wrong by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a run that does not end has to be noticed")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::farm_lab::{BuilderSpec, FarmLab, Kind};
 use super::nix::{Lab, Nix};
-use super::site::{Events, Ran, Running, Site, start, wait_until};
+use super::site::{Events, Ran, Running, Site, finish, start, wait_until};
 
 /// See the module's page.
 pub struct FarmSite {
@@ -35,12 +35,44 @@ impl FarmSite {
         Self::new(Site::fleet_at(Lab::chroot(nix), scale), nix, specs)
     }
 
-    /// drover on the builders alone.
-    pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.site.command(args);
-        command.args(["-j", "0", "--builders", &self.farm.builders_lines()]);
+    /// The sample fleet as it is, with builders of these kinds.
+    pub fn of_kinds(nix: &Nix, kinds: &[Kind]) -> Self {
+        let specs = kinds.iter().map(|kind| spec(*kind, nix)).collect();
+        Self::new(Site::fleet(Lab::chroot(nix)), nix, specs)
+    }
+
+    /// drover on this machine and the builders, started from any site.
+    pub fn command_at(&self, site: &Site, args: &[&str]) -> Command {
+        let mut command = site.command(args);
+        command.args(["--builders", &self.farm.builders_lines()]);
         command.env("NIX_SSHOPTS", self.farm.ssh_opts().join(" "));
         command
+    }
+
+    /// drover on the builders alone.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.command_at(&self.site, args);
+        command.args(["-j", "0"]);
+        command
+    }
+
+    /// Runs drover on this machine and the builders.
+    #[track_caller]
+    pub fn exits(&self, code: i32, args: &[&str]) -> Ran {
+        self.exits_at(&self.site, code, args)
+    }
+
+    /// The same, started from any site.
+    #[track_caller]
+    pub fn exits_at(&self, site: &Site, code: i32, args: &[&str]) -> Ran {
+        let ran = finish(self.command_at(site, args), args);
+        ran.expect(code);
+        ran
+    }
+
+    /// All that is valid on a builder.
+    pub fn valid_on(&self, number: usize) -> BTreeSet<String> {
+        valid(&self.farm.builders[number].lab)
     }
 
     /// Starts `drover run` with these further words.
@@ -69,6 +101,11 @@ impl FarmSite {
     pub fn results(&self, document: &Value) -> BTreeMap<String, String> {
         results(&self.site.lab, document)
     }
+}
+
+/// All that is valid in a lab's store.
+pub fn valid(lab: &Lab) -> BTreeSet<String> {
+    lab.run("nix", &["path-info", "--all"]).lines().map(str::to_owned).collect()
 }
 
 /// The path of the result of each attr that there is now, and the hash of its NAR.

@@ -1,0 +1,75 @@
+//! The end of a run: final words, the exit code, the record.
+
+use futures_util::future::join_all;
+
+use crate::error::{Error, exit_code};
+use crate::event::{Fact, STOPPED, Stage, Status};
+use crate::report::history::History;
+use crate::report::summary::Summary;
+use crate::store::remote::RemoteStore;
+
+use super::context::Context;
+use super::{Driver, Finished, LAST_CHILDREN, exit};
+
+/// The last words of a run. Whatever its effects hold has to be gone by now.
+pub(super) async fn close(
+    mut ctx: Context,
+    builders: Vec<RemoteStore>,
+    exit: u8,
+    error: Option<&Error>,
+    outputs: Vec<String>,
+) -> Finished {
+    ctx.bus.emit(Fact::StageEnded { stage: Stage::Record });
+    if let Some(error) = error {
+        let hint = error.hint.as_deref().map(Into::into);
+        ctx.bus.emit(Fact::RunFailed { message: error.message.as_str().into(), hint });
+    }
+    ctx.bus.emit(Fact::RunEnded { exit });
+    if let Some(memory) = ctx.caches.memory() {
+        // What it did not write by then is asked again.
+        let _ = tokio::time::timeout(LAST_CHILDREN, memory.settle()).await;
+    }
+    let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, .. } = ctx;
+    let events = bus.close();
+    // Their connections first: a daemon ends when its client goes away.
+    drop((pool, roots, eval_roots, site, eval_site, sites));
+    let builders = join_all(builders.iter().map(|builder| builder.settle(LAST_CHILDREN)));
+    tokio::join!(store.settle(LAST_CHILDREN), eval_store.settle(LAST_CHILDREN), builders);
+    Finished { events, exit, dir, outputs }
+}
+
+impl Driver {
+    /// Gives everything that is still open its final word, and closes the record.
+    pub(super) async fn finish(mut self) -> Finished {
+        for attr in self.attrs.open() {
+            self.end_attr(attr, Status::Skipped, Some(STOPPED), None);
+        }
+        self.pushing.end(&mut self.ctx);
+        self.ctx.tasks.stop().await;
+        self.pushing.abandon().await;
+        self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
+        self.remember_times();
+        let mut faults = exit::faults(self.ctx.bus.events(), &self.ctx.caches.optional());
+        faults.extend(self.stopping.error().map(|error| error.fault));
+        let exit = exit_code(&faults);
+        let outputs = self.attrs.iter().map(|(attr, _)| attr).collect::<Vec<_>>();
+        let outputs = outputs.into_iter().flat_map(|attr| self.outputs_of(attr));
+        let dir = self.ctx.store_dir().clone();
+        let outputs = outputs.map(|(_, path)| path.to_absolute_path_in(&dir)).collect();
+        close(self.ctx, self.farm.close(), exit, self.stopping.error(), outputs).await
+    }
+
+    /// Adds this run's times to the history.
+    pub(super) fn remember_times(&mut self) {
+        let summary = Summary::of(self.ctx.bus.events());
+        if summary.counts.built == 0 && summary.workers == 0 {
+            return;
+        }
+        let state_dir = &self.ctx.settings.output.state_dir;
+        let mut history = History::load(state_dir);
+        history.fold(&summary);
+        if let Err(error) = history.save(state_dir) {
+            tracing::warn!(%error, "cannot store how long things took");
+        }
+    }
+}
