@@ -45,6 +45,7 @@ mod upload;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use access::{Access, check};
@@ -207,6 +208,7 @@ pub struct Cache {
     sink: Option<Sink>,
     login: Option<LoginSource>,
     counters: Arc<Counters>,
+    late: AtomicBool,
     warnings: Vec<String>,
 }
 
@@ -258,6 +260,7 @@ impl Cache {
             sink,
             login,
             counters: Arc::default(),
+            late: AtomicBool::new(false),
             warnings,
         })
     }
@@ -314,6 +317,17 @@ impl Cache {
     #[must_use]
     pub fn pace(&self) -> Duration {
         self.backend.pace()
+    }
+
+    /// Whether others were believed before it answered, and it has said nothing since.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    /// Notes that others are believed before it answers, or that it said something.
+    pub fn set_late(&self, late: bool) {
+        self.late.store(late, Ordering::Relaxed);
     }
 
     /// Requests that went over the network, attempts counted one by one.
