@@ -13,6 +13,8 @@ mod cache;
 mod cache_faults;
 mod cache_wire;
 mod cachix;
+mod check_flakes;
+mod check_rules;
 mod cli;
 mod copy;
 mod daemon_cut;
