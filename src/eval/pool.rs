@@ -21,7 +21,7 @@ use super::list::{self, Catalogue, Entry, LeftOut};
 use super::memory::Cost;
 use super::message;
 use super::nix::Nix;
-use super::record::Record;
+use super::record::{Record, RecordedList};
 use super::seat::{Seat, Shared};
 use super::serve::{self, Work};
 use super::what::Selection;
@@ -342,13 +342,15 @@ async fn evaluate(
     let mut first = Seat::new(Arc::clone(&shared));
     let selection = &options.selection;
     let (catalogue, left_out) = match record.list(selection) {
-        Some((entries, left_out)) => (Catalogue { entries, ..Catalogue::default() }, Some(left_out)),
+        Some(RecordedList { entries, left_out, warnings }) => {
+            (Catalogue { entries, warnings, ..Catalogue::default() }, Some(left_out))
+        }
         None => (list::catalogue(&mut first, selection, &sender).await?, None),
     };
     let Catalogue { entries: attrs, passed_over, warnings } = catalogue;
     send(&sender, EvalMsg::Listed(names(&attrs))).await?;
-    for warning in warnings {
-        send(&sender, EvalMsg::Warning { attr: None, message: warning.into() }).await?;
+    for warning in &warnings {
+        send(&sender, EvalMsg::Warning { attr: None, message: warning.as_str().into() }).await?;
     }
     let queue = answer_what_is_known(&attrs, &record, &sender).await?;
     let known = left_out.is_some();
@@ -374,7 +376,7 @@ async fn evaluate(
     }
     let mut record = work.record.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(left_out) = counted {
-        record.remember_list(selection, &work.attrs, &left_out);
+        record.remember_list(selection, RecordedList { entries: work.attrs, left_out, warnings });
     }
     Ok(Some(Box::new(record)))
 }
