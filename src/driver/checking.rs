@@ -80,10 +80,10 @@ impl Driver {
             match program::fault(files, store_dir, Path::new(program)) {
                 Ok(None) => {}
                 Ok(Some(fault)) => {
-                    found.push((entry.path.to_string(), format!("its program {program} {}", fault.text())))
+                    found.push((entry.path.to_string(), format!("its program {program} {}", fault.text())));
                 }
                 Err(error) => {
-                    found.push((entry.path.to_string(), format!("cannot look at its program {program}: {error}")))
+                    found.push((entry.path.to_string(), format!("cannot look at its program {program}: {error}")));
                 }
             }
         }

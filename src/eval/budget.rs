@@ -3,10 +3,10 @@
 //! The budget holds for all evaluators of a run together. Their share bounds what one of them may keep between two
 //! attrs; what happens when they exceed the budget in the middle of attrs is the business of `crew`.
 
-/// Attrs for which one more evaluator is worth its start.
-const ATTRS_PER_WORKER: usize = 8;
 /// Expected seconds of evaluation for which one more evaluator is worth its start, however few attrs these are.
 const SECONDS_PER_WORKER: f64 = 4.0;
+/// What an attr counts as, in seconds, where nobody knows how long it takes.
+const SECONDS_OF_UNKNOWN: f64 = 0.5;
 /// Memory of one evaluator, in MiB, if nobody says.
 pub const DEFAULT_MEMORY_MIB: u64 = 4096;
 /// Memory for which one more evaluator is worth its start, in bytes: about what a NixOS configuration takes.
@@ -84,16 +84,18 @@ pub struct Need {
     pub cores: u32,
     /// Attrs to evaluate.
     pub attrs: usize,
-    /// Seconds that they took before, as far as that is known.
+    /// Those of them of which nobody knows how long they take.
+    pub unknown: usize,
+    /// Seconds that the others took before.
     pub seconds: f64,
 }
 
 /// How many evaluators there are at most: as many as there are cores, as the attrs are worth, and as the memory is
-/// enough for; at least one, unless told otherwise. A small flake has one.
+/// enough for; at least one, unless told otherwise. A small flake has one, and so has one known to be quick.
 #[must_use]
 pub fn worker_count(need: &Need, budget: &Budget) -> u32 {
-    let by_time = (need.seconds / SECONDS_PER_WORKER).ceil().clamp(0.0, f64::from(u32::MAX)) as usize;
-    let useful = u32::try_from(need.attrs.div_ceil(ATTRS_PER_WORKER).max(by_time)).unwrap_or(u32::MAX);
+    let seconds = need.seconds + need.unknown as f64 * SECONDS_OF_UNKNOWN;
+    let useful = (seconds / SECONDS_PER_WORKER).ceil().clamp(0.0, f64::from(u32::MAX)) as u32;
     let most = u32::try_from(need.attrs).unwrap_or(u32::MAX);
     need.workers.unwrap_or_else(|| most_workers(need.cores, budget).min(useful)).min(most).max(1)
 }
@@ -152,7 +154,8 @@ mod tests {
     #[test]
     fn the_number_of_evaluators_follows_cores_attrs_time_and_memory() {
         let count = |workers: Option<u32>, cores: u32, attrs: usize, seconds: f64, gib: u64| {
-            worker_count(&Need { workers, cores, attrs, seconds }, &Budget::set(gib * GIB))
+            let unknown = if seconds == 0.0 { attrs } else { 0 };
+            worker_count(&Need { workers, cores, attrs, unknown, seconds }, &Budget::set(gib * GIB))
         };
         assert_eq!(count(None, 4, 8, 0.0, 16), 1, "a small flake uses one");
         assert_eq!(count(None, 4, 9, 0.0, 16), 2);
@@ -160,6 +163,9 @@ mod tests {
         assert_eq!(count(None, 4, 1500, 0.0, 2), 2, "no more than there is memory for");
         assert_eq!(count(None, 4, 1500, 0.0, 0), 4, "no limit");
         assert_eq!(count(None, 4, 3, 30.0, 16), 3, "three slow ones are worth three");
+        assert_eq!(count(None, 4, 40, 0.4, 16), 1, "many that are known to be quick are not");
+        let some = Need { workers: None, cores: 4, attrs: 20, unknown: 8, seconds: 0.5 };
+        assert_eq!(worker_count(&some, &Budget::set(16 * GIB)), 2, "what is not known adds to what is");
         assert_eq!(count(None, 4, 3, f64::NAN, 16), 1);
         assert_eq!(count(Some(7), 4, 1500, 0.0, 1), 7, "who says so gets so many");
         assert_eq!(count(Some(7), 4, 3, 0.0, 16), 3, "but none with nothing to do");

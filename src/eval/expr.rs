@@ -53,8 +53,8 @@ pub fn literal(text: &str) -> String {
 /// scope mean nothing in it.
 #[must_use]
 pub fn load() -> String {
-    // Comments would only make the line longer.
-    let code: Vec<&str> = EVAL.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    // Comments and indentation would only make the line longer.
+    let code: Vec<&str> = EVAL.lines().map(str::trim_start).filter(|line| !line.starts_with('#')).collect();
     format!("{NAME} = import (__toFile \"{FILE}\" {})", literal(&code.join("\n")))
 }
 

@@ -1,11 +1,14 @@
 //! All that a flake offers, as attrs to be checked: walks its outputs as `nix flake check` does. What each attr has to be
 //! is in `rule`; nothing is evaluated here but names.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::expr::{self, Question};
 use super::list::{Entry, Lister, Names, join, question};
-use super::nix;
+use super::message::Said;
+use super::nix::{self, Ran};
 use super::own_config::OwnConfig;
 use super::rule::{Check, Output, Place, Rule, is_system};
 use super::seat::Shared;
@@ -14,15 +17,60 @@ use crate::error::{Error, Fault};
 use crate::event::{Class, Failure};
 use crate::id::{AttrPath, Kind, System};
 
-/// Given the outputs: their names. A repl cannot reach those that are no variables, so they are forced here.
-const NAMES: &str = "o: { names = __attrNames o; forced = map (n: __seq o.${n} n) (__filter (n: __match \
+/// Of the outputs `o`: their names. A repl cannot reach those that are no variables, so they are forced here.
+const NAMES: &str = "names = __attrNames o; forced = map (n: __seq o.${n} n) (__filter (n: __match \
     \"[a-zA-Z_][a-zA-Z0-9_'-]*\" n == null || __elem n [ \"if\" \"then\" \"else\" \"assert\" \"with\" \"let\" \"in\" \
-    \"rec\" \"inherit\" \"or\" ]) (__attrNames o)); }";
+    \"rec\" \"inherit\" \"or\" ]) (__attrNames o));";
 
-/// What [`NAMES`] gives.
+/// Of the outputs `o`: the names in those of `sets` and, where it is true, in their sets; null where there are none.
+/// `here` are the systems that are looked at, or null for all.
+const SETS: &str = "sets = let names = v: let t = __tryEval (if __isAttrs v then __attrNames v else null); in \
+    if t.success then t.value else null; in __mapAttrs (n: v: let all = names v; in { names = all; sets = \
+    if all == null || !sets.${n} then { } else __mapAttrs (_: names) (if here == null then v else __intersectAttrs here \
+    v); }) (__intersectAttrs sets o);";
+
+/// The outputs whose sets are listed in any case.
+const LISTED: [&str; 12] = [
+    "checks",
+    "packages",
+    "devShells",
+    "apps",
+    "bundlers",
+    "formatter",
+    "legacyPackages",
+    "overlays",
+    "nixosModules",
+    "nixosConfigurations",
+    "homeConfigurations",
+    "templates",
+];
+
+/// What [`NAMES`] and [`SETS`] give.
 #[derive(Deserialize)]
 struct Answer {
     names: Vec<String>,
+    #[serde(default)]
+    sets: BTreeMap<String, Set>,
+}
+
+#[derive(Deserialize)]
+struct Set {
+    names: Option<Vec<String>>,
+    sets: BTreeMap<String, Option<Vec<String>>>,
+}
+
+impl Answer {
+    /// The names in each set that is known.
+    fn known(&mut self) -> BTreeMap<AttrPath, Vec<String>> {
+        let mut known = BTreeMap::new();
+        for (output, set) in std::mem::take(&mut self.sets) {
+            let root = AttrPath::new(vec![output]);
+            let below = set.sets.into_iter().map(|(name, names)| (join(&root, &name), names)).collect::<Vec<_>>();
+            known.extend(below.into_iter().filter_map(|(path, names)| Some((path, names?))));
+            known.extend(set.names.map(|names| (root, names)));
+        }
+        known
+    }
 }
 
 /// Lists the attrs of all outputs, and says what else is in the flake's own file. Attrs for other systems than `systems` are passed over.
@@ -33,15 +81,16 @@ pub(super) async fn list(
 ) -> Result<(Vec<Entry>, Option<OwnConfig>), Error> {
     let shared = lister.seat.shared();
     // The evaluator starts meanwhile.
-    let (names, own) = tokio::join!(names(&shared), own(lister));
+    let (answer, own) = tokio::join!(names(&shared, checked, systems), own(lister));
     let own = own?;
-    let mut names = match names? {
-        Ok(names) => names,
+    let mut answer = match answer? {
+        Ok(answer) => answer,
         Err(failure) => return Err(Error::new(Fault::Eval, &*failure.message)),
     };
+    let (known, mut names) = (answer.known(), answer.names);
     let order = |name: &String| Kind::LISTED.iter().position(|kind| kind.output() == name).unwrap_or(usize::MAX);
     names.sort_by_key(order);
-    let mut walk = Walk { lister, checked, systems, entries: Vec::new() };
+    let mut walk = Walk { lister, checked, systems, known, entries: Vec::new() };
     for name in &names {
         walk.output(name).await?;
     }
@@ -58,29 +107,55 @@ async fn own(lister: &mut Lister<'_>) -> Result<Option<OwnConfig>, Error> {
     Ok(answer.ok().and_then(|answer| OwnConfig::deserialize(&answer).ok()))
 }
 
-/// The names of all outputs; no repl says these.
-async fn names(shared: &Shared) -> Result<Result<Vec<String>, Failure>, Error> {
-    let purity = if shared.impure { "--impure" } else { "--pure-eval" };
-    let cmd = shared
-        .nix
-        .cmd(&["eval", purity, "--no-write-lock-file", "--no-eval-cache", "--json", "--apply", NAMES])
-        .args(shared.locked.args())
-        .args(["--", &format!("{}#.", shared.locked.locked_ref)]);
-    let ran = nix::run(&cmd).await.map_err(|error| Error::new(Fault::Unreachable, error.to_string()))?;
+/// The names of all outputs, which no repl says; and, at no cost, of what is in most of them. Where that says more than
+/// names (warnings, or an error) nothing is made of it: the repl will be asked, and tells what is wrong with which set.
+async fn names(
+    shared: &Shared,
+    checked: &Checked,
+    systems: Option<&[System]>,
+) -> Result<Result<Answer, Failure>, Error> {
+    let whole = format!("{}o: {{ {NAMES} {SETS} }}", arguments(checked, systems));
+    let ran = eval(shared, &whole, &["--option", "allow-import-from-derivation", "false"]).await?;
+    let silent = ran.said.iter().all(|said| matches!(said, Said::Other(_)));
+    let ran = if ran.ok && silent { ran } else { eval(shared, &format!("o: {{ {NAMES} }}"), &[]).await? };
     if !ran.ok {
         let all = ran.all();
         return Ok(Err(shared.explain(ran.error().unwrap_or(&all))));
     }
-    let answer: Answer = serde_json::from_slice(&ran.stdout).map_err(|error| {
+    serde_json::from_slice(&ran.stdout).map(Ok).map_err(|error| {
         Error::new(Fault::Unreachable, format!("cannot read the names of the flake's outputs: {error}"))
-    })?;
-    Ok(Ok(answer.names))
+    })
+}
+
+/// What [`SETS`] needs to know.
+fn arguments(checked: &Checked, systems: Option<&[System]>) -> String {
+    let is_deep = |name: &str| Output::of(name).place == Place::NamesBySystem;
+    let sets: BTreeMap<&str, bool> = LISTED.into_iter().map(|name| (name, is_deep(name))).collect();
+    let here = systems.zip(checked.system.as_ref()).map(|(systems, own)| {
+        systems.iter().chain([own]).map(|system| (system.0.as_str(), true)).collect::<BTreeMap<_, _>>()
+    });
+    let json = serde_json::json!({ "sets": sets, "here": here }).to_string();
+    format!("let inherit (__fromJSON {}) sets here; in ", expr::string(&json))
+}
+
+/// Applies a function to all outputs.
+async fn eval(shared: &Shared, function: &str, more: &[&str]) -> Result<Ran, Error> {
+    let purity = if shared.impure { "--impure" } else { "--pure-eval" };
+    let cmd = shared
+        .nix
+        .cmd(&["eval", purity, "--no-write-lock-file", "--no-eval-cache", "--json", "--apply", function])
+        .args(more)
+        .args(shared.locked.args())
+        .args(["--", &format!("{}#.", shared.locked.locked_ref)]);
+    nix::run(&cmd).await.map_err(|error| Error::new(Fault::Unreachable, error.to_string()))
 }
 
 struct Walk<'a, 'b> {
     lister: &'a mut Lister<'b>,
     checked: &'a Checked,
     systems: Option<&'a [System]>,
+    /// The names in sets that need not be asked for.
+    known: BTreeMap<AttrPath, Vec<String>>,
     entries: Vec<Entry>,
 }
 
@@ -120,9 +195,17 @@ impl Walk<'_, '_> {
         self.entries.push(Entry { check, ..Entry::failed(path, failure) });
     }
 
-    /// All names below a path.
+    /// The names below a path.
+    async fn below(&mut self, path: &AttrPath) -> Result<Names, Error> {
+        match self.known.remove(path) {
+            Some(names) => Ok(Names::Found(names)),
+            None => self.lister.names(path).await,
+        }
+    }
+
+    /// All attrs below a path.
     async fn names(&mut self, path: &AttrPath, output: Output, beyond: bool) -> Result<(), Error> {
-        match self.lister.names(path).await? {
+        match self.below(path).await? {
             Names::Found(names) => {
                 names.iter().for_each(|name| self.add(join(path, name), output.rule, beyond));
                 Ok(())
@@ -145,7 +228,7 @@ impl Walk<'_, '_> {
     }
 
     async fn systems(&mut self, root: &AttrPath, output: Output) -> Result<(), Error> {
-        let names = match self.lister.names(root).await? {
+        let names = match self.below(root).await? {
             Names::Found(names) => names,
             Names::Missing => return Ok(()),
             Names::Failed(failure) => {

@@ -107,8 +107,14 @@ pub(super) async fn serve(
         return Ok(None);
     }
     let expected = |attr: usize| options.expected.get(&work.attrs.get(attr)?.path.to_string()).copied();
-    let seconds = asked.iter().filter_map(|&attr| expected(attr)).sum();
-    let need = Need { workers: options.workers, cores: options.cores, attrs: asked.len(), seconds };
+    let known: Vec<f64> = asked.iter().filter_map(|&attr| expected(attr)).collect();
+    let need = Need {
+        workers: options.workers,
+        cores: options.cores,
+        attrs: asked.len(),
+        unknown: asked.len() - known.len(),
+        seconds: known.iter().sum(),
+    };
     let workers = budget::worker_count(&need, &options.budget);
     let share = budget::share(options.memory_mib, options.workers, options.cores, &options.budget);
     let queue = queue::order(asked, expected);

@@ -14,6 +14,7 @@ mod cache_faults;
 mod cache_wire;
 mod cachix;
 mod check_flakes;
+mod check_record;
 mod check_rules;
 mod cli;
 mod copy;
