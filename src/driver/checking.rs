@@ -69,24 +69,13 @@ impl Driver {
     pub(super) fn look_at_programs(&mut self) {
         let (Mode::Check, Some(files)) = (self.mode, self.ctx.store.physical_dir()) else { return };
         let store_dir = Path::new(self.ctx.store.store_dir().as_str());
-        let there = self.attrs.there().into_iter().filter(|attr| self.is_built(*attr));
-        let mut found = Vec::new();
-        for entry in there.filter_map(|attr| self.attrs.get(attr)) {
-            let Some(program) = entry.answer.as_ref().and_then(|answer| answer.program.as_deref()) else { continue };
-            let Ok(below) = Path::new(program).strip_prefix(store_dir) else { continue };
-            if !below.components().next().is_some_and(|output| files.join(output).exists()) {
-                continue;
-            }
-            match program::fault(files, store_dir, Path::new(program)) {
-                Ok(None) => {}
-                Ok(Some(fault)) => {
-                    found.push((entry.path.to_string(), format!("its program {program} {}", fault.text())));
-                }
-                Err(error) => {
-                    found.push((entry.path.to_string(), format!("cannot look at its program {program}: {error}")));
-                }
-            }
-        }
+        let apps = self.attrs.there().into_iter().filter(|attr| self.is_built(*attr));
+        let wrong = |attr| {
+            let entry = self.attrs.get(attr)?;
+            let program = entry.answer.as_ref()?.program.as_deref()?;
+            Some((entry.path.to_string(), wrong_with(files, store_dir, program)?))
+        };
+        let found: Vec<(String, String)> = apps.filter_map(wrong).collect();
         for (app, message) in found {
             let (about, message) = (app.into(), message.into());
             self.ctx.bus.emit(Fact::FlakeFinding { about, message, position: None, hint: None, fails: true });
@@ -109,5 +98,18 @@ impl Driver {
         for Finding { about, message, position, hint } in found {
             self.ctx.bus.emit(Fact::FlakeFinding { about, message, position, hint, fails });
         }
+    }
+}
+
+/// What is wrong with a program in the store, if its output is on this machine.
+fn wrong_with(files: &Path, store_dir: &Path, program: &str) -> Option<String> {
+    let path = Path::new(program);
+    let output = path.strip_prefix(store_dir).ok()?.components().next()?;
+    if !files.join(output).exists() {
+        return None;
+    }
+    match program::fault(files, store_dir, path) {
+        Ok(fault) => Some(format!("its program {program} {}", fault?.text())),
+        Err(error) => Some(format!("cannot look at its program {program}: {error}")),
     }
 }

@@ -63,12 +63,17 @@ fn locate(files: &Path, store_dir: &Path, path: &Path) -> io::Result<Option<Path
             Walked::Link { at, target, rest } => (at, target, rest),
         };
         inside = match target.strip_prefix(store_dir) {
-            Ok(target) => target.join(rest),
-            Err(_) if target.is_absolute() => return Ok(Some(target.join(rest))),
-            Err(_) => at.join(target).join(rest),
+            Ok(target) => below(target, &rest),
+            Err(_) if target.is_absolute() => return Ok(Some(below(&target, &rest))),
+            Err(_) => below(&at.join(target), &rest),
         };
     }
     Ok(None)
+}
+
+/// A path below a directory; joined with nothing it would end in a slash, which no file's path may.
+fn below(dir: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { dir.to_owned() } else { dir.join(rest) }
 }
 
 enum Walked {

@@ -312,9 +312,9 @@ fn the_program_of_an_app_that_was_built_is_there_and_can_be_run() {
              program = \"${{make \"{name}\" \"x86_64-linux\" \"{script}\"}}/x\"; }};"
         )
     };
-    let make = |rest: &str| format!("/bin/mkdir $out; {rest}");
+    let make = |rest: &str| format!("export PATH=/bin:/usr/bin; mkdir $out; {rest}");
     let text = [
-        app("fine", &make("echo > $out/x; /bin/chmod +x $out/x")),
+        app("fine", &make("echo > $out/x; chmod +x $out/x")),
         app("absent", &make("true")),
         app("data", &make("echo > $out/x")),
     ];
