@@ -25,6 +25,7 @@ pub use shelf::Shelf;
 
 use super::flake::{FlakeOptions, Locked};
 use super::list::{Entry, LeftOut};
+use super::own_config::OwnConfig;
 use super::pool::{Answer, DrvAnswer};
 use super::rule::Check;
 use super::what::Selection;
@@ -91,6 +92,9 @@ pub struct RecordedList {
     /// Warnings while listing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What the flake's own file says besides its outputs, of one that was checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnConfig>,
 }
 
 /// What is remembered of one source.
