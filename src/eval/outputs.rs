@@ -73,7 +73,8 @@ impl Answer {
     }
 }
 
-/// Lists the attrs of all outputs, and says what else is in the flake's own file. Attrs for other systems than `systems` are passed over.
+/// Lists the attrs of all outputs, and says what else is in the flake's own file. Attrs for other systems than `systems`
+/// are passed over.
 pub(super) async fn list(
     lister: &mut Lister<'_>,
     checked: &Checked,
@@ -266,5 +267,32 @@ impl Walk<'_, '_> {
             self.entries.push(Entry { failure, check, ..Entry::new(path) });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_sets_is_known_by_path() {
+        let answer = r#"{ "names": ["lib", "overlays", "packages"], "forced": [], "sets": {
+            "overlays": { "names": null, "sets": {} },
+            "packages": { "names": ["a-x", "b-x"], "sets": { "a-x": ["one", "two.1"], "b-x": null } } } }"#;
+        let mut answer: Answer = serde_json::from_str(answer).unwrap();
+        let known = answer.known();
+        let known: Vec<(String, usize)> = known.iter().map(|(path, names)| (path.to_string(), names.len())).collect();
+        assert_eq!(known, [("packages".to_owned(), 2), ("packages.a-x".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn only_sets_are_looked_into_ahead() {
+        for name in LISTED {
+            assert!(!matches!(Output::of(name).place, Place::Here | Place::Nested), "{name}");
+        }
+        let checked = Checked { system: Some("a-x".into()) };
+        let whole = arguments(&checked, Some(&["b-x".into()]));
+        assert!(whole.contains(r#"\"here\":{\"a-x\":true,\"b-x\":true}"#), "{whole}");
+        assert!(arguments(&checked, None).contains(r#"\"here\":null"#));
     }
 }
