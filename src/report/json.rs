@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::event::{AttemptEnd, Class, DrvOutcome, Evaluated, Failure, Pushed, Stage, Status, Text};
+use crate::event::{AttemptEnd, Class, Evaluated, Failure, Pushed, Stage, Status, Text};
 use crate::id::{AttrId, BuilderId, CacheId, DrvId, Kind};
 
 use super::account::{self, Owner, Place};
@@ -360,18 +360,14 @@ fn error(s: &Summary, attr: &Attr) -> Option<Error> {
     if s.status(attr) != Some(Status::Failed) {
         return None;
     }
-    let said = attr.ended.as_ref().and_then(|end| end.root);
-    let root = said.or_else(|| s.root_of(attr.planned.as_ref()?.drv?)).and_then(|root| s.drvs.get(&root));
-    let failure = match root.and_then(|root| root.ended.as_ref()) {
-        Some((_, DrvOutcome::Failed(failure))) => Some(failure),
-        _ => None,
-    };
+    let root = s.root_of_attr(attr);
+    let failure = root.and_then(|root| s.failure_of(root));
     let reason = attr.ended.as_ref().and_then(|end| end.reason.as_ref());
     Some(Error {
         class: failure.map(|failure| failure.class),
         message: failure.map(|failure| &failure.message).or(reason).map(ToString::to_string).unwrap_or_default(),
         position: failure.and_then(|failure| failure.position.as_ref()).map(ToString::to_string),
-        root_drv: root.map(|root| root.path.to_string()),
+        root_drv: root.and_then(|root| s.drvs.get(&root)).map(|root| root.path.to_string()),
     })
 }
 
