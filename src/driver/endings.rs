@@ -3,6 +3,7 @@
 use crate::diff::plan::Decision;
 use crate::event::{DrvOutcome, Fact, STOPPED, Status};
 use crate::id::{AttrId, DrvId, StorePath};
+use crate::sched::Input as SchedInput;
 
 use super::building::Ended;
 use super::pushing::Why;
@@ -116,6 +117,9 @@ impl Driver {
         let Some(entry) = self.attrs.get_mut(attr).filter(|entry| entry.status.is_none()) else { return };
         entry.status = Some(status);
         self.ctx.bus.emit(Fact::AttrEnded { attr, status, reason: reason.map(Into::into), root });
+        if root.is_some_and(|root| self.quarantines.is_enough(attr, root)) {
+            self.building.tell(&self.ctx, SchedInput::Cancel(1));
+        }
     }
 
     /// The known outputs that an attr asks for, by name.

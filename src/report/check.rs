@@ -144,27 +144,29 @@ pub fn is_check(s: &Summary) -> bool {
     s.header.as_ref().is_some_and(|header| &*header.command == "check")
 }
 
-/// The attrs whose faults do not fail a check: those in quarantine and, with `broken_base`, those that were no better
-/// on the base.
-#[must_use]
-pub fn excused(s: &Summary, broken_base: bool) -> BTreeSet<AttrId> {
-    let as_before = |attr: &Attr| attr.compared.as_ref().is_some_and(|c| c.difference == Difference::StillBroken);
-    let excused = s.attrs.iter().filter(|(_, attr)| attr.quarantined.is_some() || (broken_base && as_before(attr)));
-    excused.map(|(id, _)| *id).collect()
+/// What does not fail a check.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Excused {
+    /// Attrs in quarantine and, where that is asked for, those that were no better on the base.
+    pub attrs: BTreeSet<AttrId>,
+    /// Drvs whose failure no other attrs died of.
+    pub drvs: BTreeSet<DrvId>,
 }
 
-/// The drvs whose failure does not fail a check: all attrs that died of them are excused.
+/// What does not fail a check; with `broken_base`, what was broken on the base does not.
 #[must_use]
-pub fn excused_drvs(s: &Summary, excused: &BTreeSet<AttrId>) -> BTreeSet<DrvId> {
+pub fn excused(s: &Summary, broken_base: bool) -> Excused {
+    let as_before = |attr: &Attr| attr.compared.as_ref().is_some_and(|c| c.difference == Difference::StillBroken);
+    let attrs = s.attrs.iter().filter(|(_, attr)| attr.quarantined.is_some() || (broken_base && as_before(attr)));
+    let attrs: BTreeSet<AttrId> = attrs.map(|(id, _)| *id).collect();
     let groups = s.failures().into_iter();
-    let groups =
-        groups.filter(|group| !group.attrs.is_empty() && group.attrs.iter().all(|attr| excused.contains(attr)));
+    let groups = groups.filter(|group| !group.attrs.is_empty() && group.attrs.iter().all(|attr| attrs.contains(attr)));
     let drvs = groups.flat_map(|group| match group.cause {
         Cause::Drv(drv) => vec![drv],
         Cause::NoBuilder(drvs) => drvs,
         Cause::Eval(_) | Cause::Other(_) => Vec::new(),
     });
-    drvs.collect()
+    Excused { drvs: drvs.collect(), attrs }
 }
 
 /// Seconds until the first verdict that something is wrong that makes a check fail; `None` if there is none.

@@ -7,6 +7,7 @@ use crate::id::{AttrId, AttrPath, Kind};
 
 use super::{Outcome, Verdict, first_failure, verdicts};
 use crate::report::affected;
+use crate::report::closing;
 use crate::report::failure;
 use crate::report::number::{count, duration, plural};
 use crate::report::summary::{Cause, FailureGroup, Finding, Summary};
@@ -169,7 +170,12 @@ fn findings(s: &Summary, width: usize) -> Vec<Line> {
         }
     }
     let of_attrs = same.iter().map(|(finding, attrs)| {
-        let text = format!("{}: {}", listed(&s.names(attrs), " ", width / 2), with_position(finding));
+        let names = listed(&s.names(attrs), " ", width / 2);
+        let mut kinds: Vec<&str> =
+            attrs.iter().filter_map(|id| s.attrs.get(id)).map(|a| kind(a.kind, &a.path)).collect();
+        kinds.dedup();
+        let kind = if let [kind] = kinds.as_slice() { format!("{kind} ") } else { String::new() };
+        let text = format!("{kind}{names}: {}", with_position(finding));
         warning(Paint::Warn, &text, width)
     });
     let of_flake = s.findings.iter().map(|finding| of_flake(finding, width));
@@ -234,13 +240,8 @@ pub fn beside(s: &Summary, width: usize) -> Vec<Line> {
     let Some(of_nix) = &s.of_nix else { return Vec::new() };
     let ours = s.exit.unwrap_or(0) == 0;
     let said = |ok: bool| if ok { "ok" } else { "failed" };
-    let text = format!(
-        "drover check: {} in {} · nix flake check: {} in {}",
-        said(ours),
-        duration(s.seconds() - of_nix.seconds.min(s.seconds())),
-        said(of_nix.ok),
-        duration(of_nix.seconds)
-    );
+    let text =
+        format!("drover check: {} · nix flake check: {} in {}", said(ours), said(of_nix.ok), duration(of_nix.seconds));
     let mut lines: Vec<Line> = wrapped(&text, width, 2).into_iter().map(Line::from).collect();
     if ours != of_nix.ok {
         let error = of_nix.error.as_ref().map_or_else(String::new, |error| format!(" ({})", failure::headline(error)));
@@ -250,9 +251,9 @@ pub fn beside(s: &Summary, width: usize) -> Vec<Line> {
     lines
 }
 
-/// How many attrs ended how: `58 attrs: 52 ok, 4 built, 2 warnings`.
+/// How many attrs ended how: `58 attrs: 52 ok, 4 built, 2 warnings`; in brief, `58 attrs: 56 fine, 2 warnings`.
 #[must_use]
-pub fn counted(s: &Summary) -> String {
+pub fn counted(s: &Summary, brief: bool) -> String {
     let verdicts = verdicts(s);
     if verdicts.is_empty() {
         return "the flake has nothing to check".to_owned();
@@ -260,18 +261,25 @@ pub fn counted(s: &Summary) -> String {
     let n = |which: &dyn Fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| which(verdict)).count();
     let is = |outcome: Outcome| n(&|verdict| verdict.outcome == outcome && verdict.quarantined.is_none());
     let free = |outcome: Outcome| n(&|verdict| verdict.outcome == outcome);
-    let warnings = free(Outcome::Finding) + s.findings.len() + s.eval_warnings.len();
-    let parts = [
-        (is(Outcome::Failed), "failed".to_owned()),
-        (is(Outcome::Refused), "refused".to_owned()),
-        (n(&|verdict| verdict.outcome.is_bad() && verdict.quarantined.is_some()), "failed in quarantine".to_owned()),
-        (free(Outcome::Ok), "ok".to_owned()),
-        (free(Outcome::Built), "built".to_owned()),
-        (free(Outcome::Cached), "cached".to_owned()),
-        (free(Outcome::Unaffected), "unaffected".to_owned()),
-        (free(Outcome::Skipped), "skipped".to_owned()),
-        (warnings, if warnings == 1 { "warning" } else { "warnings" }.to_owned()),
+    let of_flake = s.findings.len() + s.eval_warnings.len();
+    let warnings = free(Outcome::Finding) + of_flake + closing::warnings(s);
+    let warned = (warnings, if warnings == 1 { "warning" } else { "warnings" });
+    let bad = is(Outcome::Failed) + is(Outcome::Refused);
+    let spared = n(&|verdict| verdict.outcome.is_bad() && verdict.quarantined.is_some());
+    let short =
+        vec![(bad, "failed"), (spared, "in quarantine"), (n(&|verdict| verdict.outcome.is_good()), "fine"), warned];
+    let long = vec![
+        (is(Outcome::Failed), "failed"),
+        (is(Outcome::Refused), "refused"),
+        (spared, "failed in quarantine"),
+        (free(Outcome::Ok), "ok"),
+        (free(Outcome::Built), "built"),
+        (free(Outcome::Cached), "cached"),
+        (free(Outcome::Unaffected), "unaffected"),
+        (free(Outcome::Skipped), "skipped"),
+        warned,
     ];
+    let parts = if brief { short } else { long };
     let parts = parts.into_iter().filter(|(n, _)| *n > 0);
     let parts: Vec<String> = parts.map(|(n, word)| format!("{} {word}", count(n))).collect();
     format!("{}: {}", plural(verdicts.len(), "attr", "attrs"), parts.join(", "))
