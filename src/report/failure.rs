@@ -257,7 +257,7 @@ fn run_again(summary: &Summary, attrs: &[AttrId]) -> String {
     let command = summary.header.as_ref().map_or("run", |header| &header.command);
     // A check is of a whole flake.
     if check::is_check(summary) {
-        let paths = attrs.iter().filter_map(|attr| summary.attrs.get(attr)).take(4);
+        let paths = attrs.iter().filter_map(|attr| summary.attrs.get(attr)).filter(|_| attrs.len() <= 4);
         let only: String = paths.map(|attr| format!(" --only '{}'", attr.path)).collect();
         return format!("drover check{only}");
     }

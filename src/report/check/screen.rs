@@ -208,8 +208,9 @@ fn warning(paint: Paint, text: &str, width: usize) -> Vec<Line> {
 fn quarantine(s: &Summary, width: usize) -> Vec<Line> {
     let mut failed: BTreeMap<(&Text, &Text), (Vec<AttrId>, String)> = BTreeMap::new();
     let mut passed: BTreeMap<&Text, (Vec<AttrId>, bool)> = BTreeMap::new();
-    for verdict in &verdicts(s) {
-        let Some(quarantined) = s.attrs.get(&verdict.attr).and_then(|attr| attr.quarantined.as_ref()) else { continue };
+    let verdicts = verdicts(s);
+    for verdict in &verdicts {
+        let Some(quarantined) = &verdict.quarantined else { continue };
         let ticket = quarantined.ticket.as_ref().map_or_else(String::new, |ticket| format!(", {ticket}"));
         let why = format!("{}{ticket}", quarantined.reason);
         if verdict.outcome.is_bad() {
