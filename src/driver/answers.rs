@@ -45,7 +45,10 @@ impl Driver {
         let message = self.judged(message);
         match self.evaluation.heard(&mut self.ctx, message) {
             Outcome::None => {}
-            Outcome::Listed(listed) => listed.iter().for_each(|listed| self.attrs.add(listed)),
+            Outcome::Listed(listed) => {
+                self.quarantines.listed(&mut self.ctx.bus, &listed);
+                listed.iter().for_each(|listed| self.attrs.add(listed));
+            }
             Outcome::Answered(attr, answer) => self.answered(attr, answer),
             Outcome::Import(import) => {
                 self.imports();
@@ -55,6 +58,7 @@ impl Driver {
             Outcome::LeftOut(left_out) => self.left_out.add_unlisted(left_out),
             Outcome::Over => {
                 self.comparing.end(&mut self.ctx);
+                self.quarantines.end(&mut self.ctx.bus);
                 self.left_out.tell(&mut self.ctx.bus);
             }
             Outcome::Fatal(error) => self.fail(error),

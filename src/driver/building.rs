@@ -54,12 +54,12 @@ pub(super) struct Ended {
 }
 
 impl Building {
-    /// No builder is known yet.
-    pub(super) fn new(ctx: &Context, history: History) -> Self {
+    /// No builder is known yet. `elsewhere`: how many drvs may fail is counted by somebody who knows which do not count.
+    pub(super) fn new(ctx: &Context, history: History, elsewhere: bool) -> Self {
         let build = &ctx.settings.build;
         let policy = Policy {
-            fail_fast: build.fail_fast,
-            max_failures: build.max_failures,
+            fail_fast: build.fail_fast && !elsewhere,
+            max_failures: build.max_failures.filter(|_| !elsewhere),
             retries: build.retries,
             retry_failures: build.retry_failures,
             fetch_slots: FETCHES,

@@ -3,6 +3,7 @@
 use crate::diff::plan::Decision;
 use crate::event::{DrvOutcome, Fact, STOPPED, Status};
 use crate::id::{AttrId, DrvId, StorePath};
+use crate::sched::Input as SchedInput;
 
 use super::building::Ended;
 use super::pushing::Why;
@@ -117,6 +118,9 @@ impl Driver {
         entry.status = Some(status);
         self.checked(attr, status);
         self.ctx.bus.emit(Fact::AttrEnded { attr, status, reason: reason.map(Into::into), root });
+        if root.is_some_and(|root| self.quarantines.is_enough(attr, root)) {
+            self.building.tell(&self.ctx, SchedInput::Cancel(1));
+        }
     }
 
     /// The known outputs that an attr asks for, by name.

@@ -1,7 +1,6 @@
 //! From the words of the command line to evaluated attrs: finds a recorded evaluation or locks the flake, starts the
 //! evaluators, and turns their messages into facts.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +15,8 @@ use crate::eval::memory;
 use crate::eval::own_config::OwnConfig;
 use crate::eval::record::{self, Commit, Record};
 use crate::eval::{
-    Ack, Answer, Budget, Checked, Cost, EvalMsg, EvalOptions, Evaluator, Import, Imports, Listed, Nix, Selection, What,
+    Ack, Answer, Budget, Checked, Cost, EvalMsg, EvalOptions, Evaluator, Expected, Import, Imports, Listed, Nix,
+    Selection, What,
 };
 use crate::event::{Fact, Stage};
 use crate::id::{AttrId, System};
@@ -391,8 +391,8 @@ pub(super) struct Wanted {
     nix: Nix,
     /// The clean work tree that it is, if it is one.
     commit: Option<Commit>,
-    /// Seconds that attrs took to evaluate before.
-    expected: Arc<BTreeMap<String, f64>>,
+    /// What earlier runs say about attrs.
+    expected: Arc<Expected>,
 }
 
 /// How a flake is locked and evaluated.
@@ -444,8 +444,8 @@ impl Wanted {
     }
 
     /// With what history says about attrs.
-    pub(super) fn expecting(mut self, seconds: BTreeMap<String, f64>) -> Self {
-        self.expected = Arc::new(seconds);
+    pub(super) fn expecting(mut self, expected: Expected) -> Self {
+        self.expected = Arc::new(expected);
         self
     }
 

@@ -3,26 +3,44 @@
 use crate::error::{Fault, fault_of};
 use crate::event::{DrvOutcome, Evaluated, Event, Fact, Pushed, Status};
 use crate::id::CacheId;
+use crate::report::check::Excused;
 
-/// The faults of a run, from its events. `optional` caches may fail to be pushed to.
-pub(super) fn faults(events: &[Event], optional: &[CacheId]) -> Vec<Fault> {
-    let mut faults: Vec<Fault> = events.iter().filter_map(|event| fault(&event.fact, optional)).collect();
+/// What may go wrong without a fault.
+pub(super) struct Lenience {
+    /// Caches that may fail to be pushed to.
+    pub(super) optional: Vec<CacheId>,
+    /// Attrs and drvs that may fail in a check.
+    pub(super) excused: Excused,
+}
+
+impl Lenience {
+    /// Only these caches may fail.
+    pub(super) fn for_caches(optional: Vec<CacheId>) -> Self {
+        Self { optional, excused: Excused::default() }
+    }
+}
+
+/// The faults of a run, from its events.
+pub(super) fn faults(events: &[Event], lenience: &Lenience) -> Vec<Fault> {
+    let mut faults: Vec<Fault> = events.iter().filter_map(|event| fault(&event.fact, lenience)).collect();
     faults.dedup();
     faults
 }
 
-fn fault(fact: &Fact, optional: &[CacheId]) -> Option<Fault> {
+fn fault(fact: &Fact, Lenience { optional, excused }: &Lenience) -> Option<Fault> {
     match fact {
+        Fact::EvalEnded { attr, .. } | Fact::AttrEnded { attr, .. } if excused.attrs.contains(attr) => None,
+        Fact::DrvEnded { drv, .. } if excused.drvs.contains(drv) => None,
         Fact::EvalEnded { evaluated: Evaluated::Failed(failure), .. } => Some(fault_of(failure.class)),
         Fact::DrvEnded { outcome: DrvOutcome::Failed(failure), .. } => Some(fault_of(failure.class)),
         // An attr that failed by no drv's fault: its .drv could not be read, say.
         Fact::AttrEnded { status: Status::Failed, root: None, .. } => Some(Fault::Unreachable),
+        Fact::FlakeFinding { fails: true, .. } => Some(Fault::Build),
         Fact::PushEnded { cache, pushed: Pushed::Failed(_), .. } if !optional.contains(cache) => Some(Fault::Push),
         Fact::PushVerified { cache, missing, .. } if !missing.is_empty() && !optional.contains(cache) => {
             Some(Fault::Push)
         }
         // Nothing of the flake fails to evaluate, and yet it is not as it has to be.
-        Fact::FlakeFinding { fails: true, .. } => Some(Fault::Build),
         Fact::Cancelled { .. } => Some(Fault::Interrupted),
         _ => None,
     }

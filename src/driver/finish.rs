@@ -4,12 +4,14 @@ use futures_util::future::join_all;
 
 use crate::error::{Error, exit_code};
 use crate::event::{Fact, STOPPED, Stage, Status};
+use crate::report::check;
 use crate::report::history::History;
 use crate::report::summary::Summary;
 use crate::store::remote::RemoteStore;
 
 use super::context::Context;
-use super::{Driver, Finished, LAST_CHILDREN, exit};
+use super::exit::{self, Lenience};
+use super::{Driver, Finished, LAST_CHILDREN, Mode};
 
 /// The last words of a run. Whatever its effects hold has to be gone by now.
 pub(super) async fn close(
@@ -50,7 +52,7 @@ impl Driver {
         self.look_at_programs();
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.remember_times();
-        let mut faults = exit::faults(self.ctx.bus.events(), &self.ctx.caches.optional());
+        let mut faults = exit::faults(self.ctx.bus.events(), &self.lenience());
         faults.extend(self.stopping.error().map(|error| error.fault));
         let exit = exit_code(&faults);
         let outputs = self.attrs.iter().map(|(attr, _)| attr).collect::<Vec<_>>();
@@ -60,10 +62,24 @@ impl Driver {
         close(self.ctx, self.farm.close(), exit, self.stopping.error(), outputs).await
     }
 
+    /// What may go wrong without a fault.
+    fn lenience(&self) -> Lenience {
+        let broken_base = self.ctx.settings.check.allow_broken_base;
+        let lenience = Lenience::for_caches(self.ctx.caches.optional());
+        match self.mode {
+            Mode::Check => {
+                let excused = check::excused(&Summary::of(self.ctx.bus.events()), broken_base);
+                Lenience { excused, ..lenience }
+            }
+            _ => lenience,
+        }
+    }
+
     /// Adds this run's times to the history.
     pub(super) fn remember_times(&mut self) {
         let summary = Summary::of(self.ctx.bus.events());
-        if summary.counts.built == 0 && summary.workers == 0 {
+        let counts = summary.counts;
+        if counts.built == 0 && counts.failed == 0 && summary.workers == 0 {
             return;
         }
         let state_dir = &self.ctx.settings.output.state_dir;

@@ -18,7 +18,7 @@
 //! | `keeping` | roots on builders for what could not be pushed |
 //! | `plan_file` | plans in files: written, and read in the place of an evaluation |
 //! | `caches`, `trust` | which caches there are, and who fetches from which |
-//! | `checking` | what a check makes of an answer |
+//! | `checking`, `quarantine` | what a check makes of an answer, and what may fail in it |
 //! | `beside` | `nix flake check`, to hold against it |
 //! | `answers`, `left_out` | located flake → answered attrs that are wanted, or left out |
 //! | `attrs`, `endings` | which attr waits for which drv, and the final word on each |
@@ -64,6 +64,7 @@ mod plan_file;
 mod planning;
 pub mod push;
 mod pushing;
+mod quarantine;
 mod recall;
 mod results;
 mod revision;
@@ -110,6 +111,7 @@ use keeping::Keeping;
 use left_out::LeftOutAttrs;
 use planning::Planning;
 use pushing::{Pushing, Why};
+use quarantine::Quarantines;
 use results::Results;
 use signals::Signals;
 use stopping::Stopping;
@@ -208,6 +210,7 @@ pub(super) struct Driver {
     attrs: Attrs,
     outcomes: BTreeMap<DrvId, DrvOutcome>,
     left_out: LeftOutAttrs,
+    quarantines: Quarantines,
     stopping: Stopping,
     /// Outputs that wait for the caches that are read from.
     unpushed: Vec<(Vec<StorePath>, Why)>,

@@ -221,7 +221,7 @@ impl Pusher {
         self.ctx.tasks.stop().await;
         self.pushing.abandon().await;
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
-        let mut faults = exit::faults(self.ctx.bus.events(), &self.ctx.caches.optional());
+        let mut faults = exit::faults(self.ctx.bus.events(), &exit::Lenience::for_caches(self.ctx.caches.optional()));
         // Not in the store: that is no fault of a cache.
         faults.extend(self.tell_gone().then_some(Fault::Unreachable));
         faults.extend(self.stopping.error().map(|error| error.fault));

@@ -9,7 +9,7 @@ use crate::build::{News, Origin, Pool, Site, Sites};
 use crate::config::{BuilderSettings, Settings, builders};
 use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
-use crate::eval::{Evaluator, Import, Imports};
+use crate::eval::{Evaluator, Expected, Import, Imports};
 use crate::event::{FORMAT, Fact, Text};
 use crate::id::{AttemptId, BuilderId, CacheId, RunId};
 use crate::record::{self, RecordError, RunDir};
@@ -37,6 +37,7 @@ use super::left_out::LeftOutAttrs;
 use super::plan_file;
 use super::planning::Planning;
 use super::pushing::Pushing;
+use super::quarantine::Quarantines;
 use super::recall::Recall;
 use super::results::Results;
 use super::signals::Signals;
@@ -248,7 +249,7 @@ async fn answers(
     let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
     let store = store?;
     let wanted =
-        wanted.on(commit, settings, farm::systems(&store, &named(settings, &store)?)).expecting(history.eval_seconds());
+        wanted.on(commit, settings, farm::systems(&store, &named(settings, &store)?)).expecting(expected(history));
     Ok((store, None, Answers::Flake(Box::new(wanted))))
 }
 
@@ -272,6 +273,19 @@ fn warn_of_builders(ctx: &mut Context, named: &[BuilderSettings]) {
     }
 }
 
+/// What history says about attrs.
+fn expected(history: &History) -> Expected {
+    Expected { seconds: history.eval_seconds(), failed: history.failed().clone() }
+}
+
+/// What may fail, which only a check knows.
+fn quarantines(settings: &Settings, mode: Mode, clock: &Clock) -> Result<Quarantines> {
+    match mode {
+        Mode::Check => Quarantines::new(settings, clock.day()),
+        _ => Ok(Quarantines::default()),
+    }
+}
+
 /// Makes a driver that has begun to evaluate.
 pub(super) async fn start(request: Request) -> Result<Driver> {
     let Request { settings, mode, run, clock, ui, daemon_socket } = request;
@@ -280,6 +294,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         return Err(Error::usage("there is nothing to compare with: neither --base nor a pull request says what")
             .hint("drover affected --base main    a branch, a tag, a commit or a flake"));
     }
+    let quarantines = quarantines(&settings, mode, &clock)?;
     let options = store_options(&settings, daemon_socket);
     let history = History::load(&settings.output.state_dir);
     let (store, plan, answers) = answers(&settings, options, &history).await?;
@@ -308,7 +323,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     warn_of_builders(&mut ctx, &named);
     ctx.is_farm = named.iter().any(|builder| !builder.is_local());
     let (farm, known) = Farm::new(&mut ctx, named);
-    let mut building = Building::new(&ctx, history);
+    let mut building = Building::new(&ctx, history, quarantines.counts_failures());
     known.into_iter().for_each(|input| building.tell(&ctx, input));
     homecoming::warn(&mut ctx);
     let source = match answers {
@@ -356,6 +371,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         attrs: Attrs::default(),
         outcomes: std::collections::BTreeMap::new(),
         left_out: LeftOutAttrs::default(),
+        quarantines,
         stopping,
         unpushed: Vec::new(),
         results: Results::default(),

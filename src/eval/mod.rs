@@ -41,6 +41,7 @@ pub use imports::Imports;
 pub use memory::Cost;
 pub use nix::Nix;
 pub use pool::{Ack, Answer, DrvAnswer, EvalMsg, EvalOptions, Evaluator, Import, Imported, Listed, Meta, listed};
+pub use queue::Expected;
 pub use record::Record;
 pub use rule::Rule;
 pub use what::{Checked, Selection, What};

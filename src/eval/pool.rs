@@ -22,6 +22,7 @@ use super::memory::Cost;
 use super::message;
 use super::nix::Nix;
 use super::own_config::OwnConfig;
+use super::queue::Expected;
 use super::record::{Record, RecordedList};
 use super::seat::{Seat, Shared};
 use super::serve::{self, Work};
@@ -53,8 +54,8 @@ pub struct EvalOptions {
     pub budget: Budget,
     /// Who builds what attrs import from derivations.
     pub imports: Imports,
-    /// Seconds that attrs took to evaluate before, by their full path. Those known as slow go first.
-    pub expected: Arc<BTreeMap<String, f64>>,
+    /// What is known of attrs from earlier runs. Those that failed go first, then those known as slow.
+    pub expected: Arc<Expected>,
 }
 
 /// One attr of the list.

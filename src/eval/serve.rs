@@ -106,7 +106,8 @@ pub(super) async fn serve(
     if asked.is_empty() && passed_over.is_none() {
         return Ok(None);
     }
-    let expected = |attr: usize| options.expected.get(&work.attrs.get(attr)?.path.to_string()).copied();
+    let expected = |attr: usize| options.expected.seconds(&work.attrs.get(attr)?.path);
+    let fails = |attr: usize| work.attrs.get(attr).is_some_and(|entry| options.expected.fails(&entry.path));
     let known: Vec<f64> = asked.iter().filter_map(|&attr| expected(attr)).collect();
     let need = Need {
         workers: options.workers,
@@ -117,7 +118,7 @@ pub(super) async fn serve(
     };
     let workers = budget::worker_count(&need, &options.budget);
     let share = budget::share(options.memory_mib, options.workers, options.cores, &options.budget);
-    let queue = queue::order(asked, expected);
+    let queue = queue::order(asked, expected, fails);
 
     // Where the attrs cannot be listed without imports, none of them can be evaluated without.
     let mode = first.mode();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{Class, Pushed, Stage, Status, Text};
 use crate::id::AttrId;
 
+use super::check;
 use super::failure;
 use super::flaky;
 use super::hits;
@@ -52,8 +53,13 @@ pub fn screen(summary: &Summary, options: &Options) -> Vec<Line> {
         lines.extend(hits.into_iter().chain(end));
     }
     let groups = summary.failures();
-    if !groups.is_empty() {
-        lines.extend(failure::screen(summary, &groups, options.width));
+    let blocks = match check::is_check(summary) {
+        true => check::screen::blocks(summary, options.width),
+        false if groups.is_empty() => Vec::new(),
+        false => vec![failure::screen(summary, &groups, options.width)],
+    };
+    for block in blocks {
+        lines.extend(block);
         lines.push(Line::new());
     }
     for cache in summary.caches.keys() {
@@ -81,14 +87,16 @@ fn last(summary: &Summary, failures: usize, options: &Options) -> Vec<Line> {
     if summary.cancelled.is_some() {
         return stopped(summary);
     }
-    if failures > 0 {
+    // A check says in any case how many attrs ended how.
+    if failures > 0 && !check::is_check(summary) {
         return vec![fine(summary, options.width)];
     }
     if summary.exit.is_none() {
         let line = Line::new()
             .paint(Paint::Warn, "cut off")
             .text(format!("  the record ends after {}", duration(summary.seconds())));
-        return vec![line, Line::from("  again   drover run")];
+        let command = summary.header.as_ref().map_or("run", |header| &header.command);
+        return vec![line, Line::from(format!("  again   drover {command}"))];
     }
     vec![ok(summary, options)]
 }
@@ -134,6 +142,7 @@ fn ok(summary: &Summary, options: &Options) -> Line {
     let (paint, word) = match exit {
         0 => (Paint::Good, "ok".to_owned()),
         5 => (Paint::Bad, "not all pushed".to_owned()),
+        1 | 3 | 4 if check::is_check(summary) => (Paint::Bad, "FAILED".to_owned()),
         code => (Paint::Bad, format!("exit {code}")),
     };
     let head = match options.clock {
@@ -143,10 +152,15 @@ fn ok(summary: &Summary, options: &Options) -> Line {
     // A log has no width.
     let width = if options.clock { usize::MAX } else { options.width };
     let kinds: [Kinds; 3] = [failure::kinds, failure::kinds_brief, failure::kinds_short];
-    let ways = kinds.into_iter().flat_map(|kinds| [true, false].map(|long| (kinds, long)));
+    let ways = kinds.into_iter().enumerate().flat_map(|(i, kinds)| [true, false].map(|long| (i > 0, kinds, long)));
+    let command = summary.header.as_ref().map_or_else(|| "run".into(), |header| header.command.clone());
     let mut line = Line::new();
-    for (kinds, long) in ways {
-        let what = if is_push(summary) { what_was_pushed(summary) } else { what_was(summary, kinds) };
+    for (brief, kinds, long) in ways {
+        let what = match &*command {
+            "push" => what_was_pushed(summary),
+            "check" => check::screen::counted(summary, brief),
+            _ => what_was(summary, kinds),
+        };
         let start = head.clone().text(what);
         let parts: Vec<Line> =
             parts(summary, options, long).into_iter().map(|part| Line::from(format!(" · {part}"))).collect();
@@ -163,7 +177,8 @@ fn ok(summary: &Summary, options: &Options) -> Line {
 
 /// What follows the attrs in the closing line.
 fn parts(summary: &Summary, options: &Options, long: bool) -> Vec<String> {
-    let mut parts = Vec::new();
+    let mut parts: Vec<String> =
+        check::screen::first(summary).filter(|_| check::is_check(summary)).into_iter().collect();
     let built = summary.counts.built - summary.counts.found;
     if built > 0 {
         let word = if long { " built" } else { "" };
@@ -183,16 +198,22 @@ fn parts(summary: &Summary, options: &Options, long: bool) -> Vec<String> {
         0 => {}
         n => parts.push(format!("{} flaky", count(n))),
     }
-    // A builder that was away is one, although all went well without it.
-    let away: usize = summary.builders.values().map(|builder| builder.outages.len()).sum();
-    match summary.warnings.len() + away {
+    match warnings(summary) {
         0 => {}
+        // A check counts them with those of the flake.
+        _ if check::is_check(summary) => {}
         n => parts.push(plural(n, "warning", "warnings")),
     }
     if !is_push(summary) {
         parts.extend(hits::in_short(summary));
     }
     parts
+}
+
+/// How many warnings of the run there are. A builder that was away is one, although all went well without it.
+pub(super) fn warnings(summary: &Summary) -> usize {
+    let away: usize = summary.builders.values().map(|builder| builder.outages.len()).sum();
+    summary.warnings.len() + away
 }
 
 /// `40 hosts: 9 built, 31 cached`, where `kinds` says `40 hosts`.

@@ -12,7 +12,7 @@ use crate::id::{AttrId, DrvId, Kind};
 use super::number::{count, duration, name_version, plural};
 use super::summary::{Attempt, Cause, Compared, FailureGroup, Summary};
 use super::text::{Line, Paint, listed, wrapped};
-use super::{affected, builders};
+use super::{affected, builders, check};
 
 /// Lines of log that a failure shows; a few where there are many failures.
 const TAIL: usize = 25;
@@ -240,6 +240,8 @@ pub(super) fn repeat_eval(summary: &Summary, attr: AttrId) -> Option<String> {
         Kind::NixosConfigurations | Kind::DarwinConfigurations => ".config.system.build.toplevel.drvPath",
         Kind::HomeConfigurations => ".activationPackage.drvPath",
         Kind::Apps => ".program",
+        // Overlays, modules, templates: Nix prints them, whatever they are.
+        Kind::Other => "",
         _ => ".drvPath",
     };
     // Of a plain file, and of lines that another evaluator wrote.
@@ -253,6 +255,12 @@ pub(super) fn repeat_eval(summary: &Summary, attr: AttrId) -> Option<String> {
 fn run_again(summary: &Summary, attrs: &[AttrId]) -> String {
     let names = summary.names(attrs);
     let command = summary.header.as_ref().map_or("run", |header| &header.command);
+    // A check is of a whole flake.
+    if check::is_check(summary) {
+        let paths = attrs.iter().filter_map(|attr| summary.attrs.get(attr)).filter(|_| attrs.len() <= 4);
+        let only: String = paths.map(|attr| format!(" --only '{}'", attr.path)).collect();
+        return format!("drover check{only}");
+    }
     if names.len() > 4 { format!("drover {command} --failed") } else { format!("drover {command} {}", names.join(" ")) }
 }
 

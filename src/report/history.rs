@@ -5,13 +5,13 @@
 //! Keyed by package name and system, not by hash: a new version usually takes as long as the one before. Attrs go by
 //! their full path, whatever flake they are of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::AttemptEnd;
+use crate::event::{AttemptEnd, Status};
 use crate::id::System;
 
 use super::number::pname;
@@ -50,6 +50,9 @@ pub struct History {
     /// Attr → the run in which it was last evaluated, and the last times in ms, the newest last.
     #[serde(default)]
     evals: BTreeMap<String, (u32, Vec<u32>)>,
+    /// Attrs that failed the last time that they were tried.
+    #[serde(default)]
+    failed: BTreeSet<String>,
 }
 
 impl History {
@@ -99,6 +102,7 @@ impl History {
     /// Takes in what a run has evaluated and built; also of one that failed or was stopped.
     pub fn fold(&mut self, summary: &Summary) {
         self.fold_evals(summary);
+        self.fold_failed(summary);
         let mut built = false;
         for attempt in summary.attempts.values() {
             let Some(drv) = summary.drvs.get(&attempt.drv) else { continue };
@@ -114,6 +118,20 @@ impl History {
             let oldest = self.run.saturating_sub(RUNS);
             self.times.retain(|_, (last, _)| *last > oldest);
         }
+    }
+
+    fn fold_failed(&mut self, summary: &Summary) {
+        for attr in summary.attrs.values() {
+            match summary.status(attr) {
+                None | Some(Status::Skipped | Status::Unaffected | Status::ToBuild | Status::ToFetch) => {}
+                Some(Status::Failed | Status::EvalFailed) => drop(self.failed.insert(attr.path.to_string())),
+                Some(Status::Built | Status::Cached | Status::Valid | Status::Checked) => {
+                    self.failed.remove(&attr.path.to_string());
+                }
+            }
+        }
+        // What is not evaluated any more is forgotten with its times.
+        self.failed.retain(|attr| self.evals.contains_key(attr));
     }
 
     fn fold_evals(&mut self, summary: &Summary) {
@@ -141,6 +159,12 @@ impl History {
             times.get(times.len().saturating_sub(1) / 2).map(|ms| f64::from(*ms) / 1000.0)
         };
         self.evals.iter().filter_map(|(attr, (_, times))| Some((attr.clone(), median(times)?))).collect()
+    }
+
+    /// Attrs that failed the last time that they were tried, by their full path.
+    #[must_use]
+    pub fn failed(&self) -> &BTreeSet<String> {
+        &self.failed
     }
 
     /// The median of the seconds that a drv of this name took on this system, whatever its version, for a builder with a
@@ -357,6 +381,29 @@ mod tests {
             history.fold(&run_evaluating("b", 1.0));
         }
         assert_eq!(history.eval_seconds().into_keys().collect::<Vec<_>>(), ["packages.x86_64-linux.b"]);
+    }
+
+    #[test]
+    fn what_failed_is_known_until_it_does_not() {
+        let path = "packages.x86_64-linux.a";
+        let failing = |status: Status| {
+            let mut summary = run_evaluating("a", 1.0);
+            let fact = Fact::AttrEnded { attr: AttrId(0), status, reason: None, root: None };
+            summary.add(&Event { seq: 3, at: Moment::from_seconds(3.0), fact });
+            summary
+        };
+        let mut history = History::default();
+        for (status, failed) in [
+            (Status::Failed, true),
+            (Status::Unaffected, true),
+            (Status::Skipped, true),
+            (Status::Built, false),
+            (Status::EvalFailed, true),
+            (Status::Checked, false),
+        ] {
+            history.fold(&failing(status));
+            assert_eq!(history.failed().contains(path), failed, "{status:?}");
+        }
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::event::{AttemptEnd, Class, DrvOutcome, Evaluated, Failure, Pushed, Stage, Status, Text};
+use crate::event::{AttemptEnd, Class, Evaluated, Failure, Pushed, Stage, Status, Text};
 use crate::id::{AttrId, BuilderId, CacheId, DrvId, Kind};
 
 use super::account::{self, Owner, Place};
+use super::check;
 use super::hits;
 use super::pushed::{Complete, completeness, of_path};
 use super::summary::{Attempt, Attr, Builder, Drv, Kept, State, Summary};
@@ -38,6 +39,12 @@ pub struct Document {
     pub kept: Vec<KeptDocument>,
     /// Drvs that failed by themselves and were built by a later attempt.
     pub flaky: Vec<Flaky>,
+    /// What a check found that is about no attr; absent in other runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Vec<Finding>>,
+    /// Absent where `nix flake check` was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_nix: Option<OfNix>,
     /// What ended the run early.
     pub error: Option<RunError>,
     pub exit: Option<u8>,
@@ -80,6 +87,48 @@ pub struct AttrDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval: Option<Evaluation>,
     pub error: Option<Error>,
+    /// What is wrong with it that Nix does not refuse; absent where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Error>,
+    /// What Nix remarks on it; absent where it does not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Why it may fail in a check; absent where it may not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
+}
+
+/// Why an attr may fail in a check.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Quarantine {
+    pub name: String,
+    pub reason: String,
+    pub ticket: Option<String>,
+    /// The first day on which its failures count again.
+    pub expires: String,
+}
+
+/// Something wrong that a check found and that is about no attr.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct Finding {
+    /// `flake.lock`, `nixConfig`, `quarantine`.
+    pub about: String,
+    pub message: String,
+    pub position: Option<String>,
+    pub hint: Option<String>,
+    /// The check fails for it.
+    pub fails: bool,
+}
+
+/// What `nix flake check` said of the same flake.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are the documented contract")]
+pub struct OfNix {
+    pub ok: bool,
+    pub error: Option<String>,
+    pub seconds: f64,
 }
 
 /// What the evaluation of an attr took.
@@ -287,6 +336,12 @@ pub fn document(s: &Summary) -> Document {
         builders: s.builders.iter().map(|(id, builder)| builder_document(s, *id, builder)).collect(),
         kept: s.kept.iter().map(|kept| kept_document(s, kept)).collect(),
         flaky: s.flaky().into_iter().filter_map(|drv| flaky(s, drv)).collect(),
+        findings: check::is_check(s).then(|| s.findings.iter().map(finding).collect()),
+        of_nix: s.of_nix.as_ref().map(|of_nix| OfNix {
+            ok: of_nix.ok,
+            error: of_nix.error.as_ref().map(ToString::to_string),
+            seconds: of_nix.seconds,
+        }),
         error: s.error.as_ref().map(|error| RunError {
             message: error.message.to_string(),
             hint: error.hint.as_ref().map(ToString::to_string),
@@ -333,6 +388,24 @@ fn attr_document(s: &Summary, id: AttrId, attr: &Attr) -> AttrDocument {
             grown_bytes: attr.memory.map(|memory| memory.grown),
         }),
         error: error(s, attr),
+        finding: attr.finding().map(failure_document),
+        warnings: attr.warnings.iter().map(ToString::to_string).collect(),
+        quarantine: attr.quarantined.as_ref().map(|quarantined| Quarantine {
+            name: quarantined.name.to_string(),
+            reason: quarantined.reason.to_string(),
+            ticket: quarantined.ticket.as_ref().map(ToString::to_string),
+            expires: quarantined.expires.to_string(),
+        }),
+    }
+}
+
+fn finding(finding: &super::summary::Finding) -> Finding {
+    Finding {
+        about: finding.about.to_string(),
+        message: finding.message.to_string(),
+        position: finding.position.as_ref().map(ToString::to_string),
+        hint: finding.hint.as_ref().map(ToString::to_string),
+        fails: finding.fails,
     }
 }
 
@@ -360,18 +433,14 @@ fn error(s: &Summary, attr: &Attr) -> Option<Error> {
     if s.status(attr) != Some(Status::Failed) {
         return None;
     }
-    let said = attr.ended.as_ref().and_then(|end| end.root);
-    let root = said.or_else(|| s.root_of(attr.planned.as_ref()?.drv?)).and_then(|root| s.drvs.get(&root));
-    let failure = match root.and_then(|root| root.ended.as_ref()) {
-        Some((_, DrvOutcome::Failed(failure))) => Some(failure),
-        _ => None,
-    };
+    let root = s.root_of_attr(attr);
+    let failure = root.and_then(|root| s.failure_of(root));
     let reason = attr.ended.as_ref().and_then(|end| end.reason.as_ref());
     Some(Error {
         class: failure.map(|failure| failure.class),
         message: failure.map(|failure| &failure.message).or(reason).map(ToString::to_string).unwrap_or_default(),
         position: failure.and_then(|failure| failure.position.as_ref()).map(ToString::to_string),
-        root_drv: root.map(|root| root.path.to_string()),
+        root_drv: root.and_then(|root| s.drvs.get(&root)).map(|root| root.path.to_string()),
     })
 }
 

@@ -9,6 +9,7 @@ pub mod account;
 pub mod affected;
 pub mod builders;
 pub mod cache;
+pub mod check;
 pub mod closing;
 pub mod doctor;
 pub mod estimate;

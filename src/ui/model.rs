@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::event::{DrvOutcome, Evaluated, Event, Fact, Moment, Pushed, Stage, Status, Text};
 use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId};
 use crate::report::builders;
+use crate::report::check;
 use crate::report::estimate::{self, Estimate};
 use crate::report::number::duration;
 use crate::report::summary::Summary;
@@ -81,6 +82,8 @@ pub enum Notice {
     Compared,
     /// An attr was built.
     Built(AttrId),
+    /// A check has its verdict on an attr.
+    Checked(AttrId),
     /// Attrs failed for one reason.
     Failed(Reason, Vec<AttrId>),
     /// A drv ended (`-v`).
@@ -244,6 +247,9 @@ impl Model {
 
     fn notice_of(&self, fact: &Fact, verbose: bool, new_warning: bool) -> Option<Notice> {
         let s = &self.summary;
+        if check::is_check(s) && check_says(fact) {
+            return self.verdict_notice(fact);
+        }
         Some(match fact {
             Fact::RunStarted { .. } => Notice::Started,
             Fact::FlakeLocked { .. } => Notice::Locked,
@@ -287,6 +293,15 @@ impl Model {
             },
             _ => return None,
         })
+    }
+
+    /// The verdict on an attr, which says all that there is to say about it. What is as on the base is only counted.
+    fn verdict_notice(&self, fact: &Fact) -> Option<Notice> {
+        match fact {
+            Fact::AttrEnded { status: Status::Skipped | Status::Unaffected, .. } => None,
+            Fact::AttrEnded { attr, .. } => Some(Notice::Checked(*attr)),
+            _ => None,
+        }
     }
 
     /// What is new about a builder: the first failure of an outage, its end, and that it is given up.
@@ -348,4 +363,9 @@ impl Model {
         }
         self.notices.push((at, notice));
     }
+}
+
+/// Whether the verdict on an attr tells this fact, in a check.
+fn check_says(fact: &Fact) -> bool {
+    matches!(fact, Fact::AttrEnded { .. } | Fact::EvalEnded { .. } | Fact::EvalWarning { attr: Some(_), .. })
 }

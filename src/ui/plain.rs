@@ -8,7 +8,7 @@ use crate::report::imports::imports;
 use crate::report::number::{about, clock, count, duration, plural, size};
 use crate::report::summary::{Flake, LOCAL};
 use crate::report::text::{Line, Paint, listed};
-use crate::report::{affected, estimate, flaky, left_out, pushed};
+use crate::report::{affected, check, estimate, flaky, left_out, pushed};
 
 use super::Settings;
 use super::live::{first_line, stopping, why};
@@ -71,6 +71,7 @@ pub fn notice(model: &Model, at: Moment, notice: &Notice, settings: &Settings, w
         Notice::Evaluated => vec![head(at, Paint::Plain, "eval").text(evaluated(model))],
         Notice::Compared => vec![head(at, Paint::Plain, "diff").text(compared(model, at))],
         Notice::Built(attr) => built(model, at, *attr).into_iter().collect(),
+        Notice::Checked(attr) => checked(model, at, *attr),
         Notice::Drv(drv) => drv_line(model, at, *drv).into_iter().collect(),
         Notice::Failed(reason, attrs) => {
             let names = listed(&s.names(attrs), " ", width.saturating_sub(INDENT) / 2);
@@ -191,6 +192,15 @@ fn built(model: &Model, at: Moment, id: AttrId) -> Option<Line> {
     let drvs = plural(planned.builds as usize, "drv", "drvs");
     let line = head(at, Paint::Good, "built").text(&*attr.name).pad(INDENT + 11).text(" ");
     Some(line.text(format!("{drvs:>8}  {}", duration(took))))
+}
+
+/// `0m04s ok        check       lint                           0.3s`, and what there is to say of it.
+fn checked(model: &Model, at: Moment, id: AttrId) -> Vec<Line> {
+    let Some(verdict) = check::verdict(&model.summary, id) else { return Vec::new() };
+    let (paint, word) = check::screen::word(&verdict);
+    let notes = check::screen::notes(&model.summary, &verdict).into_iter();
+    let first = head(at, paint, word).then(check::screen::subject(&verdict));
+    std::iter::once(first).chain(notes.map(|note| Line::new().pad(INDENT).text(note))).collect()
 }
 
 fn drv_line(model: &Model, at: Moment, id: DrvId) -> Option<Line> {

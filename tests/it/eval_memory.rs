@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use drover::eval::what::Name;
-use drover::eval::{Answer, Budget, EvalMsg, EvalOptions};
+use drover::eval::{Answer, Budget, EvalMsg, EvalOptions, Expected};
 use drover::event::Class;
 
 use crate::eval::{Said, commit, evaluate, evaluate_with, lock, options, repls};
@@ -132,7 +132,8 @@ fn attrs_that_were_slow_go_first() {
     let mut options = options(&lab, &dir.display().to_string());
     options.workers = Some(1);
     let path = |name: &str| format!("packages.x86_64-linux.{name}");
-    options.expected = Arc::new([(path("a"), 0.01), (path("b"), 0.012), (path("c"), 5.0)].into());
+    let seconds = [(path("a"), 0.01), (path("b"), 0.012), (path("c"), 5.0)].into();
+    options.expected = Arc::new(Expected { seconds, ..Expected::default() });
     let said = evaluate(&options, lock(&options).unwrap(), None).unwrap();
     // What is not known is taken for as long as the mean.
     assert_eq!(said.started, ["c", "d", "a", "b"].map(path));

@@ -142,6 +142,7 @@ impl Story {
         self.attrs.push(name.to_owned());
         let path = match kind {
             Kind::NixosConfigurations => format!("nixosConfigurations.{name}"),
+            Kind::Other => format!("overlays.{name}"),
             kind => format!("{}.x86_64-linux.{name}", kind.output()),
         };
         self.at(at, Fact::AttrListed { attr: id, path: path.parse().unwrap(), kind, name: name.into() });

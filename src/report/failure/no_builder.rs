@@ -3,6 +3,7 @@
 use crate::event::{DrvOutcome, Moment};
 use crate::id::{AttrId, DrvId};
 use crate::report::builders::is_away;
+use crate::report::check;
 use crate::report::number::plural;
 use crate::report::summary::{Outage, Summary};
 use crate::report::text::{Line, Paint, listed, wrapped};
@@ -94,15 +95,16 @@ fn needed_by(s: &Summary, drvs: &[DrvId], attrs: &[AttrId], width: usize) -> Lin
 
 /// The run without what cannot be built here.
 pub(super) fn without(s: &Summary, attrs: &[AttrId]) -> String {
+    let command = if check::is_check(s) { "check" } else { "run" };
     if s.slots() == 0 && s.builders.len() < 2 {
-        return "drover run --max-jobs auto".to_owned();
+        return format!("drover {command} --max-jobs auto");
     }
     if attrs.is_empty() || attrs.len() == s.taken().len() {
         return "nix config show    says what this machine can build: system, extra-platforms, system-features"
             .to_owned();
     }
     let names = globs(s, attrs).into_iter().map(|name| format!(" --exclude '{name}'"));
-    format!("drover run{}", names.collect::<String>())
+    format!("drover {command}{}", names.collect::<String>())
 }
 
 /// The names of attrs; `pi*` for several that only differ in a number, if no other attr is called so.

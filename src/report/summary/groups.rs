@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{Class, DrvOutcome, Evaluated, Failure, Status, Text};
 use crate::id::{AttrId, DrvId, Kind, System};
 
-use super::{Attempt, Summary, is_cancel};
+use super::{Attempt, Attr, Summary, is_cancel};
 
 /// One failure with all the attrs that die of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,15 +59,11 @@ impl Summary {
                     };
                     add(&mut others, cause, *id);
                 }
-                Some(Status::Failed) => {
-                    let said = attr.ended.as_ref().and_then(|end| end.root);
-                    let root = said.or_else(|| self.root_of(attr.planned.as_ref()?.drv?));
-                    match root.filter(|root| self.drvs.contains_key(root)) {
-                        Some(root) => drvs.entry(root).or_default().push(*id),
-                        None if self.cancelled.is_some() => {}
-                        None => add(&mut others, Cause::Other(reason(attr)), *id),
-                    }
-                }
+                Some(Status::Failed) => match self.root_of_attr(attr) {
+                    Some(root) => drvs.entry(root).or_default().push(*id),
+                    None if self.cancelled.is_some() => {}
+                    None => add(&mut others, Cause::Other(reason(attr)), *id),
+                },
                 _ => {}
             }
         }
@@ -78,6 +74,22 @@ impl Summary {
         others.sort_by_key(|group| matches!(group.cause, Cause::Other(_)));
         groups.extend(others);
         groups
+    }
+
+    /// The drv whose own failure makes an attr fail, if one does.
+    #[must_use]
+    pub fn root_of_attr(&self, attr: &Attr) -> Option<DrvId> {
+        let said = attr.ended.as_ref().and_then(|end| end.root);
+        said.or_else(|| self.root_of(attr.planned.as_ref()?.drv?)).filter(|root| self.drvs.contains_key(root))
+    }
+
+    /// What a drv itself failed of.
+    #[must_use]
+    pub fn failure_of(&self, drv: DrvId) -> Option<&Failure> {
+        match &self.drvs.get(&drv)?.ended {
+            Some((_, DrvOutcome::Failed(failure))) => Some(failure),
+            _ => None,
+        }
     }
 
     /// Takes out the drvs that no builder takes: those that ask for the same are one failure.
@@ -160,7 +172,7 @@ impl Summary {
     }
 }
 
-fn reason(attr: &super::Attr) -> Text {
+fn reason(attr: &Attr) -> Text {
     let said = attr.ended.as_ref().and_then(|end| end.reason.clone());
     said.unwrap_or_else(|| "no reason is recorded".into())
 }

@@ -4,13 +4,16 @@ use crate::event::DrvOutcome;
 use crate::id::{AttrId, DrvId};
 use crate::report::number::{count, duration, plural};
 use crate::report::text::{Line, Paint, listed, wrapped};
-use crate::report::{affected, failure, left_out};
+use crate::report::{affected, check, failure, left_out};
 
 use crate::ui::Settings;
 use crate::ui::model::{Model, Notice, Reason};
 
 /// Lines of a warning that are shown.
 const WARNING: usize = 6;
+
+/// Lines of what there is to say of a verdict, each.
+const NOTE: usize = 3;
 
 /// Columns up to the text of a line about an attr.
 const NAME: usize = 22;
@@ -21,6 +24,7 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
     let s = &model.summary;
     match notice {
         Notice::Built(attr) => built(model, *attr, width).into_iter().collect(),
+        Notice::Checked(attr) => checked(model, *attr, width),
         Notice::Drv(drv) => drv_line(model, *drv, width).into_iter().collect(),
         Notice::LeftOut(indexes) => {
             let parts = indexes.iter().filter_map(|index| s.left_out.get(*index));
@@ -55,6 +59,7 @@ pub fn notice(model: &Model, notice: &Notice, settings: &Settings, width: usize)
 pub fn quiet(model: &Model, notice: &Notice, settings: &Settings, width: usize) -> Vec<Line> {
     let s = &model.summary;
     match notice {
+        Notice::Checked(attr) if is_wrong(model, *attr) => checked(model, *attr, width),
         Notice::Failed(reason, attrs) => vec![failed(model, reason, attrs, settings, width)],
         Notice::Warning(index) => s.warnings.get(*index).map_or_else(Vec::new, |warning| {
             let mut texts = wrapped(&warning.message, width.saturating_sub(9), WARNING).into_iter();
@@ -137,6 +142,21 @@ fn built(model: &Model, id: AttrId, width: usize) -> Option<Line> {
     let line = Line::new().paint(Paint::Good, " built ").text(format!(" {}", attr.name)).pad(NAME - 1).text(" ");
     let drvs = plural(planned.builds as usize, "drv", "drvs");
     Some(line.text(format!("{:>6}  {drvs:>8}", duration(took))).fit(width))
+}
+
+/// ` ok      check       lint                           0.3s`, and what there is to say of it.
+fn checked(model: &Model, id: AttrId, width: usize) -> Vec<Line> {
+    let Some(verdict) = check::verdict(&model.summary, id) else { return Vec::new() };
+    let (paint, word) = check::screen::word(&verdict);
+    let first = Line::from(" ").paint(paint, word).pad(9).then(check::screen::subject(&verdict)).fit(width);
+    let notes = check::screen::notes(&model.summary, &verdict);
+    let notes = notes.iter().flat_map(|note| wrapped(note, width.saturating_sub(9), NOTE));
+    std::iter::once(first).chain(notes.map(|note| Line::new().pad(9).text(note))).collect()
+}
+
+/// Whether there is more to say of an attr than that it is fine.
+fn is_wrong(model: &Model, id: AttrId) -> bool {
+    check::verdict(&model.summary, id).is_some_and(|verdict| !verdict.outcome.is_good())
 }
 
 /// ` FAILED web3          nginx-1.29.4 on big2, exit code 2 (details at the end; the rest goes on)`.

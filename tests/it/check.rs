@@ -1,0 +1,98 @@
+//! `drover check` as a whole, with a real Nix: what may fail, and what is compared with a base.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::support::nix::{Lab, newest};
+use crate::support::site::{Ran, Site};
+
+/// A flake with these outputs; `drv NAME SCRIPT` makes a derivation.
+fn flake(outputs: &str) -> String {
+    format!(
+        "{{ outputs = {{ self }}: let
+             drv = name: script: derivation {{
+               inherit name; system = \"x86_64-linux\"; builder = \"/bin/sh\"; args = [ \"-ec\" script ];
+             }};
+           in {{ {outputs} }};
+         }}"
+    )
+}
+
+fn site(outputs: &str) -> Site {
+    Site::of(Lab::plain(&newest()), &flake(outputs))
+}
+
+/// The attrs of the document, by their path.
+fn attrs(ran: &Ran) -> BTreeMap<String, Value> {
+    let document: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let attrs = document["attrs"].as_array().unwrap().iter();
+    attrs.map(|attr| (attr["attr"].as_str().unwrap().to_owned(), attr.clone())).collect()
+}
+
+fn status<'a>(attrs: &'a BTreeMap<String, Value>, attr: &str) -> &'a str {
+    attrs.get(attr).unwrap_or_else(|| panic!("{attr} is not among {:?}", attrs.keys()))["status"].as_str().unwrap()
+}
+
+fn says(ran: &Ran, text: &str) {
+    assert!(ran.stderr.contains(text), "it does not say {text:?}:\n{}", ran.stderr);
+}
+
+#[test]
+fn what_is_in_quarantine_does_not_count_until_the_day() {
+    let site = site(
+        "overlays.default = final: prev: { };
+         checks.x86_64-linux = { lint = drv \"lint\" \"echo > $out\"; a-vm = drv \"a-vm\" \"echo no kvm; exit 1\"; };",
+    );
+    says(&site.exits(1, &["check", "--only", "a-vm"]), "first failure after");
+
+    let quarantine = |expires: &str| {
+        format!(
+            "[quarantine.vm]\nattr = \"checks.*.a-vm\"\nreason = \"needs kvm\"\nticket = \"#17\"\nexpires = \"{expires}\"\n"
+        )
+    };
+    site.edit("drover.toml", &quarantine("9999-01-01"));
+    // Nor does it keep anything else from being built.
+    let ran = site.exits(0, &["check", "--json", "--fail-fast", "-j", "1"]);
+    says(&ran, "in quarantine until 9999-01-01: a-vm (needs kvm, #17)");
+    says(&ran, "1 failed in quarantine");
+    let found = attrs(&ran);
+    assert_eq!(status(&found, "checks.x86_64-linux.a-vm"), "failed");
+    assert_eq!(found["checks.x86_64-linux.a-vm"]["quarantine"]["expires"], "9999-01-01");
+    assert_eq!(status(&found, "checks.x86_64-linux.lint"), "built");
+    assert_eq!(status(&found, "overlays.default"), "checked");
+
+    site.edit("drover.toml", &quarantine("2020-01-01"));
+    says(&site.exits(1, &["check"]), "[quarantine.vm] ended on 2020-01-01: a-vm counts again");
+
+    site.edit("drover.toml", &quarantine("someday"));
+    says(&site.exits(2, &["check"]), "'someday' of [quarantine.vm] is no day");
+}
+
+#[test]
+fn only_what_is_newly_broken_counts_where_that_is_asked_for() {
+    let same = "overlays.fine = final: prev: { }; overlays.old = 1; packages.x86_64-linux.tool = drv \"tool\" \"echo > $out\";";
+    let with = |checks: &str| flake(&format!("{same} checks.x86_64-linux = {{ {checks} }};"));
+    let lint = "lint = drv \"lint\" \"echo > $out\";";
+    let site = Site::of(Lab::plain(&newest()), &with(lint));
+    site.edit("flake.nix", &with(&format!("{lint} new = throw \"not yet\";")));
+
+    let ran = site.exits(3, &["check", "--base", "HEAD~1", "--allow-broken-base", "--json"]);
+    says(&ran, "still broken  1 other attr (on HEAD~1 too): overlays.old");
+    says(&ran, "FAILED  1 check: new");
+    let found = attrs(&ran);
+    for (attr, expected) in [
+        ("overlays.fine", "unaffected"),
+        ("overlays.old", "eval_failed"),
+        ("packages.x86_64-linux.tool", "unaffected"),
+        ("checks.x86_64-linux.lint", "unaffected"),
+        ("checks.x86_64-linux.new", "eval_failed"),
+    ] {
+        assert_eq!(status(&found, attr), expected, "{attr}");
+    }
+
+    site.edit("flake.nix", &with(&format!("{lint} new = drv \"new\" \"echo > $out\";")));
+    let ran = site.exits(0, &["check", "--base", "HEAD~1", "--allow-broken-base"]);
+    says(&ran, "fixed  1 check (broken on HEAD~1): new");
+    site.exits(3, &["check", "--base", "HEAD~1"]);
+}
