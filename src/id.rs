@@ -3,12 +3,55 @@
 //! Owns what identifies an attr, a drv, an attempt, a builder, a cache and a run. Does not own what is known
 //! about them: that is in `graph` (drvs), `config` (builders, caches) and `event` (what happened).
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 pub use nix_derivation::{StoreDir, StorePath};
+
+/// A map from store paths, for look-ups only.
+pub type PathMap<T> = HashMap<StorePath, T, PathState>;
+
+/// How store paths are hashed in memory: their digests are random already, so that a few steps do, from a start that
+/// nobody can guess.
+#[derive(Debug, Clone, Copy)]
+pub struct PathState(u64);
+
+impl Default for PathState {
+    fn default() -> Self {
+        Self(RandomState::new().build_hasher().finish())
+    }
+}
+
+impl BuildHasher for PathState {
+    type Hasher = PathHasher;
+
+    fn build_hasher(&self) -> PathHasher {
+        PathHasher(self.0)
+    }
+}
+
+/// See [`PathState`].
+#[derive(Debug)]
+pub struct PathHasher(u64);
+
+impl Hasher for PathHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            // An odd number with its bits spread (2^64 by the golden ratio) carries each bit upwards, the turn downwards.
+            self.0 = (self.0 ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 macro_rules! index {
     ($(#[$doc:meta])* $name:ident) => {

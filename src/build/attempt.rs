@@ -85,7 +85,10 @@ pub async fn run(
     };
     let signs = Arc::new(Signs::default());
     let ended = {
-        let mut listen = |message: Message| listen(&message, &signs, attempt.limits, &mut news);
+        let mut listen = |message: Message| {
+            signs.trace(&message, &attempt.path);
+            listen(&message, &signs, attempt.limits, &mut news);
+        };
         // What the daemon has said already is heard before anybody is called silent, however busy this machine is.
         tokio::select! {
             biased;
@@ -128,6 +131,24 @@ struct Signs {
     flooded: Notify,
     /// Bytes of log so far.
     said: AtomicU64,
+    /// The daemon's number of the build.
+    activity: AtomicU64,
+}
+
+impl Signs {
+    /// When the builder runs and has ended, for those who want to know what an attempt costs besides.
+    fn trace(&self, message: &Message, path: &StorePath) {
+        match message {
+            Message::Start(activity) if activity.kind == ActivityKind::Build => {
+                self.activity.store(activity.id, Ordering::Relaxed);
+                tracing::trace!(drv = path.name(), "the builder runs");
+            }
+            Message::Stop { id } if *id == self.activity.load(Ordering::Relaxed) => {
+                tracing::trace!(drv = path.name(), "the builder has ended");
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Turns a message of the daemon into news.

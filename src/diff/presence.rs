@@ -3,6 +3,7 @@
 //! Owns the order of asking and how the answers of several caches become one fact. Does not own what a fact means for
 //! the plan (`diff::plan`), nor how a cache is asked (`store::cache`).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,21 +88,26 @@ pub async fn recall(caches: &[Arc<Cache>], paths: Vec<StorePath>) -> (Vec<(Store
 }
 
 /// Begins to ask the caches, which are in order of priority, all at once: the fewest round trips. One that takes much
-/// longer to answer than those before it waits for them, and is asked for what they do not have.
+/// longer to answer than those before it waits for them, and is asked for what they do not have. What one has is
+/// believed when a better one is silent for too long; with `strict`, all that are better have to answer.
 #[must_use]
-pub fn race(caches: &[Arc<Cache>], paths: Vec<StorePath>) -> Facts {
+pub fn race(caches: &[Arc<Cache>], paths: Vec<StorePath>, strict: bool) -> Facts {
     let paces: Vec<Duration> = caches.iter().map(|cache| cache.pace()).collect();
-    let waits = head_starts(&paces);
+    let limits = caches.iter().map(|cache| patience(cache.pace(), cache.is_late(), strict)).collect();
     let ids = caches.iter().map(|cache| cache.id()).collect();
-    let (answers, left, race) = (SelectAll::new(), paths.len(), Race::new(ids, paths));
-    let mut facts = Facts { answers, race, left, later: FuturesUnordered::new() };
-    for (rank, (cache, wait)) in caches.iter().zip(waits).enumerate() {
+    let mut facts = Facts {
+        caches: caches.to_vec(),
+        left: paths.len(),
+        race: Race::new(ids, limits, paths),
+        answers: SelectAll::new(),
+        later: FuturesUnordered::new(),
+        limits: FuturesUnordered::new(),
+    };
+    for (rank, wait) in head_starts(&paces).into_iter().enumerate() {
         if wait.is_zero() {
-            facts.ask(rank, cache);
+            facts.ask(rank);
         } else {
-            let cache = Arc::clone(cache);
-            let wait = tokio::time::sleep(wait).map(move |()| (rank, cache));
-            facts.later.push(wait.boxed());
+            facts.later.push(tokio::time::sleep(wait).map(move |()| rank).boxed());
         }
     }
     facts
@@ -118,23 +124,40 @@ fn head_starts(paces: &[Duration]) -> Vec<Duration> {
     paces.iter().enumerate().map(wait).collect()
 }
 
+/// The shortest time that what a worse cache has waits for a better one.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long what a worse cache has waits for one that has not answered, from how long that one takes to answer (pure):
+/// ten times as long. One that was waited for in vain before (`late`) is not waited for again before it says something.
+/// `None`: for as long as it takes.
+fn patience(pace: Duration, late: bool, strict: bool) -> Option<Duration> {
+    match (strict, late) {
+        (true, _) => None,
+        (false, true) => Some(Duration::ZERO),
+        (false, false) => Some(pace.saturating_mul(10).max(LEAST_PATIENCE)),
+    }
+}
+
 /// Pieces of the answers of the cache with this rank.
 type Ranked = BoxStream<'static, (usize, Vec<(usize, Answer)>)>;
 
 /// What the caches together say, as they say it: each path comes once, in any order.
 pub struct Facts {
+    caches: Vec<Arc<Cache>>,
     answers: SelectAll<Ranked>,
     race: Race,
     left: usize,
-    /// Caches that are not asked yet, and their ranks.
-    later: FuturesUnordered<BoxFuture<'static, (usize, Arc<Cache>)>>,
+    /// The ranks of caches that are not asked yet.
+    later: FuturesUnordered<BoxFuture<'static, usize>>,
+    /// Paths that a cache has, at the end of the time for better ones.
+    limits: FuturesUnordered<BoxFuture<'static, Vec<usize>>>,
 }
 
 impl Facts {
     /// Asks one of the caches for all that is not known yet.
-    fn ask(&mut self, rank: usize, cache: &Cache) {
+    fn ask(&mut self, rank: usize) {
         let (places, paths) = self.race.open();
-        let answers = cache.answers(&paths);
+        let answers = self.caches[rank].answers(&paths);
         self.answers.push(Box::pin(stream::unfold((answers, places), move |(mut answers, places)| async move {
             let mut piece = answers.next().await?;
             piece.iter_mut().for_each(|(at, _)| *at = places.get(*at).copied().unwrap_or(usize::MAX));
@@ -145,18 +168,15 @@ impl Facts {
     /// What has become known since the last time; waits for it. `None` once all is known.
     pub async fn next(&mut self) -> Option<Vec<(StorePath, Fact)>> {
         while self.left > 0 {
-            let piece = tokio::select! {
+            let known = tokio::select! {
                 biased;
-                Some(piece) = self.answers.next() => Some(piece),
-                Some((rank, cache)) = self.later.next() => {
-                    self.ask(rank, &cache);
+                Some((rank, piece)) = self.answers.next() => self.hear(rank, piece),
+                Some(rank) = self.later.next() => {
+                    self.ask(rank);
                     continue;
                 }
-                else => None,
-            };
-            let known = match piece {
-                Some((rank, piece)) => self.race.hear(rank, piece),
-                None => self.race.end(),
+                Some(places) = self.limits.next() => self.wait_no_more(&places),
+                else => self.race.end(),
             };
             self.left = self.left.saturating_sub(known.len());
             if !known.is_empty() {
@@ -164,6 +184,24 @@ impl Facts {
             }
         }
         None
+    }
+
+    /// A cache said something.
+    fn hear(&mut self, rank: usize, piece: Vec<(usize, Answer)>) -> Vec<(StorePath, Fact)> {
+        self.caches[rank].set_late(false);
+        let Heard { known, waiting } = self.race.hear(rank, piece);
+        for (limit, places) in waiting {
+            self.limits.push(tokio::time::sleep(limit).map(move |()| places).boxed());
+        }
+        known
+    }
+
+    /// The time for better caches is over for what worse ones have.
+    fn wait_no_more(&mut self, places: &[usize]) -> Vec<(StorePath, Fact)> {
+        for rank in self.race.silent(places) {
+            self.caches[rank].set_late(true);
+        }
+        places.iter().filter_map(|at| self.race.give(*at)).collect()
     }
 
     /// Whether all is known.
@@ -183,19 +221,37 @@ impl Facts {
 }
 
 /// What caches have said so far about paths that they are asked for at the same time (pure). A path is known once a
-/// cache has it and all better ones have answered, or all have.
+/// cache has it and all better ones have answered or taken too long, or all have answered.
 struct Race {
     caches: Vec<CacheId>,
+    /// How long each of them may leave those after it waiting; `None`: for ever.
+    limits: Vec<Option<Duration>>,
     /// `None`: known.
     paths: Vec<Option<StorePath>>,
     /// The answers for each path, by rank, as many as there are caches.
     said: Vec<Option<Answer>>,
 }
 
+/// What comes of a piece of answers.
+#[derive(Debug, Default, PartialEq)]
+struct Heard {
+    known: Vec<(StorePath, Fact)>,
+    /// Places of paths that the cache has, by how long better ones may still take to answer.
+    waiting: BTreeMap<Duration, Vec<usize>>,
+}
+
+/// How a path stands.
+enum Standing {
+    Known,
+    /// A cache has it; what better ones say matters for so long at most.
+    Until(Duration),
+    Open,
+}
+
 impl Race {
-    fn new(caches: Vec<CacheId>, paths: Vec<StorePath>) -> Self {
+    fn new(caches: Vec<CacheId>, limits: Vec<Option<Duration>>, paths: Vec<StorePath>) -> Self {
         let said = vec![None; caches.len() * paths.len()];
-        Self { caches, paths: paths.into_iter().map(Some).collect(), said }
+        Self { caches, limits, paths: paths.into_iter().map(Some).collect(), said }
     }
 
     /// The paths that are not known yet, and their places.
@@ -204,24 +260,56 @@ impl Race {
         open.unzip()
     }
 
-    /// The cache with this rank answered; gives what is known by that.
-    fn hear(&mut self, rank: usize, piece: Vec<(usize, Answer)>) -> Vec<(StorePath, Fact)> {
-        let mut known = Vec::with_capacity(piece.len());
+    /// The cache with this rank answered.
+    fn hear(&mut self, rank: usize, piece: Vec<(usize, Answer)>) -> Heard {
+        let mut heard = Heard { known: Vec::with_capacity(piece.len()), ..Heard::default() };
         for (at, answer) in piece {
-            if let Some(said) = self.said.get_mut(at.saturating_mul(self.caches.len()).saturating_add(rank)) {
-                *said = Some(answer);
-                known.extend(self.settle(at));
+            if self.paths.get(at).is_none_or(Option::is_none) {
+                continue;
+            }
+            // The time of one that another cache has runs already.
+            let is_news = matches!(answer, Answer::Present(_));
+            self.said[at * self.caches.len() + rank] = Some(answer);
+            match self.standing(at) {
+                Standing::Known => heard.known.extend(self.give(at)),
+                Standing::Until(limit) if is_news => heard.waiting.entry(limit).or_default().push(at),
+                Standing::Until(_) | Standing::Open => {}
             }
         }
-        known
+        heard
     }
 
-    fn settle(&mut self, at: usize) -> Option<(StorePath, Fact)> {
-        let answers = &self.said[at * self.caches.len()..][..self.caches.len()];
-        let mut heard = answers.iter().take_while(|said| said.is_some());
-        let is_known =
-            heard.any(|said| matches!(said, Some(Answer::Present(_)))) || answers.iter().all(Option::is_some);
-        if is_known { self.give(at) } else { None }
+    /// What the caches have said of a path, best first.
+    fn answers(&self, at: usize) -> &[Option<Answer>] {
+        &self.said[at * self.caches.len()..][..self.caches.len()]
+    }
+
+    fn standing(&self, at: usize) -> Standing {
+        // How long those that are better than the first one that has it may take.
+        let (mut limit, mut silent) = (Some(Duration::ZERO), false);
+        for (said, own) in self.answers(at).iter().zip(&self.limits) {
+            match (said, limit) {
+                (Some(Answer::Present(_)), Some(Duration::ZERO)) => return Standing::Known,
+                (Some(Answer::Present(_)), Some(limit)) => return Standing::Until(limit),
+                (Some(Answer::Present(_)), None) => return Standing::Open,
+                (Some(_), _) => {}
+                (None, _) => {
+                    limit = limit.zip(*own).map(|(limit, own)| limit.max(own));
+                    silent = true;
+                }
+            }
+        }
+        if silent { Standing::Open } else { Standing::Known }
+    }
+
+    /// The ranks of those that have not answered for one of these paths, which a worse one has.
+    fn silent(&self, places: &[usize]) -> BTreeSet<usize> {
+        let open = places.iter().filter(|at| self.paths[**at].is_some());
+        let before = |answers: &[Option<Answer>]| {
+            let first = answers.iter().position(|said| matches!(said, Some(Answer::Present(_)))).unwrap_or(0);
+            (0..first).filter(|rank| answers[*rank].is_none()).collect::<Vec<_>>()
+        };
+        open.flat_map(|at| before(self.answers(*at))).collect()
     }
 
     /// No more answers come.
@@ -331,19 +419,61 @@ mod tests {
         }
     }
 
+    fn path(byte: u8) -> StorePath {
+        StorePath::from_parts([byte; 20], "x").unwrap()
+    }
+
+    /// Of as many caches as there are limits, numbered from the last.
+    fn race_of(limits: &[Option<Duration>], paths: u8) -> Race {
+        let ids = (0..limits.len()).rev().map(|id| CacheId(id as u32)).collect();
+        Race::new(ids, limits.to_vec(), (0..paths).map(path).collect())
+    }
+
+    fn present(at: usize) -> (usize, Answer) {
+        (at, Answer::Present(record()))
+    }
+
+    fn at(cache: u32, byte: u8) -> (StorePath, Fact) {
+        (path(byte), Fact::Present { cache: CacheId(cache), info: record() })
+    }
+
     #[test]
     fn a_path_is_known_as_soon_as_nothing_can_change_it() {
-        let path = |byte| StorePath::from_parts([byte; 20], "x").unwrap();
-        let mut race = Race::new(vec![CacheId(7), CacheId(3)], (0..4).map(path).collect());
-        let present = |at| (at, Answer::Present(record()));
-        let at = |cache, byte| (path(byte), Fact::Present { cache: CacheId(cache), info: record() });
-        assert_eq!(race.hear(1, vec![present(0), present(1), (2, Answer::Absent)]), []);
-        assert_eq!(race.hear(0, vec![present(0), (1, Answer::Absent)]), [at(7, 0), at(3, 1)]);
-        assert_eq!(race.hear(0, vec![present(3), (2, Answer::Absent)]), [at(7, 3), (path(2), Fact::Absent)]);
-        assert_eq!(race.hear(1, vec![present(3)]), [], "known already");
+        let mut race = race_of(&[None, None], 4);
+        assert_eq!(race.hear(1, vec![present(0), present(1), (2, Answer::Absent)]), Heard::default());
+        assert_eq!(race.hear(0, vec![present(0), (1, Answer::Absent)]).known, [at(1, 0), at(0, 1)]);
+        assert_eq!(race.hear(0, vec![present(3), (2, Answer::Absent)]).known, [at(1, 3), (path(2), Fact::Absent)]);
+        assert_eq!(race.hear(1, vec![present(3)]), Heard::default(), "known already");
         assert_eq!(race.end(), []);
-        let mut cut = Race::new(vec![CacheId(7), CacheId(3)], vec![path(0)]);
-        assert_eq!(cut.hear(1, vec![present(0)]), []);
-        assert_eq!(cut.end(), [at(3, 0)]);
+        let mut cut = race_of(&[None, None], 1);
+        assert_eq!(cut.hear(1, vec![present(0)]), Heard::default());
+        assert_eq!(cut.end(), [at(0, 0)]);
+    }
+
+    #[test]
+    fn a_better_cache_is_waited_for_within_limits() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        assert_eq!(patience(Duration::from_millis(30), false, false), Some(second));
+        assert_eq!(patience(second, false, false), Some(second * 10));
+        assert_eq!(patience(second, true, false), Some(Duration::ZERO));
+        assert_eq!(patience(second, true, true), None);
+        let mut race = race_of(&[Some(hour), Some(second), Some(second)], 4);
+        let heard = race.hear(2, vec![present(0), present(1), (2, Answer::Absent)]);
+        assert_eq!(heard, Heard { known: vec![], waiting: BTreeMap::from([(hour, vec![0, 1])]) });
+        assert_eq!(race.hear(0, vec![(1, Answer::Absent)]), Heard::default(), "its time runs already");
+        let sooner = BTreeMap::from([(hour, vec![0]), (second, vec![3])]);
+        assert_eq!(race.hear(0, vec![(3, Answer::Absent)]), Heard::default());
+        assert_eq!(race.hear(1, vec![present(0)]).waiting, BTreeMap::from([(hour, vec![0])]));
+        assert_eq!(race.hear(2, vec![present(3)]).waiting, BTreeMap::from([(second, vec![3])]));
+        assert_eq!(race.silent(&sooner.into_values().flatten().collect::<Vec<_>>()), BTreeSet::from([0, 1]));
+        assert_eq!(race.give(0), Some(at(1, 0)), "the best of those that answered");
+        assert_eq!(race.silent(&[0]), BTreeSet::new(), "known");
+    }
+
+    #[test]
+    fn one_that_was_waited_for_in_vain_holds_up_nothing_that_another_has() {
+        let mut race = race_of(&[Some(Duration::ZERO), Some(Duration::from_secs(1))], 3);
+        assert_eq!(race.hear(1, vec![present(0), (1, Answer::Absent)]).known, [at(0, 0)]);
+        assert_eq!(race.hear(0, vec![present(1), present(2)]).known, [at(1, 1), at(1, 2)], "but it may have the rest");
     }
 }

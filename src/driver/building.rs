@@ -154,6 +154,7 @@ impl Building {
             drv: *drv,
             work: *work,
             inputs: inputs.clone(),
+            there: if ctx.is_farm { there(graph, *drv, *work, inputs) } else { Vec::new() },
             system: info.system.clone(),
             features: info.features.clone(),
             local_only: opaque,
@@ -384,6 +385,15 @@ impl Building {
             self.tell(ctx, SchedInput::FetchEnded { drv, failure });
         }
     }
+}
+
+/// The drvs that a build uses and that are no items: some store has their outputs, which may go away.
+fn there(graph: &Graph, drv: DrvId, work: Work, items: &[DrvId]) -> Vec<DrvId> {
+    if work == Work::Fetch {
+        return Vec::new();
+    }
+    let items: BTreeSet<&DrvId> = items.iter().collect();
+    graph.inputs(drv).map(|(input, _)| input).filter(|input| !items.contains(input)).collect()
 }
 
 /// What was built is valid where it was built, and stays so.

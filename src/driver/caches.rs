@@ -39,6 +39,8 @@ pub(super) struct CacheList {
     context: Arc<OpenContext>,
     /// Why pushes are not remembered.
     no_ledger: Option<String>,
+    /// All have to be well (`--strict-caches`).
+    strict: bool,
 }
 
 /// The caches that are pushed to, and what has to be said about those that are not after all.
@@ -82,7 +84,13 @@ impl CacheList {
         let by_daemon = known.iter().filter(|known| trust::daemon_applies(store, &known.config)).map(|known| known.id);
         let (ledger, no_ledger) = ledger(settings);
         let context = OpenContext { ledger, ..open_context(store, settings) };
-        Ok(Self { by_daemon: by_daemon.collect(), known, context: Arc::new(context), no_ledger })
+        Ok(Self {
+            by_daemon: by_daemon.collect(),
+            known,
+            context: Arc::new(context),
+            no_ledger,
+            strict: settings.strict_caches,
+        })
     }
 
     /// Opens those that are only read from, at once. Those that are pushed to are open by then.
@@ -97,7 +105,7 @@ impl CacheList {
 
     /// Opens those that are pushed to, at once. One that cannot be pushed to ends the run before anything is built,
     /// unless it is optional, or nobody gave it a login and nobody asked for it by `--push-to`: then it is read from
-    /// as far as it can be.
+    /// as far as it can be. One that only cannot at the moment is tried again, unless all have to be well.
     pub(super) async fn open_pushed(&self, verb: Verb) -> Result<Pushable, Error> {
         let wanted: Vec<&Known> = self.known.iter().filter(|known| known.config.push).collect();
         let opening = wanted.iter().map(|known| open(known.id, known.config.clone(), self.context.clone()));
@@ -111,7 +119,8 @@ impl CacheList {
                 }
                 Err(error) => error,
             };
-            if matches!(error, CacheError::Sick { .. }) && known.push != PushWhen::Optional && verb != Verb::Push {
+            let may_wait = !self.strict && known.push != PushWhen::Optional && verb != Verb::Push;
+            if may_wait && matches!(error, CacheError::Sick { .. }) {
                 pushable.sick.push(known.id);
                 let hint = format!("it is tried again; without pushing: drover {} --no-push", verb.word());
                 pushable.warnings.push((error.to_string(), hint));

@@ -72,6 +72,13 @@ pub(super) enum Input {
     Broken(String),
 }
 
+impl Input {
+    /// Whether it says what is asked for or what is there: many of these can be handled before anything is done.
+    pub(super) fn is_of_planning(&self) -> bool {
+        matches!(self, Self::Eval(EvalInput::Message(_)) | Self::Loaded(_) | Self::Valid(_) | Self::Facts(..))
+    }
+}
+
 /// A path that is asked about, and whether caches may be asked next.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {

@@ -79,6 +79,7 @@ pub mod why;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 
 use crate::build::{Brought, News, NotBrought};
@@ -112,6 +113,9 @@ use stopping::Stopping;
 
 /// How often the screen is looked at.
 const FRAME: Duration = Duration::from_millis(100);
+
+/// Inputs that are handled before anything is done about them, at most.
+const MOST_AT_ONCE: usize = 256;
 
 /// How long children are waited for at the end.
 const LAST_CHILDREN: Duration = Duration::from_millis(500);
@@ -211,7 +215,7 @@ impl Driver {
         self.turn();
         while !self.is_over() {
             let input = self.next().await;
-            self.handle(input);
+            self.handle_with_ready(input);
             self.turn();
             self.ctx.bus.settle();
         }
@@ -232,6 +236,23 @@ impl Driver {
             message = self.evaluation.next() => Input::Eval(EvalInput::Message(message)),
             () = alarm => Input::Tick,
         }
+    }
+
+    /// Handles an input. Answers to what was asked, and attrs, are taken together as far as they are there: what
+    /// follows from many of them is asked in one question.
+    fn handle_with_ready(&mut self, mut input: Input) {
+        for _ in 0..MOST_AT_ONCE {
+            let more = input.is_of_planning();
+            self.handle(input);
+            if !more {
+                return;
+            }
+            match self.next().now_or_never() {
+                Some(Input::Tick) | None => return,
+                Some(next) => input = next,
+            }
+        }
+        self.handle(input);
     }
 
     /// Hands an input to the part that it is for.

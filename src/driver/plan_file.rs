@@ -278,7 +278,7 @@ async fn leave_out(infos: &mut BTreeMap<StorePath, PathInfo>, head: &mut Head, c
     if caches.is_empty() || sources.is_empty() {
         return;
     }
-    for (path, fact) in presence::race(caches, sources).all().await {
+    for (path, fact) in presence::race(caches, sources, false).all().await {
         if matches!(fact, CacheFact::Present { .. }) {
             infos.remove(&path);
             head.elsewhere.push(path.to_absolute_path_in(dir));

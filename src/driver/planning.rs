@@ -41,6 +41,10 @@ pub(super) struct Planning {
     planner: Planner,
     caches: Caches,
     asking: Asking,
+    /// What is not valid will be made: it is held before.
+    makes: bool,
+    /// Questions to caches that are not answered to the end.
+    races: u32,
     started: bool,
     ended: bool,
     /// Totals that were told last.
@@ -56,13 +60,16 @@ pub(super) struct Planning {
 }
 
 impl Planning {
-    /// Nothing is wanted yet. `fetch_roots`: results that only a cache has are fetched.
-    pub(super) fn new(fetch_roots: bool, pushed: Vec<Arc<Cache>>) -> Self {
+    /// Nothing is wanted yet. `fetch_roots`: results that only a cache has are fetched. `makes`: what is needed will be
+    /// built.
+    pub(super) fn new(fetch_roots: bool, makes: bool, pushed: Vec<Arc<Cache>>) -> Self {
         Self {
             graph: Graph::new(),
             planner: Planner::new(PlanPolicy { fetch_roots }),
             caches: Caches::Unopened,
             asking: Asking::default(),
+            makes,
+            races: 0,
             started: false,
             ended: false,
             told: 0,
@@ -125,6 +132,7 @@ impl Planning {
     /// Somebody reads outputs of a drv: they have to come into the store. Without names, the .drv is only read.
     pub(super) fn want_here(&mut self, ctx: &mut Context, number: AttrId, drv: DrvId, outputs: Vec<Arc<str>>) {
         self.begin(ctx);
+        self.makes = true;
         self.planner.want_here(&self.graph, number, drv, outputs);
     }
 
@@ -256,11 +264,12 @@ impl Planning {
         match &mut self.caches {
             Caches::Open(_) if paths.is_empty() => {}
             Caches::Open(caches) => {
-                let caches = Arc::clone(caches);
+                self.races += 1;
+                let (caches, strict) = (Arc::clone(caches), ctx.settings.strict_caches);
                 ctx.tasks.start(async move {
                     // What one is known to have, the others need not be asked for.
                     let (known, rest) = presence::recall(&caches, paths).await;
-                    Input::Facts(known, presence::race(&caches, rest))
+                    Input::Facts(known, presence::race(&caches, rest, strict))
                 });
             }
             Caches::Opening(waiting) => waiting.extend(paths),
@@ -326,6 +335,10 @@ impl Planning {
         }
         if !rest.is_over() {
             return listen(ctx, rest);
+        }
+        self.races = self.races.saturating_sub(1);
+        if self.races > 0 {
+            return;
         }
         for cache in self.open_caches().unwrap_or_default().iter() {
             let counts = cache.counts();
@@ -398,10 +411,11 @@ impl Planning {
         if !questions.ask.is_empty() {
             let asked: Vec<Asked> =
                 questions.ask.into_iter().map(|q| Asked { path: q.path, caches: q.caches }).collect();
-            let roots = ctx.roots.clone();
+            let (roots, makes) = (ctx.roots.clone(), self.makes);
             ctx.tasks.start(async move {
                 let paths: Vec<StorePath> = asked.iter().map(|asked| asked.path.clone()).collect();
-                let valid = roots.lock().await.valid(&paths).await;
+                let mut roots = roots.lock().await;
+                let valid = if makes { roots.valid(&paths).await } else { roots.hold_valid(&paths).await };
                 Input::Valid(match valid {
                     Ok(valid) => Ok(asked.into_iter().zip(valid).collect()),
                     Err(error) => Err(store_failure(&error)),

@@ -48,6 +48,8 @@ pub(super) enum PushInput {
     Uploaded(StorePath, Result<Nar, Failure>),
     /// A record is in the cache, or not.
     Finished(StorePath, Result<(), Failure>),
+    /// What was read back before the end: the paths that are whole.
+    ReadBack(BTreeSet<StorePath>),
     /// The end state was read back.
     Verified(Verified),
 }

@@ -342,7 +342,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         evaluation,
         comparing,
         base_again: None,
-        planning: Planning::new(fetch_roots, readable),
+        planning: Planning::new(fetch_roots, mode == Mode::Run, readable),
         building,
         farm,
         farm_inputs,

@@ -4,7 +4,7 @@
 //! A real package set has 13,000 drvs and 100,000 edges, nearly all of which want `["out"]`. So an edge holds a number
 //! into a table of output sets that occur, and output names are one `Arc<str>` each.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use petgraph::Direction;
@@ -12,7 +12,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
 use super::drv::{Drv, DrvInfo};
-use crate::id::{DrvId, StorePath};
+use crate::id::{DrvId, PathMap, StorePath};
 
 /// Number of a set of wanted outputs in the graph's table.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ pub(super) struct Node {
 pub struct Graph {
     pub(super) dag: DiGraph<Node, WantsId>,
     /// For look-ups only; never iterated, so that no hash order gets out.
-    index: HashMap<StorePath, DrvId>,
+    index: PathMap<DrvId>,
     names: BTreeSet<Arc<str>>,
     wants: Vec<Arc<[Arc<str>]>>,
     wants_index: BTreeMap<Arc<[Arc<str>]>, u32>,

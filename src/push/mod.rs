@@ -19,4 +19,4 @@ pub use closure::{Closure, Source, closure};
 pub use leave_out::LeaveOut;
 pub use queue::Queue;
 pub use upload::{UploadError, finish, upload, upload_files};
-pub use verify::{Verified, verify, verify_nars};
+pub use verify::{Verified, read_back, verify, verify_nars};

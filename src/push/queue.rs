@@ -37,7 +37,7 @@ pub enum Input {
     Held(Vec<StorePath>),
     /// Nothing will be added any more: what refers to a path that nobody knows is given up.
     NoMore,
-    /// The answer to [`Action::Check`]: which of the paths the cache has. No answer counts as "not".
+    /// The answer to [`Action::Check`], or a piece of it: which of the paths the cache has. No answer counts as "not".
     Checked {
         /// In the cache.
         present: Vec<StorePath>,
@@ -57,7 +57,8 @@ pub enum Input {
 /// What the driver has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Ask the cache which of these it has; one such question is open at a time. Answer: [`Input::Checked`].
+    /// Ask the cache which of these it has; one such question is open at a time. Answer: [`Input::Checked`], at once or
+    /// in pieces.
     Check(Vec<StorePath>),
     /// Bring the NAR into the cache. Answer: [`Input::Uploaded`] or [`Input::Failed`].
     Upload(StorePath),
@@ -250,16 +251,14 @@ impl Queue {
     }
 
     fn checked(&mut self, present: Vec<StorePath>, absent: Vec<StorePath>, actions: &mut Vec<Action>) {
-        let mut rest = std::mem::take(&mut self.checking);
         for path in present {
-            rest.remove(&path);
+            self.checking.remove(&path);
             if self.is_in(&path, &State::Checking) {
                 self.arrived(path, End::Present, actions);
             }
         }
-        // What the answer left out counts as absent.
-        rest.extend(absent);
-        for path in rest {
+        for path in absent {
+            self.checking.remove(&path);
             if !self.is_in(&path, &State::Checking) {
                 continue;
             }

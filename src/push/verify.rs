@@ -36,27 +36,36 @@ impl Verified {
     }
 }
 
-/// Reads every record anew. Of each path of `uploaded` it must name the NAR hash that the store says and our keys must
-/// have signed it; of a path of `already`, which was there before, another build and other signatures are fine. Of
-/// both, the NAR must be there with the right size, and what an uploaded path refers to must be in this cache or
-/// `held` by other caches.
+/// Reads the records of uploaded paths anew, each of which was finished before: which of them are whole. A record must
+/// name the NAR hash that the store says, our keys must have signed it, and its NAR must be there with the right size.
+/// Of the others it is said why they are not.
+pub async fn read_back(cache: &Cache, uploaded: &[PathInfo]) -> Verified {
+    let keys: Vec<TrustedPublicKey> =
+        cache.sink().map(|sink| sink.keys().iter().map(|key| key.public_key()).collect()).unwrap_or_default();
+    let paths: Vec<_> = uploaded.iter().map(|info| info.path.clone()).collect();
+    let mut read = Verified::default();
+    for (info, answer) in uploaded.iter().zip(cache.inspect(&paths).await) {
+        match has_nar(answer).and_then(|record| is_ours(info, &record, &keys)) {
+            Ok(()) => read.present.insert(info.path.clone()),
+            Err(why) => read.missing.insert(info.path.clone(), why).is_some(),
+        };
+    }
+    read
+}
+
+/// What is whole in the end. Reads back all of `uploaded` but what is `read` already. Of a path of `already`, which was
+/// there before, another build and other signatures are fine, but its NAR must be there. What an uploaded path refers
+/// to must be in this cache or `held` by other caches.
 pub async fn verify(
     cache: &Cache,
     uploaded: &[PathInfo],
+    read: BTreeSet<StorePath>,
     already: &BTreeSet<StorePath>,
     held: &BTreeSet<StorePath>,
 ) -> Verified {
-    let keys: Vec<TrustedPublicKey> =
-        cache.sink().map(|sink| sink.keys().iter().map(|key| key.public_key()).collect()).unwrap_or_default();
-    let mut missing = BTreeMap::new();
-    let mut there = BTreeSet::new();
-    let paths: Vec<_> = uploaded.iter().map(|info| info.path.clone()).collect();
-    for (info, answer) in uploaded.iter().zip(cache.inspect(&paths).await) {
-        match has_nar(answer).and_then(|record| is_ours(info, &record, &keys)) {
-            Ok(()) => there.insert(info.path.clone()),
-            Err(why) => missing.insert(info.path.clone(), why).is_some(),
-        };
-    }
+    let rest: Vec<PathInfo> = uploaded.iter().filter(|info| !read.contains(&info.path)).cloned().collect();
+    let Verified { present: mut there, mut missing } = read_back(cache, &rest).await;
+    there.extend(read);
     let mut before = already.clone();
     let references = uploaded.iter().flat_map(PathInfo::others).filter(|path| !held.contains(*path));
     before.extend(references.filter(|path| !there.contains(*path) && !missing.contains_key(*path)).cloned());

@@ -133,6 +133,10 @@ impl Scheduler {
         entry.inputs.sort_unstable();
         entry.inputs.dedup();
         entry.needs.clone_from(&entry.inputs);
+        entry.there = item.there;
+        entry.there.retain(|input| entry.inputs.binary_search(input).is_err());
+        entry.there.sort_unstable();
+        entry.there.dedup();
         entry.need = need;
         entry.cost = micros(item.cost);
         entry.seq = seq;

@@ -17,6 +17,8 @@ pub struct Item {
     pub work: Work,
     /// Other items that have to be there before it can start.
     pub inputs: Vec<DrvId>,
+    /// Drvs that it uses and that are no items because their outputs are valid somewhere.
+    pub there: Vec<DrvId>,
     /// Its platform; `builtin` runs anywhere.
     pub system: System,
     /// `requiredSystemFeatures`.
@@ -79,8 +81,8 @@ pub enum Input {
         /// How.
         end: AttemptEnd,
         /// Inputs that turned out to be nowhere: fetched ones that no cache has any more, and built ones whose outputs
-        /// were on a builder that went away. They are made anew, and the drv waits for them again; that end does not
-        /// count as one of its tries.
+        /// were on a builder that went away; what was there before the run is planned only now. They are made anew, and
+        /// the drv waits for them again; that end does not count as one of its tries.
         gone: Vec<DrvId>,
     },
     /// The outputs of a drv that was there are nowhere, and somebody needs them. See
@@ -151,7 +153,7 @@ pub enum Action {
         /// Whose outputs.
         drv: DrvId,
     },
-    /// A fetch failed: ask the planner, which will add the drv again. Its users keep waiting.
+    /// A fetch failed, or what was there is gone: ask the planner, which will add the drv (again). Its users wait.
     Replan {
         /// Which drv.
         drv: DrvId,

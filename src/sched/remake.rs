@@ -1,6 +1,6 @@
 //! What is made again: outputs that an attempt needed and that turned out to be nowhere. A fetched drv is planned anew,
 //! since no cache has it any more; a built one is built again, since the only builder that had it went away. Both get a
-//! second final word.
+//! second final word. What was never an item, because a builder had it before the run, is planned now.
 
 use std::collections::BTreeSet;
 
@@ -25,8 +25,12 @@ impl Scheduler {
             return false;
         }
         let lost: Vec<DrvId> = gone.iter().copied().filter(|input| self.state(*input).is_done()).collect();
+        let unplanned: Vec<DrvId> = gone.iter().copied().filter(|input| self.is_unplanned(*input)).collect();
         for input in &lost {
             self.forget(*input);
+        }
+        for input in &unplanned {
+            self.plan_first(*input, actions);
         }
         // Also what is not a direct input is waited for from now on.
         let needs = &mut self.entry(drv).needs;
@@ -34,7 +38,9 @@ impl Scheduler {
         needs.sort_unstable();
         needs.dedup();
         self.set_state(drv, State::Waiting);
-        self.wait_again(&lost, drv);
+        let mut waited_for = [&lost[..], &unplanned].concat();
+        waited_for.sort_unstable();
+        self.wait_again(&waited_for, drv);
         for input in &lost {
             let mut inputs = self.items[input.index()].needs.clone();
             inputs.retain(|input| !self.state(*input).is_done());
@@ -56,16 +62,43 @@ impl Scheduler {
         true
     }
 
-    /// Whether a drv that was there can be made again, should its outputs be gone.
+    /// Whether a drv that was there, as an item or before the run, can be made again, should its outputs be gone.
     #[must_use]
     pub fn can_make_again(&self, drv: DrvId) -> bool {
-        let known = self.items.get(drv.index()).is_some();
-        known && self.stop == Stop::No && self.state(drv).is_done() && self.can_come_again(drv)
+        let was_there = self.is_unplanned(drv) || self.state(drv).is_done();
+        self.stop == Stop::No && was_there && self.can_come_again(drv)
+    }
+
+    /// It is no item, and no item has named it as one.
+    fn is_unplanned(&self, drv: DrvId) -> bool {
+        self.state(drv) == State::Unknown && !self.unknown.contains(&drv)
+    }
+
+    /// The planner took it for there, and is to say now what has to be done for it. Whoever counted on it needs it.
+    fn plan_first(&mut self, drv: DrvId, actions: &mut Vec<Action>) {
+        for entry in &mut self.items {
+            if let Ok(at) = entry.there.binary_search(&drv) {
+                entry.there.remove(at);
+                entry.needs.push(drv);
+                entry.needs.sort_unstable();
+            }
+        }
+        let entry = self.entry(drv);
+        // What is only to be fetched gives way to whatever the planner says.
+        entry.work = Work::Fetch;
+        entry.lost = true;
+        self.set_state(drv, State::Replanning);
+        actions.push(Action::Replan { drv });
     }
 
     /// Outputs that nobody has any more, and that are wanted for themselves.
     pub(super) fn lost(&mut self, drv: DrvId, actions: &mut Vec<Action>) {
         if !self.can_make_again(drv) {
+            return;
+        }
+        if self.is_unplanned(drv) {
+            self.plan_first(drv, actions);
+            self.wait_again(&[drv], drv);
             return;
         }
         self.forget(drv);
@@ -108,9 +141,9 @@ impl Scheduler {
     /// It is open, or was there and may be made again.
     fn can_come_again(&self, drv: DrvId) -> bool {
         match self.state(drv) {
-            State::Unknown => false,
             State::Ended(End::Built | End::Fetched | End::Valid) => self.items[drv.index()].remade < MOST,
             State::Ended(End::Failed | End::DependencyFailed(_) | End::Cancelled)
+            | State::Unknown
             | State::Waiting
             | State::Ready
             | State::Delayed(_)
@@ -125,8 +158,8 @@ impl Scheduler {
         let mut below = BTreeSet::new();
         let mut open = vec![drv];
         while let Some(drv) = open.pop() {
-            let needs = self.items.get(drv.index()).map_or(&[][..], |entry| &entry.needs);
-            open.extend(needs.iter().copied().filter(|input| below.insert(*input)));
+            let Some(entry) = self.items.get(drv.index()) else { continue };
+            open.extend(entry.needs.iter().chain(&entry.there).copied().filter(|input| below.insert(*input)));
         }
         below.remove(&drv);
         below

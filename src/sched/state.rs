@@ -122,6 +122,8 @@ pub(super) struct Entry {
     pub(super) calmer_than: Option<u32>,
     /// All inputs that the item names, sorted, without doubles.
     pub(super) needs: Vec<DrvId>,
+    /// What it uses and was there when it was planned, sorted, without doubles; nothing of that is in `needs`.
+    pub(super) there: Vec<DrvId>,
     /// Builders that its outputs are on, or on their way to; sorted.
     pub(super) holders: Vec<BuilderId>,
     /// Bytes of its outputs.
@@ -148,6 +150,7 @@ impl Entry {
             retried: Vec::new(),
             calmer_than: None,
             needs: Vec::new(),
+            there: Vec::new(),
             holders: Vec::new(),
             size: None,
             remade: 0,

@@ -19,6 +19,7 @@ fn build(drv: u32, inputs: &[u32]) -> Item {
         drv: DrvId(drv),
         work: Work::Build,
         inputs: inputs.iter().copied().map(DrvId).collect(),
+        there: Vec::new(),
         system: System::from("x86_64-linux"),
         features: Vec::new(),
         local_only: false,

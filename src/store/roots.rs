@@ -34,6 +34,8 @@ pub struct Roots<C> {
 enum Ask {
     Hold,
     Valid,
+    /// Holds those that are valid.
+    HoldValid,
     /// Holds nothing.
     Ping,
 }
@@ -67,6 +69,15 @@ impl<C: Connect> Roots<C> {
             return Ok(Vec::new());
         }
         self.ask(paths, &Ask::Valid).await
+    }
+
+    /// Says which of these paths are valid, and holds those; they stay so. The others are not held: for whoever is not
+    /// going to make them.
+    pub async fn hold_valid(&mut self, paths: &[StorePath]) -> Result<Vec<bool>, StoreError> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.ask(paths, &Ask::HoldValid).await
     }
 
     /// Whether the store answers at all.
@@ -115,10 +126,12 @@ impl<C: Connect> Roots<C> {
         let asked: Result<Vec<bool>, DaemonError> = match ask {
             Ask::Hold => session.add_temp_roots(paths).await.map(|()| Vec::new()),
             Ask::Valid => session.hold_valid(paths).await,
+            Ask::HoldValid => session.hold_if_valid(paths).await,
             Ask::Ping => return session.valid_paths(paths).await.map_err(|error| session.explain(error)),
         };
         let answer = asked.map_err(|error| session.explain(error))?;
-        self.held.extend(paths.iter().cloned());
+        let held = paths.iter().enumerate().filter(|(at, _)| !matches!(ask, Ask::HoldValid) || answer[*at]);
+        self.held.extend(held.map(|(_, path)| path.clone()));
         Ok(answer)
     }
 }

@@ -379,7 +379,7 @@ async fn several_caches_are_asked_in_turn_or_at_once() {
         let caches = caches.clone();
         tasks.spawn(async move {
             if at_once {
-                presence::race(&caches, paths(0..60)).all().await
+                presence::race(&caches, paths(0..60), false).all().await
             } else {
                 presence::cascade(&caches, &paths(0..60)).await
             }

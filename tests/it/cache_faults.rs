@@ -261,4 +261,10 @@ fn a_cache_that_has_to_answer_and_does_not_ends_the_run() {
         assert_eq!(stage.names("built"), Vec::<String>::new(), "{step}");
         stage.cache.heal(step);
     }
+    // One that is only pushed to, too: without the word it is waited for.
+    let url = format!("{}?retry-attempts=1", stage.cache.url);
+    stage.cache.always("nix-cache-info", Fault::Status(500));
+    let ran = stage.site.drover(&["run", "--strict-caches", "--push-to", &url, "app", "solo"]);
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+    assert!(ran.stderr.contains("nothing was built"), "{}", ran.stderr);
 }

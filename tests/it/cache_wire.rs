@@ -150,7 +150,7 @@ async fn answers_come_before_the_slowest_of_them() {
     let server = FakeCache::start_by(dir.path(), Front::tls());
     let cache = Arc::new(open(0, &server).await);
     server.always(&narinfo_name(&path(7)), Fault::Hang);
-    let mut facts = presence::race(&[cache], paths(30));
+    let mut facts = presence::race(&[cache], paths(30), false);
     let mut known = Vec::new();
     while known.len() < 29 {
         known.extend(facts.next().await.unwrap());
@@ -158,6 +158,30 @@ async fn answers_come_before_the_slowest_of_them() {
     assert!(known.iter().all(|(known, _)| *known != path(7)));
     assert_eq!(known.iter().filter(|(_, fact)| matches!(fact, Fact::Present { .. })).count(), 10);
     assert!(!facts.is_over());
+}
+
+#[tokio::test]
+async fn a_better_cache_that_says_nothing_holds_up_only_what_no_other_has() {
+    let dir = thirds(30);
+    let servers = [FakeCache::start_by(dir.path(), Front::plain()), FakeCache::start_by(dir.path(), Front::plain())];
+    let caches = [Arc::new(open(0, &servers[0]).await), Arc::new(open(1, &servers[1]).await)];
+    servers[0].always("*.narinfo", Fault::Hang);
+    let known = |facts: Vec<(StorePath, Fact)>| {
+        assert!(facts.iter().all(|(_, fact)| matches!(fact, Fact::Present { cache: CacheId(1), .. })), "{facts:?}");
+        facts.len()
+    };
+    for _ in 0..2 {
+        let mut facts = presence::race(&caches, paths(30), false);
+        let mut heard = 0;
+        while heard < 10 {
+            heard += known(facts.next().await.unwrap());
+        }
+        assert_eq!((heard, caches[0].is_late(), facts.is_over()), (10, true, false));
+    }
+    servers[0].heal("*.narinfo");
+    let mut facts = presence::race(&caches, paths(30), true).all().await;
+    facts.retain(|(_, fact)| matches!(fact, Fact::Present { cache: CacheId(0), .. }));
+    assert_eq!((facts.len(), caches[0].is_late()), (10, false));
 }
 
 #[tokio::test]
@@ -171,7 +195,7 @@ async fn a_cache_far_away_is_asked_for_what_one_nearby_lacks() {
         server.delay(Duration::from_millis(400));
     }
     let caches = [Arc::new(open(0, &near).await), Arc::new(open(1, &far).await), Arc::new(open(2, &twin).await)];
-    let facts = presence::race(&caches, paths(COUNT)).all().await;
+    let facts = presence::race(&caches, paths(COUNT), false).all().await;
     assert_eq!(facts.len(), usize::from(COUNT));
     for (path, fact) in facts {
         let here = (0..COUNT).step_by(3).any(|n| self::path(n) == path);

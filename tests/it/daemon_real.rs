@@ -368,7 +368,15 @@ fn roots_survive_collection_and_reconnect() {
             assert_eq!(roots.valid(&paths).await.unwrap(), [true, false]);
             lab.run("nix-store", &["--gc"]);
             assert_eq!(roots.valid(&paths[..1]).await.unwrap(), [true]);
+
+            // Whoever makes nothing holds only what is valid, and that stays.
+            let mut few = Roots::new(store.clone());
+            assert_eq!(few.hold_valid(&paths).await.unwrap(), [true, false]);
+            assert_eq!(few.len(), 1);
             drop(roots);
+            store.settle(Duration::from_secs(10)).await;
+            lab.run("nix-store", &["--gc"]);
+            assert_eq!(few.hold_valid(&paths[..1]).await.unwrap(), [true]);
         });
     });
 }

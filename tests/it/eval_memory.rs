@@ -88,14 +88,18 @@ fn forty_heavy_attrs_fit_into_a_budget_and_one_that_does_not_fails_alone() {
         let took = message.strip_prefix("the evaluator ran out of memory, which was 1430 MiB (--eval-memory)");
         let took = took.unwrap_or_else(|| panic!("{message}")).strip_prefix(", when it held ").unwrap();
         let took: u64 = took.strip_suffix(" MiB").unwrap().parse().unwrap();
-        assert!(took > 1000, "{message}");
-        // What was killed is tried again alone when all others are answered, and nothing is tried a third time. (On a
-        // busy machine Nix's collector may be the first to see that the huge one needs more than there is.)
+        let because = |words: &str| said.replaced.iter().filter(|why| why.contains(words)).count();
+        // On a busy machine Nix's collector may be the first to see that the huge one needs more than there is. Then
+        // that is the end of it, and how much it held was seen some time before.
+        let by_itself = said.replaced.iter().any(|why| !why.contains(" held "));
+        assert!(by_itself || took >= budget / MIB, "{message}");
+        // What was killed is tried again alone when all others are answered, and nothing is tried a third time.
         let times = |attr: &String| said.started.iter().filter(|other| *other == attr).count();
         let again = said.started.iter().rev().take_while(|attr| times(attr) > 1).count();
         assert_eq!(said.started.len() - again, 41, "{:?}", said.started);
         assert!(said.started.iter().all(|attr| times(attr) <= 2), "{:?}", said.started);
-        assert!(said.replaced.iter().any(|why| why.contains("it is tried again alone")), "{:?}", said.replaced);
+        assert_eq!(because("it is tried again alone"), again, "{:?}", said.replaced);
+        assert!(by_itself || again > 0, "{:?}", said.replaced);
         // Between two samples they go on taking.
         assert!(most < budget / 2 * 3, "together they held {} MiB", most / MIB);
     });

@@ -4,11 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
 use drover::event::Class;
 use drover::id::{CacheId, StoreDir, StorePath};
@@ -20,7 +16,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::support::nix::{Lab, Nix, each_nix};
 
@@ -234,7 +230,7 @@ fn nix_takes_what_was_pushed() {
                 assert!(pushed.ends.values().all(|end| *end == End::Pushed), "{pushed:?}");
                 assert!(pushed.nars.values().all(|nar| nar.new));
 
-                let verified = verify(&cache, &infos, &BTreeSet::new(), &BTreeSet::new()).await;
+                let verified = verify(&cache, &infos, BTreeSet::new(), &BTreeSet::new(), &BTreeSet::new()).await;
                 assert_eq!((verified.present.len(), verified.missing.len()), (4, 0), "{verified:?}");
 
                 let again = drive(&cache, &infos, &BTreeSet::new(), |info| dump(&lab, &info.path)).await;
@@ -432,7 +428,7 @@ fn what_was_lost_since_is_found() {
         let streams = |info: &PathInfo| io::Cursor::new(bodies[info.path.digest()[0] as usize].clone());
         let pushed = drive(&cache, &wanted, &held, streams).await;
         assert!(pushed.ends.values().all(|end| *end == End::Pushed), "{pushed:?}");
-        let whole = verify(&cache, &wanted, &BTreeSet::new(), &held).await;
+        let whole = verify(&cache, &wanted, BTreeSet::new(), &BTreeSet::new(), &held).await;
         assert_eq!((whole.present.len(), whole.missing.len()), (7, 0), "{whole:?}");
 
         // A NAR of the right size and other bytes: only who reads it sees that.
@@ -440,12 +436,12 @@ fn what_was_lost_since_is_found() {
         let right = std::fs::read(&file).unwrap();
         let last = right.len() - 5;
         std::fs::write(&file, [&right[..last], &[right[last] ^ 1], &right[last + 1..]].concat()).unwrap();
-        let mut deep = verify(&cache, &wanted, &BTreeSet::new(), &held).await;
+        let mut deep = verify(&cache, &wanted, BTreeSet::new(), &BTreeSet::new(), &held).await;
         assert_eq!(deep.missing.len(), 0);
         verify_nars(&cache, &wanted, &held, &mut deep).await;
         assert_eq!(deep.missing.len(), 2, "it, and what refers to it: {deep:?}");
         std::fs::write(&file, right).unwrap();
-        let mut deep = verify(&cache, &wanted, &BTreeSet::new(), &held).await;
+        let mut deep = verify(&cache, &wanted, BTreeSet::new(), &BTreeSet::new(), &held).await;
         verify_nars(&cache, &wanted, &held, &mut deep).await;
         assert_eq!((deep.present.len(), deep.missing.len()), (7, 0), "{deep:?}");
 
@@ -457,7 +453,7 @@ fn what_was_lost_since_is_found() {
         let text = std::fs::read_to_string(record(3)).unwrap();
         let unsigned: Vec<_> = text.lines().filter(|line| !line.starts_with("Sig:")).collect();
         std::fs::write(record(3), unsigned.join("\n") + "\n").unwrap();
-        let found = verify(&cache, &wanted, &BTreeSet::new(), &held).await;
+        let found = verify(&cache, &wanted, BTreeSet::new(), &BTreeSet::new(), &held).await;
         let why = |n: usize| found.missing.get(&infos[n].path).map(String::as_str).unwrap_or("nothing");
         assert!(why(0).contains("is not there, or not whole"), "{found:?}");
         assert_eq!(why(1), "the cache does not have it");
@@ -467,84 +463,14 @@ fn what_was_lost_since_is_found() {
         assert_eq!(found.present, BTreeSet::from([infos[5].path.clone(), infos[6].path.clone()]));
         // What was there before is not expected to be ours.
         let before: BTreeSet<_> = [0, 3].map(|n: usize| infos[n].path.clone()).into();
-        let found = verify(&cache, &[], &before, &held).await;
+        let found = verify(&cache, &[], BTreeSet::new(), &before, &held).await;
         assert_eq!(found.present, BTreeSet::from([infos[3].path.clone()]));
 
         // Pushing again mends what was lost.
         drive(&cache, &wanted, &held, streams).await;
-        let mended = verify(&cache, &wanted, &BTreeSet::new(), &held).await;
+        let mended = verify(&cache, &wanted, BTreeSet::new(), &BTreeSet::new(), &held).await;
         let left: Vec<_> = mended.missing.keys().collect();
         assert_eq!(left, [&infos[3].path], "only what somebody else wrote stays as it is");
-    });
-}
-
-/// A NAR of any size that costs no memory, and knows how much memory this process had while it was read.
-struct Huge {
-    block: Arc<Vec<u8>>,
-    size: u64,
-    at: u64,
-    most: Arc<AtomicU64>,
-}
-
-impl Huge {
-    fn new(size: u64) -> Self {
-        // Longer than the window of the compressor, and without any order that it could find.
-        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-        let block = (0..1 << 20).flat_map(|_| {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            seed.to_le_bytes()
-        });
-        Self { block: Arc::new(block.collect()), size, at: 0, most: Arc::default() }
-    }
-
-    fn hash(&self) -> NixHash {
-        let mut hash = Sha256::new();
-        let mut left = self.size as usize;
-        while left > 0 {
-            let length = left.min(self.block.len());
-            hash.update(&self.block[..length]);
-            left -= length;
-        }
-        NixHash::Sha256(hash.finalize().into())
-    }
-}
-
-impl AsyncRead for Huge {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.at.is_multiple_of(4 << 20) {
-            self.most.fetch_max(resident(), Ordering::Relaxed);
-        }
-        let start = (self.at % self.block.len() as u64) as usize;
-        let length = (self.block.len() - start).min(buf.remaining()).min(64 << 10).min((self.size - self.at) as usize);
-        buf.put_slice(&self.block[start..start + length]);
-        self.at += length as u64;
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// Bytes of memory that this process has now.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
-}
-
-#[test]
-fn memory_does_not_grow_with_the_nar() {
-    const SIZE: u64 = 300 << 20;
-    let dir = tempfile::tempdir().unwrap();
-    let huge = Huge::new(SIZE);
-    let info = PathInfo { nar_size: SIZE, nar_hash: sha256(&huge.hash()), ..fake_info(1, b"", &[]) };
-    let most = Arc::clone(&huge.most);
-    block_on(async {
-        let cache = target(&dir.path().join("cache"), "/nix/store", "").await;
-        let before = resident();
-        let nar = upload(cache.sink().unwrap(), &info, huge).await.unwrap();
-        assert!(nar.file_size.unwrap() > SIZE / 2, "it was meant to be incompressible");
-        let grown = most.load(Ordering::Relaxed).saturating_sub(before);
-        // Other tests run beside this one, so some room is left.
-        assert!(grown < 200 << 20, "{} MiB more for a NAR of 300 MiB", grown >> 20);
     });
 }
 

@@ -151,6 +151,19 @@ fn nix_reads_what_was_pushed_to_a_server() {
             }
         }
 
+        // No request too many: a record is asked for by the plan and by the push, written, and read back; a small NAR
+        // is written and looked at, and only of a large one it is asked first whether it is there.
+        let methods = |name: &str| -> Vec<&str> {
+            log.iter().filter(|request| request.name == name).map(|request| &*request.method).collect()
+        };
+        for (name, text) in &records {
+            let record = methods(&format!("{}.narinfo", &name[..32]));
+            let written = record.iter().position(|method| *method == "PUT").unwrap();
+            assert_eq!(record[written..], ["PUT", "GET"], "{name}: {record:?}");
+            let expected: &[&str] = if name.ends_with("big-1.0") { &["HEAD", "PUT", "HEAD"] } else { &["PUT", "HEAD"] };
+            assert_eq!(methods(&field(text, "URL")), expected, "{name}");
+        }
+
         // Again: nothing to do, and nothing is sent.
         let before = place.uploads().len();
         place.run(0, &[]);

@@ -88,7 +88,7 @@ fn hosts_that_do_not_answer() {
 fn hosts_that_are_not_trusted_or_do_not_trust() {
     let lab = FarmLab::of(&newest(), Kind::Stdio, 1);
     let sshd = &lab.builders[0].sshd;
-    let uri = format!("ssh-ng://root@127.0.0.1:{}?remote-store={}", sshd.port, lab.builders[0].remote_store());
+    let uri = format!("ssh-ng://root@127.0.0.1:{}?remote-store={}", sshd.port, lab.builders[0].remote_store().unwrap());
     let known = |uri: &str| {
         let mut options = nobody(&lab.coordinator, uri);
         options.ssh_key = Some(lab.keys.user());
@@ -202,7 +202,7 @@ fn a_daemon_that_is_too_old() {
 fn a_key_from_the_environment_leaves_no_trace() {
     let lab = FarmLab::of(&newest(), Kind::Stdio, 1);
     let sshd = &lab.builders[0].sshd;
-    let uri = format!("ssh-ng://root@127.0.0.1:{}?remote-store={}", sshd.port, lab.builders[0].remote_store());
+    let uri = format!("ssh-ng://root@127.0.0.1:{}?remote-store={}", sshd.port, lab.builders[0].remote_store().unwrap());
     let secret = std::fs::read_to_string(lab.keys.user()).unwrap();
     let mut options = nobody(&lab.coordinator, &uri);
     options.host_keys = vec![sshd.host_key()];

@@ -11,7 +11,7 @@ use crate::support::nix::{Lab, Nix, each_nix, newest};
 use crate::support::site::{Key, Site, base, narinfos, wait_until};
 
 /// `app` refers to `lib`, which refers to `base`; `p1` … `p7` refer to nothing.
-const FLAKE: &str = r#"{
+pub(crate) const FLAKE: &str = r#"{
   outputs = _:
     let
       build = name: more: script: derivation ({
@@ -32,15 +32,20 @@ const FLAKE: &str = r#"{
 "#;
 
 /// A flake whose packages are in a directory that is `[cache.acme]`.
-struct Place {
-    site: Site,
-    key: Key,
+pub(crate) struct Place {
+    pub(crate) site: Site,
+    pub(crate) key: Key,
 }
 
 impl Place {
     /// Nothing is built yet.
-    fn empty(nix: &Nix) -> Self {
-        let site = Site::of(Lab::plain(nix), FLAKE);
+    pub(crate) fn empty(nix: &Nix) -> Self {
+        Self::at(Lab::plain(nix))
+    }
+
+    /// The same in this lab.
+    pub(crate) fn at(lab: Lab) -> Self {
+        let site = Site::of(lab, FLAKE);
         let key = site.key("acme-1");
         let keys = format!("public-keys = [\"{}\"]\n", key.public);
         site.edit("drover.toml", &format!("[cache.acme]\nurl = \"{}\"\n{keys}", site.cache_url(&key)));
@@ -54,15 +59,15 @@ impl Place {
         place
     }
 
-    fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.site.cache()
     }
 
-    fn record(&self, name: &str) -> PathBuf {
+    pub(crate) fn record(&self, name: &str) -> PathBuf {
         record_of(&self.cache(), name)
     }
 
-    fn nar(&self, name: &str) -> PathBuf {
+    pub(crate) fn nar(&self, name: &str) -> PathBuf {
         nar_of(&self.cache(), name)
     }
 
@@ -80,7 +85,7 @@ impl Place {
     }
 
     /// Removes what was built from the store, so that only caches have it.
-    fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.site.lab.run("nix-store", &["--gc"]);
     }
 }
@@ -96,7 +101,7 @@ fn nar_of(cache: &Path, name: &str) -> PathBuf {
 }
 
 /// Name → what is wrong with it, of those that are (not) mended.
-fn findings(document: &Value, mended: bool) -> BTreeMap<String, String> {
+pub(crate) fn findings(document: &Value, mended: bool) -> BTreeMap<String, String> {
     let caches = document["caches"].as_array().unwrap().iter();
     let all = caches.flat_map(|cache| cache["findings"].as_array().unwrap());
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -104,7 +109,7 @@ fn findings(document: &Value, mended: bool) -> BTreeMap<String, String> {
     of.map(|finding| (text(&finding["name"]), text(&finding["faults"][0]["fault"]))).collect()
 }
 
-fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
 }
 
@@ -290,7 +295,7 @@ fn a_prune_shows_first_and_leaves_what_is_kept_whole() {
 }
 
 /// Makes the records of these paths, and their NARs, two days old.
-fn age(cache: &Path, names: &BTreeSet<String>) {
+pub(crate) fn age(cache: &Path, names: &BTreeSet<String>) {
     let age = std::time::Duration::from_secs(2 * 24 * 60 * 60);
     for name in names {
         let record = cache.join(format!("{}.narinfo", &name[..32]));

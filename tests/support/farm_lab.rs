@@ -34,6 +34,8 @@ pub struct BuilderSpec {
     pub kind: Kind,
     /// Its Nix.
     pub nix: Nix,
+    /// Whether its store is at /nix, in a mount namespace of its own, and its builds are unsandboxed.
+    pub mounted: bool,
     /// What it builds for; `None`: as this machine.
     pub system: Option<String>,
     /// Its features; `None`: as its Nix finds.
@@ -56,6 +58,7 @@ impl BuilderSpec {
         Self {
             kind,
             nix: nix.clone(),
+            mounted: false,
             system: None,
             features: None,
             slots: 4,
@@ -64,6 +67,12 @@ impl BuilderSpec {
             conf: String::new(),
             sshd: String::new(),
         }
+    }
+
+    /// With a store at /nix.
+    pub fn mounted(mut self) -> Self {
+        self.mounted = true;
+        self
     }
 
     /// Behind a fault proxy.
@@ -178,8 +187,12 @@ impl FarmLab {
 
     /// The store URI of a builder, for drover as well as for Nix.
     pub fn builder_uri(&self, number: usize) -> String {
-        let store = self.builders[number].remote_store();
-        format!("ssh-ng://b{number}?remote-store={}", store.replace('?', "%3F").replace('=', "%3D"))
+        match self.builders[number].remote_store() {
+            None => format!("ssh-ng://b{number}"),
+            Some(store) => {
+                format!("ssh-ng://b{number}?remote-store={}", store.replace('?', "%3F").replace('=', "%3D"))
+            }
+        }
     }
 
     /// A builder's line in Nix's syntax of machines.
@@ -204,7 +217,7 @@ impl FarmLab {
 
 impl LabBuilder {
     fn start(spec: BuilderSpec, dir: &Path, keys: &Keys) -> Self {
-        let lab = Lab::chroot(&spec.nix);
+        let lab = if spec.mounted { Lab::mounted(&spec.nix) } else { Lab::chroot(&spec.nix) };
         let mut conf = spec.conf.clone();
         if let Some(system) = &spec.system {
             conf += &format!("\nsystem = {system}");
@@ -218,7 +231,7 @@ impl LabBuilder {
         lab.configure(&conf);
         let daemon = (spec.kind != Kind::Stdio).then(|| lab.daemon());
         let narrow = if spec.kind == Kind::Narrow { "AllowStreamLocalForwarding no\nMaxSessions 2\n" } else { "" };
-        let sshd = Sshd::start(dir, keys, &format!("{narrow}{}", spec.sshd), &lab.env());
+        let sshd = Sshd::start_behind(lab.way_in(), dir, keys, &format!("{narrow}{}", spec.sshd), &lab.env());
         let proxy = spec.proxy.then(|| FaultProxy::start(sshd.port));
         Self { spec, proxy, sshd, daemon, lab }
     }
@@ -233,13 +246,14 @@ impl LabBuilder {
         self.proxy.as_ref().expect("a builder behind a proxy")
     }
 
-    /// What a store URI says as `remote-store`, as it is before it is encoded.
-    pub fn remote_store(&self) -> String {
+    /// What a store URI says as `remote-store`, as it is before it is encoded; `None` where it is what every login finds.
+    pub fn remote_store(&self) -> Option<String> {
         let root = self.lab.path("root").display().to_string();
         match &self.daemon {
-            None => root,
+            _ if self.spec.mounted => None,
+            None => Some(root),
             // Nothing but the URI says where the files are, and Nix reads them itself.
-            Some(daemon) => format!("unix://{}?root={root}", daemon.socket.display()),
+            Some(daemon) => Some(format!("unix://{}?root={root}", daemon.socket.display())),
         }
     }
 

@@ -137,6 +137,9 @@ pub enum Layout {
     /// `NIX_STORE_DIR` and friends: paths read TMP/store/…, builds run unsandboxed and see the machine's tools. The
     /// fastest, and proof that nothing assumes /nix/store.
     Plain,
+    /// As on a machine of its own: paths read /nix/store, files are in TMP/nix, which the lab's processes see as /nix in
+    /// a mount namespace of theirs. Builds run unsandboxed. Takes root, and a directory /nix to mount on.
+    Mounted,
 }
 
 /// Who works in a lab. Users have a number and no name.
@@ -182,6 +185,11 @@ impl Lab {
         Self::new(nix, Layout::Plain, Who::Root)
     }
 
+    /// A lab whose processes see its files as /nix.
+    pub fn mounted(nix: &Nix) -> Self {
+        Self::new(nix, Layout::Mounted, Who::Root)
+    }
+
     fn new(nix: &Nix, layout: Layout, who: Who) -> Self {
         let dir = tempfile::Builder::new().prefix("drover-lab-").tempdir().unwrap();
         let lab = Self { nix: nix.clone(), layout, who, root_daemon: Mutex::new(None), dir };
@@ -198,9 +206,11 @@ impl Lab {
             fs::create_dir(lab.path("root")).unwrap();
             lab.give(&lab.path("root"));
         }
-        if layout == Layout::Plain {
-            // Without a state directory a daemon whose store is `auto` connects to its own socket, for ever (2.26).
-            fs::create_dir_all(lab.path("var/nix")).unwrap();
+        // Without a state directory a daemon whose store is `auto` connects to its own socket, for ever (2.26).
+        match layout {
+            Layout::Chroot => {}
+            Layout::Plain => fs::create_dir_all(lab.path("var/nix")).unwrap(),
+            Layout::Mounted => fs::create_dir_all(lab.path("nix/var/nix")).unwrap(),
         }
         lab.configure("");
         lab
@@ -261,18 +271,22 @@ impl Lab {
             (Layout::Chroot, Who::Root | Who::Owner) => Some(root),
             // Nothing but the URI says where the files of another root are.
             (Layout::Chroot, Who::Client { .. }) => Some(format!("unix://{}?root={root}", self.socket().display())),
-            (Layout::Plain, _) => None,
+            (Layout::Plain | Layout::Mounted, _) => None,
         }
     }
 
+    /// The socket of its daemon, as this process sees it.
     fn socket(&self) -> PathBuf {
-        self.path("daemon.sock")
+        match self.layout {
+            Layout::Chroot | Layout::Plain => self.path("daemon.sock"),
+            Layout::Mounted => self.path("nix/var/nix/daemon-socket/socket"),
+        }
     }
 
     /// The store directory as it stands in store paths.
     pub fn store_dir(&self) -> String {
         match self.layout {
-            Layout::Chroot => "/nix/store".to_owned(),
+            Layout::Chroot | Layout::Mounted => "/nix/store".to_owned(),
             Layout::Plain => self.path("store").display().to_string(),
         }
     }
@@ -282,6 +296,7 @@ impl Lab {
         match self.layout {
             Layout::Chroot => self.path("root/nix/store"),
             Layout::Plain => self.path("store"),
+            Layout::Mounted => self.path("nix/store"),
         }
     }
 
@@ -314,12 +329,29 @@ impl Lab {
 
     /// A nix command of this lab, not yet told which store (`nix`, `nix-store`, …), in [`Lab::work`].
     pub fn bare_command(&self, program: &str) -> Command {
-        self.prepare(Command::new(self.nix.bin.join(program)))
+        self.prepare(self.enter(&self.nix.bin.join(program)))
+    }
+
+    /// Words before a command that let it see the lab's files where the lab's layout says; they become the command, so
+    /// its process is the one that was started.
+    pub fn way_in(&self) -> Vec<String> {
+        match self.layout {
+            Layout::Chroot | Layout::Plain => Vec::new(),
+            Layout::Mounted => {
+                let files = self.path("nix").display().to_string();
+                let unshare = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c"].map(str::to_owned);
+                unshare.into_iter().chain(["mount --bind \"$0\" /nix && exec \"$@\"".to_owned(), files]).collect()
+            }
+        }
+    }
+
+    fn enter(&self, program: &Path) -> Command {
+        command_behind(&self.way_in(), program)
     }
 
     /// Any program (drover itself, say) in the environment of this lab.
     pub fn program(&self, program: impl AsRef<Path>) -> Command {
-        self.prepare(Command::new(program.as_ref()))
+        self.prepare(self.enter(program.as_ref()))
     }
 
     fn prepare(&self, mut command: Command) -> Command {
@@ -388,7 +420,10 @@ impl Lab {
             command.uid(0).gid(0).envs([("HOME", &home), ("XDG_CACHE_HOME", &home), ("XDG_CONFIG_HOME", &home)]);
             command.env("TMPDIR", &home);
         }
-        command.env("NIX_DAEMON_SOCKET_PATH", &socket).stderr(fs::File::create(self.path("daemon.log")).unwrap());
+        if self.layout != Layout::Mounted {
+            command.env("NIX_DAEMON_SOCKET_PATH", &socket);
+        }
+        command.stderr(fs::File::create(self.path("daemon.log")).unwrap());
         let child = command.spawn().unwrap();
         let daemon = Daemon { child, socket };
         for _ in 0..2000 {
@@ -406,6 +441,18 @@ impl Drop for Lab {
     fn drop(&mut self) {
         // Store paths are read-only directories; root does not mind, others do.
         let _ = Command::new("chmod").args(["-R", "u+w"]).arg(self.dir.path()).stderr(Stdio::null()).status();
+    }
+}
+
+/// A command with these words before it.
+pub fn command_behind(words: &[String], program: &Path) -> Command {
+    match words.split_first() {
+        None => Command::new(program),
+        Some((first, more)) => {
+            let mut command = Command::new(first);
+            command.args(more).arg(program);
+            command
+        }
     }
 }
 

@@ -216,12 +216,12 @@ pub fn signal(pid: u32, name: &str) {
 
 /// Waits for something that tells nobody when it happens.
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < until, "waited 20s for {what}");
+        assert!(Instant::now() < until, "waited 60s for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -9,10 +9,14 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::nix::command_behind;
+
 /// A running sshd; ends when dropped, with all its sessions and what they run.
 pub struct Sshd {
     child: Child,
     dir: PathBuf,
+    /// Words before its command.
+    way_in: Vec<String>,
     /// Where it listens, on 127.0.0.1.
     pub port: u16,
 }
@@ -63,6 +67,11 @@ impl Sshd {
     /// Starts one in this directory and waits until it answers. `more` is further lines of sshd_config, `env` what its
     /// sessions find in their environment.
     pub fn start(dir: &Path, keys: &Keys, more: &str, env: &[(String, String)]) -> Self {
+        Self::start_behind(Vec::new(), dir, keys, more, env)
+    }
+
+    /// The same with words before its command, which have to become it.
+    pub fn start_behind(way_in: Vec<String>, dir: &Path, keys: &Keys, more: &str, env: &[(String, String)]) -> Self {
         fs::create_dir_all(dir).unwrap();
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).unwrap();
         if !dir.join("host").exists() {
@@ -81,8 +90,8 @@ impl Sshd {
             set.join(" "),
         );
         fs::write(dir.join("sshd_config"), conf).unwrap();
-        let child = spawn(dir);
-        let sshd = Self { child, dir: dir.to_owned(), port };
+        let child = spawn(&way_in, dir);
+        let sshd = Self { child, dir: dir.to_owned(), way_in, port };
         sshd.wait();
         sshd
     }
@@ -122,7 +131,7 @@ impl Sshd {
 
     /// Listens again after [`Sshd::kill`], on the same port.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.dir);
+        self.child = spawn(&self.way_in, &self.dir);
         self.wait();
     }
 
@@ -132,10 +141,10 @@ impl Sshd {
     }
 }
 
-fn spawn(dir: &Path) -> Child {
+fn spawn(way_in: &[String], dir: &Path) -> Child {
     let sshd = ["/usr/sbin/sshd", "/usr/bin/sshd", "/run/current-system/sw/bin/sshd"];
     let sshd = sshd.iter().find(|path| Path::new(path).exists()).expect("no sshd: run ./nix/setup --test");
-    let mut command = Command::new(sshd);
+    let mut command = command_behind(way_in, Path::new(sshd));
     command.arg("-D").arg("-f").arg(dir.join("sshd_config")).arg("-E").arg(dir.join("log"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     command.spawn().unwrap()

@@ -211,9 +211,6 @@ pub(in crate::cli) struct PushArgs {
     /// Push nothing
     #[arg(long, conflicts_with_all = ["push_to", "copy_to", "cachix_cache", "attic_cache", "niks3_server"])]
     pub(in crate::cli) no_push: bool,
-    /// Also push what has nothing to build, where the cache has lost some of it
-    #[arg(long)]
-    pub(in crate::cli) require_complete: bool,
     /// Fail if a cache gives no answer, instead of going on without it
     #[arg(long)]
     pub(in crate::cli) strict_caches: bool,
@@ -250,6 +247,9 @@ pub(in crate::cli) struct PushedArgs {
     /// Stop pushing so long after the start, `30m`, and say what is not pushed
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) push_deadline: Option<String>,
+    /// Also push what has nothing to build, where the cache has lost some of it
+    #[arg(long)]
+    pub(in crate::cli) require_complete: bool,
 }
 
 /// How closely it is looked at what was pushed.

@@ -36,7 +36,8 @@ impl PushedArgs {
     /// Said on top of what all commands that push share.
     fn add(self, words: Words) -> Words {
         let verify_push_deep = self.verify_push == Some(VerifyPush::Deep);
-        Words { verify_push_deep, push_deadline: self.push_deadline, ..words }
+        let Self { push_deadline, require_complete, .. } = self;
+        Words { verify_push_deep, push_deadline, require_complete, ..words }
     }
 }
 
@@ -103,7 +104,6 @@ impl PushArgs {
         Words {
             push_to: self.other.and(&self.push_to),
             no_push: self.no_push,
-            require_complete: self.require_complete,
             strict_caches: self.strict_caches,
             offline: self.offline,
             ..words

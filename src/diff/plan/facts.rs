@@ -6,10 +6,10 @@
 
 mod closure;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use super::{Found, Presence, Question, Totals};
-use crate::id::{CacheId, DrvId, StorePath};
+use crate::id::{CacheId, DrvId, PathMap, StorePath};
 
 /// Number of a path in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,7 +89,7 @@ enum Step {
 pub(super) struct Facts {
     facts: Vec<Fact>,
     /// For look-ups only; never iterated.
-    index: HashMap<StorePath, PathId>,
+    index: PathMap<PathId>,
     to_ask: Vec<PathId>,
     /// Paths that are asked and not answered.
     open: u32,

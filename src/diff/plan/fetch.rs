@@ -10,12 +10,15 @@ use crate::id::{CacheId, DrvId, StorePath};
 impl Planner {
     /// What a given fetch item was to bring could not be had, because these paths could not. They count as absent from
     /// now on, and the drv comes again: as a fetch, after what builds them, or as an item to build. Without any news in
-    /// `culprits` it is built.
+    /// `culprits` it is built. So is a drv that was no item because its outputs were valid, on a builder that has gone.
     pub fn fetch_failed(&mut self, graph: &Graph, drv: DrvId, culprits: &[StorePath]) {
         let culprits: Vec<PathId> = culprits.iter().map(|path| self.facts.intern(path)).collect();
         for path in culprits {
             let users = self.facts.disprove(path);
             self.touch_all(users);
+        }
+        if self.node(drv).given == Given::Nothing {
+            self.lose(drv);
         }
         let node = self.node(drv);
         let (given_at, fetched) = (node.given_at, node.outputs.iter().filter(|output| output.fetch));
@@ -36,6 +39,16 @@ impl Planner {
         self.refetched.insert(drv, names);
         self.touch(drv);
         self.run(graph);
+    }
+
+    /// Nobody has what was wanted of a drv any more.
+    fn lose(&mut self, drv: DrvId) {
+        let wanted = self.node(drv).outputs.iter().filter(|output| output.wanted);
+        let paths: Vec<PathId> = wanted.filter_map(|output| output.path).collect();
+        for path in paths {
+            let users = self.facts.lose(path);
+            self.touch_all(users);
+        }
     }
 
     /// The paths that a given fetch item has to bring, and the cache that has each.

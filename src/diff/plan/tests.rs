@@ -243,6 +243,20 @@ fn a_failed_fetch_brings_its_drv_and_what_that_needs() {
 }
 
 #[test]
+fn what_was_valid_on_a_builder_that_went_away_is_planned_after_all() {
+    let drvs = vec![drv(0, &["out"], &[]), drv(1, &["out"], &[(0, &["out"])]), drv(2, &["out"], &[(1, &["out"])])];
+    let mut story = Story::new(drvs, &[(1, "out", Presence::Valid)]);
+    story.want(0, 2, &["out"]);
+    assert_eq!(story.run(), ["build d2 []", "attr 0 ToBuild 1"]);
+    story.fail_fetch(1, &[1]);
+    assert_eq!(story.run(), ["build d0 []", "build d1 [d0]"]);
+    // Whoever comes now waits for it, too.
+    story.want(1, 1, &["out"]);
+    assert_eq!(story.run(), ["attr 1 ToBuild 2"]);
+    assert_eq!(story.planner.totals(), Totals { paths: 3, absent: 3, ..Totals::default() });
+}
+
+#[test]
 fn an_unreadable_drv_comes_in_the_place_of_its_item() {
     let drvs = vec![drv(1, &["out"], &[(0, &["out"])])];
     let mut story = Story::new(drvs, &[]);

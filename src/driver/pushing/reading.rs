@@ -9,6 +9,7 @@ use crate::build::{Caches, Lent, Pool, path_info};
 use crate::diff::presence::{self, Fact as CacheFact};
 use crate::event::Failure;
 use crate::id::{BuilderId, StorePath};
+use crate::nix_compat::narinfo::NarInfo;
 use crate::push::{Closure, Nar, PathInfo, Source, UploadError};
 use crate::store::cache::{Again, Cache, NarWriter, Sink};
 use crate::store::error::StoreError;
@@ -174,6 +175,23 @@ pub(in crate::driver) async fn upload(stores: &Stores, sink: &Sink, info: &PathI
             Err(Failed::Store(failure) | Failed::Of(failure)) => return Err(failure),
             Err(Failed::Again(again)) => waiting.wait(sink, &again).await?,
         }
+    }
+}
+
+/// Makes a path visible whose NAR was sent and whose references are there. Gives its record, unless the server writes
+/// it. A cache may know the NAR no more by then: it is sent once more.
+pub(in crate::driver) async fn finish(
+    stores: &Stores,
+    sink: &Sink,
+    info: &PathInfo,
+    nar: &Nar,
+) -> Result<Option<NarInfo>, Failure> {
+    match crate::push::finish(sink, info, nar).await {
+        Err(error) if error.again().is_some() => {
+            let nar = upload(stores, sink, info).await?;
+            crate::push::finish(sink, info, &nar).await.map_err(|error| error.failure())
+        }
+        finished => finished.map_err(|error| error.failure()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::store::cache::Cache;
 
 use super::super::context::Context;
 use super::super::input::Input;
-use super::reading::{Known, Walked, upload, walk};
+use super::reading::{Known, Walked, finish, upload, walk};
 use super::{PushInput, Why, not_here, stopped};
 
 /// One cache that is pushed to.
@@ -32,6 +32,7 @@ pub(super) struct Target {
     /// Built in this run or asked for; what becomes of each is told even if the cache had it.
     told: BTreeSet<StorePath>,
     uploaded: Vec<PathInfo>,
+    reading: Reading,
     already: BTreeSet<StorePath>,
     /// What walks need not ask about.
     known: Arc<Mutex<Known>>,
@@ -72,6 +73,7 @@ impl Target {
             held: BTreeSet::new(),
             told: BTreeSet::new(),
             uploaded: Vec::new(),
+            reading: Reading::default(),
             already: BTreeSet::new(),
             known: Arc::default(),
             next: Vec::new(),
@@ -143,10 +145,15 @@ impl Target {
             PushInput::Finished(path, Ok(())) => {
                 self.remember(&path);
                 self.uploaded.extend(self.infos.get(&path).cloned());
+                self.reading.next.extend(self.infos.get(&path).cloned());
                 self.tell(QueueInput::Finished(path));
             }
             PushInput::Uploaded(path, Err(failure)) | PushInput::Finished(path, Err(failure)) => {
                 self.tell(QueueInput::Failed(path, failure));
+            }
+            PushInput::ReadBack(whole) => {
+                self.reading.under_way = self.reading.under_way.saturating_sub(1);
+                self.reading.whole.extend(whole);
             }
             PushInput::Verified(verified) => {
                 for (path, why) in &verified.missing {
@@ -244,6 +251,7 @@ impl Target {
         for effect in self.effects.drain(..) {
             effect.abort();
         }
+        self.reading = Reading::default();
         let unknown: Vec<StorePath> = self.walking.take().into_iter().flatten().chain(self.next.drain(..)).collect();
         self.lost(ctx, unknown, why);
         if self.verified != Some(true) {
@@ -277,13 +285,40 @@ impl Target {
                 }
             }
         }
-        if self.closed && self.queue.is_done() && self.verified.is_none() {
+        if !self.closed || self.verified.is_some() {
+            return;
+        }
+        let (is_done, nix_copies) =
+            (self.queue.is_done(), self.cache.sink().is_some_and(|sink| sink.without_nar().is_some()));
+        // Of Nix it is asked only once: each question is a process.
+        if self.reading.is_due(is_done) && !nix_copies {
+            self.read_back(ctx);
+        }
+        if is_done && self.reading.under_way == 0 {
             self.verified = Some(false);
             self.verify(ctx);
         }
     }
 
+    /// Once nothing more is added, what is there is read back while the rest is still on its way.
+    fn read_back(&mut self, ctx: &mut Context) {
+        let (cache, uploaded) = (self.cache.clone(), std::mem::take(&mut self.reading.next));
+        self.reading.under_way += 1;
+        self.start(ctx, async move {
+            let read = crate::push::read_back(&cache, &uploaded).await;
+            Input::Push(cache.id(), PushInput::ReadBack(read.present))
+        });
+    }
+
+    /// Where each path is a question of its own, the first are sent while others are still asked for.
     fn check(&mut self, ctx: &mut Context, paths: Vec<StorePath>) {
+        let piece = if self.cache.is_bulk() { paths.len() } else { PIECE };
+        for paths in paths.chunks(piece.max(1)) {
+            self.check_piece(ctx, paths.to_vec());
+        }
+    }
+
+    fn check_piece(&mut self, ctx: &mut Context, paths: Vec<StorePath>) {
         let cache = self.cache.clone();
         self.start(ctx, async move {
             // Where there is no answer, all of it is pushed: what is there already costs a request.
@@ -317,12 +352,13 @@ impl Target {
         let (Some(info), Some(sink)) = (self.infos.get(&path).cloned(), self.cache.sink().cloned()) else { return };
         let Some(nar) = self.nars.get(&path).cloned() else { return };
         let (id, cache) = (self.cache.id(), Arc::clone(&self.cache));
+        let stores = ctx.stores().first_from(self.homes.get(&path).copied());
         self.start(ctx, async move {
-            let written = crate::push::finish(&sink, &info, &nar).await;
+            let written = finish(&stores, &sink, &info, &nar).await;
             if let Ok(record) = &written {
                 cache.remember(&path, record.as_ref());
             }
-            Input::Push(id, PushInput::Finished(path, written.map(drop).map_err(|error| error.failure())))
+            Input::Push(id, PushInput::Finished(path, written.map(drop)))
         });
     }
 
@@ -347,10 +383,10 @@ impl Target {
         ctx.bus.emit(Fact::PushEnded { cache: self.cache.id(), path, pushed });
     }
 
-    /// Reads back what was uploaded. What was there before has been looked at when it was asked for.
+    /// Reads back what was uploaded and is not known to be whole yet. What was there before has been looked at when it was asked for.
     fn verify(&mut self, ctx: &mut Context) {
         let (cache, uploaded, held) = (self.cache.clone(), self.uploaded.clone(), self.held.clone());
-        let already = self.already.clone();
+        let (already, read) = (self.already.clone(), std::mem::take(&mut self.reading.whole));
         let deep = ctx.settings.push.read_back == ReadBack::Deep;
         self.tell_left_out(ctx);
         self.start(ctx, async move {
@@ -360,7 +396,7 @@ impl Target {
             let verified = if uploaded.is_empty() {
                 Verified { present: already, missing: BTreeMap::new() }
             } else {
-                let mut verified = crate::push::verify(&cache, &uploaded, &already, &held).await;
+                let mut verified = crate::push::verify(&cache, &uploaded, read, &already, &held).await;
                 if deep {
                     crate::push::verify_nars(&cache, &uploaded, &held, &mut verified).await;
                 }
@@ -389,6 +425,27 @@ impl Target {
         ctx.bus.warn(message, None);
     }
 }
+
+/// What is read back before the end. What was not whole is read again then: some servers need a moment.
+#[derive(Default)]
+struct Reading {
+    /// What is to be read.
+    next: Vec<PathInfo>,
+    /// Pieces that are being read.
+    under_way: usize,
+    /// What was whole.
+    whole: BTreeSet<StorePath>,
+}
+
+impl Reading {
+    /// Whether a piece is worth its questions now. `last`: nothing comes after it.
+    fn is_due(&self, last: bool) -> bool {
+        !self.next.is_empty() && (last || self.under_way == 0 || self.next.len() >= PIECE)
+    }
+}
+
+/// Paths that a cache is asked for in one piece, where it answers for each by itself.
+const PIECE: usize = 32;
 
 /// Paths that were left out, of which each is named.
 const NAMED: usize = 3;

@@ -110,8 +110,10 @@ impl Bringing {
                         }
                     }
                     Action::Finish(path) => {
-                        if let (Some(info), Some(nar)) = (infos.get(&path), nars.get(&path)) {
-                            running.push(Box::pin(self.finish(info.clone(), nar.clone())));
+                        if let (Some(info), Some(nar), Some(home)) =
+                            (infos.get(&path), nars.get(&path), homes.get(&path))
+                        {
+                            running.push(Box::pin(self.finish(info.clone(), nar.clone(), home.clone())));
                         }
                     }
                     Action::Ended(path, end) => {
@@ -165,10 +167,18 @@ impl Bringing {
         }
     }
 
-    async fn finish(&self, info: PathInfo, nar: Nar) -> (Input, Option<Nar>) {
-        match finish(&self.sink, &info, &nar).await {
+    /// Makes a path visible. A cache may know the NAR no more by then: it is sent once more.
+    async fn finish(&self, info: PathInfo, nar: Nar, home: Home) -> (Input, Option<Nar>) {
+        let finished = match finish(&self.sink, &info, &nar).await {
+            Err(error) if error.again().is_some() => match home.send(&self.sink, &info).await {
+                Ok(nar) => finish(&self.sink, &info, &nar).await.map_err(|error| error.failure()),
+                Err(failure) => Err(failure),
+            },
+            finished => finished.map_err(|error| error.failure()),
+        };
+        match finished {
             Ok(_) => (Input::Finished(info.path), None),
-            Err(error) => (Input::Failed(info.path, error.failure()), None),
+            Err(failure) => (Input::Failed(info.path, failure), None),
         }
     }
 }

@@ -84,7 +84,8 @@ async fn one(scene: &Scene, cache: &Arc<Cache>, roots: &BTreeSet<StorePath>, tol
     let found = bringing.find(roots).await.map_err(unreachable)?;
     scene.tell(format!("copying to {}", cache.name()), 0);
     let brought = bringing.carry(found).await;
-    let read_back = crate::push::verify(cache, &brought.sent, &BTreeSet::new(), &BTreeSet::new()).await;
+    let read_back =
+        crate::push::verify(cache, &brought.sent, BTreeSet::new(), &BTreeSet::new(), &BTreeSet::new()).await;
     Ok(Copied { brought, missing: read_back.missing })
 }
 

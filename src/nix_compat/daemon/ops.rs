@@ -101,6 +101,19 @@ impl Connection {
         Ok(answers.into_iter().skip(1).step_by(2).collect())
     }
 
+    /// Says which of the paths are valid, and holds those: what is valid now stays so. One question for all of them,
+    /// so that those that are not valid cost next to nothing.
+    pub async fn hold_if_valid(&mut self, paths: &[StorePath]) -> Result<Vec<bool>, DaemonError> {
+        let seen = self.query_valid_paths(paths, false, &mut unheard).await?;
+        let there: Vec<StorePath> = paths.iter().filter(|path| seen.contains(*path)).cloned().collect();
+        if there.is_empty() {
+            return Ok(vec![false; paths.len()]);
+        }
+        // What was valid a moment ago may be collected by now.
+        let mut held = self.hold_valid(&there).await?.into_iter();
+        Ok(paths.iter().map(|path| seen.contains(path) && held.next().unwrap_or(false)).collect())
+    }
+
     /// What is known of a path; `None` if it is not valid.
     pub async fn path_info(&mut self, path: &StorePath) -> Result<Option<PathInfo>, DaemonError> {
         Ok(self.path_infos(std::slice::from_ref(path)).await?.pop().flatten())

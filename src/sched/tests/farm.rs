@@ -215,6 +215,44 @@ fn what_no_cache_has_any_more_is_planned_anew() {
 }
 
 #[test]
+fn what_was_only_found_on_a_lost_builder_is_planned_and_everybody_waits_for_it() {
+    let mut story = Story::new(Policy { retries: 0, ..Policy::default() }, &[builder(1, 1)]);
+    let uses = |drv, inputs: &[u32]| Item { there: vec![DrvId(0), DrvId(1)], ..build(drv, inputs) };
+    assert_eq!(story.tell(Input::Add(vec![uses(2, &[]), uses(3, &[2]), build(4, &[])])), ["start 2 as 0 on 1"]);
+    story.tell(Input::NoMore);
+    let gone = |attempt, drvs: &[u32]| Input::AttemptEnded {
+        attempt: AttemptId(attempt),
+        end: AttemptEnd::Failed(failure(Class::Cache)),
+        gone: drvs.iter().copied().map(DrvId).collect(),
+    };
+    assert_eq!(story.tell(gone(0, &[0, 77])), ["replan 0", "start 4 as 1 on 1"]);
+    assert_eq!(story.tell(Input::Add(vec![build(5, &[]), build(0, &[5])])), NOTHING);
+    assert_eq!(story.tell(built(1)), ["4 built", "start 5 as 2 on 1"]);
+    assert_eq!(story.tell(built(2)), ["5 built", "start 0 as 3 on 1"]);
+    assert_eq!(story.tell(built(3)), ["0 built", "start 2 as 4 on 1"]);
+    // It was an item once, so it is made again like any other; what else was there is planned when it is missed.
+    assert_eq!(story.tell(gone(4, &[0, 1])), ["replan 1", "start 0 as 5 on 1"]);
+    assert_eq!(
+        story.tell(Input::AddFailed(vec![(DrvId(1), failure(Class::Internal))])),
+        ["1 failed: Internal", "2 failed by 1", "3 failed by 1"]
+    );
+    assert_eq!(story.tell(built(5)), ["0 built"]);
+    assert!(story.scheduler.is_done());
+}
+
+#[test]
+fn a_result_that_was_only_found_on_a_lost_builder_is_planned() {
+    let mut story = Story::new(Policy::default(), &[builder(1, 1)]);
+    assert!(story.scheduler.can_make_again(DrvId(0)));
+    assert_eq!(story.tell(Input::Lost { drv: DrvId(0) }), ["replan 0"]);
+    assert!(!story.scheduler.can_make_again(DrvId(0)), "it is on its way");
+    story.tell(Input::NoMore);
+    assert_eq!(story.tell(Input::Add(vec![build(0, &[])])), ["start 0 as 0 on 1"]);
+    assert_eq!(story.tell(built(0)), ["0 built"]);
+    assert!(story.scheduler.is_done());
+}
+
+#[test]
 fn outputs_that_are_lost_again_and_again_end_the_run() {
     let mut story = Story::new(Policy { retries: 0, ..Policy::default() }, &[builder(1, 1)]);
     story.tell(Input::Add(vec![build(0, &[]), build(1, &[0])]));

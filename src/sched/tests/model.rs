@@ -131,6 +131,7 @@ fn nothing(drv: DrvId) -> Item {
         drv,
         work: Work::Build,
         inputs: Vec::new(),
+        there: Vec::new(),
         system: "none".into(),
         features: Vec::new(),
         local_only: false,

@@ -124,6 +124,7 @@ prop_compose! {
             drv: DrvId(0),
             work: if fetch { Work::Fetch } else { Work::Build },
             inputs: Vec::new(),
+            there: Vec::new(),
             system: System::from(system),
             features: features.into_iter().collect(),
             local_only,

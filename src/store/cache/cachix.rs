@@ -159,10 +159,16 @@ impl CachixCache {
         PATHS
     }
 
+    /// Bytes that a NAR of this size takes in memory at most while it is sent.
+    pub(super) fn memory(&self, nar_size: u64) -> u64 {
+        upload::parts(nar_size).memory()
+    }
+
     /// See [`Sink::send`].
     pub(super) async fn send(&self, sink: &Sink, info: &PathInfo, nar: NarStream) -> Result<Nar, PutError> {
         let codec = sink.codec(info);
-        let ticket = self.uploads.send(info, nar).await?;
+        let entry = sink.entry(info, upload::parts(info.nar_size).size);
+        let ticket = self.uploads.send(info, entry, nar).await?;
         Ok(Nar::kept(codec, None, Some(super::sink::Ticket::Cachix(Arc::new(ticket)))))
     }
 

@@ -25,6 +25,7 @@ use super::engine::{Engine, Stopwatch};
 use super::error::CacheError;
 use super::gate::Gate;
 use super::info::{self, CacheInfo};
+use super::link::Link;
 use super::login::Auth;
 use super::put::{Content, PutFailure};
 use super::retry::{Health, Pace, Patience};
@@ -58,6 +59,8 @@ pub(super) struct HttpCache {
     /// All patience for writing a file has been used up, and nothing was written since.
     pub(super) hopeless: AtomicBool,
     pub(super) manners: Manners,
+    /// For NARs.
+    pub(super) link: Link,
     pub(super) requests: AtomicU64,
 }
 
@@ -146,6 +149,7 @@ impl HttpCache {
             pace: Pace::default(),
             hopeless: AtomicBool::new(false),
             manners: Manners::default(),
+            link: Link::default(),
             requests: AtomicU64::new(0),
         })
     }

@@ -3,6 +3,7 @@
 //!
 //! Nothing depends on it: one that cannot be read or written is none, and what it knew is sent again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,20 +37,26 @@ const TABLES: &str = "
 #[derive(Debug, Clone, Default)]
 pub struct Ledger(Option<Arc<Mutex<Connection>>>);
 
+/// What the ledger says of one upload in parts.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    ledger: Ledger,
+    cache: Arc<str>,
+    name: String,
+}
+
 /// An upload that was begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
     /// What the server calls it.
     pub id: String,
-    /// The parts that the server has, by number.
-    pub parts: Vec<Part>,
+    /// The parts that the server has, by number from 1.
+    pub parts: BTreeMap<u32, Part>,
 }
 
 /// A part that the server has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// From 1.
-    pub number: u32,
     /// Bytes.
     pub size: u64,
     /// A digest of its bytes, in whatever form its kind of cache uses: the same digest is the same part.
@@ -91,48 +98,12 @@ impl Ledger {
         Ok(Self(Some(Arc::new(Mutex::new(db)))))
     }
 
-    /// An upload of this name that was begun and not ended. The name says which path it is and how it is packed
-    /// ([`Codec::tag`](super::Codec::tag)), so that the bytes are the same when they are made again.
+    /// The entry for an upload to a cache; `None` where nothing is kept. The name says which path it is, how it is packed
+    /// ([`Codec::tag`](super::Codec::tag)) and cut, so that the parts are the same when they are made again.
     #[must_use]
-    pub fn begun(&self, cache: &str, name: &str) -> Option<Begun> {
-        self.ask(|db| {
-            let id = db.query_row("select id from uploads where cache = ?1 and name = ?2", [cache, name], |row| {
-                row.get::<_, String>(0)
-            });
-            let Some(id) = id.optional()? else { return Ok(None) };
-            let mut parts = db.prepare_cached(
-                "select number, size, digest, tag from parts where cache = ?1 and name = ?2 order by number",
-            )?;
-            let parts = parts.query_map([cache, name], |row| {
-                let size: i64 = row.get(1)?;
-                let size = u64::try_from(size).unwrap_or_default();
-                Ok(Part { number: row.get(0)?, size, digest: row.get(2)?, tag: row.get(3)? })
-            })?;
-            Ok(Some(Begun { id, parts: parts.collect::<Result<_, _>>()? }))
-        })?
-    }
-
-    /// An upload begins; what was known of an earlier one of that name is forgotten.
-    pub fn begin(&self, cache: &str, name: &str, id: &str) {
-        self.end(cache, name);
-        self.ask(|db| db.execute("insert or replace into uploads values (?1, ?2, ?3, unixepoch())", [cache, name, id]));
-    }
-
-    /// The server has a part of an upload that was begun.
-    pub fn part(&self, cache: &str, name: &str, part: &Part) {
-        let size = i64::try_from(part.size).unwrap_or(i64::MAX);
-        self.ask(|db| {
-            let sql = "insert or replace into parts values (?1, ?2, ?3, ?4, ?5, ?6)";
-            db.execute(sql, params![cache, name, part.number, size, part.digest, part.tag])
-        });
-    }
-
-    /// An upload has ended, one way or another.
-    pub fn end(&self, cache: &str, name: &str) {
-        self.ask(|db| {
-            db.execute("delete from parts where cache = ?1 and name = ?2", [cache, name])?;
-            db.execute("delete from uploads where cache = ?1 and name = ?2", [cache, name])
-        });
+    pub fn entry(&self, cache: &Arc<str>, name: String) -> Option<Entry> {
+        self.0.as_ref()?;
+        Some(Entry { ledger: self.clone(), cache: Arc::clone(cache), name })
     }
 
     /// A path is in a cache, pushed by us.
@@ -169,12 +140,66 @@ impl Ledger {
     }
 }
 
+impl Entry {
+    /// What was begun and not ended.
+    #[must_use]
+    pub fn begun(&self) -> Option<Begun> {
+        self.ask(|db, cache, name| {
+            let id = db.query_row("select id from uploads where cache = ?1 and name = ?2", [cache, name], |row| {
+                row.get::<_, String>(0)
+            });
+            let Some(id) = id.optional()? else { return Ok(None) };
+            let mut parts =
+                db.prepare_cached("select number, size, digest, tag from parts where cache = ?1 and name = ?2")?;
+            let parts = parts.query_map([cache, name], |row| {
+                let size: i64 = row.get(1)?;
+                let size = u64::try_from(size).unwrap_or_default();
+                Ok((row.get(0)?, Part { size, digest: row.get(2)?, tag: row.get(3)? }))
+            })?;
+            Ok(Some(Begun { id, parts: parts.collect::<Result<_, _>>()? }))
+        })?
+    }
+
+    /// An upload begins; what was known of an earlier one is forgotten.
+    pub fn begin(&self, id: &str) {
+        self.end();
+        self.ask(|db, cache, name| {
+            db.execute("insert or replace into uploads values (?1, ?2, ?3, unixepoch())", [cache, name, id])
+        });
+    }
+
+    /// The server has a part of the upload that was begun.
+    pub fn part(&self, number: u32, part: &Part) {
+        let size = i64::try_from(part.size).unwrap_or(i64::MAX);
+        self.ask(|db, cache, name| {
+            let sql = "insert or replace into parts values (?1, ?2, ?3, ?4, ?5, ?6)";
+            db.execute(sql, params![cache, name, number, size, part.digest, part.tag])
+        });
+    }
+
+    /// The upload has ended, one way or another.
+    pub fn end(&self) {
+        self.ask(|db, cache, name| {
+            db.execute("delete from parts where cache = ?1 and name = ?2", [cache, name])?;
+            db.execute("delete from uploads where cache = ?1 and name = ?2", [cache, name])
+        });
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(&Connection, &str, &str) -> rusqlite::Result<T>) -> Option<T> {
+        self.ledger.ask(|db| ask(db, &self.cache, &self.name))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn part(number: u32) -> Part {
-        Part { number, size: 5 << 20, digest: format!("digest {number}"), tag: format!("\"{number}\"") }
+        Part { size: 5 << 20, digest: format!("digest {number}"), tag: format!("\"{number}\"") }
+    }
+
+    fn entry(ledger: &Ledger, cache: &str) -> Entry {
+        ledger.entry(&cache.into(), "one".to_owned()).unwrap()
     }
 
     #[test]
@@ -182,18 +207,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(NAME);
         let ledger = Ledger::open(&file).unwrap();
-        ledger.begin("s3://b", "one", "id 1");
-        ledger.part("s3://b", "one", &part(2));
-        ledger.part("s3://b", "one", &part(1));
-        ledger.begin("s3://c", "one", "id 2");
-        drop(ledger);
+        let one = entry(&ledger, "s3://b");
+        one.begin("id 1");
+        one.part(2, &part(2));
+        one.part(1, &part(1));
+        entry(&ledger, "s3://c").begin("id 2");
+        drop((one, ledger));
         let ledger = Ledger::open(&file).unwrap();
-        assert_eq!(ledger.begun("s3://b", "one"), Some(Begun { id: "id 1".into(), parts: vec![part(1), part(2)] }));
-        ledger.begin("s3://b", "one", "id 3");
-        assert_eq!(ledger.begun("s3://b", "one"), Some(Begun { id: "id 3".into(), parts: Vec::new() }));
-        ledger.end("s3://b", "one");
-        assert_eq!(ledger.begun("s3://b", "one"), None);
-        assert!(ledger.begun("s3://c", "one").is_some());
+        let one = entry(&ledger, "s3://b");
+        assert_eq!(one.begun(), Some(Begun { id: "id 1".into(), parts: [(1, part(1)), (2, part(2))].into() }));
+        one.begin("id 3");
+        assert_eq!(one.begun(), Some(Begun { id: "id 3".into(), parts: BTreeMap::new() }));
+        one.end();
+        assert_eq!(one.begun(), None);
+        assert!(entry(&ledger, "s3://c").begun().is_some());
     }
 
     #[test]
@@ -216,8 +243,6 @@ mod tests {
         assert!(Ledger::open(&file).is_err());
         let newer = dir.path().join("newer");
         Connection::open(&newer).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
-        let ledger = Ledger::open(&newer).unwrap();
-        ledger.begin("c", "n", "id");
-        assert_eq!(ledger.begun("c", "n"), None);
+        assert!(Ledger::open(&newer).unwrap().entry(&"c".into(), "n".to_owned()).is_none());
     }
 }

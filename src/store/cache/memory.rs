@@ -4,13 +4,14 @@
 //! since others do so too. Only caches behind a network are remembered. A run can do without the file: one that is
 //! damaged, locked or from another time remembers nothing, and there is one line about it.
 //!
-//! One thread owns the file. It takes what is in its queue as one change, so that writing waits for nobody. Does not
-//! own what an answer means, nor who is asked when.
+//! One thread owns the file. It keeps what is new in memory and writes many answers as one change, when nobody has
+//! asked it anything for a while or there are enough of them: reading seldom waits for writing. Does not own what an
+//! answer means, nor who is asked when.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -302,20 +303,29 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How long nobody must have asked anything before what is new is written.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Answers that are kept in memory before they are written, at most.
+const MOST_UNWRITTEN: usize = 4096;
+
 /// The thread: serves orders until nobody can give any.
 fn keep(path: &Path, refresh: bool, orders: &Receiver<Order>) -> Result<(), SqliteError> {
     let connection = sqlite::open(path, LAYOUT)?;
     let used = |source| SqliteError::Use { path: path.to_owned(), source };
-    let mut book = Book { connection, ids: HashMap::new(), refresh };
-    while let Ok(first) = orders.recv() {
-        let all = std::iter::once(first).chain(std::iter::from_fn(|| orders.try_recv().ok()));
-        book.serve(all.take(MOST_AT_ONCE)).map_err(used)?;
+    let mut book = Book { connection, ids: HashMap::new(), refresh, new: HashMap::new(), purged: false };
+    loop {
+        let wait = if book.new.is_empty() { FOREVER } else { QUIET };
+        match orders.recv_timeout(wait) {
+            Ok(order) => book.serve(order).map_err(used)?,
+            Err(RecvTimeoutError::Timeout) => book.write().map_err(used)?,
+            Err(RecvTimeoutError::Disconnected) => return book.write().map_err(used),
+        }
     }
-    Ok(())
 }
 
-/// Orders that are taken as one change at most.
-const MOST_AT_ONCE: usize = 256;
+/// When nothing is to be done later.
+const FOREVER: Duration = Duration::from_secs(3600);
 
 /// The file and what is known of it.
 struct Book {
@@ -323,70 +333,71 @@ struct Book {
     /// Numbers of caches, by URL.
     ids: HashMap<Arc<str>, i64>,
     refresh: bool,
+    /// What is not written yet, by cache and path; `None`: to be forgotten.
+    new: HashMap<(i64, [u8; 20]), Option<Row>>,
+    /// Nothing that is too old is left.
+    purged: bool,
 }
 
 impl Book {
-    fn serve(&mut self, orders: impl Iterator<Item = Order>) -> rusqlite::Result<()> {
-        let mut orders = orders.peekable();
-        let mut settled = Vec::new();
-        while orders.peek().is_some() {
-            // What only reads needs no lock.
-            while let Some(order) = orders.next_if(|order| matches!(order, Order::Recall { .. } | Order::Settle { .. }))
-            {
-                match order {
-                    Order::Recall { url, hashes, rows } => {
-                        let found = self.recall(&url, &hashes)?;
-                        // Nobody may be waiting any more.
-                        let _ = rows.send(found);
-                    }
-                    Order::Settle { done } => settled.push(done),
-                    Order::Note { .. } | Order::Forget { .. } => {}
-                }
+    fn serve(&mut self, order: Order) -> rusqlite::Result<()> {
+        match order {
+            Order::Recall { url, hashes, rows } => {
+                let found = self.recall(&url, &hashes)?;
+                // Nobody may be waiting any more, here and below.
+                let _ = rows.send(found);
             }
-            if orders.peek().is_some() {
-                self.change(&mut orders)?;
+            Order::Note { url, rows } => {
+                let cache = self.id(&url)?;
+                self.new.extend(rows.into_iter().map(|(hash, row)| ((cache, hash), Some(row))));
+            }
+            Order::Forget { url, hashes } => {
+                let cache = self.id(&url)?;
+                self.new.extend(hashes.into_iter().map(|hash| ((cache, hash), None)));
+            }
+            Order::Settle { done } => {
+                self.write()?;
+                let _ = done.send(());
             }
         }
-        settled.into_iter().for_each(|done| {
-            let _ = done.send(());
-        });
-        Ok(())
+        if self.new.len() >= MOST_UNWRITTEN { self.write() } else { Ok(()) }
     }
 
-    /// Does the changes that come next as one.
-    fn change(&mut self, orders: &mut std::iter::Peekable<impl Iterator<Item = Order>>) -> rusqlite::Result<()> {
+    fn id(&mut self, url: &Arc<str>) -> rusqlite::Result<i64> {
+        id_of(&self.connection, &mut self.ids, self.refresh, url)
+    }
+
+    /// Writes what is new as one change.
+    fn write(&mut self) -> rusqlite::Result<()> {
+        if self.new.is_empty() {
+            return Ok(());
+        }
+        let mut new: Vec<_> = std::mem::take(&mut self.new).into_iter().collect();
+        // In the order of the file, which is the fastest.
+        new.sort_unstable_by_key(|(key, _)| *key);
         let change = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let is_change = |order: &Order| matches!(order, Order::Note { .. } | Order::Forget { .. });
-        while let Some(order) = orders.next_if(is_change) {
-            match order {
-                Order::Note { url, rows } => {
-                    let cache = id_of(&change, &mut self.ids, self.refresh, &url)?;
-                    let mut insert = change.prepare_cached(
-                        "INSERT OR REPLACE INTO answers (cache, hash, told, kind, trust, record) VALUES (?, ?, ?, ?, ?, ?)",
-                    )?;
-                    for (hash, row) in rows {
-                        insert.execute(params![cache, hash, row.told, row.kind as i64, row.trust, row.record])?;
+        {
+            let mut insert = change.prepare_cached(
+                "INSERT OR REPLACE INTO answers (cache, hash, told, kind, trust, record) VALUES (?, ?, ?, ?, ?, ?)",
+            )?;
+            let mut delete = change.prepare_cached("DELETE FROM answers WHERE cache = ? AND hash = ?")?;
+            for ((cache, hash), row) in new {
+                match row {
+                    Some(Row { told, kind, trust, record }) => {
+                        insert.execute(params![cache, hash, told, kind as i64, trust, record])?
                     }
-                }
-                Order::Forget { url, hashes } => {
-                    let cache = id_of(&change, &mut self.ids, self.refresh, &url)?;
-                    let mut delete = change.prepare_cached("DELETE FROM answers WHERE cache = ? AND hash = ?")?;
-                    for hash in hashes {
-                        delete.execute(params![cache, hash])?;
-                    }
-                }
-                Order::Recall { .. } | Order::Settle { .. } => {}
+                    None => delete.execute(params![cache, hash])?,
+                };
             }
         }
-        purge(&change)?;
+        if !std::mem::replace(&mut self.purged, true) {
+            purge(&change)?;
+        }
         change.commit()
     }
 
     fn recall(&mut self, url: &Arc<str>, hashes: &[[u8; 20]]) -> rusqlite::Result<Vec<Option<Row>>> {
-        let cache = match self.ids.get(url) {
-            Some(id) => *id,
-            None => id_of(&self.connection, &mut self.ids, self.refresh, url)?,
-        };
+        let cache = self.id(url)?;
         let mut query = self.connection.prepare_cached(
             "SELECT told, kind, trust, record FROM answers JOIN caches ON caches.id = cache
              WHERE cache = ? AND hash = ? AND told >= since",
@@ -399,7 +410,11 @@ impl Book {
             };
             Ok(Row { told: row.get(0)?, kind, trust: row.get(2)?, record: row.get(3)? })
         };
-        hashes.iter().map(|hash| query.query_row(params![cache, hash], row).optional()).collect()
+        let find = |hash: &[u8; 20]| match self.new.get(&(cache, *hash)) {
+            Some(new) => Ok(new.clone()),
+            None => query.query_row(params![cache, hash], row).optional(),
+        };
+        hashes.iter().map(find).collect()
     }
 }
 
@@ -539,6 +554,7 @@ mod tests {
         fresh.of("https://a", &trust(false), false).note(std::iter::once((&path(3), &present(3))));
         let known = [None, None, Some(present(3)), None];
         assert_eq!(all(&fresh, "https://a", false, false).await, known);
+        fresh.settle().await;
         assert_eq!(all(&Memory::new(file, false), "https://a", false, false).await, known);
     }
 

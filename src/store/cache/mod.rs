@@ -23,6 +23,7 @@ mod http;
 pub mod info;
 pub mod keys;
 pub mod ledger;
+mod link;
 pub mod list;
 mod location;
 mod login;
@@ -44,6 +45,7 @@ mod upload;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use access::{Access, check};
@@ -60,6 +62,7 @@ pub use nar::NarReader;
 pub use record::RecordError;
 pub use retry::Patience;
 pub use s3::ProfileError;
+use sink::Packing;
 pub use sink::{Again, Codec, Nar, PutError, Sink, Ticket};
 pub use stream::{NarStream, NarWriter, Packed, StreamError};
 
@@ -205,6 +208,7 @@ pub struct Cache {
     sink: Option<Sink>,
     login: Option<LoginSource>,
     counters: Arc<Counters>,
+    late: AtomicBool,
     warnings: Vec<String>,
 }
 
@@ -235,7 +239,8 @@ impl Cache {
             // Found out now, not after an hour of building.
             file.spool().map_err(|source| CacheError::Write { url: url.clone(), source })?;
         }
-        let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, codec, context));
+        let by_link = config.compression_level.or(params.compression_level).is_none();
+        let sink = codec.map(|codec| Sink::new(backend.clone(), &url, keys, Packing { codec, by_link }, context));
         let login = backend.login().cloned();
         let remembered = match (backend.reader(), &context.memory) {
             (Reader::Http(http), Some(memory)) => Some(memory.of(http.base.as_str(), &trust, config.push)),
@@ -255,6 +260,7 @@ impl Cache {
             sink,
             login,
             counters: Arc::default(),
+            late: AtomicBool::new(false),
             warnings,
         })
     }
@@ -311,6 +317,17 @@ impl Cache {
     #[must_use]
     pub fn pace(&self) -> Duration {
         self.backend.pace()
+    }
+
+    /// Whether others were believed before it answered, and it has said nothing since.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    /// Notes that others are believed before it answers, or that it said something.
+    pub fn set_late(&self, late: bool) {
+        self.late.store(late, Ordering::Relaxed);
     }
 
     /// Requests that went over the network, attempts counted one by one.

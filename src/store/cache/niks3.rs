@@ -24,7 +24,6 @@ use std::sync::Arc;
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
-use tokio::sync::Semaphore;
 
 use super::answer::{Trust, narinfo_name};
 use super::api::{Api, Call, CallFailure};
@@ -54,9 +53,6 @@ const UPLOADS: usize = 32;
 /// Records that the books are asked for at a time.
 const QUESTION: usize = 16_000;
 
-/// KiB of NARs that wait to be sent, all uploads together.
-const ROOM: usize = 96 << 10;
-
 /// See the module's page.
 #[derive(Debug)]
 pub(super) struct Niks3Cache {
@@ -65,7 +61,6 @@ pub(super) struct Niks3Cache {
     server: Url,
     store_dir: StoreDir,
     http: Arc<HttpCache>,
-    room: Arc<Semaphore>,
     /// The server has a key.
     signs: bool,
 }
@@ -115,7 +110,6 @@ impl Niks3Cache {
             server: server.clone(),
             store_dir: opening.context.store_dir.clone(),
             http: Arc::new(http),
-            room: Arc::new(Semaphore::new(ROOM)),
             signs: !about.public_keys.is_empty(),
         };
         Ok((cache, info))
@@ -176,13 +170,21 @@ impl Niks3Cache {
         Ok(begun.pending_objects.into_keys().collect())
     }
 
+    /// Bytes that a NAR of this size takes in memory at most while it is sent.
+    pub(super) fn memory(&self, nar_size: u64) -> u64 {
+        parts::memory(nar_size)
+    }
+
     /// See [`Sink::send`].
     pub(super) async fn send(&self, sink: &Sink, info: &PathInfo, nar: NarStream) -> Result<Nar, PutError> {
         let codec = sink.codec(info);
         let url = Nar::file_name(&NixHash::Sha256(info.nar_hash), codec);
         let mut begun = self.begin(info, &url).await?;
         let file_size = match begun.pending_objects.remove(&url) {
-            Some(place) => self.bring(&url, info.nar_size, place, nar).await?,
+            Some(place) => {
+                let entry = sink.entry(info, parts::part_size(info.nar_size));
+                self.bring(&url, place, (info.nar_size, entry), nar).await?
+            }
             None => {
                 self.expect(&url).await?;
                 None

@@ -120,7 +120,14 @@ impl HttpCache {
                 Content::Bytes(_) | Content::Pieces(..) => self.gate.enter().await,
                 Content::File(..) => None,
             };
-            let (failure, throttled, floor) = match self.put_once(&url, mime, content, patience.stall).await {
+            let passing = (mime == NAR).then(|| self.link.passing());
+            let outcome = self.put_once(&url, mime, content, patience.stall).await;
+            if let Some(passing) = passing
+                && matches!(outcome, Outcome::Found(_) | Outcome::Missing)
+            {
+                passing.took(content.len(), self.pace());
+            }
+            let (failure, throttled, floor) = match outcome {
                 Outcome::Found(_) | Outcome::Missing => {
                     self.answered();
                     self.hopeless.store(false, Ordering::Relaxed);

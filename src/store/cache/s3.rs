@@ -22,7 +22,6 @@ use std::sync::Arc;
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::bytes::Bytes;
 
 pub use credentials::ProfileError;
@@ -32,29 +31,24 @@ pub(super) use sign::Signer;
 use super::answer::narinfo_name;
 use super::api::{Api, Call, CallFailure, Reply};
 use super::backend::Opening;
+use super::budget::STREAM;
 use super::error::CacheError;
 use super::http::{Fetched, HttpCache};
 use super::info::{self, CacheInfo};
 use super::login::Auth;
 use super::put::{NAR, NARINFO};
 use super::retry::Patience;
-use super::sink::{Codec, Nar, PutError, Sink};
+use super::sink::{Codec, Nar, PutError, Sink, WORTH_ASKING};
 use super::stream::NarStream;
 use crate::event::{Class, Failure};
 use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::hex;
 use crate::nix_compat::narinfo::NarInfo;
-use place::Place;
+use place::{Place, Way};
 use upload::Uploads;
 
 /// Paths that are sent at once: many small ones wait for answers, not for bytes.
 const PARALLEL: usize = 32;
-
-/// KiB that all NARs on their way to one bucket take at most.
-const ROOM: u32 = 96 << 10;
-
-/// Bytes of a file from which on it is worth a question whether it is there already.
-const WORTH_ASKING: usize = 256 << 10;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -65,7 +59,6 @@ pub(super) struct S3Cache {
     uploads: Uploads,
     /// About how many records it holds; `None` if it does not let itself be listed.
     records: Option<u64>,
-    room: Semaphore,
 }
 
 impl S3Cache {
@@ -85,7 +78,6 @@ impl S3Cache {
             place,
             uploads: Uploads::default(),
             records: None,
-            room: Semaphore::new(ROOM as usize),
         };
         let (info, records) = tokio::join!(cache.info(opening), cache.estimate());
         cache.records = records;
@@ -147,21 +139,27 @@ impl S3Cache {
     /// while it is made, when that is not known yet, and is named by the hash of the NAR.
     pub(super) async fn send(&self, sink: &Sink, info: &PathInfo, nar: NarStream) -> Result<Nar, PutError> {
         let codec = sink.codec(info);
-        if info.nar_size <= self.place.in_memory() {
-            return self.send_whole(codec, info, nar).await;
-        }
-        match self.place.part(info.nar_size).filter(|_| self.place.in_parts) {
-            Some(part) => self.send_in_parts(codec, info, nar, part).await,
-            None => self.send_spooled(codec, nar).await,
+        match self.place.way(info.nar_size) {
+            Way::Whole => self.send_whole(codec, nar).await,
+            Way::Parts(parts) => self.send_in_parts(sink, info, nar, parts).await,
+            Way::Spooled => self.send_spooled(codec, nar).await,
         }
     }
 
-    async fn send_whole(&self, codec: Codec, info: &PathInfo, mut nar: NarStream) -> Result<Nar, PutError> {
-        let _room = self.room(info.nar_size).await;
+    /// Bytes that a NAR of this size takes in memory at most while it is sent.
+    pub(super) fn memory(&self, nar_size: u64) -> u64 {
+        match self.place.way(nar_size) {
+            Way::Whole => u64::MAX,
+            Way::Parts(parts) => parts.memory(),
+            Way::Spooled => STREAM,
+        }
+    }
+
+    async fn send_whole(&self, codec: Codec, mut nar: NarStream) -> Result<Nar, PutError> {
         let whole = nar.part(usize::MAX).await.unwrap_or_default();
         let packed = nar.end().await?;
         let name = Nar::file_name(&packed.file_hash, codec);
-        let is_there = whole.len() >= WORTH_ASKING && self.size(&name).await? == Some(packed.file_size);
+        let is_there = packed.file_size >= WORTH_ASKING && self.size(&name).await? == Some(packed.file_size);
         if !is_there {
             let hash = hex::encode(packed.file_hash.digest_as_bytes());
             self.put_hashed(&name, NAR, whole, &hash, self.api.patience).await?;
@@ -180,12 +178,6 @@ impl S3Cache {
     /// See [`Sink::close`].
     pub(super) async fn close(&self) {
         self.give_up_uploads().await;
-    }
-
-    /// Waits until so many bytes more may be in memory.
-    async fn room(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(ROOM).clamp(1, ROOM);
-        self.room.acquire_many(kib).await.ok()
     }
 
     /// The size of a file; `None` if it is not there.

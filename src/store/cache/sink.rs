@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::OpenContext;
 use super::backend::{Backend, Reader};
-use super::budget::{Budget, Room};
+use super::budget::{Budget, Room, STREAM};
 use super::cachix;
 use super::keys::SecretKey;
-use super::ledger::Ledger;
+use super::ledger::{Entry, Ledger};
 use super::niks3;
 use super::record::{RecordError, record};
 use super::stream::{NarStream, Packed, StreamError};
@@ -24,11 +24,11 @@ use crate::nix_compat::narinfo::{Compression, NarInfo, NixHash, nixbase32};
 /// Bytes of the largest NAR that a server gets in one piece, which can be sent again.
 pub(super) const WHOLE: u64 = 8 * 1024 * 1024;
 
-/// Bytes that a NAR on its way takes at most: chunks on both sides of the compressor, and the compressor itself.
-const STREAM: u64 = 6 * 1024 * 1024;
+/// Bytes of a NAR from which on the next run goes on with an upload in parts that was broken off.
+pub(super) const WORTH_KEEPING: u64 = 64 * 1024 * 1024;
 
-/// The same for one that goes by parts.
-const PARTS: u64 = 64 * 1024 * 1024;
+/// Bytes of a file from which on it is worth a question whether it is there already: to send fewer takes no longer.
+pub(super) const WORTH_ASKING: u64 = 256 * 1024;
 
 /// What several compressing threads take besides.
 const THREADS: u64 = 48 * 1024 * 1024;
@@ -94,6 +94,14 @@ impl Codec {
     }
 }
 
+/// What a user says about compression, or does not.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packing {
+    pub(super) codec: Codec,
+    /// No level was named, so that it may follow the speed of the link.
+    pub(super) by_link: bool,
+}
+
 /// A NAR as a cache holds it.
 #[derive(Debug, Clone)]
 pub struct Nar {
@@ -156,7 +164,7 @@ pub struct Sink {
     url: Arc<str>,
     keys: Arc<[SecretKey]>,
     store_dir: StoreDir,
-    codec: Codec,
+    packing: Packing,
     budget: Budget,
     ledger: Ledger,
 }
@@ -211,18 +219,28 @@ impl PutError {
 }
 
 impl Sink {
-    pub(super) fn new(backend: Backend, url: &str, keys: Vec<SecretKey>, codec: Codec, context: &OpenContext) -> Self {
+    pub(super) fn new(
+        backend: Backend,
+        url: &str,
+        keys: Vec<SecretKey>,
+        packing: Packing,
+        context: &OpenContext,
+    ) -> Self {
         let (store_dir, budget) = (context.store_dir.clone(), context.budget.clone());
-        Self { backend, url: url.into(), keys: keys.into(), store_dir, codec, budget, ledger: context.ledger.clone() }
+        Self { backend, url: url.into(), keys: keys.into(), store_dir, packing, budget, ledger: context.ledger.clone() }
     }
 
-    /// How the NAR of this path is compressed.
+    /// How the NAR of this path is compressed from now on. The kinds that go on with the parts of a killed run keep to one
+    /// level, since the same NAR has to give the same bytes again.
     #[must_use]
     pub fn codec(&self, _info: &PathInfo) -> Codec {
-        match &self.backend {
+        match (&self.backend, self.packing.codec) {
             // It compresses by itself, and wants to see the bytes as they are.
-            Backend::Attic(_) => Codec::None,
-            _ => self.codec,
+            (Backend::Attic(_), _) => Codec::None,
+            (Backend::Http(http), Codec::Zstd { threads, .. }) if self.packing.by_link => {
+                Codec::Zstd { level: http.link.level(), threads }
+            }
+            (_, codec) => codec,
         }
     }
 
@@ -249,7 +267,7 @@ impl Sink {
     /// [`register`](Self::register).
     #[must_use]
     pub fn without_nar(&self) -> Option<Nar> {
-        matches!(self.backend, Backend::Copy(_)).then(|| Nar::kept(self.codec, None, None))
+        matches!(self.backend, Backend::Copy(_)).then(|| Nar::kept(self.packing.codec, None, None))
     }
 
     /// Paths that are best sent at once.
@@ -270,14 +288,22 @@ impl Sink {
     pub async fn room(&self, info: &PathInfo) -> Room {
         let threads = if self.codec(info).is_threaded(info.nar_size) { THREADS } else { 0 };
         let most = match &self.backend {
-            Backend::File(_) | Backend::Copy(_) => STREAM,
+            Backend::File(_) | Backend::Attic(_) | Backend::Copy(_) => STREAM,
             Backend::Http(_) => WHOLE.saturating_mul(2),
-            // Some parts of the usual size.
-            Backend::S3(_) | Backend::Cachix(_) | Backend::Attic(_) | Backend::Niks3(_) => PARTS,
+            Backend::S3(s3) => s3.memory(info.nar_size),
+            Backend::Cachix(cachix) => cachix.memory(info.nar_size),
+            Backend::Niks3(niks3) => niks3.memory(info.nar_size),
         };
         // Not compressed and compressed.
         let bytes = info.nar_size.saturating_mul(2).saturating_add(SMALLEST).min(most);
         self.budget.take(bytes.saturating_add(threads)).await
+    }
+
+    /// What the ledger says of an upload of this path in parts of so many bytes; `None` if it is not worth an entry.
+    pub(super) fn entry(&self, info: &PathInfo, part: u64) -> Option<Entry> {
+        let (path, packed) = (info.path.to_basename(), Nar::stream_name(info, self.codec(info)));
+        let name = (info.nar_size >= WORTH_KEEPING).then(|| format!("{path} {packed} {part}"))?;
+        self.ledger.entry(&self.url, name)
     }
 
     /// After a failure that may pass: how long to wait before the path is sent again, from its first byte; after this
@@ -297,7 +323,7 @@ impl Sink {
     /// The first step: brings the NAR of a path into the cache, where nobody sees it yet. Makes nothing visible before
     /// the stream has [ended](NarStream::end) well.
     pub async fn send(&self, info: &PathInfo, nar: NarStream) -> Result<Nar, PutError> {
-        let codec = self.codec(info);
+        let codec = nar.codec();
         match &self.backend {
             Backend::File(file) => file.send(codec, nar).await,
             Backend::Http(http) => http.send(codec, info, nar).await,

@@ -72,6 +72,7 @@ pub struct NarStream {
     /// What a part left of the last chunk.
     rest: Bytes,
     packing: JoinHandle<Result<Packed, StreamError>>,
+    codec: Codec,
 }
 
 impl NarStream {
@@ -107,7 +108,12 @@ impl NarStream {
         let (to, chunks) = mpsc::channel(CHUNKS);
         let expected = Expected { hash: NixHash::Sha256(info.nar_hash), size: info.nar_size };
         let packing = spawn_blocking(move || pack(Packer::new(to, codec, expected)?));
-        Self { chunks, rest: Bytes::new(), packing }
+        Self { chunks, rest: Bytes::new(), packing, codec }
+    }
+
+    /// How it is compressed.
+    pub(super) fn codec(&self) -> Codec {
+        self.codec
     }
 
     /// The next bytes, at most 256 KiB of them; `None` after the last ones, and if packing failed: only

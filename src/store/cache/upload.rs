@@ -3,6 +3,8 @@
 //! Small ones are sent in one piece, from memory, under the hash of the file, as Nix does. Larger ones are sent while
 //! they are compressed; the hash of such a file is known only at its end, so that it is named by its NAR. A server that
 //! must know a file's size first gets them from a temporary file.
+//!
+//! A file goes in one request: one that was broken off begins anew, since HTTP knows no way to go on with it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +18,7 @@ use tokio::sync::oneshot;
 use super::answer::{narinfo_name, no_answer};
 use super::http::{Fetched, HttpCache, Outcome};
 use super::put::{Content, NAR, NARINFO, no_room, spooled, told};
-use super::sink::{Again, Codec, Nar, PutError, WHOLE};
+use super::sink::{Again, Codec, Nar, PutError, WHOLE, WORTH_ASKING};
 use super::stream::{NarStream, Packed, StreamError};
 use crate::event::{Class, Failure};
 use crate::nix_compat::daemon::PathInfo;
@@ -47,10 +49,11 @@ impl HttpCache {
         }
     }
 
-    /// Named by its content, so whatever has that name and is whole will do.
+    /// Named by its content, so whatever has that name and is whole will do. A small one is not asked for: it is sent in
+    /// the time of the question.
     async fn send_content(&self, codec: Codec, content: Content, packed: Packed) -> Result<Nar, PutError> {
         let url = Nar::file_name(&packed.file_hash, codec);
-        let new = !self.has(&url, packed.file_size).await;
+        let new = packed.file_size < WORTH_ASKING || !self.has(&url, packed.file_size).await;
         if new {
             let put = self.put(&url, NAR, &content, self.patience).await;
             put.map_err(|failed| PutError::Server(failed.failure))?;
@@ -76,6 +79,7 @@ impl HttpCache {
             .map_err(|_| PutError::Server(no_answer(Class::Cache, format!("'{name}' is no URL"))))?;
         let (sent, (tell, mut ended)) = (Arc::new(AtomicU64::new(0)), oneshot::channel());
         let request = self.client.put(url.clone()).header(CONTENT_TYPE, NAR).body(body(nar, Arc::clone(&sent), tell));
+        let passing = self.link.passing();
         let outcome = self.put_body(&url, request, &sent, self.patience.stall).await;
         let ended = match &outcome {
             Outcome::Found(_) | Outcome::Missing => (&mut ended).await.ok(),
@@ -86,6 +90,7 @@ impl HttpCache {
             // What the store did wrong is no fault of the server.
             (Some(Err(error)), _) => return Err(error.into()),
             (Some(Ok(packed)), Outcome::Found(_) | Outcome::Missing) => {
+                passing.took(packed.file_size, self.pace());
                 self.answered();
                 self.hopeless.store(false, Ordering::Relaxed);
                 self.broken().retain(|broken| *broken != name);

@@ -55,8 +55,10 @@ impl Login {
         set("LogLevel=ERROR");
         words.extend(options.ssh_opts.iter().cloned());
         let mut set = |option: &str| words.extend(["-o".to_owned(), option.to_owned()]);
+        // drover's own questions notice sooner that nobody answers, and say so. These end an ssh that drover has given up
+        // and that would wait for its builder for ever.
         set("ServerAliveInterval=10");
-        set("ServerAliveCountMax=3");
+        set("ServerAliveCountMax=6");
         set("ConnectionAttempts=1");
         set(&format!("ConnectTimeout={}", options.patience.as_secs().max(1)));
         words.extend(["-x", "-T"].map(str::to_owned));

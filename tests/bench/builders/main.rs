@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use farm_lab::{FarmLab, Kind};
+use farm_lab::{BuilderSpec, FarmLab, Kind};
 use nix::Nix;
 use record::Record;
 
@@ -51,7 +51,7 @@ fn main() {
                 fleet::measure(&mut Bench::new(&nix, kind, BUILDERS), rounds);
             }
             if wanted("overhead") {
-                overhead::measure(&mut Bench::new(&nix, kind, 1));
+                overhead::measure(&nix, kind);
             }
         }
     }
@@ -66,6 +66,11 @@ pub(crate) struct Bench {
 impl Bench {
     fn new(nix: &Nix, kind: Kind, builders: usize) -> Self {
         Self { farm: FarmLab::of(nix, kind, builders), rounds: 0 }
+    }
+
+    /// One builder whose store is no chroot store: it is at /nix, in a mount namespace of its own.
+    fn mounted(nix: &Nix, kind: Kind) -> Self {
+        Self { farm: FarmLab::new(nix, vec![BuilderSpec::new(kind, nix).mounted()]), rounds: 0 }
     }
 
     fn flake(&self) -> PathBuf {
@@ -100,7 +105,7 @@ impl Bench {
         let mut command = self.farm.program(self.farm.coordinator.nix.bin.join("nix"));
         command.args(["build", "--no-link", "--print-out-paths", "-j", "0", "--builders", &self.farm.builders_lines()]);
         command.arg("--store").arg(self.farm.coordinator.store_arg().unwrap()).args(installables);
-        let (seconds, out) = timed(command.current_dir(self.flake()));
+        let Timed { seconds, out, .. } = timed(command.current_dir(self.flake()));
         self.assert_here(&out.split_whitespace().map(str::to_owned).collect::<Vec<_>>(), installables.len());
         seconds
     }
@@ -112,8 +117,9 @@ impl Bench {
         let mut command = self.farm.program(env!("CARGO_BIN_EXE_drover"));
         command.args(["run", "-j", "0", "--json", "--builders", &self.farm.builders_lines()]);
         command.arg("--store").arg(self.farm.coordinator.store_arg().unwrap()).arg("--events").arg(&events).args(what);
-        let (seconds, out) = timed(command.current_dir(self.flake()));
-        let record = Record::read(&events);
+        command.envs([("DROVER_LOG", "drover::build=trace"), ("NO_COLOR", "1")]);
+        let Timed { seconds, out, said } = timed(command.current_dir(self.flake()));
+        let record = Record::read(&events, &said);
         let document: serde_json::Value = serde_json::from_str(&out).unwrap();
         let attrs = document["attrs"].as_array().unwrap();
         let outputs = attrs.iter().flat_map(|attr| attr["outputs"].as_object().unwrap().values());
@@ -139,11 +145,11 @@ impl Bench {
 
     /// How many outputs the builders have got in all since they were made.
     fn built_on_builders(&self) -> Vec<usize> {
-        let of = |root: &Path| {
-            let entries = std::fs::read_dir(root.join("nix/store")).into_iter().flatten().flatten();
+        let of = |store: &Path| {
+            let entries = std::fs::read_dir(store).into_iter().flatten().flatten();
             entries.filter(|entry| !entry.file_name().to_string_lossy().ends_with(".drv")).count()
         };
-        self.farm.builders.iter().map(|builder| of(&builder.lab.path("root"))).collect()
+        self.farm.builders.iter().map(|builder| of(&builder.lab.physical())).collect()
     }
 }
 
@@ -152,14 +158,22 @@ fn system() -> String {
     format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)
 }
 
-/// Runs a command, which has to succeed; the seconds that it takes and what it prints.
-fn timed(command: &mut Command) -> (f64, String) {
+/// A command that succeeded.
+struct Timed {
+    seconds: f64,
+    out: String,
+    /// On stderr.
+    said: String,
+}
+
+/// Runs a command, which has to succeed.
+fn timed(command: &mut Command) -> Timed {
     let start = Instant::now();
     let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
     let seconds = start.elapsed().as_secs_f64();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{command:?}\n{said}\n{}", String::from_utf8_lossy(&output.stdout));
-    (seconds, String::from_utf8(output.stdout).unwrap())
+    Timed { seconds, out: String::from_utf8(output.stdout).unwrap(), said }
 }
 
 /// The one in the middle.

@@ -1,8 +1,13 @@
 //! What an attempt costs besides the build itself: a chain of 200 drvs on one builder, so that none waits for a slot
 //! and every connection is warm. No output refers to the one before: a daemon's preparations grow with the closure.
 //!
-//! The record tells when an attempt began and when its builder ran; when the builder ended only the daemon tells. So
-//! what passes between that and the result is measured apart, on a connection of the same kind to the same builder.
+//! The builder has no chroot store, in which every build runs in a sandbox: a daemon begins its build activity only when
+//! that is set up. Its sshd, its daemon and their sessions are in a mount namespace in which the lab's directory is
+//! /nix, so that the store is where logins expect it and builds run unsandboxed (`unshare --mount`; takes root). If this
+//! machine has no /nix to mount on, an empty directory stands in for as long as this runs.
+//!
+//! Beside it the same requests alone, on one connection of the same kind to the same builder: what an attempt costs more
+//! than that is drover's own.
 
 use std::time::{Duration, Instant};
 
@@ -11,50 +16,76 @@ use drover::nix_compat::daemon::{ActivityKind, BasicDerivation, BuildMode, Build
 use drover::store::local::{LocalStore, StoreOptions, Wishes};
 use drover::store::remote::{RemoteOptions, RemoteStore};
 
+use super::farm_lab::Kind;
+use super::nix::Nix;
 use super::{Bench, median};
 
 const COUNT: usize = 200;
 
 /// Prints the medians, in milliseconds.
-pub(crate) fn measure(bench: &mut Bench) {
-    let (asked, answered) = protocol(bench);
-    let system = super::system();
+pub(crate) fn measure(nix: &Nix, kind: Kind) {
+    let _place = MountPoint::make();
+    let bench = &mut Bench::mounted(nix, kind);
+    let alone = alone(bench);
+    let drvs = chain("link", "(builtins.readFile ./salt)");
+    let packages = format!("packages.{}.chain", super::system());
     bench.write(
         "flake.nix",
-        &format!(
-            r#"{{
-  outputs = {{ self }}: {{
-    packages.{system}.chain = builtins.foldl' (before: number: derivation {{
-      inherit before;
-      name = "link${{toString number}}";
-      system = "{system}";
-      builder = "/bin/sh";
-      args = [ "-c" "echo > $out" ];
-      salt = builtins.readFile ./salt;
-    }}) "" (builtins.genList (number: number) {COUNT});
-  }};
-}}
-"#
-        ),
+        &format!("{{ outputs = {{ self }}: {{ {packages} = builtins.elemAt ({drvs}) {}; }}; }}", COUNT - 1),
     );
     bench.salt();
-    let (_, record) = bench.with_drover(&[format!(".#packages.{system}.chain")]);
+    let (_, record) = bench.with_drover(&[format!(".#{packages}")]);
     bench.assert_built_there(&record, COUNT);
-    let of = |part: fn(&super::record::Attempt) -> f64| {
+    let of = |part: &dyn Fn(&super::record::Attempt) -> f64| {
         median(&record.attempts.values().map(|attempt| 1e3 * part(attempt)).collect::<Vec<_>>())
     };
-    let before = of(|attempt| attempt.building - attempt.started);
-    let prepared = of(|attempt| attempt.prepared - attempt.started);
-    let running = of(|attempt| attempt.ended - attempt.building);
+    let overhead = of(&|attempt| attempt.ended - attempt.started - record.activity(attempt));
+    let prepared = of(&|attempt| attempt.prepared - attempt.started);
+    let before = of(&|attempt| attempt.building - attempt.started);
+    let after = of(&|attempt| attempt.ended - attempt.building - record.activity(attempt));
+    let builds = of(&|attempt| record.activity(attempt));
     println!(
-        "overhead          {:.2} ms besides the daemon's own (bar 3); {before:.2} before the builder runs \
-         ({prepared:.2} until prepared; the daemon alone {asked:.2}), {answered:.2} after it; it runs {running:.1}",
-        before - asked + answered
+        "overhead          {overhead:.2} ms (bar 3): {before:.2} before the builder runs ({prepared:.2} until prepared), \
+         {after:.2} after it   the request alone {:.2} ms: {:.2} and {:.2}   drover's own {:.2} ms   ratio {:.3}   a \
+         build {builds:.2} ms, alone {:.2}",
+        alone.asked + alone.answered,
+        alone.asked,
+        alone.answered,
+        overhead - alone.asked - alone.answered,
+        overhead / (alone.asked + alone.answered),
+        alone.builds,
     );
 }
 
-/// Milliseconds from a request until the builder runs, and from its end until the result: medians.
-fn protocol(bench: &Bench) -> (f64, f64) {
+/// /nix, which is removed again if it was not there.
+struct MountPoint(bool);
+
+impl MountPoint {
+    fn make() -> Self {
+        Self(std::fs::create_dir("/nix").is_ok())
+    }
+}
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        if self.0 {
+            let _ = std::fs::remove_dir("/nix");
+        }
+    }
+}
+
+/// Milliseconds, medians.
+struct Alone {
+    /// From a request until the builder runs.
+    asked: f64,
+    /// From the builder's end until the result.
+    answered: f64,
+    /// In between.
+    builds: f64,
+}
+
+/// The requests of such a chain by themselves, one after the other.
+fn alone(bench: &Bench) -> Alone {
     let drvs = instantiate(bench);
     let lab = &bench.farm.coordinator;
     let options = StoreOptions {
@@ -67,16 +98,17 @@ fn protocol(bench: &Bench) -> (f64, f64) {
     runtime.block_on(async {
         let local = LocalStore::open(options).await.unwrap();
         let dir = local.store_dir().clone();
-        let mut to = RemoteOptions::new("b0", bench.farm.builder_uri(0), &lab.path("tmp"), dir);
+        let mut to = RemoteOptions::new("b0", bench.farm.builder_uri(0), &lab.path("tmp"), dir.clone());
         to.ssh_opts = bench.farm.ssh_opts();
         let builder = RemoteStore::dial(to).await.unwrap();
         // As in a run. Before its first command sshd leaves Nagle's algorithm on, which costs 40 ms an answer.
         builder.about().await;
         let wishes = Wishes { substitute: Some(false), ..Wishes::default() };
         let mut session = builder.connect_with(&wishes).await.unwrap();
-        let (mut asked, mut answered) = (Vec::new(), Vec::new());
+        let (mut asked, mut answered, mut builds) = (Vec::new(), Vec::new(), Vec::new());
+        let mut before: Option<StorePath> = None;
         for (path, drv) in drvs.iter().zip(local.read_drvs(drvs.clone()).await) {
-            let basic = BasicDerivation::new(&drv.unwrap(), []).unwrap();
+            let drv = drv.unwrap();
             let (mut started, mut stopped, mut id) = (None, None, None);
             let mut listen = |message: Message| match message {
                 Message::Start(activity) if activity.kind == ActivityKind::Build => {
@@ -87,27 +119,41 @@ fn protocol(bench: &Bench) -> (f64, f64) {
                 _ => {}
             };
             let begin = Instant::now();
+            let basic = BasicDerivation::new(&drv, before.take()).unwrap();
             let result = session.build_derivation(path, &basic, BuildMode::Normal, &mut listen).await.unwrap();
             let end = Instant::now();
             assert_eq!(result.status, BuildStatus::Built);
+            before = result.outputs.get("out").cloned();
             asked.push((started.unwrap() - begin).as_secs_f64() * 1e3);
             answered.push((end - stopped.unwrap()).as_secs_f64() * 1e3);
+            builds.push((stopped.unwrap() - started.unwrap()).as_secs_f64() * 1e3);
         }
         drop(session);
         builder.settle(Duration::from_secs(1)).await;
         local.settle(Duration::from_secs(1)).await;
-        (median(&asked), median(&answered))
+        Alone { asked: median(&asked), answered: median(&answered), builds: median(&builds) }
     })
 }
 
-/// Derivations that need nothing and do nothing.
+/// A Nix expression of a list of derivations that do nothing, each of which needs the one before.
+fn chain(name: &str, salt: &str) -> String {
+    let system = super::system();
+    format!(
+        r#"builtins.tail (builtins.foldl' (links: number: links ++ [
+    (derivation {{
+      before = builtins.elemAt links number;
+      name = "{name}${{toString number}}";
+      system = "{system}";
+      builder = "/bin/sh";
+      args = [ "-c" "echo > $out" ];
+      salt = {salt};
+    }})
+  ]) [ "" ] (builtins.genList (number: number) {COUNT}))"#
+    )
+}
+
 fn instantiate(bench: &Bench) -> Vec<StorePath> {
-    let expr = format!(
-        "builtins.genList (number: derivation {{ name = \"alone${{toString number}}\"; system = \"{}\"; builder = \
-         \"/bin/sh\"; args = [ \"-c\" \"echo > $out\" ]; }}) {COUNT}",
-        super::system()
-    );
-    let out = bench.farm.coordinator.run("nix-instantiate", &["--expr", &expr]);
+    let out = bench.farm.coordinator.run("nix-instantiate", &["--expr", &chain("alone", "0")]);
     let paths: Vec<StorePath> =
         out.lines().map(|line| StoreDir::default().parse_path(line.as_bytes()).unwrap()).collect();
     assert_eq!(paths.len(), COUNT);

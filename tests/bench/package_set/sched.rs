@@ -61,6 +61,7 @@ fn item(shape: &Shape, at: usize, random: &mut Random) -> Item {
         drv: id(at),
         work: Work::Build,
         inputs: node.inputs.iter().map(|(input, _)| id(*input)).collect(),
+        there: Vec::new(),
         system: System(node.system.clone().unwrap_or_else(|| shape.system.clone())),
         features: node.features.clone(),
         local_only: false,

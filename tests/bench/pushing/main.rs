@@ -7,21 +7,30 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark takes times and starts processes")]
 #![allow(clippy::print_stdout, missing_docs, reason = "what it measures is what it prints")]
 
+#[path = "../../support/attic_server.rs"]
+mod attic_server;
+#[path = "../../support/bucket.rs"]
+mod bucket;
 #[path = "../../support/cachix/mod.rs"]
 mod cachix;
+#[path = "../../support/niks3_server.rs"]
+mod niks3_server;
 #[path = "../../support/nix.rs"]
 mod nix;
 mod pipe;
 mod server;
+#[path = "../../support/service.rs"]
+mod service;
+mod target;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cachix::Cachix;
 use nix::Lab;
 use server::Server;
+use target::{KINDS, Target};
 
 /// How far away the server of `far` is.
 const AWAY: Duration = Duration::from_millis(30);
@@ -29,18 +38,15 @@ const AWAY: Duration = Duration::from_millis(30);
 /// Bytes of the big path.
 const BIG: usize = 1 << 30;
 
-/// Kinds of caches that are pushed to.
-const KINDS: [&str; 3] = ["file", "http", "cachix"];
-
-/// What Cachix takes for a login here.
-const TOKEN: &str = "t0ken";
-
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let part = words.first().map_or("all", String::as_str);
     let rounds = words.get(1).map_or(3, |rounds| rounds.parse().unwrap());
-    assert!(["all", "far", "small", "big"].contains(&part), "cargo bench --bench push -- all|far|small|big [ROUNDS]");
-    let bench = Bench::new();
+    let usage = "cargo bench --bench push -- all|far|small|big [ROUNDS] [KIND…]";
+    assert!(["all", "far", "small", "big"].contains(&part), "{usage}");
+    let only = words.get(2..).unwrap_or_default().to_vec();
+    assert!(only.iter().all(|kind| KINDS.contains(&kind.as_str())), "{usage}: {}", KINDS.join("|"));
+    let bench = Bench::new(only);
     if matches!(part, "all" | "far") {
         bench.far(rounds);
     }
@@ -56,6 +62,8 @@ struct Bench {
     lab: Lab,
     /// Peak memory of a push of next to nothing, in bytes.
     baseline: u64,
+    /// Kinds of caches to push to; none: all.
+    only: Vec<String>,
 }
 
 /// What one push took.
@@ -66,8 +74,8 @@ struct Took {
 }
 
 impl Bench {
-    fn new() -> Self {
-        let mut bench = Self { lab: Lab::plain(&nix::newest()), baseline: 0 };
+    fn new(only: Vec<String>) -> Self {
+        let mut bench = Self { lab: Lab::plain(&nix::newest()), baseline: 0, only };
         let tiny = bench.add("tiny", &[100]);
         let cache = format!("file://{}", bench.lab.path("tiny-cache").display());
         bench.baseline = bench.push(&cache, &tiny).peak;
@@ -101,7 +109,7 @@ impl Bench {
 
     fn push(&self, url: &str, paths: &[String]) -> Took {
         let mut command = self.lab.program(env!("CARGO_BIN_EXE_drover"));
-        command.args(["push", "--push-to", url]).args(paths).env("CACHIX_AUTH_TOKEN", TOKEN);
+        command.args(["push", "--push-to", url]).args(paths).envs(Target::env(&self.lab));
         if let Some(store) = self.lab.store_arg() {
             command.args(["--store", &store]);
         }
@@ -129,12 +137,12 @@ impl Bench {
             let ours = self.push(&server.url, &paths);
             server.assert_in_order(300);
             println!(
-                "nix copy {:6.2} s   drover {:6.2} s   {:5.1} ×   {} requests   {} MB over baseline",
+                "nix copy {:6.2} s   drover {:6.2} s   {:5.1} ×   {} MB over baseline   {}",
                 nix.seconds,
                 ours.seconds,
                 nix.seconds / ours.seconds,
-                server.requests(),
-                self.over(&ours)
+                self.over(&ours),
+                server.requests().join(", "),
             );
         }
     }
@@ -150,33 +158,23 @@ impl Bench {
         let paths = self.add("big", &[BIG]);
         let files = self.lab.physical().join(Path::new(&paths[0]).file_name().unwrap());
         println!("\none path of 1 GB");
-        self.each_kind(rounds, &paths, |took, bench| {
-            let bare = pipe::run(&files, &bench.fresh("bare"));
+        self.each_kind(rounds, &paths, |kind, took| {
+            let bare = pipe::run(kind, &files, &self.fresh("bare"));
             println!("         a bare pipe {bare:6.2} s   {:5.2} of its speed", bare / took.seconds);
         });
     }
 
-    fn each_kind(&self, rounds: usize, paths: &[String], beside: impl Fn(&Took, &Self)) {
-        for (kind, _) in KINDS.iter().flat_map(|kind| (0..rounds).map(move |round| (kind, round))) {
-            let dir = self.fresh("each");
-            let took = match *kind {
-                "file" => self.push(&format!("file://{}", dir.display()), paths),
-                "cachix" => {
-                    let server = Cachix::start(&self.lab.store_dir(), TOKEN);
-                    let took = self.push(&format!("cachix:acme?host={}", server.host), paths);
-                    server.expect_sound();
-                    assert_eq!(server.names().len(), paths.len());
-                    took
-                }
-                _ => {
-                    let server = Server::start(&dir, Duration::ZERO);
-                    let took = self.push(&server.url, paths);
-                    server.assert_in_order(paths.len());
-                    took
-                }
-            };
+    fn each_kind(&self, rounds: usize, paths: &[String], beside: impl Fn(&str, &Took)) {
+        let wanted = KINDS.iter().filter(|kind| self.only.is_empty() || self.only.iter().any(|only| only == *kind));
+        for (kind, _) in wanted.flat_map(|kind| (0..rounds).map(move |round| (kind, round))) {
+            let target = Target::start(kind, &self.lab, &self.fresh("each"));
+            let took = self.push(&target.url(), paths);
+            target.assert_sound(paths.len());
+            // What it holds in memory and in files would be in the way.
+            drop(target);
+            self.fresh("each");
             println!("{kind:8} {:6.2} s   {} MB over baseline", took.seconds, self.over(&took));
-            beside(&took, self);
+            beside(kind, &took);
         }
     }
 

@@ -1,7 +1,7 @@
 //! A plain cache on a server in a thread of its own: files in a directory, an answer after a while, and a list of what
 //! was written in which order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,7 +23,8 @@ struct Shared {
     root: PathBuf,
     away: Duration,
     written: Mutex<Vec<String>>,
-    asked: Mutex<usize>,
+    /// `PUT narinfo` → how often.
+    asked: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Server {
@@ -65,16 +66,18 @@ impl Server {
         assert_eq!(seen.len(), 2 * paths);
     }
 
-    /// Requests of all sorts.
-    pub(crate) fn requests(&self) -> usize {
-        *self.shared.asked.lock().unwrap()
+    /// Requests of each sort.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.shared.asked.lock().unwrap().iter().map(|(sort, count)| format!("{count} {sort}")).collect()
     }
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, body: Body) -> Response<Body> {
-    *shared.asked.lock().unwrap() += 1;
-    tokio::time::sleep(shared.away).await;
     let name = uri.path().trim_start_matches('/').to_owned();
+    let sort = name.rsplit(['.', '/']).next().unwrap_or_default();
+    let sort = if name.starts_with("nar/") { "NAR" } else { sort };
+    *shared.asked.lock().unwrap().entry(format!("{method} {sort}")).or_default() += 1;
+    tokio::time::sleep(shared.away).await;
     let file = shared.root.join(&name);
     if method == Method::PUT {
         let part = file.with_extension("part");

@@ -43,6 +43,8 @@ pub enum Fault {
     DoneAndGone,
     /// The connection breaks after some of the body.
     Cut,
+    /// No answer within the life of the test.
+    Hang,
 }
 
 /// The one cache that it has.
@@ -164,7 +166,7 @@ impl Cachix {
         self.state().keys[0].clone()
     }
 
-    /// The next calls of this kind go like this.
+    /// The next calls of this kind (of a part also: `put 4`) go like this.
     pub fn next(&self, call: &str, faults: impl IntoIterator<Item = Fault>) {
         self.state().faults.insert(call.to_owned(), faults.into_iter().collect());
     }

@@ -88,6 +88,7 @@ async fn call(
         Some(Fault::Status(code)) => return StatusCode::from_u16(code).unwrap().into_response(),
         Some(Fault::Busy(seconds)) => return busy(seconds),
         Some(Fault::Cut) => std::panic::resume_unwind(Box::new("cut")),
+        Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::DoneAndGone) | None => {}
     }
     let answer = answer(&shared, &call, path.get("name"), &words, &headers, &body);

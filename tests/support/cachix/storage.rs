@@ -33,16 +33,20 @@ async fn part(
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
-    let fault = take(&mut shared.lock(), "put");
+    let number: u32 = words.get("partNumber").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let fault = {
+        let mut state = shared.lock();
+        take(&mut state, "put").or_else(|| take(&mut state, &format!("put {number}")))
+    };
     match fault {
         Some(Fault::Status(code)) => return StatusCode::from_u16(code).unwrap().into_response(),
         Some(Fault::Busy(seconds)) => return busy(seconds),
         Some(Fault::Cut) => std::panic::resume_unwind(Box::new("cut")),
+        Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::DoneAndGone) | None => {}
     }
     let mut guard = shared.lock();
     let state = &mut *guard;
-    let number: u32 = words.get("partNumber").and_then(|text| text.parse().ok()).unwrap_or(0);
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if words.get("X-Amz-Signature").map(String::as_str) != Some("5ec4e7") {
         return refuse(state, 403, "<Error><Code>AccessDenied</Code></Error>").into_response();

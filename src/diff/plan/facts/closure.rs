@@ -10,6 +10,18 @@ use crate::id::{DrvId, StorePath};
 impl Facts {
     /// A path that was thought present is not to be had; gives the drvs for which something has changed.
     pub(in crate::diff::plan) fn disprove(&mut self, id: PathId) -> Vec<DrvId> {
+        match self.fact(id).answer {
+            Some(Presence::Present(_)) => self.deny_and_tell(id),
+            Some(Presence::Valid | Presence::Untrusted | Presence::Absent | Presence::NoAnswer) | None => Vec::new(),
+        }
+    }
+
+    /// The same of a path that was valid: whoever had it has gone.
+    pub(in crate::diff::plan) fn lose(&mut self, id: PathId) -> Vec<DrvId> {
+        self.deny_and_tell(id)
+    }
+
+    fn deny_and_tell(&mut self, id: PathId) -> Vec<DrvId> {
         let known = self.known(id);
         if !self.deny(id) {
             return Vec::new();
@@ -33,18 +45,19 @@ impl Facts {
         users
     }
 
-    /// Makes a present path an absent one; false if it is not present.
+    /// Makes a present or valid path an absent one; false if it is neither.
     fn deny(&mut self, id: PathId) -> bool {
         let fact = self.fact(id);
-        let Some(presence @ Presence::Present(_)) = fact.answer else { return false };
-        let (of_interest, unresolved) = (fact.of_interest, !fact.counted || fact.open > 0);
+        let Some(presence @ (Presence::Present(_) | Presence::Valid)) = fact.answer else { return false };
+        let is_present = presence != Presence::Valid;
+        let (of_interest, unresolved) = (fact.of_interest, is_present && (!fact.counted || fact.open > 0));
         if of_interest {
             *count(&mut self.totals, presence) -= 1;
             self.totals.absent += 1;
             self.unresolved = self.unresolved.saturating_sub(u32::from(unresolved));
         }
         let fact = self.fact_mut(id);
-        (fact.answer, fact.open) = (Some(Presence::Absent), 0);
+        (fact.answer, fact.open, fact.not_valid) = (Some(Presence::Absent), 0, true);
         self.generation += 1;
         true
     }

@@ -2,7 +2,8 @@
 //!
 //! The server registers the path when it has the whole body, so the last piece of it is held back until the NAR has
 //! proved to be the right one. What has been sent is kept (small NARs in memory, others in a temporary file) until the
-//! server has answered, so that it can be sent again.
+//! server has answered, so that it can be sent again. A NAR has no parts in this protocol: one whose push was
+//! killed begins anew, and the server sees by itself which pieces of it it has.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,9 +1,15 @@
-//! One NAR on its way to Cachix: parts that go to signed URLs, several at once, while the rest is still compressed.
+//! NARs on their way to Cachix: parts that go to signed URLs, several at once, while the rest is still compressed.
 //!
-//! Nobody sees it before `complete`, which makes the record, too. It is said only once all that the path refers to is
+//! Nobody sees one before `complete`, which makes the record, too. It is said only once all that the path refers to is
 //! there; the service itself would not mind, and Nix would find paths that it cannot have.
+//!
+//! An upload of a large NAR that was broken off is gone on with: the ledger has its two names and, of each part that the
+//! storage took, the MD5 and the ETag, and compressing the same NAR gives the same parts. The service does not tell
+//! which uploads it has, and how long it keeps them nobody outside knows. Where it knows one no more, which may come out
+//! as late as at `complete`, the NAR is sent anew.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,14 +18,15 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use md5::{Digest as _, Md5};
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::bytes::Bytes;
 
 use super::super::answer::narinfo_name;
 use super::super::api::{Api, Call, CallFailure, Reply};
+use super::super::budget::Parts;
+use super::super::ledger::{self, Entry};
 use super::super::retry::Patience;
-use super::super::sink::PutError;
+use super::super::sink::{Again, PutError, WORTH_KEEPING};
 use super::super::stream::{NarStream, Packed};
 use super::message::{Complete, Created, NarInfoCreate, Part, Sent, Signed};
 use crate::event::Class;
@@ -32,23 +39,16 @@ const PART: u64 = 8 << 20;
 /// Parts that one upload may have.
 const MOST_PARTS: u64 = 10_000;
 
-/// Parts of one path at once.
+/// Uploads that are given up at once.
 const AT_ONCE: usize = 4;
-
-/// Bytes of parts of all paths together.
-const ROOM: u64 = 96 << 20;
-
-/// What the room is counted in.
-const UNIT: u64 = 1 << 10;
 
 /// Uploads to one cache.
 pub(super) struct Uploads {
     api: Api,
     /// `…/cache/NAME/`.
     base: Url,
-    room: Semaphore,
-    /// Those that were begun and are neither complete nor given up.
-    begun: Mutex<Vec<Begun>>,
+    /// Those that this run has begun and that are neither complete nor given up, with the bytes that came through.
+    begun: Mutex<BTreeMap<Begun, u64>>,
 }
 
 impl std::fmt::Debug for Uploads {
@@ -58,24 +58,42 @@ impl std::fmt::Debug for Uploads {
 }
 
 /// An upload by the two names that the service has for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Begun {
     nar: String,
     id: String,
+}
+
+/// One NAR on its way.
+#[derive(Debug)]
+struct Upload<'a> {
+    uploads: &'a Uploads,
+    begun: Begun,
+    /// What the ledger says of it; `None`: it is not large enough, or nothing is kept.
+    entry: Option<Entry>,
+    /// The parts that an earlier run has sent; `None` if this one has begun it.
+    left: Option<BTreeMap<u32, ledger::Part>>,
 }
 
 /// An upload that is whole and not complete yet.
 #[derive(Debug)]
 pub struct Ticket {
     begun: Begun,
+    entry: Option<Entry>,
+    /// An earlier run has begun it.
+    taken_up: bool,
     parts: Vec<Sent>,
     packed: Packed,
 }
 
+/// How a NAR of this size is cut.
+pub(super) fn parts(nar_size: u64) -> Parts {
+    Parts::of(PART.max(nar_size / (MOST_PARTS - MOST_PARTS / 10)))
+}
+
 impl Uploads {
     pub(super) fn new(api: Api, base: Url) -> Self {
-        let room = Semaphore::new(usize::try_from(ROOM / UNIT).unwrap_or(usize::MAX >> 4));
-        Self { api, base, room, begun: Mutex::default() }
+        Self { api, base, begun: Mutex::default() }
     }
 
     /// The service.
@@ -92,89 +110,48 @@ impl Uploads {
         self.api.call(call, self.api.patience).await
     }
 
-    /// Sends a NAR. What has come of it is given up where it fails.
-    pub(super) async fn send(&self, info: &PathInfo, mut nar: NarStream) -> Result<Ticket, PutError> {
-        let mut url = self.url("multipart-nar")?;
-        url.query_pairs_mut().append_pair("compression", "zst");
-        let Created { nar_id, upload_id } = self.call(&Call::new(Method::POST, url)).await?.json()?;
-        let begun = Begun { nar: nar_id, id: upload_id };
-        self.begun().push(begun.clone());
-        let sent = match self.parts(info, &begun, &mut nar).await {
-            // Only now is it known whether the NAR was the right one.
-            Ok(parts) => nar.end().await.map(|packed| (parts, packed)).map_err(PutError::from),
-            Err(error) => Err(error),
+    /// Sends a NAR. What has come of it is given up where it fails, unless it is worth keeping.
+    pub(super) async fn send(
+        &self,
+        info: &PathInfo,
+        entry: Option<Entry>,
+        mut nar: NarStream,
+    ) -> Result<Ticket, PutError> {
+        let upload = self.begin(entry).await?;
+        let sent = match upload.send_all(parts(info.nar_size), &mut nar).await {
+            Ok(parts) => parts,
+            Err(failed) => return Err(upload.broken(failed).await),
         };
-        match sent {
-            Ok((parts, packed)) => Ok(Ticket { begun, parts, packed }),
+        match nar.end().await {
+            Ok(packed) => {
+                let Upload { begun, entry, left, .. } = upload;
+                Ok(Ticket { begun, entry, taken_up: left.is_some(), parts: sent, packed })
+            }
+            // Only now is it known that the NAR was not the right one.
             Err(error) => {
-                self.abort(begun).await;
-                Err(error)
+                upload.entry.iter().for_each(Entry::end);
+                self.abort(upload.begun).await;
+                Err(error.into())
             }
         }
     }
 
-    /// Cuts it into parts and sends them; the next one is read and gets its URL while others are on their way.
-    async fn parts(&self, info: &PathInfo, begun: &Begun, nar: &mut NarStream) -> Result<Vec<Sent>, PutError> {
-        let size = PART.max(info.nar_size / (MOST_PARTS - MOST_PARTS / 10));
-        // What does not compress grows a little.
-        let expected = size.min(info.nar_size + info.nar_size / 64 + 64 * UNIT);
-        let (mut sending, mut sent) = (FuturesUnordered::new(), Vec::new());
-        for number in 1.. {
-            let mut reading = std::pin::pin!(self.next(nar, size, expected));
-            let next = loop {
-                tokio::select! {
-                    biased;
-                    Some(part) = sending.next(), if !sending.is_empty() => sent.push(part?),
-                    next = &mut reading, if sending.len() < AT_ONCE => break next,
-                }
-            };
-            let Some((part, room)) = next else { break };
-            sending.push(self.part(begun, number, part, room));
+    /// Goes on with the upload that the ledger knows of, or begins one.
+    async fn begin(&self, entry: Option<Entry>) -> Result<Upload<'_>, CallFailure> {
+        if let Some(ledger::Begun { id, parts }) = entry.as_ref().and_then(Entry::begun)
+            && let Some((nar, id)) = id.split_once(' ')
+        {
+            tracing::debug!(parts = parts.len(), "going on with an upload");
+            let begun = Begun { nar: nar.to_owned(), id: id.to_owned() };
+            return Ok(Upload { uploads: self, begun, entry, left: Some(parts) });
         }
-        while let Some(part) = sending.next().await {
-            sent.push(part?);
-        }
-        sent.sort_by_key(|part: &Sent| part.part_number);
-        Ok(sent)
-    }
-
-    /// The next part of at most `size` bytes, of which so many are expected, as soon as there is room for it.
-    async fn next(
-        &self,
-        nar: &mut NarStream,
-        size: u64,
-        expected: u64,
-    ) -> Option<(Bytes, Option<SemaphorePermit<'_>>)> {
-        let units = u32::try_from((expected / UNIT).min(ROOM / UNIT)).unwrap_or(1).max(1);
-        let room = self.room.acquire_many(units).await.ok();
-        let part = nar.part(usize::try_from(size).unwrap_or(usize::MAX)).await?;
-        Some((part, room))
-    }
-
-    /// Sends one part. A signed URL is good for a while only; where the storage takes it no more, there is another.
-    async fn part(
-        &self,
-        begun: &Begun,
-        number: u32,
-        part: Bytes,
-        _room: Option<SemaphorePermit<'_>>,
-    ) -> Result<Sent, PutError> {
-        let bytes = part.clone();
-        let md5 = spawn_blocking(move || STANDARD.encode(Md5::digest(&bytes))).await.map_err(std::io::Error::other)?;
-        let header = HeaderValue::from_str(&md5).map_err(std::io::Error::other)?;
-        let upload = || async {
-            let call = Call::signed(self.signed(begun, number, &md5).await?, part.clone())
-                .header(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
-                .header(HeaderName::from_static("content-md5"), header.clone());
-            self.call(&call).await
-        };
-        let reply = match upload().await {
-            Err(CallFailure { status: Some(400 | 401 | 403), .. }) => upload().await?,
-            reply => reply?,
-        };
-        let e_tag = reply.headers.get(ETAG).and_then(|tag| tag.to_str().ok());
-        let no_tag = || CallFailure::here(Class::Cache, "its storage did not name the part that it took (no ETag)");
-        Ok(Sent { part_number: number, e_tag: e_tag.ok_or_else(no_tag)?.to_owned() })
+        let mut url = self.url("multipart-nar")?;
+        url.query_pairs_mut().append_pair("compression", "zst");
+        let Created { nar_id, upload_id } = self.call(&Call::new(Method::POST, url)).await?.json()?;
+        entry.iter().for_each(|entry| entry.begin(&format!("{nar_id} {upload_id}")));
+        let begun = Begun { nar: nar_id, id: upload_id };
+        self.begun().insert(begun.clone(), 0);
+        Ok(Upload { uploads: self, begun, entry, left: None })
     }
 
     async fn signed(&self, begun: &Begun, number: u32, md5: &str) -> Result<Url, CallFailure> {
@@ -201,9 +178,10 @@ impl Uploads {
         if let Err(failed) = self.call(&call).await
             && !self.has(&info.path).await.unwrap_or(false)
         {
-            return Err(failed.into());
+            return Err(if ticket.taken_up { gone(failed, ticket.entry.as_ref()) } else { failed.into() });
         }
-        self.begun().retain(|begun| *begun != ticket.begun);
+        ticket.entry.iter().for_each(Entry::end);
+        self.begun().remove(&ticket.begun);
         Ok(())
     }
 
@@ -222,20 +200,108 @@ impl Uploads {
             url.query_pairs_mut().append_pair("uploadId", &upload.id);
             Call::new(Method::POST, url)
         });
-        self.begun().retain(|begun| *begun != upload);
+        self.begun().remove(&upload);
         if let Ok(call) = call {
             let patience = self.api.patience.brief();
             let _ = self.api.call(&call, Patience { attempts: 1, ..patience }).await;
         }
     }
 
-    /// Gives up all that was begun and is not complete.
+    /// Gives up all that was begun and is not complete, but for what the next run had better go on with.
     pub(super) async fn close(&self) {
-        let left = std::mem::take(&mut *self.begun());
-        stream::iter(left).for_each_concurrent(AT_ONCE, |upload| self.abort(upload).boxed()).await;
+        let left = std::mem::take(&mut *self.begun()).into_iter().filter(|(_, sent)| *sent < WORTH_KEEPING);
+        stream::iter(left).for_each_concurrent(AT_ONCE, |(upload, _)| self.abort(upload).boxed()).await;
     }
 
-    fn begun(&self) -> std::sync::MutexGuard<'_, Vec<Begun>> {
+    fn begun(&self) -> MutexGuard<'_, BTreeMap<Begun, u64>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Upload<'_> {
+    /// Cuts the NAR into parts and sends them; the next one is read and gets its URL while others are on their way.
+    async fn send_all(&self, Parts { size, at_once }: Parts, nar: &mut NarStream) -> Result<Vec<Sent>, CallFailure> {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let (mut sending, mut sent) = (FuturesUnordered::new(), Vec::new());
+        for number in 1.. {
+            let mut reading = std::pin::pin!(nar.part(size));
+            let next = loop {
+                tokio::select! {
+                    biased;
+                    Some(part) = sending.next(), if !sending.is_empty() => sent.push(part?),
+                    next = &mut reading, if sending.len() < at_once => break next,
+                }
+            };
+            let Some(part) = next else { break };
+            sending.push(self.send_part(number, part));
+        }
+        while let Some(part) = sending.next().await {
+            sent.push(part?);
+        }
+        sent.sort_by_key(|part: &Sent| part.part_number);
+        Ok(sent)
+    }
+
+    /// Sends one part, unless it is there.
+    async fn send_part(&self, number: u32, part: Bytes) -> Result<Sent, CallFailure> {
+        let (bytes, size) = (part.clone(), part.len() as u64);
+        let lost = |error: JoinError| CallFailure::here(Class::Internal, error.to_string());
+        let md5 = spawn_blocking(move || STANDARD.encode(Md5::digest(&bytes))).await.map_err(lost)?;
+        let left = self.left.as_ref().and_then(|left| left.get(&number));
+        if let Some(left) = left.filter(|left| left.size == size && left.digest == md5) {
+            return Ok(Sent { part_number: number, e_tag: left.tag.clone() });
+        }
+        let e_tag = self.put(number, part, &md5).await?;
+        if let Some(entry) = &self.entry {
+            entry.part(number, &ledger::Part { size, digest: md5, tag: e_tag.clone() });
+            if let Some(sent) = self.uploads.begun().get_mut(&self.begun) {
+                *sent += size;
+            }
+        }
+        Ok(Sent { part_number: number, e_tag })
+    }
+
+    /// Gives the storage a part, and gives its ETag. A signed URL is good for a while only; where the storage takes it no
+    /// more, there is another.
+    async fn put(&self, number: u32, part: Bytes, md5: &str) -> Result<String, CallFailure> {
+        let header =
+            HeaderValue::from_str(md5).map_err(|_| CallFailure::here(Class::Internal, "an MD5 is no header"))?;
+        let upload = || async {
+            let call = Call::signed(self.uploads.signed(&self.begun, number, md5).await?, part.clone())
+                .header(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
+                .header(HeaderName::from_static("content-md5"), header.clone());
+            self.uploads.call(&call).await
+        };
+        let reply = match upload().await {
+            Err(CallFailure { status: Some(400 | 401 | 403), .. }) => upload().await?,
+            reply => reply?,
+        };
+        let e_tag = reply.headers.get(ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        e_tag.ok_or_else(|| CallFailure::here(Class::Cache, "its storage did not name the part that it took (no ETag)"))
+    }
+
+    /// The parts did not come through: what becomes of them, and of the path.
+    async fn broken(self, failed: CallFailure) -> PutError {
+        if self.left.is_some() {
+            return gone(failed, self.entry.as_ref());
+        }
+        let sent = self.uploads.begun().get(&self.begun).copied().unwrap_or_default();
+        if sent < WORTH_KEEPING {
+            self.entry.iter().for_each(Entry::end);
+            self.uploads.abort(self.begun).await;
+        }
+        failed.into()
+    }
+}
+
+/// What failed with an upload that an earlier run has begun: where the service may know it no more, the NAR is to be sent
+/// anew.
+fn gone(failed: CallFailure, entry: Option<&Entry>) -> PutError {
+    match (failed.status, entry) {
+        (Some(400 | 404 | 409 | 410 | 422), Some(entry)) => {
+            entry.end();
+            PutError::Again(Again { failure: failed.failure, throttled: false, floor: None })
+        }
+        _ => failed.into(),
     }
 }

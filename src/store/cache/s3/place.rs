@@ -3,6 +3,8 @@
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
+use super::super::budget::Parts;
+
 /// Parameters of its URL besides those of all caches.
 pub(in super::super) const PARAMS: &[&str] = &[
     "profile",
@@ -82,18 +84,31 @@ impl Place {
         })
     }
 
-    /// Bytes of a NAR that is sent in one piece, from memory.
-    pub(super) fn in_memory(&self) -> u64 {
-        self.threshold.min(LARGEST)
+    /// How a NAR of this size goes.
+    pub(super) fn way(&self, nar_size: u64) -> Way {
+        if nar_size <= self.threshold.min(LARGEST) {
+            return Way::Whole;
+        }
+        self.part(nar_size).filter(|_| self.in_parts).map_or(Way::Spooled, |part| Way::Parts(Parts::of(part)))
     }
 
-    /// Bytes of one part of a NAR of this size; `None` if so large a file cannot be sent.
-    pub(super) fn part(&self, nar_size: u64) -> Option<usize> {
+    /// Bytes of one part of a NAR of this size; `None` if so large a file cannot be sent in parts.
+    fn part(&self, nar_size: u64) -> Option<u64> {
         // What cannot be compressed grows a little.
         let most = nar_size.saturating_add(nar_size / 64).saturating_add(1 << 20);
-        let part = self.part.max(most.div_ceil(PARTS));
-        usize::try_from(part).ok().filter(|_| part <= LARGEST)
+        Some(self.part.max(most.div_ceil(PARTS))).filter(|part| *part <= LARGEST)
     }
+}
+
+/// How a NAR gets into a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// In one piece, from memory.
+    Whole,
+    /// In parts, while it is made.
+    Parts(Parts),
+    /// In one piece, by way of a temporary file.
+    Spooled,
 }
 
 /// Whether the bucket is in the host or in the path.
@@ -190,7 +205,7 @@ mod tests {
     fn parts_are_as_large_as_they_have_to_be() {
         let place = place("b", &[("buffer-size", "5242880")]).unwrap();
         assert_eq!(place.part(1 << 30), Some(5 << 20));
-        let large = place.part(300 << 30).unwrap() as u64;
+        let large = place.part(300 << 30).unwrap();
         assert!(large > 5 << 20 && (300u64 << 30).div_ceil(large) < 10_000);
         assert_eq!(place.part(u64::MAX), None);
     }

@@ -2,8 +2,10 @@
 //!
 //! The file is named by the hash of the NAR, since its own is known only at its end; it becomes visible when the server is
 //! told to put the parts together, after the NAR was found to be the right one. Parts that a killed run left behind are
-//! not sent again: the server lists them with their MD5, and compressing the same NAR gives the same bytes. Uploads that
-//! nobody went on with for a week are given up.
+//! not sent again: the server lists them with their MD5, and compressing the same NAR gives the same bytes. The ledger
+//! says which upload it was, and what was in the parts where the server encrypts and has no MD5; without a ledger, or
+//! for uploads of other machines, the server is asked which ones it has. Uploads that nobody went on with for a week
+//! are given up.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,25 +16,21 @@ use jiff::{SignedDuration, Timestamp};
 use md5::{Digest as _, Md5};
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, DATE, ETAG, HeaderValue};
-use tokio::sync::{OnceCell, SemaphorePermit};
+use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio_util::bytes::Bytes;
 
 use super::super::api::{Call, CallFailure};
+use super::super::budget::Parts;
+use super::super::ledger::{self, Entry};
 use super::super::put::{NAR, no_room, spooled};
-use super::super::sink::{Codec, Nar, PutError};
+use super::super::sink::{Codec, Nar, PutError, Sink, WORTH_KEEPING};
 use super::super::stream::NarStream;
 use super::{S3Cache, hashed, sha256, sign, xml};
 use crate::event::{Class, Failure};
 use crate::nix_compat::daemon::PathInfo;
 use crate::nix_compat::hex;
 use crate::nix_compat::narinfo::NixHash;
-
-/// Parts of one file that are sent at once.
-const AT_ONCE: usize = 4;
-
-/// Bytes of finished parts for the sake of which an upload is left to the next run.
-const WORTH_KEEPING: u64 = 64 << 20;
 
 /// After this time nobody will go on with an upload.
 const LEFT_BEHIND: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -66,6 +64,10 @@ struct Upload<'a> {
     cache: &'a S3Cache,
     name: String,
     id: String,
+    /// What the ledger says of it; `None`: it is not large enough, or nothing is kept.
+    entry: Option<Entry>,
+    /// What the ledger said when it began.
+    known: BTreeMap<u32, ledger::Part>,
     /// Parts that were there when it began.
     left: BTreeMap<u32, Part>,
     /// Tags of the parts that are there now.
@@ -73,26 +75,30 @@ struct Upload<'a> {
 }
 
 impl S3Cache {
-    /// Sends a NAR in parts of this size while it is made.
+    /// Sends a NAR in parts while it is made.
     pub(super) async fn send_in_parts(
         &self,
-        codec: Codec,
+        sink: &Sink,
         info: &PathInfo,
         mut nar: NarStream,
-        part: usize,
+        parts: Parts,
     ) -> Result<Nar, PutError> {
+        let codec = sink.codec(info);
         let name = Nar::file_name(&NixHash::Sha256(info.nar_hash), codec);
         if let Some(size) = self.size(&name).await? {
             return taken(name, codec, nar, size).await;
         }
-        let upload = Upload::begin(self, name.clone()).await?;
-        match upload.send_all(&mut nar, part).await {
+        let upload = Upload::begin(self, name.clone(), sink.entry(info, parts.size)).await?;
+        match upload.send_all(&mut nar, parts).await {
             Ok(()) => {}
             // Somebody else sends the same file, and was faster.
-            Err(failed) if is_gone(&failed) => match self.size(&name).await? {
-                Some(size) => return taken(name, codec, nar, size).await,
-                None => return Err(failed.into()),
-            },
+            Err(failed) if is_gone(&failed) => {
+                upload.forget();
+                match self.size(&name).await? {
+                    Some(size) => return taken(name, codec, nar, size).await,
+                    None => return Err(failed.into()),
+                }
+            }
             Err(failed) => return Err(failed.into()),
         }
         let packed = match nar.end().await {
@@ -206,12 +212,21 @@ fn parts(text: &str) -> BTreeMap<u32, Part> {
 
 impl<'a> Upload<'a> {
     /// Goes on with an upload of this file, or begins one.
-    async fn begin(cache: &'a S3Cache, name: String) -> Result<Self, CallFailure> {
+    async fn begin(cache: &'a S3Cache, name: String, entry: Option<Entry>) -> Result<Self, CallFailure> {
+        let upload =
+            |id, entry, known, left| Self { cache, name: name.clone(), id, entry, known, left, done: Mutex::default() };
+        if let Some(ledger::Begun { id, parts }) = entry.as_ref().and_then(Entry::begun)
+            && let Ok(left) = listed(cache, &name, &id).await
+        {
+            tracing::debug!(name, parts = left.len(), "going on with an upload of the ledger");
+            return Ok(upload(id, entry, parts, left));
+        }
         if let Some(id) = cache.left(&name).await
             && let Ok(left) = listed(cache, &name, &id).await
         {
             tracing::debug!(name, parts = left.len(), "going on with an upload");
-            return Ok(Self { cache, name, id, left, done: Mutex::default() });
+            entry.iter().for_each(|entry| entry.begin(&id));
+            return Ok(upload(id, entry, BTreeMap::new(), left));
         }
         let call = Call::new(Method::POST, cache.url(&name, "uploads="));
         let call = cache.stored(call.header(CONTENT_TYPE, HeaderValue::from_static(NAR)));
@@ -219,24 +234,26 @@ impl<'a> Upload<'a> {
         let none = || CallFailure::here(Class::Cache, "it began no upload");
         let id = xml::element(&reply.text(), "UploadId").filter(|id| !id.is_empty()).ok_or_else(none)?;
         cache.begun(&name, |begun| begun.id.clone_from(&id));
-        Ok(Self { cache, name, id, left: BTreeMap::new(), done: Mutex::default() })
+        entry.iter().for_each(|entry| entry.begin(&id));
+        Ok(upload(id, entry, BTreeMap::new(), BTreeMap::new()))
     }
 
     /// Sends all parts, in whatever order they come through.
-    async fn send_all(&self, nar: &mut NarStream, size: usize) -> Result<(), CallFailure> {
+    async fn send_all(&self, nar: &mut NarStream, Parts { size, at_once }: Parts) -> Result<(), CallFailure> {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
         let mut sending = FuturesUnordered::new();
         for number in 1.. {
             let next = {
-                let mut next = std::pin::pin!(self.next(nar, size));
+                let mut next = std::pin::pin!(nar.part(size));
                 loop {
                     tokio::select! {
-                        next = &mut next, if sending.len() < AT_ONCE => break next,
+                        next = &mut next, if sending.len() < at_once => break next,
                         Some(sent) = sending.next() => sent?,
                     }
                 }
             };
-            let Some((part, room)) = next else { break };
-            sending.push(self.send_part(number, part, room));
+            let Some(part) = next else { break };
+            sending.push(self.send_part(number, part));
         }
         while let Some(sent) = sending.next().await {
             sent?;
@@ -244,18 +261,17 @@ impl<'a> Upload<'a> {
         Ok(())
     }
 
-    /// The next part, as soon as there is room for it.
-    async fn next(&self, nar: &mut NarStream, size: usize) -> Option<(Bytes, Option<SemaphorePermit<'a>>)> {
-        let room = self.cache.room(size as u64).await;
-        nar.part(size).await.map(|part| (part, room))
-    }
-
-    async fn send_part(&self, number: u32, part: Bytes, _room: Option<SemaphorePermit<'_>>) -> Result<(), CallFailure> {
-        let left = self.left.get(&number).filter(|left| left.size == part.len() as u64).cloned();
+    async fn send_part(&self, number: u32, part: Bytes) -> Result<(), CallFailure> {
         let (bytes, size) = (part.clone(), part.len() as u64);
+        let left = self.left.get(&number).filter(|left| left.size == size).cloned();
+        let known = self.known.get(&number).cloned();
         let hashes = spawn_blocking(move || {
-            let is_there = left.filter(|left| left.tag.trim_matches('"') == hex::encode(&Md5::digest(&bytes)));
-            (is_there, sha256(&bytes))
+            let hash = sha256(&bytes);
+            let is_same = |left: &Part| {
+                known.is_some_and(|known| known.tag == left.tag && known.digest == hash)
+                    || left.tag.trim_matches('"') == hex::encode(&Md5::digest(&bytes))
+            };
+            (left.filter(is_same), hash)
         });
         let lost = |error: tokio::task::JoinError| CallFailure::here(Class::Internal, error.to_string());
         let (is_there, hash) = hashes.await.map_err(lost)?;
@@ -269,6 +285,9 @@ impl<'a> Upload<'a> {
                 tag.ok_or_else(|| CallFailure::here(Class::Cache, "it took a part and gave no ETag"))?
             }
         };
+        if let Some(entry) = &self.entry {
+            entry.part(number, &ledger::Part { size, digest: hash, tag: tag.clone() });
+        }
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(number, tag);
         if self.left.is_empty() {
             self.cache.begun(&self.name, |begun| begun.sent += size);
@@ -293,14 +312,20 @@ impl<'a> Upload<'a> {
         {
             return Err(PutError::Server(failure));
         }
-        self.cache.ended(&self.name);
+        self.forget();
         Ok(())
+    }
+
+    /// It has ended, one way or another.
+    fn forget(&self) {
+        self.cache.ended(&self.name);
+        self.entry.iter().for_each(Entry::end);
     }
 
     /// Throws the parts away: the NAR was not what it was to be.
     async fn abort(self) {
         self.cache.abort(&self.name, &self.id).await;
-        self.cache.ended(&self.name);
+        self.forget();
     }
 }
 
