@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod estimate;
 pub mod failure;
 pub mod flaky;
+pub mod harmless;
 pub mod history;
 pub mod hits;
 pub mod home;

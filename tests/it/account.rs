@@ -458,7 +458,7 @@ fn look_at_everything(events: &[Event], width: usize) {
     let summary = Summary::of(events);
     let mut settings = Settings {
         mode: Mode::Plain,
-        style: Style { colour: true, ascii: false },
+        style: Style { colour: true, ..Style::default() },
         width: Some(width),
         verbose: true,
         fail_fast: false,
