@@ -7,6 +7,7 @@
 
 pub mod account;
 pub mod affected;
+pub mod annotations;
 pub mod builders;
 pub mod cache;
 pub mod check;
@@ -21,16 +22,20 @@ pub mod hits;
 pub mod home;
 pub mod imports;
 pub mod json;
+pub mod junit;
 pub mod left_out;
 pub mod list;
 pub mod matrix;
 pub mod missing;
 pub mod number;
 pub mod past;
+pub mod place;
 pub mod plan;
 pub mod pushed;
 pub mod schedule;
+pub mod sections;
 pub mod settings;
+pub mod step_summary;
 pub mod summary;
 pub mod text;
 pub mod time;

@@ -464,6 +464,7 @@ fn look_at_everything(events: &[Event], width: usize) {
         fail_fast: false,
         run: "01KAJX3M".into(),
         report: None,
+        marks: drover::ui::Marks::None,
     };
     for mode in [Mode::Plain, Mode::Quiet] {
         settings.mode = mode;
