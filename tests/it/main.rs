@@ -13,6 +13,7 @@ mod cache;
 mod cache_faults;
 mod cache_wire;
 mod cachix;
+mod check_forge;
 mod cli;
 mod copy;
 mod daemon_cut;
