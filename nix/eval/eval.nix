@@ -5,7 +5,9 @@
 # Values are forced only as far as the answer needs: names are listed without looking at what they name.
 let
   inherit (builtins)
+    appendContext
     attrNames
+    concatStringsSep
     elem
     elemAt
     filter
@@ -32,6 +34,7 @@ let
     tryEval
     typeOf
     unsafeDiscardStringContext
+    unsafeGetAttrPos
     ;
 
   # Put together here so that no line typed into the repl, which echoes it, contains a marker.
@@ -436,13 +439,36 @@ in
     else
       { node = "set"; names = attrNames value; };
 
-  # What the flake's own file asks Nix to be set to; the settings as plain data.
-  config =
-    { file }:
+  # What the flake's own file asks Nix to be set to, as nix.conf would have it, and whether a lock lies beside it. The
+  # context makes Nix look where the store really is.
+  own =
+    { source, dir }:
     let
-      flake = import file;
+      at = name: appendContext (source + dir + "/" + name) { ${source} = { path = true; }; };
+      config = (import (at "flake.nix")).nixConfig or { };
+      text =
+        value:
+        if isList value then
+          concatStringsSep " " (map text value)
+        else if value == true then
+          "true"
+        else if value == false then
+          "false"
+        else if isAttrs value || typeOf value == "lambda" then
+          ""
+        else
+          plain (toString value);
+      place = name: unsafeGetAttrPos name config;
     in
-    { config = flake.nixConfig or { }; };
+    {
+      settings = map (name: {
+        inherit name;
+        value = text config.${name};
+        line = (place name).line or null;
+        column = (place name).column or null;
+      }) (attrNames config);
+      has_lock = pathExists (at "flake.lock");
+    };
 
   # The outputs of a flake as they would be if it came from no commit and no time: what says so is the same in every
   # such flake, as far as the flake has it. The source tree stays what it is. Inputs that the flake hands on to itself (a
@@ -476,6 +502,6 @@ in
   loaded =
     { path }:
     {
-      loaded = builtins.pathExists (builtins.appendContext path { ${path} = { path = true; }; });
+      loaded = builtins.pathExists (appendContext path { ${path} = { path = true; }; });
     };
 }

@@ -47,7 +47,11 @@ impl Driver {
             Outcome::None => {}
             Outcome::Listed(listed) => listed.iter().for_each(|listed| self.attrs.add(listed)),
             Outcome::Answered(attr, answer) => self.answered(attr, answer),
-            Outcome::Import(import) => self.importing.begin(&mut self.ctx, &mut self.planning, import),
+            Outcome::Import(import) => {
+                self.imports();
+                self.importing.begin(&mut self.ctx, &mut self.planning, import);
+            }
+            Outcome::Own(own) => self.tell_of_flake(&own),
             Outcome::LeftOut(left_out) => self.left_out.add_unlisted(left_out),
             Outcome::Over => {
                 self.comparing.end(&mut self.ctx);
@@ -73,7 +77,9 @@ impl Driver {
                 return self.parked.push((attr, answer));
             }
             if is_left_out(&drv.system) {
-                self.left_out.add(kind, drv.system.clone());
+                if !self.ctx.settings.attrs.all_systems {
+                    self.left_out.add(kind, drv.system.clone());
+                }
                 let reason = format!("for {}, which no builder here can build", drv.system);
                 return self.end_attr(attr, Status::Skipped, Some(&reason), None);
             }
@@ -118,7 +124,8 @@ impl Driver {
     /// Whether attrs of a system are left out by default.
     pub(super) fn left_out_systems(&self) -> impl Fn(&System) -> bool + use<> {
         let wanted = &self.ctx.settings.attrs;
-        let by_default = !self.evaluation.by_name() && !wanted.all_systems;
+        // A check of all systems builds where somebody can.
+        let by_default = !self.evaluation.by_name() && (!wanted.all_systems || self.mode == Mode::Check);
         let systems = wanted.systems.clone().unwrap_or_else(|| self.farm.systems(&self.ctx));
         move |system| by_default && !systems.contains(system) && system.0 != "builtin"
     }

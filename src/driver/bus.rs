@@ -30,6 +30,11 @@ impl Bus {
         self.clock.now()
     }
 
+    /// When the run started.
+    pub(super) fn started(&self) -> jiff::Timestamp {
+        self.clock.started
+    }
+
     /// The day on which the run started, in UTC.
     pub(super) fn day(&self) -> jiff::civil::Date {
         self.clock.day()

@@ -115,6 +115,7 @@ impl Driver {
     pub(super) fn end_attr(&mut self, attr: AttrId, status: Status, reason: Option<&str>, root: Option<DrvId>) {
         let Some(entry) = self.attrs.get_mut(attr).filter(|entry| entry.status.is_none()) else { return };
         entry.status = Some(status);
+        self.checked(attr, status);
         self.ctx.bus.emit(Fact::AttrEnded { attr, status, reason: reason.map(Into::into), root });
     }
 

@@ -13,6 +13,7 @@ use crate::eval::flake::{FlakeOptions, Locked};
 use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
 use crate::eval::memory;
+use crate::eval::own_config::OwnConfig;
 use crate::eval::record::{self, Commit, Record};
 use crate::eval::{
     Ack, Answer, Budget, Checked, Cost, EvalMsg, EvalOptions, Evaluator, Import, Imports, Listed, Nix, Selection, What,
@@ -99,6 +100,8 @@ pub(super) enum Outcome {
     Import(Import),
     /// An attr is answered.
     Answered(AttrId, Answer),
+    /// The flake's own file was read.
+    Own(OwnConfig),
     /// Attrs were left out.
     LeftOut(LeftOut),
     /// It is over.
@@ -295,6 +298,7 @@ impl Evaluation {
                 }
                 Outcome::Listed(listed)
             }
+            EvalMsg::Own(own) => Outcome::Own(own),
             EvalMsg::LeftOut(left_out) => Outcome::LeftOut(left_out),
             EvalMsg::WorkerReady { .. } => Outcome::None,
             EvalMsg::WorkerReplaced { worker, reason } => {

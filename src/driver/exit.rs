@@ -21,6 +21,8 @@ fn fault(fact: &Fact, optional: &[CacheId]) -> Option<Fault> {
         Fact::PushVerified { cache, missing, .. } if !missing.is_empty() && !optional.contains(cache) => {
             Some(Fault::Push)
         }
+        // Nothing of the flake fails to evaluate, and yet it is not as it has to be.
+        Fact::FlakeFinding { fails: true, .. } => Some(Fault::Build),
         Fact::Cancelled { .. } => Some(Fault::Interrupted),
         _ => None,
     }

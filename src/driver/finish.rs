@@ -47,6 +47,7 @@ impl Driver {
         self.pushing.end(&mut self.ctx);
         self.ctx.tasks.stop().await;
         self.pushing.abandon().await;
+        self.look_at_programs();
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.remember_times();
         let mut faults = exit::faults(self.ctx.bus.events(), &self.ctx.caches.optional());

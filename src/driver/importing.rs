@@ -77,6 +77,11 @@ impl Importing {
         self.open.get(&number).map_or(Some(number), |open| open.attr)
     }
 
+    /// Whether there has been one.
+    pub(super) fn any(&self) -> bool {
+        self.count > 0
+    }
+
     /// Whether this is the number of an import.
     pub(super) fn is_import(&self, number: AttrId) -> bool {
         self.open.contains_key(&number)

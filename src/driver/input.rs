@@ -4,10 +4,12 @@ use crate::build::{Brought, FetchError, News, NotBrought};
 use crate::diff::load::LoadError;
 use crate::diff::presence::{Fact as CacheFact, Facts};
 use crate::error::Error;
+use crate::eval::flake::beside::OfNix;
 use crate::eval::{Import, Imported, Locked};
 use crate::event::{AttemptEnd, Fact, Failure};
 use crate::graph::DrvInfo;
 use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId, StorePath};
+use crate::process::ProcessError;
 
 use super::base::Found;
 use super::caches::Opened;
@@ -60,6 +62,8 @@ pub(super) enum Input {
     Sized(DrvId, u64),
     /// Results have come into the local store, or not.
     Returned(DrvId, Vec<StorePath>, Result<Brought, NotBrought>),
+    /// `nix flake check` has run beside the check, or could not.
+    NixChecked(Result<OfNix, ProcessError>),
     /// A builder has made roots for what could not be pushed, or cannot.
     Kept(Kept),
     /// Something is done of which nobody waits for the end.

@@ -19,6 +19,7 @@
 //! | `plan_file` | plans in files: written, and read in the place of an evaluation |
 //! | `caches`, `trust` | which caches there are, and who fetches from which |
 //! | `checking` | what a check makes of an answer |
+//! | `beside` | `nix flake check`, to hold against it |
 //! | `answers`, `left_out` | located flake → answered attrs that are wanted, or left out |
 //! | `attrs`, `endings` | which attr waits for which drv, and the final word on each |
 //! | `bus` | the event stream |
@@ -36,6 +37,7 @@ mod asking;
 mod attempts;
 mod attrs;
 mod base;
+mod beside;
 mod building;
 mod bus;
 mod caches;
@@ -93,6 +95,7 @@ use crate::sched::Input as SchedInput;
 use crate::ui::Ui;
 
 use attrs::Attrs;
+use beside::Beside;
 use building::Building;
 use changed::BaseAgain;
 use clock::Clock;
@@ -199,6 +202,7 @@ pub(super) struct Driver {
     /// Attrs of systems of which it is not known yet whether some builder builds for them.
     parked: Vec<(AttrId, Answer)>,
     importing: Importing,
+    beside: Beside,
     pushing: Pushing,
     keeping: Keeping,
     attrs: Attrs,
@@ -310,6 +314,7 @@ impl Driver {
                 self.building.tell(ctx, SchedInput::Sized { drv, bytes });
             }
             Input::Returned(drv, paths, brought) => self.returned(drv, &paths, brought),
+            Input::NixChecked(said) => self.beside.ended(ctx, said),
             Input::Kept(kept) => self.keeping.kept(ctx, kept),
             Input::Fetched(drv, result) => self.building.fetched(ctx, &self.planning, drv, result),
             Input::Import(import) => self.importing.begin(ctx, &mut self.planning, import),
@@ -429,6 +434,9 @@ impl Driver {
             return;
         }
         self.building.end(&mut self.ctx);
+        if !self.stopping.is_asked() {
+            self.beside.begin(&mut self.ctx, &self.evaluation);
+        }
         if self.unpushed.is_empty() {
             self.pushing.close(&mut self.ctx);
         }
@@ -443,6 +451,7 @@ impl Driver {
         let home = self.homecoming.is_done() || self.stopping.is_asked();
         let pushed = self.pushing.is_done() && self.keeping.is_done();
         let rest = self.results == Results::Done && !self.evaluation.is_sharing();
+        let rest = rest && self.beside.is_done();
         let over = self.building.is_done() && home && pushed && (rest || self.stopping.is_asked());
         self.stopping.is_now() || over
     }

@@ -21,6 +21,7 @@ use crate::store::roots::Roots;
 use crate::ui::Ui;
 
 use super::attrs::Attrs;
+use super::beside::Beside;
 use super::building::Building;
 use super::bus::Bus;
 use super::caches::{self, CacheList, Pushable};
@@ -349,6 +350,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         homecoming: Homecoming::default(),
         parked: Vec::new(),
         importing: Importing::default(),
+        beside: Beside::new(mode == Mode::Check && settings.check.beside_nix),
         pushing,
         keeping: Keeping::default(),
         attrs: Attrs::default(),

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::id::StorePath;
 
+pub mod beside;
 mod lock;
 mod overrides;
 mod refusal;

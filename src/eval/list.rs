@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::expr::{self, Question};
 use super::glob::Filter;
 use super::outputs;
+use super::own_config::OwnConfig;
 use super::pool::{self, Answer, EvalMsg};
 use super::rule::{Check, Output, Place, Rule};
 use super::seat::Seat;
@@ -66,6 +67,8 @@ pub struct Catalogue {
     pub passed_over: Vec<(Kind, System)>,
     /// Warnings while listing.
     pub warnings: Vec<String>,
+    /// What the flake's own file says besides its outputs; asked for a check.
+    pub own: Option<OwnConfig>,
 }
 
 impl Entry {
@@ -172,9 +175,9 @@ pub(super) async fn catalogue(
 ) -> Result<Catalogue, Error> {
     let filter = Filter::new(&selection.only, &selection.exclude)?;
     let mut lister = Lister { seat, sender: Some(sender), warnings: Vec::new(), passed_over: Vec::new() };
-    let mut entries = Vec::new();
+    let (mut entries, mut own) = (Vec::new(), None);
     if let Some(checked) = &selection.check {
-        entries.extend(outputs::list(&mut lister, checked, selection.systems.as_deref()).await?);
+        (entries, own) = outputs::list(&mut lister, checked, selection.systems.as_deref()).await?;
     } else if selection.names.is_empty() {
         for kind in kinds(selection) {
             entries.extend(lister.kind(kind, selection.systems.as_deref()).await?);
@@ -187,7 +190,7 @@ pub(super) async fn catalogue(
     let mut seen = BTreeSet::new();
     entries.retain(|entry| filter.keeps(&entry.path) && seen.insert((entry.path.clone(), entry.outputs.clone())));
     let passed_over = if selection.names.is_empty() { lister.passed_over } else { Vec::new() };
-    Ok(Catalogue { entries, passed_over, warnings: lister.warnings })
+    Ok(Catalogue { entries, passed_over, warnings: lister.warnings, own })
 }
 
 /// The kinds of a selection, in the order in which they are shown.

@@ -2,7 +2,8 @@
 //!
 //! Owns locking ([`flake`]), what the words of a command line ask for ([`what`], [`glob`]), the evaluator processes
 //! ([`pool`], [`worker`]) and their memory ([`budget`], `crew`), what attrs import from derivations ([`imports`]), and
-//! what is remembered of an evaluation ([`record`]). It does not decide what happens to a
+//! what is remembered of an evaluation ([`record`]). Also what a flake as a whole is to be blamed for ([`lockfile`],
+//! [`own_config`]). It does not decide what happens to a
 //! derivation: answers go to the driver as [`EvalMsg`]s.
 //!
 //! Attrs are evaluated by `nix repl` processes ([`worker`]); what they are asked is Nix code in `nix/eval` ([`expr`]).
@@ -11,6 +12,7 @@ mod base;
 pub mod budget;
 mod crew;
 pub mod expr;
+pub mod findings;
 pub mod flake;
 pub mod git;
 pub mod glob;
@@ -18,10 +20,12 @@ pub mod imports;
 pub mod jobs;
 pub mod lines;
 pub mod list;
+pub mod lockfile;
 pub mod memory;
 pub mod message;
 pub mod nix;
 mod outputs;
+pub mod own_config;
 pub mod pool;
 mod queue;
 pub mod record;

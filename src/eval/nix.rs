@@ -40,7 +40,12 @@ pub(super) struct Ran {
 impl Ran {
     /// The last error that it printed.
     pub(super) fn error(&self) -> Option<&str> {
-        self.said.iter().rev().find_map(|said| match said {
+        self.errors().last()
+    }
+
+    /// All errors that it printed.
+    pub(super) fn errors(&self) -> impl Iterator<Item = &str> {
+        self.said.iter().filter_map(|said| match said {
             Said::Error(text) => Some(text.as_str()),
             Said::Warning(_) | Said::Trace(_) | Said::Other(_) => None,
         })

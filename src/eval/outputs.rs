@@ -3,9 +3,10 @@
 
 use serde::Deserialize;
 
-use super::expr;
+use super::expr::{self, Question};
 use super::list::{Entry, Lister, Names, join, question};
 use super::nix;
+use super::own_config::OwnConfig;
 use super::rule::{Check, Output, Place, Rule, is_system};
 use super::seat::Shared;
 use super::what::Checked;
@@ -24,17 +25,16 @@ struct Answer {
     names: Vec<String>,
 }
 
-/// Lists the attrs of all outputs. Those for other systems than `systems` are passed over.
+/// Lists the attrs of all outputs, and says what else is in the flake's own file. Attrs for other systems than `systems` are passed over.
 pub(super) async fn list(
     lister: &mut Lister<'_>,
     checked: &Checked,
     systems: Option<&[System]>,
-) -> Result<Vec<Entry>, Error> {
+) -> Result<(Vec<Entry>, Option<OwnConfig>), Error> {
     let shared = lister.seat.shared();
     // The evaluator starts meanwhile.
-    let first = question("exists", Kind::Packages.output(), serde_json::json!({ "path": [] }));
-    let (names, started) = tokio::join!(names(&shared), lister.seat.ask(&first));
-    started?;
+    let (names, own) = tokio::join!(names(&shared), own(lister));
+    let own = own?;
     let mut names = match names? {
         Ok(names) => names,
         Err(failure) => return Err(Error::new(Fault::Eval, &*failure.message)),
@@ -45,7 +45,17 @@ pub(super) async fn list(
     for name in &names {
         walk.output(name).await?;
     }
-    Ok(walk.entries)
+    Ok((walk.entries, own))
+}
+
+/// What the flake's own file says besides its outputs; nothing, if that does not evaluate.
+async fn own(lister: &mut Lister<'_>) -> Result<Option<OwnConfig>, Error> {
+    let shared = lister.seat.shared();
+    let (source, dir) = (shared.locked.source(), shared.locked.dir.as_str());
+    let dir = if dir.is_empty() { String::new() } else { format!("/{dir}") };
+    let arguments = serde_json::json!({ "source": source, "dir": dir });
+    let answer = lister.seat.ask(&Question { function: "own", output: None, arguments }).await?.answer;
+    Ok(answer.ok().and_then(|answer| OwnConfig::deserialize(&answer).ok()))
 }
 
 /// The names of all outputs; no repl says these.

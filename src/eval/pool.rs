@@ -21,7 +21,8 @@ use super::list::{self, Catalogue, Entry, LeftOut};
 use super::memory::Cost;
 use super::message;
 use super::nix::Nix;
-use super::record::Record;
+use super::own_config::OwnConfig;
+use super::record::{Record, RecordedList};
 use super::seat::{Seat, Shared};
 use super::serve::{self, Work};
 use super::what::Selection;
@@ -189,6 +190,8 @@ pub enum EvalMsg {
     Listed(Vec<Listed>),
     /// Attrs that were left out by default.
     LeftOut(LeftOut),
+    /// What the flake's own file says besides its outputs, once, if it is checked.
+    Own(OwnConfig),
     /// An evaluator has loaded the locked tree; its NAR hash is that of [`Locked`].
     WorkerReady {
         /// Which evaluator, from 0.
@@ -342,13 +345,18 @@ async fn evaluate(
     let mut first = Seat::new(Arc::clone(&shared));
     let selection = &options.selection;
     let (catalogue, left_out) = match record.list(selection) {
-        Some((entries, left_out)) => (Catalogue { entries, ..Catalogue::default() }, Some(left_out)),
+        Some(RecordedList { entries, left_out, warnings, own }) => {
+            (Catalogue { entries, warnings, own, ..Catalogue::default() }, Some(left_out))
+        }
         None => (list::catalogue(&mut first, selection, &sender).await?, None),
     };
-    let Catalogue { entries: attrs, passed_over, warnings } = catalogue;
+    let Catalogue { entries: attrs, passed_over, warnings, own } = catalogue;
     send(&sender, EvalMsg::Listed(names(&attrs))).await?;
-    for warning in warnings {
-        send(&sender, EvalMsg::Warning { attr: None, message: warning.into() }).await?;
+    for warning in &warnings {
+        send(&sender, EvalMsg::Warning { attr: None, message: warning.as_str().into() }).await?;
+    }
+    if let Some(own) = own.clone() {
+        send(&sender, EvalMsg::Own(own)).await?;
     }
     let queue = answer_what_is_known(&attrs, &record, &sender).await?;
     let known = left_out.is_some();
@@ -374,7 +382,7 @@ async fn evaluate(
     }
     let mut record = work.record.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(left_out) = counted {
-        record.remember_list(selection, &work.attrs, &left_out);
+        record.remember_list(selection, RecordedList { entries: work.attrs, left_out, warnings, own });
     }
     Ok(Some(Box::new(record)))
 }

@@ -577,7 +577,7 @@ pub enum Fact {
     },
     /// A check found something wrong that is about no attr.
     FlakeFinding {
-        /// What it is about: `flake.lock`, `nixConfig`, `quarantine`.
+        /// What it is about: `flake.lock`, `nixConfig`, `quarantine`, an app whose program is not there.
         about: Text,
         /// What is wrong.
         message: Text,

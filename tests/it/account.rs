@@ -419,7 +419,11 @@ fn arb_farm_fact() -> BoxedStrategy<Fact> {
             ticket: None,
             expires: "2026-12-24".into(),
         }),
-        (any::<bool>(), 0.0..1e6_f64).prop_map(|(ok, seconds)| Fact::NixChecked { ok, error: None, seconds }),
+        (any::<bool>(), any::<u32>()).prop_map(|(ok, quarters)| Fact::NixChecked {
+            ok,
+            error: None,
+            seconds: f64::from(quarters) / 4.0
+        }),
         (any::<u32>(), any::<u64>(), any::<f64>()).prop_map(|(known, nar_size, seconds)| Fact::CachesSpared {
             drvs: known,
             known,

@@ -149,6 +149,7 @@ pub(crate) fn evaluate_with(
                         paths.push(attr.path.to_string());
                     }
                 }
+                EvalMsg::Own(_) => {}
                 EvalMsg::LeftOut(left_out) => said.left_out.push(left_out),
                 EvalMsg::WorkerReady { .. } => said.ready += 1,
                 EvalMsg::WorkerReplaced { reason, .. } => said.replaced.push(reason.to_string()),

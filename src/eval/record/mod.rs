@@ -25,6 +25,7 @@ pub use shelf::Shelf;
 
 use super::flake::{FlakeOptions, Locked};
 use super::list::{Entry, LeftOut};
+use super::own_config::OwnConfig;
 use super::pool::{Answer, DrvAnswer};
 use super::rule::Check;
 use super::what::Selection;
@@ -81,11 +82,19 @@ impl Recorded {
     }
 }
 
-/// The attrs of one selection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct RecordedList {
-    entries: Vec<Entry>,
-    left_out: Vec<LeftOut>,
+/// The attrs of one selection, and what was said while they were listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedList {
+    /// The attrs.
+    pub entries: Vec<Entry>,
+    /// What was left out.
+    pub left_out: Vec<LeftOut>,
+    /// Warnings while listing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// What the flake's own file says besides its outputs, of one that was checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnConfig>,
 }
 
 /// What is remembered of one source.
@@ -123,18 +132,16 @@ impl Record {
             && locked.warnings.iter().all(|warning| !warning.contains("unlocked"))
     }
 
-    /// The attrs of this selection and what it left out, if it has been listed before.
+    /// The attrs of this selection, if it has been listed before.
     #[must_use]
-    pub fn list(&self, selection: &Selection) -> Option<(Vec<Entry>, Vec<LeftOut>)> {
-        let list = self.lists.get(&selection_key(selection))?;
-        Some((list.entries.clone(), list.left_out.clone()))
+    pub fn list(&self, selection: &Selection) -> Option<RecordedList> {
+        self.lists.get(&selection_key(selection)).cloned()
     }
 
     /// Remembers the attrs of a selection, unless a part of the flake did not evaluate and might another time.
-    pub fn remember_list(&mut self, selection: &Selection, entries: &[Entry], left_out: &[LeftOut]) {
+    pub fn remember_list(&mut self, selection: &Selection, list: RecordedList) {
         let keeps = |entry: &Entry| entry.failure.as_ref().is_none_or(is_sources_own) && reads_back(&entry.path);
-        if entries.iter().all(keeps) {
-            let list = RecordedList { entries: entries.to_vec(), left_out: left_out.to_vec() };
+        if list.entries.iter().all(keeps) {
             self.lists.insert(selection_key(selection), list);
         }
     }
@@ -283,6 +290,10 @@ mod tests {
         entry
     }
 
+    fn list(entries: Vec<Entry>) -> RecordedList {
+        RecordedList { entries, ..RecordedList::default() }
+    }
+
     fn failed(class: Class, message: &str) -> Answer {
         Answer::Failed(Failure { class, message: message.into(), position: Some("flake.nix:1:2".into()) })
     }
@@ -318,11 +329,12 @@ mod tests {
         // A failed subtree is one attr of the list.
         let Answer::Failed(failure) = own else { unreachable!() };
         let bad = Entry { failure: Some(failure), ..entry("packages", None) };
-        record.remember_list(&Selection::default(), &[bad], &[]);
+        record.remember_list(&Selection::default(), list(vec![bad]));
         assert!(record.is_complete(&Selection::default()));
         let Answer::Failed(failure) = failed(Class::Eval, "unable to download 'x'") else { unreachable!() };
         let other = Selection { only: vec!["x".to_owned()], ..Selection::default() };
-        record.remember_list(&other, &[Entry { failure: Some(failure), ..entry("packages", None) }], &[]);
+        let again = Entry { failure: Some(failure), ..entry("packages", None) };
+        record.remember_list(&other, list(vec![again]));
         assert!(record.list(&other).is_none());
     }
 
@@ -333,7 +345,7 @@ mod tests {
         one.remember(&entry("a", None), &nothing("mine"), Vec::new());
         two.remember(&entry("a", None), &nothing("theirs"), Vec::new());
         two.remember(&entry("b", None), &nothing("theirs"), Vec::new());
-        two.remember_list(&Selection::default(), &[entry("a", None), entry("b", None)], &[]);
+        two.remember_list(&Selection::default(), list(vec![entry("a", None), entry("b", None)]));
         assert!(!one.is_complete(&Selection::default()));
         one.add(two);
         assert!(one.is_complete(&Selection::default()));

@@ -1,5 +1,6 @@
-//! Measures `drover push`: `far`, 300 paths of 200 KB by HTTP PUT to a server 30 ms away, beside `nix copy`; `small`, 2,000
-//! paths of 4 to 400 KB to each kind of cache; `big`, one path of 1 GB to each, beside a bare pipe of the same stages.
+//! Measures `drover push`: `ask`, 20,000 paths asked of Cachix and of Attic 30 ms away; `far`, 300 paths of 200 KB by HTTP
+//! PUT to a server 30 ms away, beside `nix copy`; `small`, 2,000 paths of 4 to 400 KB to each kind of cache; `big`, one
+//! path of 1 GB to each, beside a bare pipe of the same stages.
 //!
 //! Run by the script `push` beside this folder.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark stops at the first fault")]
@@ -7,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark takes times and starts processes")]
 #![allow(clippy::print_stdout, missing_docs, reason = "what it measures is what it prints")]
 
+mod ask;
 #[path = "../../support/attic_server.rs"]
 mod attic_server;
 #[path = "../../support/bucket.rs"]
@@ -42,11 +44,14 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let part = words.first().map_or("all", String::as_str);
     let rounds = words.get(1).map_or(3, |rounds| rounds.parse().unwrap());
-    let usage = "cargo bench --bench push -- all|far|small|big [ROUNDS] [KIND…]";
-    assert!(["all", "far", "small", "big"].contains(&part), "{usage}");
+    let usage = "cargo bench --bench push -- all|ask|far|small|big [ROUNDS] [KIND…]";
+    assert!(["all", "ask", "far", "small", "big"].contains(&part), "{usage}");
     let only = words.get(2..).unwrap_or_default().to_vec();
     assert!(only.iter().all(|kind| KINDS.contains(&kind.as_str())), "{usage}: {}", KINDS.join("|"));
     let bench = Bench::new(only);
+    if matches!(part, "all" | "ask") {
+        bench.ask(rounds);
+    }
     if matches!(part, "all" | "far") {
         bench.far(rounds);
     }
@@ -121,6 +126,14 @@ impl Bench {
         let dir = self.lab.path(name);
         let _ = fs::remove_dir_all(&dir);
         dir
+    }
+
+    fn ask(&self, rounds: usize) {
+        println!("\n20,000 paths asked of a service 30 ms away");
+        for (kind, _) in ["cachix", "attic"].iter().flat_map(|kind| (0..rounds).map(move |round| (kind, round))) {
+            let target = Target::start(kind, &self.lab, &self.fresh("ask"));
+            println!("{kind:8} {:6.3} s", ask::measure(&target, &Target::env(&self.lab), AWAY));
+        }
     }
 
     fn far(&self, rounds: usize) {

@@ -57,6 +57,15 @@ impl Target {
         }
     }
 
+    /// A service answers so much later from now on.
+    pub(crate) fn is_far(&self, away: Duration) {
+        match self {
+            Self::Cachix(server) => server.state().latency = away,
+            Self::Attic(server) => server.state.control.delay(away),
+            Self::File(_) | Self::Http(_) | Self::S3(_) | Self::Niks3(_) => panic!("it is no service of this sort"),
+        }
+    }
+
     /// Where logins come from.
     pub(crate) fn env(lab: &Lab) -> [(&'static str, String); 4] {
         let file = lab.write("token", TOKEN);
