@@ -8,7 +8,7 @@ use crate::report::summary::Summary;
 use super::args::{AffectedArgs, Place};
 use super::audit;
 use super::run::{block_on, check, keep_digest, request, settings};
-use super::{Session, print, print_json};
+use super::{Session, print_foreign, print_json};
 
 /// Prints what differs; the whole answer also where some attrs do not evaluate.
 pub(super) fn affected(session: &Session, args: AffectedArgs, place: &Place) -> Result<u8> {
@@ -26,7 +26,7 @@ pub(super) fn affected(session: &Session, args: AffectedArgs, place: &Place) -> 
     if json {
         print_json(&affected::document(&summary))?;
     } else {
-        print(affected::names(&summary, hosts).as_bytes())?;
+        print_foreign(session, affected::names(&summary, hosts).as_bytes())?;
     }
     Ok(exit)
 }

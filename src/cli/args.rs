@@ -39,7 +39,7 @@ Flags that drover takes because nix and nix-fast-build have them:
   --niks3-server URL           the same as --push-to niks3:URL
   --skip-cached                always on: nothing that a cache has is built
   --no-link                    the default: drover run --out-link PATH makes links
-  --result-format json         with --result-file FILE: the document of --json in a file
+  --result-file FILE           the document of --json in a file, too; with --result-format junit as JUnit's XML
   --eval-max-memory-size MIB   as in nix-eval-jobs
   --builders BUILDERS          as in nix; of several, each is an entry of these columns, parted by ; or lines:
                                URL SYSTEMS SSH-KEY JOBS SPEED FEATURES MANDATORY-FEATURES HOST-KEY

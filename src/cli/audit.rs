@@ -19,7 +19,7 @@ use crate::report::text::{Line, Paint};
 use crate::ui::{self, Ui};
 
 use super::run::{block_on, config_dir, new_run};
-use super::{Session, print, print_json, say};
+use super::{Session, print_foreign, print_json, say};
 
 /// What an audit says.
 #[derive(Serialize)]
@@ -81,7 +81,7 @@ pub(super) fn audit(session: &Session, words: &Words, commits: u32) -> Result<u8
     if settings.output.json {
         print_json(&document)?;
     } else {
-        print(lines(&document).as_bytes())?;
+        print_foreign(session, lines(&document).as_bytes())?;
     }
     say(&[verdict(&document, wrong)], session.style());
     Ok(exit)
@@ -157,6 +157,7 @@ fn compare(session: &Session, words: &Words, head: &str, base: &str) -> Result<S
     settings.base.skip.clear();
     let run = new_run(session);
     let shown = ui::Settings {
+        marks: ui::Marks::None,
         mode: ui::Mode::Quiet,
         style: session.style(),
         width: None,

@@ -6,7 +6,7 @@ use crate::report::number::plural;
 use crate::report::text::{Line, Paint};
 
 use super::args::{LogArgs, Place};
-use super::{Session, print, say, state_dir};
+use super::{Session, print_foreign, say, state_dir};
 
 /// Prints the log as the builder wrote it.
 pub(super) fn log(session: &Session, args: &LogArgs, place: &Place) -> Result<u8> {
@@ -31,6 +31,6 @@ pub(super) fn log(session: &Session, args: &LogArgs, place: &Place) -> Result<u8
         let words = format!("{} printed nothing in run {}", found.name, found.run.short);
         say(&[Line::new().text(words)], session.style());
     }
-    print(&text)?;
+    print_foreign(session, &text)?;
     Ok(0)
 }

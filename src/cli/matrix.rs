@@ -6,6 +6,7 @@ use crate::config::{Env, Settings};
 use crate::diff::matrix::{AttrWork, DrvWork, Limits, Packing, Work, pack};
 use crate::driver::Mode;
 use crate::error::{Error, Fault, Result};
+use crate::report::harmless;
 use crate::report::matrix::{self, Document, MOST_BYTES, MOST_ROWS, Needs, Pipeline, Row, Shared};
 use crate::report::summary::Summary;
 
@@ -182,7 +183,7 @@ fn tell(session: &Session, document: &Document, wish: &Wish, settings: &Settings
         }
     };
     if !text.is_empty() {
-        print(format!("{text}\n").as_bytes())?;
+        print(format!("{}\n", harmless::json(&text)).as_bytes())?;
     }
     match &wish.output {
         Some(file) => github_output(session, document, file),

@@ -25,6 +25,7 @@ use crate::config::{DROVER_LOG, Env, Terminal};
 use crate::driver::clock::Clock;
 use crate::error::{Error, Fault, Result, exit_code};
 use crate::report::failure;
+use crate::report::harmless;
 use crate::report::text::{Line, Style, render};
 
 use args::{Cli, Command};
@@ -39,13 +40,18 @@ struct Session {
 impl Session {
     /// How text on stderr may look.
     fn style(&self) -> Style {
-        Style { colour: self.terminal.colour, ascii: self.terminal.ascii }
+        Style { colour: self.terminal.colour, ascii: self.terminal.ascii, harmless: self.terminal.log }
     }
 
     /// How text on stdout may look.
     fn stdout_style(&self) -> Style {
         use std::io::IsTerminal as _;
-        Style { colour: self.terminal.colour && std::io::stdout().is_terminal(), ascii: self.terminal.ascii }
+        let is_terminal = std::io::stdout().is_terminal();
+        Style {
+            colour: self.terminal.colour && is_terminal,
+            ascii: self.terminal.ascii,
+            harmless: !is_terminal || self.env.is_ci(),
+        }
     }
 
     /// Columns of the screen for text that is not live.
@@ -152,6 +158,11 @@ fn print(text: &[u8]) -> Result<()> {
 fn write_json(document: &impl serde::Serialize, file: &Path) -> Result<()> {
     let text = serde_json::to_vec_pretty(document)
         .map_err(|error| Error::new(Fault::Bug, format!("cannot write JSON: {error}")))?;
+    write_file(file, &text)
+}
+
+/// Writes what was asked for to a file.
+fn write_file(file: &Path, text: &[u8]) -> Result<()> {
     std::fs::write(file, text).map_err(|error| {
         Error::new(Fault::Unreachable, format!("cannot write {}: {error}", file.display())).hint("drover report --json")
     })
@@ -159,8 +170,15 @@ fn write_json(document: &impl serde::Serialize, file: &Path) -> Result<()> {
 
 /// Prints one JSON document.
 fn print_json(document: &impl serde::Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(document)
+    let text = serde_json::to_string_pretty(document)
         .map_err(|error| Error::new(Fault::Bug, format!("cannot write JSON: {error}")))?;
-    text.push(b'\n');
-    print(&text)
+    print(format!("{}\n", harmless::json(&text)).as_bytes())
+}
+
+/// Prints foreign text; where a CI system may read it, so that it finds none of its commands.
+fn print_foreign(session: &Session, text: &[u8]) -> Result<()> {
+    if !session.env.is_ci() {
+        return print(text);
+    }
+    print(harmless::text(&String::from_utf8_lossy(text)).as_bytes())
 }

@@ -14,6 +14,7 @@ use super::{Session, print, print_json, state_dir};
 /// Prints a report, or the list of runs.
 pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Result<u8> {
     let state_dir = state_dir(session, place.state_dir.as_deref())?;
+    let plain = Style { colour: false, ascii: false, ..session.stdout_style() };
     let format = if args.json { Format::Json } else { args.format };
     if args.run == "list" {
         let rows: Vec<Row> = record::list(&state_dir)?.iter().map(row).collect();
@@ -22,7 +23,7 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
             return Ok(0);
         }
         let screen = list::screen(&rows, session.clock.started, session.width());
-        print(render(&screen, Style::default()).as_bytes())?;
+        print(render(&screen, plain).as_bytes())?;
         return Ok(0);
     }
     let run = record::lookup(&state_dir, &args.run)?;
@@ -45,7 +46,7 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
                 report: None,
                 clock: false,
             };
-            print(render(&closing::screen(&summary, &options), Style::default()).as_bytes())?;
+            print(render(&closing::screen(&summary, &options), plain).as_bytes())?;
         }
     }
     Ok(0)

@@ -2,19 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{File, Settings, Words};
+use crate::config::{self, File, Forge, OutputSettings, ResultFile, ResultFormat, Settings, Words};
 use crate::driver::{self, Finished, Mode, Request};
 use crate::error::{Error, Fault, Result};
 use crate::event::Status;
 use crate::id::RunId;
 use crate::record::{self, RunDir};
 use crate::report::json;
+use crate::report::junit;
 use crate::report::list::{self, Digest};
+use crate::report::step_summary;
 use crate::report::summary::Summary;
-use crate::ui::{self, Ui};
+use crate::ui::{self, Marks, Ui};
 
 use super::args::{Place, PlanArgs, RunArgs, Select};
-use super::{Session, print, print_json};
+use super::{Session, print, print_json, write_file};
 
 /// `drover run`.
 pub(super) fn run(session: &Session, args: RunArgs, place: &Place) -> Result<u8> {
@@ -108,13 +110,14 @@ pub(super) fn screen(session: &Session, settings: &Settings, planned: bool, run:
         fail_fast: settings.build.fail_fast,
         run: record::short_id(&output.state_dir, run).unwrap_or_else(|_| run.short()),
         report: None,
+        marks: if planned { Marks::None } else { marks(session, settings) },
     };
     Ui::new(shown, Box::new(std::io::stderr()))
 }
 
 /// What is left when the screen is closed: what was asked for on stdout. The error that ended the run, if one did, has
 /// been the last thing on the screen.
-pub(super) fn tell(output: &crate::config::OutputSettings, finished: Finished) -> Result<u8> {
+pub(super) fn tell(output: &OutputSettings, finished: Finished) -> Result<u8> {
     let summary = Summary::of(&finished.events);
     let outputs = finished.outputs.clone();
     let exit = keep(output, finished, &summary)?;
@@ -126,13 +129,49 @@ pub(super) fn tell(output: &crate::config::OutputSettings, finished: Finished) -
     Ok(exit)
 }
 
-/// What every run leaves: its digest, and its document where a file was named for it. Gives the exit code.
-pub(super) fn keep(output: &crate::config::OutputSettings, finished: Finished, summary: &Summary) -> Result<u8> {
+/// What the reader of the log understands.
+fn marks(session: &Session, settings: &Settings) -> Marks {
+    match settings.output.forge {
+        None => Marks::None,
+        Some(_) if session.terminal.live => Marks::None,
+        Some(Forge::Gitlab) => Marks::Sections,
+        Some(Forge::Github | Forge::Forgejo | Forge::Gitea) => Marks::Annotations { root: repository() },
+    }
+}
+
+/// The root of the repository that this is started in.
+fn repository() -> Option<PathBuf> {
+    config::work_tree(Path::new("."))
+}
+
+/// What every run leaves: its digest, a file where one was named for it, and a page for the CI system. Gives the exit
+/// code.
+pub(super) fn keep(output: &OutputSettings, finished: Finished, summary: &Summary) -> Result<u8> {
     keep_digest(&finished.dir, summary);
-    if let Some(file) = &output.result_file {
-        super::write_json(&json::document(summary), file)?;
+    let told = summary.header.as_ref().is_some_and(|header| matches!(&*header.command, "run" | "check"));
+    if let Some(file) = output.step_summary.as_ref().filter(|_| told) {
+        add_page(file, summary);
+    }
+    match &output.result_file {
+        None => {}
+        Some(ResultFile { path, format: ResultFormat::Json }) => super::write_json(&json::document(summary), path)?,
+        Some(ResultFile { path, format: ResultFormat::Junit }) => {
+            let text = junit::document(summary, repository().as_deref())
+                .map_err(|error| Error::new(Fault::Bug, format!("cannot write XML: {error}")))?;
+            write_file(path, text.as_bytes())?;
+        }
     }
     Ok(finished.exit)
+}
+
+/// Adds the page about a run to what others wrote. A run is not worse for a page that could not be written.
+fn add_page(file: &Path, summary: &Summary) {
+    let there = std::fs::metadata(file).map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX));
+    let page = step_summary::page(summary, repository().as_deref(), step_summary::MOST.saturating_sub(there));
+    let added = std::fs::OpenOptions::new().create(true).append(true).open(file);
+    if let Err(error) = added.and_then(|mut file| std::io::Write::write_all(&mut file, page.as_bytes())) {
+        tracing::warn!(%error, file = %file.display(), "cannot write the summary of the step");
+    }
 }
 
 /// Stores what lists say of a run.

@@ -36,10 +36,16 @@ fn of_files(dir: &Path) -> Option<bool> {
     Some(default.map_or(USUAL.contains(&branch), |default| default == branch))
 }
 
+/// The root of the git repository that this directory is in, without symlinks.
+#[must_use]
+pub fn work_tree(dir: &Path) -> Option<PathBuf> {
+    let dir = dir.canonicalize().ok()?;
+    dir.ancestors().find(|dir| dir.join(".git").exists()).map(Path::to_owned)
+}
+
 /// `.git` here or above; a second work tree has a file in its place.
 fn git_dir(dir: &Path) -> Option<PathBuf> {
-    let dir = dir.canonicalize().ok()?;
-    let git = dir.ancestors().map(|above| above.join(".git")).find(|git| git.exists())?;
+    let git = work_tree(dir)?.join(".git");
     if git.is_dir() {
         return Some(git);
     }

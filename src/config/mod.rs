@@ -9,6 +9,7 @@ mod branch;
 pub mod builders;
 mod env;
 mod file;
+mod forge;
 pub mod machines;
 mod near;
 mod settings;
@@ -16,14 +17,16 @@ mod shown;
 mod terminal;
 
 pub use address::{Address, Way};
+pub use branch::work_tree;
 pub use builders::{BuilderSettings, FarmSettings, Secret, SshSettings};
 pub use env::{DROVER_LOG, Env, LoginVars, PullRequest};
 pub use file::{File, FileError};
+pub use forge::Forge;
 pub(crate) use near::nearest;
 pub use settings::{
     AttrSettings, BaseSettings, BuildSettings, CacheSettings, CheckBuild, CheckSettings, EvalSettings, LeaveOut,
-    Origin, OutputSettings, PlanSettings, PushSettings, PushWhen, Quarantine, ReadBack, Settings, ShareSettings, Words,
-    is_for_nix,
+    Origin, OutputSettings, PlanSettings, PushSettings, PushWhen, Quarantine, ReadBack, ResultFile, ResultFormat,
+    Settings, ShareSettings, Words, is_for_nix,
 };
 pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

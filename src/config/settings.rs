@@ -17,7 +17,7 @@ pub use build::BuildSettings;
 pub use caches::{CacheSettings, LeaveOut, PushWhen, is_for_nix};
 pub use check::{CheckBuild, CheckSettings, Quarantine};
 pub use eval::EvalSettings;
-pub use output::OutputSettings;
+pub use output::{OutputSettings, ResultFile, ResultFormat};
 pub use push::{PushSettings, ReadBack};
 pub use share::ShareSettings;
 pub use words::Words;
@@ -140,7 +140,7 @@ impl Settings {
             offline: words.offline,
             strict_caches: words.strict_caches,
             refresh: words.refresh,
-            output: OutputSettings::of(&words, state_dir, env.cache_dir())?,
+            output: OutputSettings::of(&words, env, state_dir)?,
             plan: PlanSettings { read: words.plan, write: words.plan_output },
             store: words.store,
             eval_store: words.eval_store,

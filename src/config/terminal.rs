@@ -13,6 +13,8 @@ pub struct Terminal {
     pub colour: bool,
     /// Only ASCII is understood.
     pub ascii: bool,
+    /// A CI system may read it: no person does as it happens, or one says that it is there.
+    pub log: bool,
     /// Columns, where the environment says.
     pub width: Option<usize>,
 }
@@ -35,6 +37,7 @@ impl Terminal {
             live: is_terminal && !dumb && !env.is_ci(),
             colour,
             ascii,
+            log: !is_terminal || env.is_ci(),
             width: env.get("COLUMNS").and_then(|columns| columns.parse().ok()).filter(|_| !is_terminal),
         }
     }

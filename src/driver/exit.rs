@@ -35,12 +35,12 @@ fn fault(fact: &Fact, Lenience { optional, excused }: &Lenience) -> Option<Fault
         Fact::DrvEnded { outcome: DrvOutcome::Failed(failure), .. } => Some(fault_of(failure.class)),
         // An attr that failed by no drv's fault: its .drv could not be read, say.
         Fact::AttrEnded { status: Status::Failed, root: None, .. } => Some(Fault::Unreachable),
-        Fact::FlakeFinding { fails: true, .. } => Some(Fault::Build),
         Fact::PushEnded { cache, pushed: Pushed::Failed(_), .. } if !optional.contains(cache) => Some(Fault::Push),
         Fact::PushVerified { cache, missing, .. } if !missing.is_empty() && !optional.contains(cache) => {
             Some(Fault::Push)
         }
         // Nothing of the flake fails to evaluate, and yet it is not as it has to be.
+        Fact::FlakeFinding { fails: true, .. } => Some(Fault::Build),
         Fact::Cancelled { .. } => Some(Fault::Interrupted),
         _ => None,
     }

@@ -339,7 +339,7 @@ fn code(message: &str) -> Option<u32> {
 }
 
 /// What a class of failure is called where nothing better is known.
-fn word(class: Class) -> &'static str {
+pub(super) fn word(class: Class) -> &'static str {
     match class {
         Class::Eval => "does not evaluate",
         Class::Oom => "out of memory",

@@ -1,7 +1,11 @@
 //! Lines of a screen: painted pieces of text that know their width in columns and can be cut to fit. Owns style and
 //! shortening; colour never carries a meaning of its own here, it only repeats what the words say.
 
+use std::borrow::Cow;
+
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::harmless::harmless;
 
 /// How texts may look. Where it comes from (`NO_COLOR`, `CLICOLOR_FORCE`, `TERM`) is the business of `config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -10,6 +14,8 @@ pub struct Style {
     pub colour: bool,
     /// Only ASCII: for terminals and locales that know nothing else.
     pub ascii: bool,
+    /// A CI system may read it, and must find none of its commands in what others said.
+    pub harmless: bool,
 }
 
 /// The look of one piece of text.
@@ -127,9 +133,20 @@ impl Line {
         Self(out)
     }
 
+    /// The text without paint.
+    #[must_use]
+    pub fn plain(&self) -> String {
+        self.0.iter().map(|(_, text)| text.as_str()).collect()
+    }
+
     /// As bytes for a terminal or a file; no blanks at the end.
     #[must_use]
     pub fn render(&self, style: Style) -> String {
+        if style.harmless
+            && let Cow::Owned(safe) = harmless(&self.plain())
+        {
+            return Self::from(safe).render(Style { harmless: false, ..style });
+        }
         let mut pieces: Vec<(Paint, &str)> = self.0.iter().map(|(paint, text)| (*paint, text.as_str())).collect();
         while let Some((_, text)) = pieces.last_mut() {
             *text = text.trim_end();
@@ -280,7 +297,7 @@ mod tests {
         assert_eq!(line.width(), 16);
         assert_eq!(line.clone().fit(10).render(Style::default()), "FAILED 漢…");
         assert_eq!(line.clone().fit(16), line);
-        let colour = Style { colour: true, ascii: false };
+        let colour = Style { colour: true, ..Style::default() };
         assert_eq!(line.clone().fit(7).render(colour), "\u{1b}[1;31mFAILED\u{1b}[0m…");
         assert_eq!(line.fit(0).width(), 0);
     }
@@ -288,6 +305,18 @@ mod tests {
     #[test]
     fn control_characters_cannot_reach_the_terminal() {
         assert_eq!(Line::from("a\u{1b}[2Jb\nc").render(Style::default()), "a [2Jb c");
+    }
+
+    #[test]
+    fn commands_of_others_cannot_reach_a_runner() {
+        let line = Line::new().pad(4).paint(Paint::Dim, ":").text(":error::no");
+        let log = Style { colour: true, harmless: true, ..Style::default() };
+        assert_eq!(line.render(log), "    : :error::no");
+        let line = Line::new().paint(Paint::Bad, "FAILED").text(" web1");
+        assert_eq!(line.render(log), line.render(Style { harmless: false, ..log }));
+        // What is beyond ASCII becomes `?`, which no blank is needed for.
+        let ascii = Style { ascii: true, harmless: true, ..Style::default() };
+        assert_eq!(Line::from("\u{200b}::error::no").render(ascii), "?: :error::no");
     }
 
     #[test]
@@ -302,7 +331,7 @@ mod tests {
     #[test]
     fn ascii_keeps_the_columns() {
         let line = Line::from("↓ a · b … ×2 −1 →");
-        let ascii = line.render(Style { colour: false, ascii: true });
+        let ascii = line.render(Style { ascii: true, ..Style::default() });
         assert_eq!(ascii, "v a | b ~ x2 -1 >");
     }
 

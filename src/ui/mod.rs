@@ -10,15 +10,18 @@ pub mod plain;
 mod terminal;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::event::{Event, Moment};
 use crate::id::DrvId;
 use crate::report::affected;
+use crate::report::annotations;
 use crate::report::closing;
 use crate::report::failure;
 use crate::report::plan;
 use crate::report::schedule;
+use crate::report::sections;
 use crate::report::text::{Line, Style};
 
 use model::{Model, Notice};
@@ -48,6 +51,21 @@ pub enum Mode {
     Quiet,
 }
 
+/// What the reader of a log understands besides lines.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Marks {
+    /// Nothing.
+    #[default]
+    None,
+    /// Commands of a workflow: what is wrong is also said as annotations, before the verdict.
+    Annotations {
+        /// The root of the repository at hand.
+        root: Option<PathBuf>,
+    },
+    /// Sections of GitLab, which can be folded.
+    Sections,
+}
+
 /// How to show a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -65,6 +83,8 @@ pub struct Settings {
     pub run: String,
     /// Where a report is written in the end, for the closing line.
     pub report: Option<String>,
+    /// What the reader of the log understands.
+    pub marks: Marks,
 }
 
 /// Shows one run.
@@ -78,6 +98,8 @@ pub struct Ui {
     finished: bool,
     /// Something was printed.
     said: bool,
+    /// The section about all that happens has begun.
+    open: bool,
 }
 
 impl Ui {
@@ -94,6 +116,7 @@ impl Ui {
             last_line: Moment(0),
             finished: false,
             said: false,
+            open: false,
         }
     }
 
@@ -165,10 +188,14 @@ impl Ui {
             };
             closing::screen(summary, &options)
         };
+        self.mark_end();
         if lines.len() > 1 && self.said {
             self.print(vec![Line::new()]);
         }
-        self.print(lines);
+        match self.settings.marks {
+            Marks::Sections => self.print_folded(&lines),
+            _ => self.print(lines),
+        }
         // Nobody is left to tell that stderr is gone.
         let _ = self.out.flush();
     }
@@ -211,6 +238,11 @@ impl Ui {
             return;
         }
         self.last_line = self.model.now.max(self.model.summary.end);
+        if self.settings.marks == Marks::Sections && !self.said && !self.finished {
+            self.open = true;
+            let start = sections::start(sections::RUN, self.time());
+            drop(write!(self.out, "{start}"));
+        }
         self.said = true;
         let text = crate::report::text::render(&lines, self.settings.style);
         match &mut self.terminal {
@@ -218,6 +250,34 @@ impl Ui {
             // A closed stderr must not end the run.
             None => drop(self.out.write_all(text.as_bytes())),
         }
+    }
+
+    /// What a CI system is told of, once all is known: nobody has to read it, so it comes before the verdict.
+    fn mark_end(&mut self) {
+        match &self.settings.marks {
+            Marks::Annotations { root } => {
+                let all = annotations::of(&self.model.summary, root.as_deref());
+                drop(self.out.write_all(annotations::commands(&all).as_bytes()));
+            }
+            Marks::Sections if self.open => {
+                self.open = false;
+                let end = sections::end(sections::RUN, self.time());
+                drop(writeln!(self.out, "{end}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Prints the verdict with each of its paragraphs as a section.
+    fn print_folded(&mut self, lines: &[Line]) {
+        let lines: Vec<String> = lines.iter().map(|line| line.render(self.settings.style)).collect();
+        drop(self.out.write_all(sections::folded(&lines, self.time()).as_bytes()));
+    }
+
+    /// Seconds since 1970, as far as events tell.
+    fn time(&self) -> i64 {
+        let started = self.model.summary.header.as_ref().map_or(0, |header| header.started.as_second());
+        started.saturating_add(self.model.now.max(self.model.summary.end).seconds() as i64)
     }
 
     fn is_plan(&self) -> bool {

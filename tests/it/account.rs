@@ -462,12 +462,13 @@ fn look_at_everything(events: &[Event], width: usize) {
     let summary = Summary::of(events);
     let mut settings = Settings {
         mode: Mode::Plain,
-        style: Style { colour: true, ascii: false },
+        style: Style { colour: true, ..Style::default() },
         width: Some(width),
         verbose: true,
         fail_fast: false,
         run: "01KAJX3M".into(),
         report: None,
+        marks: drover::ui::Marks::None,
     };
     for mode in [Mode::Plain, Mode::Quiet] {
         settings.mode = mode;

@@ -15,6 +15,7 @@ mod cache_wire;
 mod cachix;
 mod check;
 mod check_flakes;
+mod check_forge;
 mod check_record;
 mod check_rules;
 mod cli;

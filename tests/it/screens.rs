@@ -10,7 +10,7 @@ use drover::report::summary::Summary;
 use drover::report::text::{Line, Style, render};
 use drover::report::{affected, closing, doctor, hits, home, list, plan, time};
 use drover::ui::model::Model;
-use drover::ui::{Mode, Settings, Ui, live};
+use drover::ui::{Marks, Mode, Settings, Ui, live};
 
 use crate::support::story::{self, Story, Twist, fleet};
 
@@ -26,6 +26,7 @@ fn settings(mode: Mode) -> Settings {
         fail_fast: false,
         run: "01KAJX3M".to_owned(),
         report: None,
+        marks: Marks::None,
     }
 }
 

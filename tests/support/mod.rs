@@ -14,6 +14,8 @@ pub mod history;
 pub mod niks3_server;
 pub mod nix;
 pub mod package_set;
+#[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
+pub mod runner;
 pub mod service;
 pub mod site;
 pub mod sshd;

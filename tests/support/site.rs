@@ -80,6 +80,9 @@ impl Site {
         for name in ["CI", "NO_COLOR", "CLICOLOR_FORCE", "TERM", "DROVER_STATE_DIR", "DROVER_PUSH_TO", "DROVER_LOG"] {
             command.env_remove(name);
         }
+        for name in ["GITHUB_ACTIONS", "FORGEJO_ACTIONS", "GITEA_ACTIONS", "GITLAB_CI", "GITHUB_STEP_SUMMARY"] {
+            command.env_remove(name);
+        }
         command.current_dir(&self.flake).args(args);
         if let Some(store) = self.lab.store_arg() {
             command.args(["--store", &store]);

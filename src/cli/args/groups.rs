@@ -266,11 +266,11 @@ pub(in crate::cli) struct OutputArgs {
     /// Print one JSON document on stdout
     #[arg(long)]
     pub(in crate::cli) json: bool,
-    /// Alias of --json, into this file
+    /// Write what happened to this file, too
     #[arg(long, value_name = "FILE", hide = true)]
     pub(in crate::cli) result_file: Option<PathBuf>,
-    /// What --result-file holds
-    #[arg(long, value_name = "FORMAT", requires = "result_file", hide = true)]
+    /// What that file holds: the document of --json, or JUnit's XML [default: json]
+    #[arg(long, value_name = "json|junit", requires = "result_file", hide = true)]
     pub(in crate::cli) result_format: Option<String>,
     /// Write every event as a JSON line to this file
     #[arg(long, value_name = "FILE")]

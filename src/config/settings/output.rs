@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Words;
+use super::{Env, Words};
+use crate::config::Forge;
 use crate::error::{Error, Result};
 
 /// What is shown and written.
@@ -16,8 +17,12 @@ pub struct OutputSettings {
     pub logs: bool,
     /// How much more is said.
     pub verbose: u8,
-    /// Where the document of `--json` is written as well.
-    pub result_file: Option<PathBuf>,
+    /// A file that the run leaves.
+    pub result_file: Option<ResultFile>,
+    /// The CI system that reads what is shown.
+    pub forge: Option<Forge>,
+    /// Where a page about the run is added, in Markdown.
+    pub step_summary: Option<PathBuf>,
     /// A second place for the events.
     pub events: Option<PathBuf>,
     /// Where records are kept.
@@ -26,27 +31,51 @@ pub struct OutputSettings {
     pub cache_dir: Option<PathBuf>,
 }
 
+/// A file about a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultFile {
+    /// Where.
+    pub path: PathBuf,
+    /// What it holds.
+    pub format: ResultFormat,
+}
+
+/// What a file about a run holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultFormat {
+    /// The document of `--json`.
+    Json,
+    /// JUnit's XML.
+    Junit,
+}
+
 impl OutputSettings {
-    /// What flags say; records are kept in this directory.
-    pub(super) fn of(words: &Words, state_dir: PathBuf, cache_dir: Option<PathBuf>) -> Result<Self> {
+    /// What flags and the CI system say; records are kept in this directory.
+    pub(super) fn of(words: &Words, env: &Env, state_dir: PathBuf) -> Result<Self> {
         Ok(Self {
             json: words.json,
             print_out_paths: words.print_out_paths,
             logs: words.print_build_logs,
             verbose: words.verbose,
             result_file: result_file(words.result_file.clone(), words.result_format.as_deref())?,
+            forge: env.forge(),
+            step_summary: env.step_summary(),
             events: words.events.clone(),
             state_dir,
-            cache_dir,
+            cache_dir: env.cache_dir(),
         })
     }
 }
 
-/// `--result-file` holds what `--result-format` says; there is one format so far.
-fn result_file(file: Option<PathBuf>, format: Option<&str>) -> Result<Option<PathBuf>> {
-    match (&file, format) {
-        (Some(_), None | Some("json")) | (None, _) => Ok(file),
-        (Some(_), Some(other)) => Err(Error::usage(format!("there is no --result-format '{other}' yet, only 'json'"))
-            .hint("drover run --result-file FILE --result-format json")),
-    }
+/// `--result-file` holds what `--result-format` says, and else the document of `--json`.
+fn result_file(path: Option<PathBuf>, format: Option<&str>) -> Result<Option<ResultFile>> {
+    let format = match format {
+        None | Some("json") => ResultFormat::Json,
+        Some("junit") => ResultFormat::Junit,
+        Some(other) => {
+            return Err(Error::usage(format!("there is no --result-format '{other}', only 'json' and 'junit'"))
+                .hint("drover run --result-file FILE --result-format junit"));
+        }
+    };
+    Ok(path.map(|path| ResultFile { path, format }))
 }
