@@ -4,9 +4,9 @@
 //! attrs; what happens when they exceed the budget in the middle of attrs is the business of `crew`.
 
 /// Expected seconds of evaluation for which one more evaluator is worth its start, however few attrs these are.
-const SECONDS_PER_WORKER: f64 = 4.0;
+const SECONDS_PER_WORKER: f64 = 1.0;
 /// What an attr counts as, in seconds, where nobody knows how long it takes.
-const SECONDS_OF_UNKNOWN: f64 = 0.5;
+const SECONDS_OF_UNKNOWN: f64 = 0.125;
 /// Memory of one evaluator, in MiB, if nobody says.
 pub const DEFAULT_MEMORY_MIB: u64 = 4096;
 /// Memory for which one more evaluator is worth its start, in bytes: about what a NixOS configuration takes.
