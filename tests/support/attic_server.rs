@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Response, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -51,7 +51,7 @@ pub struct Attic {
     /// By hash part.
     objects: Mutex<BTreeMap<String, Object>>,
     /// By hash: shared by all caches of the real one.
-    nars: Mutex<BTreeMap<String, Vec<u8>>>,
+    nars: Mutex<BTreeMap<String, Bytes>>,
     /// What a good client never does.
     odd: Mutex<Vec<String>>,
     uploads: Mutex<Vec<Upload>>,
@@ -266,7 +266,7 @@ impl Attic {
         if let Some(missing) = missing {
             self.note(format!("{} before {missing}", object.base()));
         }
-        let deduplicated = self.nars.lock().unwrap().insert(hash, nar.to_vec()).is_some();
+        let deduplicated = self.nars.lock().unwrap().insert(hash, nar.clone()).is_some();
         let name = object.base()[33..].to_owned();
         self.objects.lock().unwrap().insert(object.store_path_hash.clone(), object);
         self.uploads.lock().unwrap().push(Upload { name, preamble, deduplicated });

@@ -22,7 +22,7 @@ use super::http::{LONGEST_RETRY_AFTER, Outcome, S3_AGAIN, bad_status, broken, cl
 use super::login::Auth;
 use super::put::{self, told, watched};
 use super::retry::{Patience, Tries};
-use super::sink::PutError;
+use super::sink::{Again, PutError};
 use super::{LoginSource, OpenContext};
 use crate::event::{Class, Failure};
 
@@ -239,19 +239,25 @@ impl Api {
         }
     }
 
-    /// Sends a body that exists only once, as it comes: `length` bytes, of which `sent` counts those that were taken.
+    /// Sends a body that exists only once, as it comes: `length` bytes, of which `sent` counts those that were taken. What
+    /// may go better the next time is [`PutError::Again`].
     pub(super) async fn stream(
         &self,
         call: &Call,
         body: Body,
         length: u64,
         sent: &AtomicU64,
-    ) -> Result<Reply, CallFailure> {
+    ) -> Result<Reply, PutError> {
+        let login = self.login();
         let request = self.request(call).header(CONTENT_LENGTH, length).body(body);
+        let again = |failure, throttled, floor| PutError::Again(Again { failure, throttled, floor });
         match self.exchange(call, request, sent, self.patience.stall).await {
             Tried::Done(reply) => Ok(reply),
-            Tried::Refused(failure) => Err(failure),
-            Tried::Again { failure, .. } => Err(CallFailure { failure, status: None, code: None }),
+            Tried::Refused(CallFailure { status: Some(401), failure, .. }) if self.renew(login.as_ref()) => {
+                Err(again(failure, false, None))
+            }
+            Tried::Refused(failure) => Err(failure.into()),
+            Tried::Again { failure, throttled, floor } => Err(again(failure, throttled, floor)),
         }
     }
 
@@ -367,11 +373,6 @@ impl Api {
     fn login(&self) -> Option<HeaderValue> {
         let renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         renewed.or_else(|| self.auth.header.clone())
-    }
-
-    /// Whether a login that is refused now may be read anew: whether it is in a file of its own.
-    pub(super) fn may_renew(&self) -> bool {
-        matches!(self.auth.source, LoginSource::TokenFile(_))
     }
 
     /// Reads the token file anew. Whether it holds another token than the one that was refused.

@@ -31,7 +31,9 @@ impl Packer {
     /// Compressed bytes go to `to`.
     pub(super) fn new(to: mpsc::Sender<Bytes>, codec: Codec, expected: Expected) -> Result<Self, StreamError> {
         let threaded = codec.is_threaded(expected.size);
-        let outlet = Outlet { to, chunk: Vec::new(), hash: Hasher::new(threaded), size: 0 };
+        // What is not compressed has the NAR's own hash.
+        let hash = (codec != Codec::None).then(|| Hasher::new(threaded));
+        let outlet = Outlet { to, chunk: Vec::new(), hash, size: 0 };
         let encoder = Encoder::new(outlet, codec, expected.size).map_err(StreamError::Pack)?;
         Ok(Self { encoder, expected, hash: Hasher::new(threaded), got: 0 })
     }
@@ -59,7 +61,10 @@ impl Packer {
         }
         let mut outlet = self.encoder.finish().map_err(StreamError::Pack)?;
         outlet.send().map_err(StreamError::Pack)?;
-        let file_hash = NixHash::Sha256(outlet.hash.end().ok_or(StreamError::Lost)?);
+        let file_hash = match outlet.hash {
+            Some(file) => NixHash::Sha256(file.end().ok_or(StreamError::Lost)?),
+            None => hash,
+        };
         Ok(Packed { file_hash, file_size: outlet.size })
     }
 }
@@ -155,7 +160,7 @@ impl Encoder {
 struct Outlet {
     to: mpsc::Sender<Bytes>,
     chunk: Vec<u8>,
-    hash: Hasher,
+    hash: Option<Hasher>,
     size: u64,
 }
 
@@ -166,7 +171,9 @@ impl Outlet {
             return Ok(());
         }
         let chunk = Bytes::from(std::mem::take(&mut self.chunk));
-        self.hash.add(&chunk);
+        if let Some(hash) = &mut self.hash {
+            hash.add(&chunk);
+        }
         self.size = self.size.saturating_add(chunk.len() as u64);
         self.to.blocking_send(chunk).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }

@@ -2,21 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use drover::id::{CacheId, StoreDir, StorePath};
+use drover::id::{CacheId, StorePath};
 use drover::store::cache::{Cache, CacheConfig, OpenContext};
 
+use super::nix::Lab;
 use super::target::Target;
 
 /// How many paths are asked for.
 const PATHS: u32 = 20_000;
 
 /// Seconds from the open cache to the answer.
-pub(crate) fn measure(target: &Target, env: &[(&str, String)], away: Duration) -> f64 {
+pub(crate) fn measure(target: &Target, lab: &Lab, away: Duration) -> f64 {
     let paths: Vec<StorePath> = (0..PATHS).map(path).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let login_env = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let context = OpenContext { login_env, ..OpenContext::new(StoreDir::default()) };
+        let login_env = Target::env(lab).iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let context = OpenContext { login_env, ..OpenContext::new(lab.store_dir().parse().unwrap()) };
         let config = CacheConfig { url: target.url(), push: true, ..CacheConfig::default() };
         let cache = Cache::open(CacheId(0), config, &context).await.unwrap();
         assert!(cache.is_bulk());

@@ -132,7 +132,7 @@ impl Bench {
         println!("\n20,000 paths asked of a service 30 ms away");
         for (kind, _) in ["cachix", "attic"].iter().flat_map(|kind| (0..rounds).map(move |round| (kind, round))) {
             let target = Target::start(kind, &self.lab, &self.fresh("ask"));
-            println!("{kind:8} {:6.3} s", ask::measure(&target, &Target::env(&self.lab), AWAY));
+            println!("{kind:8} {:6.3} s", ask::measure(&target, &self.lab, AWAY));
         }
     }
 

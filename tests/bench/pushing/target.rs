@@ -30,7 +30,7 @@ impl Target {
     /// An empty cache of this kind for the lab's store; its files, if it has any, are in this directory, which is not
     /// there yet.
     pub(crate) fn start(kind: &str, lab: &Lab, dir: &Path) -> Self {
-        let (store_dir, key) = (lab.store_dir(), lab.path("service.key"));
+        let (store_dir, key) = (lab.store_dir(), lab.work().join("service.key"));
         if !key.exists() {
             lab.write("service.key", &lab.run("nix", &["key", "generate-secret", "--key-name", "service-1"]));
         }

@@ -1,12 +1,10 @@
 //! Sending one NAR to Attic: in one request, as it is made, with what is known of the path before it.
 //!
 //! The server registers the path when it has the whole body, so the last piece of it is held back until the NAR has
-//! proved to be the right one. What has been sent is kept (small NARs in memory, others in a temporary file) until the
-//! server has answered, so that it can be sent again. A NAR has no parts in this protocol: one whose push was
-//! killed begins anew, and the server sees by itself which pieces of it it has.
+//! proved to be the right one. Small NARs are kept in memory until the server has answered, so that they can be sent
+//! again; a large one is made once more. A NAR has no parts in this protocol: one whose push was killed begins anew, and
+//! the server sees by itself which pieces of it it has.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -16,10 +14,8 @@ use reqwest::{Body, Method};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::bytes::{Bytes, BytesMut};
-use tokio_util::sync::CancellationToken;
 
 use super::super::api::{Call, CallFailure};
-use super::super::put::no_room;
 use super::super::sink::{Nar, PutError};
 use super::super::stream::NarStream;
 use super::{AtticCache, join};
@@ -62,7 +58,7 @@ impl AtticCache {
             let body = whole(preamble, nar).await?;
             self.api.call(&call.body(body), self.api.patience).await?;
         } else {
-            self.stream(call, preamble, info.nar_size, nar).await?;
+            self.stream(&call, preamble, info.nar_size, nar).await?;
         }
         let hash = nixbase32::encode(info.path.digest());
         Ok(Nar {
@@ -100,42 +96,21 @@ impl AtticCache {
         }
     }
 
-    /// Sends a NAR while it is made; again from the temporary file if that does not go well.
-    async fn stream(&self, call: Call, preamble: Bytes, size: u64, nar: NarStream) -> Result<(), PutError> {
+    /// Sends a NAR while it is made. Nothing of it is kept: where that did not go well, it is made once more.
+    async fn stream(&self, call: &Call, preamble: Bytes, size: u64, nar: NarStream) -> Result<(), PutError> {
         let length = size.saturating_add(preamble.len() as u64);
-        let file = Arc::new(tempfile::tempfile().map_err(no_room)?);
         let (to, pieces) = mpsc::channel(AHEAD);
-        let (sent, answered) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-        let sending = self.api.stream(&call, body(pieces, Arc::clone(&sent)), length, &sent);
-        let making = make(preamble, nar, Arc::clone(&file), to, answered.clone());
-        let (mut making, mut sending) = (std::pin::pin!(making), std::pin::pin!(sending));
-        let answer = tokio::select! {
-            made = &mut making => {
+        let sent = Arc::new(AtomicU64::new(0));
+        let sending = self.api.stream(call, body(pieces, Arc::clone(&sent)), length, &sent);
+        let mut sending = std::pin::pin!(sending);
+        tokio::select! {
+            made = make(preamble, nar, to) => {
                 made?;
                 sending.await
             }
-            answer = &mut sending => {
-                answered.cancel();
-                // What is sent again takes the rest of the NAR.
-                if answer.as_ref().is_err_and(|failed| self.may_be_sent_again(failed)) {
-                    making.await?;
-                }
-                answer
-            }
-        };
-        match answer {
-            Err(failed) if self.may_be_sent_again(&failed) => {
-                tracing::debug!(why = %failed.failure.message, "sending a NAR again");
-                self.api.call(&call.clone().file(file, length), self.api.patience).await?;
-                Ok(())
-            }
-            answer => Ok(answer.map(drop)?),
+            answer = &mut sending => answer,
         }
-    }
-
-    /// Whether it may go better the next time.
-    fn may_be_sent_again(&self, failed: &CallFailure) -> bool {
-        failed.status.is_none() || failed.status == Some(401) && self.api.may_renew()
+        .map(drop)
     }
 }
 
@@ -148,30 +123,18 @@ fn body(mut pieces: mpsc::Receiver<Bytes>, sent: Arc<AtomicU64>) -> Body {
     }))
 }
 
-/// Writes the whole body into the file, and gives its pieces away until there is an answer; the last one only if the
-/// NAR was the right one.
-async fn make(
-    preamble: Bytes,
-    mut nar: NarStream,
-    file: Arc<File>,
-    to: mpsc::Sender<Bytes>,
-    answered: CancellationToken,
-) -> Result<(), PutError> {
-    let mut held = keep(&file, preamble).await?;
+/// Gives the pieces of the body away; the last one only if the NAR was the right one. That nobody takes them any more is
+/// told by the answer.
+async fn make(preamble: Bytes, mut nar: NarStream, to: mpsc::Sender<Bytes>) -> Result<(), PutError> {
+    let mut held = preamble;
     while let Some(piece) = nar.chunk().await {
-        let next = keep(&file, piece).await?;
-        answered.run_until_cancelled(to.send(std::mem::replace(&mut held, next))).await;
+        if to.send(std::mem::replace(&mut held, piece)).await.is_err() {
+            return std::future::pending().await;
+        }
     }
     nar.end().await?;
-    answered.run_until_cancelled(to.send(held)).await;
+    let _ = to.send(held).await;
     Ok(())
-}
-
-/// Writes a piece at the end of the file.
-async fn keep(file: &Arc<File>, piece: Bytes) -> Result<Bytes, PutError> {
-    let file = Arc::clone(file);
-    let write = move || (&*file).write_all(&piece).map(|()| piece);
-    Ok(tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other)?.map_err(no_room)?)
 }
 
 /// The body of a small NAR, once it has proved to be the right one.
