@@ -10,6 +10,7 @@ use crate::id::Kind;
 
 use super::affected;
 use super::annotations::{self, Annotation, Level};
+use super::check;
 use super::closing;
 use super::failure;
 use super::number::{count, duration, plural};
@@ -58,6 +59,7 @@ fn heading(summary: &Summary) -> String {
     let command = summary.header.as_ref().map_or("run", |header| &header.command);
     let what = match summary.error {
         Some(_) => "stopped".to_owned(),
+        None if check::is_check(summary) => check::screen::counted(summary, false),
         None => closing::what_was(summary, failure::kinds),
     };
     let mark = match summary.exit {
