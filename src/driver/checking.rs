@@ -40,15 +40,18 @@ impl Driver {
     /// at its word: what it offers for this machine's system has to be built here. What it offers for others is built
     /// where there is a builder.
     pub(super) fn may_leave_out(&self, attr: AttrId, path: &AttrPath) -> bool {
-        let own = || list::system_of(path).is_some_and(|system| system.0 == self.ctx.store.settings().system.0);
-        self.mode != Mode::Check || (self.is_built(attr) && !own())
+        self.mode != Mode::Check || (self.is_built(attr) && !self.is_own(path))
+    }
+
+    /// Whether the flake offers it for this machine's system.
+    fn is_own(&self, path: &AttrPath) -> bool {
+        list::system_of(path).is_some_and(|system| system == self.ctx.store.settings().system)
     }
 
     /// An attr has its final word. Nix builds the checks of this machine's system.
     pub(super) fn checked(&mut self, attr: AttrId, status: Status) {
         let Some(path) = self.attrs.get(attr).map(|entry| &entry.path) else { return };
-        let own = list::system_of(path).is_some_and(|system| system.0 == self.ctx.store.settings().system.0);
-        if status == Status::Failed && path.kind() == Kind::Checks && own {
+        if status == Status::Failed && path.kind() == Kind::Checks && self.is_own(path) {
             self.beside.refuse();
         }
     }

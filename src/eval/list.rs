@@ -158,6 +158,39 @@ pub(super) enum Names {
     Failed(Failure),
 }
 
+/// What is still to be looked at in a set of unknown shape, in the order of the names. It comes to an end also where a set
+/// contains itself.
+struct Open {
+    paths: Vec<AttrPath>,
+    visited: usize,
+    /// Parts that a path may have.
+    most: usize,
+}
+
+impl Open {
+    fn new(root: &AttrPath) -> Self {
+        Self { paths: vec![root.clone()], visited: 0, most: root.parts().len() + WALK_DEPTH }
+    }
+
+    /// The next path; warns of those that are passed over.
+    fn next(&mut self, warnings: &mut Vec<String>) -> Option<AttrPath> {
+        while let Some(path) = self.paths.pop() {
+            self.visited += 1;
+            if self.visited <= WALK_NODES && path.parts().len() <= self.most {
+                return Some(path);
+            }
+            warnings.push(format!("{path} is too deep or too large a set, the rest of it is left out"));
+        }
+        None
+    }
+
+    /// All that the answer names below a path comes next.
+    fn enter(&mut self, path: &AttrPath, answer: &Value) {
+        let names = answer.get("names").map(texts).unwrap_or_default();
+        self.paths.extend(names.iter().rev().map(|name| join(path, name)));
+    }
+}
+
 /// Lists through one evaluator.
 pub(super) struct Lister<'a> {
     pub(super) seat: &'a mut Seat,
@@ -269,14 +302,8 @@ impl Lister<'_> {
     /// those below the root that say `recurseForDerivations`, as nix-eval-jobs does.
     async fn walk(&mut self, root: &AttrPath, jobs: bool) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();
-        let mut open = vec![root.clone()];
-        let mut visited = 0;
-        while let Some(path) = open.pop() {
-            visited += 1;
-            if visited > WALK_NODES || path.parts().len() > root.parts().len() + WALK_DEPTH {
-                self.warnings.push(format!("{path} is too deep or too large a set, the rest of it is left out"));
-                continue;
-            }
+        let mut open = Open::new(root);
+        while let Some(path) = open.next(&mut self.warnings) {
             let (output, below) = split(&path);
             let answer = self.ask(&question("node", output, serde_json::json!({ "path": below }))).await?;
             let answer = match answer {
@@ -291,8 +318,7 @@ impl Lister<'_> {
                 Some("set") => {
                     let says = answer.get("recurse").and_then(Value::as_bool);
                     if path == *root || says.unwrap_or(jobs) {
-                        let names = answer.get("names").map(texts).unwrap_or_default();
-                        open.extend(names.iter().rev().map(|name| join(&path, name)));
+                        open.enter(&path, &answer);
                     }
                 }
                 _ => {}
@@ -306,22 +332,13 @@ impl Lister<'_> {
     pub(super) async fn jobs(&mut self, root: &AttrPath) -> Result<Vec<(AttrPath, Option<Failure>)>, Error> {
         let sender = self.sender.take();
         let mut found = Vec::new();
-        let mut open = vec![root.clone()];
-        let mut visited = 0;
-        while let Some(path) = open.pop() {
-            visited += 1;
-            if visited > WALK_NODES || path.parts().len() > root.parts().len() + WALK_DEPTH {
-                self.warnings.push(format!("{path} is too deep or too large a set, the rest of it is left out"));
-                continue;
-            }
+        let mut open = Open::new(root);
+        while let Some(path) = open.next(&mut self.warnings) {
             let (output, below) = split(&path);
             match self.ask(&question("job", output, serde_json::json!({ "path": below }))).await? {
                 Err(failure) => found.push((path, Some(failure))),
                 Ok(answer) if answer.get("node").and_then(Value::as_str) == Some("attr") => found.push((path, None)),
-                Ok(answer) => {
-                    let names = answer.get("names").map(texts).unwrap_or_default();
-                    open.extend(names.iter().rev().map(|name| join(&path, name)));
-                }
+                Ok(answer) => open.enter(&path, &answer),
             }
         }
         self.sender = sender;
