@@ -157,12 +157,16 @@ fn said(summary: &Summary, group: &FailureGroup) -> (String, String, Option<Text
             (
                 if names == name { what } else { title(&what) },
                 of_drv(summary, *drv, failure),
-                failure.and_then(|failure| failure.position.clone()),
+                failure
+                    .and_then(|failure| failure.position.as_ref())
+                    .or_else(|| summary.position_of(*drv, &group.attrs))
+                    .cloned(),
             )
         }
         Cause::NoBuilder(drvs) => {
             let what = drvs.first().and_then(|drv| summary.no_builder_for(*drv)).unwrap_or_default();
-            (title(&what), format!("{what}; drover doctor says which builders there are"), None)
+            let position = drvs.first().and_then(|drv| summary.position_of(*drv, &group.attrs)).cloned();
+            (title(&what), format!("{what}; drover doctor says which builders there are"), position)
         }
         Cause::Other(reason) => (title("failed"), reason.to_string(), None),
     }

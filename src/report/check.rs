@@ -92,7 +92,11 @@ fn of(s: &Summary, id: AttrId, attr: &Attr) -> Option<Verdict> {
     let root = outcome.is_bad().then(|| s.root_of_attr(attr)).flatten();
     let failure = match &attr.evaluated {
         Some((_, Evaluated::Failed(failure) | Evaluated::Finding(failure))) => Some(failure.clone()),
-        _ if outcome == Outcome::Failed => root.and_then(|root| s.failure_of(root)).cloned().or_else(|| unsaid(attr)),
+        _ if outcome == Outcome::Failed => {
+            let failure = root.and_then(|root| s.failure_of(root)).cloned().or_else(|| unsaid(attr));
+            failure
+                .map(|failure| Failure { position: failure.position.or_else(|| attr.position().cloned()), ..failure })
+        }
         _ => None,
     };
     Some(Verdict {

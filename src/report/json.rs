@@ -439,7 +439,10 @@ fn error(s: &Summary, attr: &Attr) -> Option<Error> {
     Some(Error {
         class: failure.map(|failure| failure.class),
         message: failure.map(|failure| &failure.message).or(reason).map(ToString::to_string).unwrap_or_default(),
-        position: failure.and_then(|failure| failure.position.as_ref()).map(ToString::to_string),
+        position: failure
+            .and_then(|failure| failure.position.as_ref())
+            .or_else(|| attr.position())
+            .map(ToString::to_string),
         root_drv: root.and_then(|root| s.drvs.get(&root)).map(|root| root.path.to_string()),
     })
 }

@@ -155,6 +155,11 @@ impl Story {
     }
 
     pub fn evaluated(&mut self, attr: AttrId, worker: u32, start: f64, end: f64) {
+        self.evaluated_at(attr, worker, start, end, None);
+    }
+
+    /// With the place where its derivation is defined.
+    fn evaluated_at(&mut self, attr: AttrId, worker: u32, start: f64, end: f64, position: Option<&str>) {
         self.at(start, Fact::EvalStarted { attr, worker });
         let name = self.top(attr);
         let evaluated = Evaluated::Drv {
@@ -162,6 +167,7 @@ impl Story {
             outputs: vec![out(&name)],
             name: name.into(),
             system: "x86_64-linux".into(),
+            position: position.map(Into::into),
         };
         self.at(end, Fact::EvalEnded { attr, evaluated, peak: None, grown: None });
     }
@@ -591,8 +597,8 @@ pub fn every_fact() -> Vec<Event> {
     let attrs: Vec<AttrId> = ["web1", "web2", "web3", "old1", "app1"].map(|name| story.attr(0.25, kind, name)).into();
     let (what, flag) = ("1 package for aarch64-darwin".into(), "--all-systems".into());
     story.at(0.25, Fact::AttrsLeftOut { count: 1, what, flag });
-    for attr in &attrs[..3] {
-        story.evaluated(*attr, 0, 0.5, 1.0);
+    for (attr, position) in attrs[..3].iter().zip([None, Some("hosts/web2.nix:12"), None]) {
+        story.evaluated_at(*attr, 0, 0.5, 1.0, position);
     }
     story.eval_failed(attrs[3], 1, 0.5, 1.0, ("error: attribute 'hostKey' missing", Some("hosts/old1.nix:12:9")));
     story.at(1.0, Fact::EvalStarted { attr: attrs[4], worker: 1 });

@@ -85,6 +85,15 @@ pub struct AttrEnd {
 }
 
 impl Attr {
+    /// Where what is built for it is defined, as far as its evaluation said so.
+    #[must_use]
+    pub fn position(&self) -> Option<&Text> {
+        match &self.evaluated {
+            Some((_, Evaluated::Drv { position, .. })) => position.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Seconds that its evaluation took, without what it waited for imports; `None` if nothing was evaluated.
     #[must_use]
     pub fn eval_seconds(&self) -> Option<f64> {
