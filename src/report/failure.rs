@@ -140,7 +140,7 @@ fn drv_failure(summary: &Summary, id: DrvId, group: &FailureGroup, tail: usize, 
     let place = attempt.map(|attempt| {
         format!(" on {} after {}", summary.builder_name(attempt.builder), duration(attempt.seconds(summary.end)))
     });
-    let phase = attempt.and_then(|attempt| attempt.phase.as_ref()).map(|phase| format!(", {phase}"));
+    let phase = attempt.and_then(|attempt| attempt.phases.last()).map(|(_, phase)| format!(", {phase}"));
     let cause = failure.map(cause).unwrap_or_default();
     let name = &drv.name;
     let said = format!(

@@ -13,6 +13,7 @@ pub mod cache;
 pub mod check;
 pub mod closing;
 pub mod doctor;
+pub mod entry;
 pub mod estimate;
 pub mod failure;
 pub mod flaky;

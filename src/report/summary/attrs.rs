@@ -34,6 +34,8 @@ pub struct Attr {
     pub planned: Option<Planned>,
     /// The final word.
     pub ended: Option<AttrEnd>,
+    /// Store paths of its closure and bytes of their NARs, if they are known.
+    pub closure: Option<(u32, u64)>,
 }
 
 /// What an attr imports from a derivation.
