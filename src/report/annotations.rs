@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::event::{Difference, DrvOutcome, Failure, Text};
+use crate::event::{DrvOutcome, Failure, Text};
 use crate::id::{AttrId, CacheId, DrvId};
 
 use super::failure;
@@ -13,7 +13,7 @@ use super::harmless;
 use super::number::{count, plural};
 use super::place::{self, Place};
 use super::pushed;
-use super::summary::{Attempt, Cache, Cause, FailureGroup, Finding, Summary};
+use super::summary::{Attempt, Attr, Cache, Cause, FailureGroup, Finding, Summary};
 use super::text::listed;
 
 /// Annotations of each kind that a step may have.
@@ -128,10 +128,7 @@ fn with_hint(finding: &Finding) -> String {
 
 /// Whether all of these were broken on the base, too.
 fn is_old(summary: &Summary, attrs: &[AttrId]) -> bool {
-    let old = |attr: &AttrId| {
-        let compared = summary.attrs.get(attr).and_then(|attr| attr.compared.as_ref());
-        compared.is_some_and(|compared| compared.difference == Difference::StillBroken)
-    };
+    let old = |attr: &AttrId| summary.attrs.get(attr).and_then(Attr::was_broken) == Some(true);
     !attrs.is_empty() && attrs.iter().all(old)
 }
 

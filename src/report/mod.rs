@@ -8,6 +8,7 @@
 pub mod account;
 pub mod affected;
 pub mod annotations;
+pub mod before;
 pub mod builders;
 pub mod cache;
 pub mod check;

@@ -155,11 +155,6 @@ impl Story {
     }
 
     pub fn evaluated(&mut self, attr: AttrId, worker: u32, start: f64, end: f64) {
-        self.evaluated_at(attr, worker, start, end, None);
-    }
-
-    /// With the place where its derivation is defined.
-    fn evaluated_at(&mut self, attr: AttrId, worker: u32, start: f64, end: f64, position: Option<&str>) {
         self.at(start, Fact::EvalStarted { attr, worker });
         let name = self.top(attr);
         let evaluated = Evaluated::Drv {
@@ -167,7 +162,7 @@ impl Story {
             outputs: vec![out(&name)],
             name: name.into(),
             system: "x86_64-linux".into(),
-            position: position.map(Into::into),
+            position: None,
         };
         self.at(end, Fact::EvalEnded { attr, evaluated, peak: None, grown: None });
     }
@@ -597,8 +592,8 @@ pub fn every_fact() -> Vec<Event> {
     let attrs: Vec<AttrId> = ["web1", "web2", "web3", "old1", "app1"].map(|name| story.attr(0.25, kind, name)).into();
     let (what, flag) = ("1 package for aarch64-darwin".into(), "--all-systems".into());
     story.at(0.25, Fact::AttrsLeftOut { count: 1, what, flag });
-    for (attr, position) in attrs[..3].iter().zip([None, Some("hosts/web2.nix:12"), None]) {
-        story.evaluated_at(*attr, 0, 0.5, 1.0, position);
+    for attr in &attrs[..3] {
+        story.evaluated(*attr, 0, 0.5, 1.0);
     }
     story.eval_failed(attrs[3], 1, 0.5, 1.0, ("error: attribute 'hostKey' missing", Some("hosts/old1.nix:12:9")));
     story.at(1.0, Fact::EvalStarted { attr: attrs[4], worker: 1 });
@@ -716,5 +711,14 @@ pub fn every_fact() -> Vec<Event> {
     story.at(7.0, Fact::AttemptMeasured { attempt: AttemptId(0), cpu: 1.5 });
     story.at(7.0, Fact::ClosureSized { attr: AttrId(0), paths: 412, nar_size: 1_288_490_188 });
     story.at(7.0, Fact::CacheRepeated { cache: CacheId(0), reason: "HTTP 429".into(), requests: 412, waited: 55.25 });
+    let evaluated = Evaluated::Drv {
+        drv: drv_path("tool").into(),
+        name: "tool".into(),
+        system: "x86_64-linux".into(),
+        outputs: vec![out("tool")],
+        position: Some("flake.nix:12".into()),
+    };
+    story.at(7.0, Fact::EvalEnded { attr: AttrId(99), evaluated, peak: None, grown: None });
+    story.at(7.0, Fact::FailureCompared { attr: attrs[1], ok: true });
     story.events()
 }
