@@ -3,7 +3,7 @@
 use super::center::{median, quantile};
 
 /// Draws for the interval.
-const DRAWS: usize = 500;
+const DRAWS: usize = 200;
 
 /// By how much `after` is greater than `before`, with the interval in which it lies with the probability asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
