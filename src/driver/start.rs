@@ -246,10 +246,10 @@ async fn answers(
         return Ok((store, None, Answers::Jobs(Box::new(started))));
     }
     let wanted = evaluate::wanted(settings, &options)?;
-    let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
+    let (store, looked) = tokio::join!(LocalStore::open(options), wanted.look(settings));
     let store = store?;
     let wanted =
-        wanted.on(commit, settings, farm::systems(&store, &named(settings, &store)?)).expecting(expected(history));
+        wanted.on(looked, settings, farm::systems(&store, &named(settings, &store)?)).expecting(expected(history));
     Ok((store, None, Answers::Flake(Box::new(wanted))))
 }
 
