@@ -246,7 +246,8 @@ async fn answers(
         return Ok((store, None, Answers::Jobs(Box::new(started))));
     }
     let wanted = evaluate::wanted(settings, &options)?;
-    let (store, looked) = tokio::join!(LocalStore::open(options), wanted.look(settings));
+    // What the look begins takes longest, so it comes first.
+    let (looked, store) = tokio::join!(wanted.look(settings), LocalStore::open(options));
     let store = store?;
     let wanted =
         wanted.on(looked, settings, farm::systems(&store, &named(settings, &store)?)).expecting(expected(history));
