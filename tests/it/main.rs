@@ -27,6 +27,7 @@ mod daemon_real;
 mod doctor;
 mod doctor_builders;
 mod eval;
+mod eval_ahead;
 mod eval_flake;
 mod eval_many;
 mod eval_memory;
