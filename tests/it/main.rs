@@ -45,6 +45,7 @@ mod layers;
 mod matrix;
 mod memory;
 mod niks3;
+mod over_runs;
 mod package_faults;
 mod package_rounds;
 mod package_set;
