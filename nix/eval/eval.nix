@@ -424,6 +424,15 @@ in
         warnings = (remarks.${rule} or (value: [ ])) state.value;
       };
 
+  # Where the name of what is at `path` is written.
+  place =
+    root:
+    { path }:
+    let
+      state = walk root path;
+    in
+    if state.found then { written = written state; } else missing state;
+
   # The app at `path`: what Nix demands, and the derivation behind it.
   app =
     root:

@@ -592,6 +592,12 @@ pub(super) fn read_answer(entry: &Entry, value: &Value, work: &Work) -> Answer {
     Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs, program: raw.program, written, meta: Box::new(meta) })
 }
 
+/// Where an attr is written, if that is in the flake.
+pub(super) fn written(value: &Value, roots: &[String]) -> Option<String> {
+    let position = message::relative(value.get("written")?.as_str()?, roots);
+    (!position.starts_with('/')).then_some(position)
+}
+
 /// Whether a path lies in a directory.
 fn is_in(dir: &str, path: &str) -> bool {
     path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))

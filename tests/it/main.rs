@@ -14,6 +14,7 @@ mod cache_faults;
 mod cache_wire;
 mod cachix;
 mod check;
+mod check_faults;
 mod check_flakes;
 mod check_forge;
 mod check_record;
