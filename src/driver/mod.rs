@@ -27,6 +27,7 @@
 //! | `tasks` | effects under way |
 //! | `stopping` | whether the run goes on, and until when it pushes |
 //! | `results`, `links` | the files that a run leaves |
+//! | `notify` | who is told of failures and recoveries |
 //! | `finish`, `exit` | the last words, and the exit code |
 //! | `why` | a plan, and a closer look at what it found to be missing |
 //! | `changed`, `sources` | what makes attrs differ from the base |
@@ -62,6 +63,7 @@ mod input;
 mod keeping;
 mod left_out;
 mod links;
+mod notify;
 mod plan_file;
 mod planning;
 pub mod push;
