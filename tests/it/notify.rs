@@ -59,7 +59,7 @@ fn failures_and_recoveries_are_told_once() {
         "[notify.chat]\nslack-env = 'CHAT'\n[notify.bot]\nwebhook-env = 'BOT'\ntoken-file = '{token}'\n\
          [notify.own]\ncommand = ['/bin/sh', '-c', 'echo \"$DROVER_TEXT\" >> {told}; cat >> {told}.json']\n\
          [notify.release]\ncommand = ['/bin/false']\nbranches = ['release']\n",
-        token = site.lab.path("token").display(),
+        token = site.lab.work().join("token").display(),
         told = told.display(),
     );
     site.lab.write("token", "t0ken\n");
