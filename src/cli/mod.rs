@@ -13,6 +13,7 @@ mod matrix;
 mod push;
 mod report;
 mod run;
+mod runs;
 mod why;
 mod words;
 

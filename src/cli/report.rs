@@ -1,38 +1,36 @@
 //! `drover report`: what a recorded run did, and what many did.
 
-mod runs;
+mod over;
 
 use crate::error::{Error, Result};
-use crate::record::{self, Run};
+use crate::record;
 use crate::report::closing;
 use crate::report::json;
-use crate::report::list::{self, Digest, Row};
 use crate::report::summary::Summary;
 use crate::report::text::{Style, render};
 
 use super::args::{Format, Place, ReportArgs};
-use super::{Session, print, print_json, state_dir};
+use super::{Session, print, print_json, runs, state_dir};
 
 /// Prints a report, or the list of runs.
 pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Result<u8> {
     let state_dir = state_dir(session, place.state_dir.as_deref())?;
     let plain = Style { colour: false, ascii: false, ..session.stdout_style() };
     let format = if args.json { Format::Json } else { args.format };
-    if args.run == "list" {
-        let rows: Vec<Row> = record::list(&state_dir)?.iter().map(row).collect();
-        if format == Format::Json {
-            print_json(&list::document(&rows))?;
-            return Ok(0);
+    match args.run.as_str() {
+        "list" => return runs::list(session, &state_dir, format == Format::Json),
+        "import" => return runs::import(session, &state_dir, args, format == Format::Json),
+        _ if !args.paths.is_empty() => {
+            return Err(Error::usage(format!("a report is of one run, not of '{}' as well", args.paths[0].display()))
+                .hint("drover report import PATH…    takes in what is known elsewhere"));
         }
-        let screen = list::screen(&rows, session.clock.started, session.width());
-        print(render(&screen, plain).as_bytes())?;
-        return Ok(0);
+        _ => {}
     }
     let json = format == Format::Json;
-    if let Some(exit) = runs::report(session, (&args.run, &args.over, json), (place, &state_dir))? {
+    if let Some(exit) = over::report(session, (&args.run, &args.over, json), (place, &state_dir))? {
         return Ok(exit);
     }
-    let run = record::lookup(&state_dir, &args.run)?;
+    let run = record::lookup(&state_dir, &args.run).map_err(|error| runs::no_record(&state_dir, &args.run, error))?;
     if format == Format::Path {
         print(format!("{}\n", run.dir.path().display()).as_bytes())?;
         return Ok(0);
@@ -56,13 +54,4 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
         }
     }
     Ok(0)
-}
-
-/// One line of the list: the digest that the run left, or, for a run that was killed, a fold of its record.
-fn row(run: &Run) -> Row {
-    let folded = || {
-        let events = record::read(&run.dir.events()).ok()?.events;
-        Digest::of(&Summary::of(&events))
-    };
-    Row { run: run.short.clone(), digest: run.dir.load(list::FILE).or_else(folded), live: run.dir.is_live() }
 }

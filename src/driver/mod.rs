@@ -57,6 +57,7 @@ mod exit;
 pub(crate) mod farm;
 mod fetching;
 mod finish;
+pub mod history;
 mod homecoming;
 mod importing;
 mod input;
@@ -96,6 +97,7 @@ use crate::eval::{Answer, Import};
 use crate::event::{DrvOutcome, Event, Fact, Moment, Status};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId, RunId, StorePath};
 use crate::record::RunDir;
+use crate::report::summary::Summary;
 use crate::sched::Input as SchedInput;
 use crate::ui::Ui;
 
@@ -175,6 +177,8 @@ pub struct Request {
 pub struct Finished {
     /// All that happened.
     pub events: Vec<Event>,
+    /// What follows from it.
+    pub summary: Box<Summary>,
     /// The exit code.
     pub exit: u8,
     /// Its record.

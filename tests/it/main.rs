@@ -39,6 +39,7 @@ mod farm_loss;
 mod farm_run;
 mod farm_stop;
 mod gc;
+mod history;
 mod imports;
 mod killed;
 mod lab;
