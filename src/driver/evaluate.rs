@@ -27,13 +27,14 @@ use super::context::Context;
 use super::input::Input;
 use super::recall::{Keys, Located, Recall};
 use super::source::PlainFile;
+use super::validity::Holding;
 
 /// What effects of this part answer.
 pub(super) enum EvalInput {
     /// The source is fixed.
     Located(std::result::Result<Box<Located>, Error>),
-    /// The derivations of an evaluator's answer have roots now.
-    Held(Ack),
+    /// The derivations of evaluators' answers have roots now.
+    Held(Vec<Ack>),
     /// The evaluators have something to say.
     Message(EvalMsg),
     /// What was learned is with others now, or a warning.
@@ -63,6 +64,7 @@ pub(super) struct Evaluation {
     /// Where what it says is remembered, if it is.
     recall: Option<Arc<Recall>>,
     sharing: bool,
+    holding: Holding,
     evaluator: Option<Evaluator>,
     locked: Option<Locked>,
     keys: Keys,
@@ -122,6 +124,7 @@ impl Evaluation {
                 file: None,
                 recall: None,
                 sharing: false,
+                holding: Holding::default(),
                 evaluator: Some(evaluator),
                 locked: None,
                 keys: Keys::default(),
@@ -158,6 +161,7 @@ impl Evaluation {
             file: wanted.file,
             recall,
             sharing: false,
+            holding: Holding::default(),
             evaluator: None,
             locked: None,
             keys: Keys::default(),
@@ -198,6 +202,12 @@ impl Evaluation {
         if !std::mem::replace(&mut self.over, true) {
             ctx.bus.emit(Fact::StageEnded { stage: Stage::Eval });
         }
+    }
+
+    /// Derivations have roots: their evaluators may go, and those that came meanwhile get theirs.
+    pub(super) fn held(&mut self, ctx: &mut Context, acks: Vec<Ack>) {
+        drop(acks);
+        self.holding.held(ctx);
     }
 
     /// The next message of the evaluators.
@@ -339,12 +349,7 @@ impl Evaluation {
         let evaluated = answer.evaluated(&store_dir);
         ctx.bus.emit(Fact::EvalEnded { attr, evaluated, peak: cost.peak, grown: cost.grown });
         if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
-            let (roots, path) = (ctx.eval_roots.clone(), drv.drv.clone());
-            ctx.tasks.start(async move {
-                // If the store cannot be reached, whatever needs the derivation says so.
-                let _ = roots.lock().await.hold(&[path]).await;
-                Input::Eval(EvalInput::Held(ack))
-            });
+            self.holding.hold(ctx, drv.drv.clone(), ack);
         }
         Outcome::Answered(attr, answer)
     }

@@ -10,6 +10,7 @@
 //! | `evaluate` | flake → answered attrs |
 //! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
+//! | `validity` | what the store has and holds of that |
 //! | `importing` | what attrs import from derivations |
 //! | `building`, `attempts`, `fetching` | the scheduler's actions |
 //! | `farm`, `dialling`, `watch`, `asking` | the builders: dialled, watched, asked what they hold |
@@ -76,6 +77,7 @@ mod stopping;
 mod tasks;
 mod trust;
 pub mod upkeep;
+mod validity;
 mod watch;
 pub mod why;
 
@@ -281,7 +283,7 @@ impl Driver {
             Input::Base(Ok(found)) => self.found(found),
             Input::BaseAgain(base) => self.base_again = Some(BaseAgain::Done(base)),
             Input::OnlyRevision(attrs) => self.only_revision(&attrs),
-            Input::Eval(EvalInput::Held(ack)) => drop(ack),
+            Input::Eval(EvalInput::Held(acks)) => self.evaluation.held(ctx, acks),
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
             Input::Eval(EvalInput::Shared(shared)) => self.evaluation.shared(ctx, shared),
             Input::Loaded(read) => self.planning.loaded(read),
