@@ -18,8 +18,8 @@
 //! | [`diff`] | attrs + caches → what must be built | leaves, graph, nix_compat, store |
 //! | [`build`] | one attempt on one builder | leaves, graph, nix_compat, store |
 //! | [`push`] | outputs → caches | leaves, graph, nix_compat, store |
-//! | [`record`] | events → disk, and back | leaves, nix_compat |
-//! | [`report`] | folds over events: summary, account; every screen that is not live | leaves |
+//! | [`record`] | events → disk, and back; what is kept of runs | leaves, nix_compat |
+//! | [`report`] | folds over events: summary, account; every screen that is not live | leaves, record |
 //! | [`ui`] | live view and CI log of events | leaves, report |
 //! | [`config`] | Settings with provenance; the only reader of the environment | leaves |
 //! | [`driver`] | the select loop: inputs in, actions out, clock, shutdown | all but cli |

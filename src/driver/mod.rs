@@ -9,6 +9,7 @@
 //! | `start` | opening the store, the record and the caches |
 //! | `evaluate` | flake → answered attrs |
 //! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
+//! | `before` | what recorded runs of the base say of attrs that fail to build |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
 //! | `validity` | what the store has and holds of that |
 //! | `importing` | what attrs import from derivations |
@@ -38,6 +39,7 @@ mod asking;
 mod attempts;
 mod attrs;
 mod base;
+mod before;
 mod beside;
 mod building;
 mod bus;
@@ -98,6 +100,7 @@ use crate::sched::Input as SchedInput;
 use crate::ui::Ui;
 
 use attrs::Attrs;
+use before::OnBase;
 use beside::Beside;
 use building::Building;
 use changed::BaseAgain;
@@ -198,6 +201,7 @@ pub(super) struct Driver {
     comparing: Comparing,
     /// The base, for `why`; `None` before it is looked at again.
     base_again: Option<BaseAgain>,
+    on_base: OnBase,
     planning: Planning,
     building: Building,
     farm: Farm,
@@ -281,6 +285,7 @@ impl Driver {
                 self.fail(error);
             }
             Input::Base(Ok(found)) => self.found(found),
+            Input::OnBase(before) => self.on_base.read(ctx, before),
             Input::BaseAgain(base) => self.base_again = Some(BaseAgain::Done(base)),
             Input::OnlyRevision(attrs) => self.only_revision(&attrs),
             Input::Eval(EvalInput::Held(acks)) => self.evaluation.held(ctx, acks),
@@ -456,7 +461,7 @@ impl Driver {
         let home = self.homecoming.is_done() || self.stopping.is_asked();
         let pushed = self.pushing.is_done() && self.keeping.is_done();
         let rest = self.results == Results::Done && !self.evaluation.is_sharing();
-        let rest = rest && self.beside.is_done();
+        let rest = rest && self.beside.is_done() && self.on_base.is_done();
         let over = self.building.is_done() && home && pushed && (rest || self.stopping.is_asked());
         self.stopping.is_now() || over
     }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptEnd, Difference, DrvOutcome, Evaluated, Failure, FetchedPath, OutputPath, Pushed, SkippedPath, Stage,
-    Status, Text,
+    AttemptEnd, Difference, DrvOutcome, Evaluated, Failure, FetchedPath, LockedInput, OutputPath, Pushed, SkippedPath,
+    Stage, Status, Text,
 };
 use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId, Kind, RunId, System};
 
@@ -613,5 +613,62 @@ pub enum Fact {
         error: Option<Text>,
         /// How long it took.
         seconds: f64,
+    },
+    /// Where the run is, as the forge or git says.
+    RunPlaced {
+        /// The CI system, `github`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forge: Option<Text>,
+        /// `acme/infra`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        repository: Option<Text>,
+        /// The branch; of a pull request the one that is proposed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        branch: Option<Text>,
+        /// What is proposed, the number of a pull request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        change: Option<Text>,
+        /// Where the forge shows this run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        url: Option<Text>,
+    },
+    /// What the flake's own inputs are locked to.
+    InputsLocked {
+        /// In the order of their names.
+        inputs: Vec<LockedInput>,
+    },
+    /// What an attempt took, where its builder tells; comes before its end.
+    AttemptMeasured {
+        /// Which try.
+        attempt: AttemptId,
+        /// Seconds of processors.
+        cpu: f64,
+    },
+    /// How big the closure of an attr is, with all that it refers to.
+    ClosureSized {
+        /// Which attr.
+        attr: AttrId,
+        /// Store paths.
+        paths: u32,
+        /// Bytes of their NARs.
+        nar_size: u64,
+    },
+    /// Requests that a cache did not answer, or refused for now, and that were made again. Totals, repeated as they grow.
+    CacheRepeated {
+        /// Which cache.
+        cache: CacheId,
+        /// Why most of them were: `HTTP 429`, `timed out`.
+        reason: Text,
+        /// Requests that were made again.
+        requests: u32,
+        /// Seconds that were waited before, all of them together.
+        waited: f64,
+    },
+    /// An attr fails to build, and recorded runs of the base say what became of it there. Comes after its final word.
+    FailureCompared {
+        /// Which attr.
+        attr: AttrId,
+        /// It was fine there; else it failed there, too, or failed for the same drv.
+        ok: bool,
     },
 }

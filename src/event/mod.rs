@@ -20,7 +20,7 @@ pub use attr::{CauseKind, Difference, Evaluated, STOPPED, Status};
 pub use drv::{AttemptEnd, DrvOutcome};
 pub use fact::Fact;
 pub use failure::{Class, Failure};
-pub use path::{FetchedPath, OutputPath, Pushed, SkippedPath};
+pub use path::{FetchedPath, LockedInput, OutputPath, Pushed, SkippedPath};
 
 /// Version of the event lines in a record. Fields may be added within one version, never renamed or removed.
 pub const FORMAT: u32 = 1;

@@ -1,4 +1,4 @@
-//! What is said of one path.
+//! What is said of one path or input.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,4 +55,13 @@ pub struct SkippedPath {
     pub path: Text,
     /// The glob.
     pub glob: Text,
+}
+
+/// What an input of a flake is locked to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedInput {
+    /// `nixpkgs`.
+    pub name: Text,
+    /// The revision; where it has none, the hash of its tree.
+    pub rev: Text,
 }

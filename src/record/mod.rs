@@ -12,6 +12,7 @@
 
 mod clean;
 mod find;
+pub mod history;
 mod list;
 mod logs;
 mod reader;

@@ -18,7 +18,8 @@ mod header;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{
-    Class, DrvOutcome, Evaluated, Event, Failure, FetchedPath, Moment, STOPPED, SkippedPath, Stage, Status, Text,
+    Class, DrvOutcome, Evaluated, Event, Failure, FetchedPath, LockedInput, Moment, STOPPED, SkippedPath, Stage,
+    Status, Text,
 };
 use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, CacheId, DrvId};
 
@@ -26,20 +27,24 @@ pub use attempts::{Attempt, Bringing, Prepared, Return};
 pub use attrs::{Attr, AttrEnd, Import, Memory, Planned};
 pub use base::{Base, BaseProgress, Compared};
 pub use builders::{Answered, Builder, Kept, LOCAL, Load, Outage, State};
-pub use caches::{Asked, Cache, Push, Spared, Verified};
+pub use caches::{Asked, Cache, Push, Repeated, Spared, Verified};
 pub use check::{Finding, OfNix, Quarantined};
 pub use counts::Counts;
 pub use drvs::{Drv, Fetch};
 pub use groups::{Cause, FailureGroup};
-pub use header::{Flake, Header};
+pub use header::{Flake, Header, Placed};
 
 /// All that is known of a run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Summary {
     /// How it began; `None` only if the stream does not begin with `run_started`.
     pub header: Option<Header>,
+    /// Where it is, if the forge or git says.
+    pub placed: Option<Placed>,
     /// The flake, once locked.
     pub flake: Option<Flake>,
+    /// What its own inputs are locked to, in the order of their names.
+    pub inputs: Vec<LockedInput>,
     /// Builders that answered, or should have.
     pub builders: BTreeMap<BuilderId, Builder>,
     /// Caches that answered.

@@ -1,7 +1,8 @@
 //! The wall-time account: exact on runs worked out by hand, and adding up on every stream there can be.
 
 use drover::event::{
-    AttemptEnd, Class, DrvOutcome, Evaluated, Event, Fact, Failure, Moment, OutputPath, Pushed, Stage, Status,
+    AttemptEnd, Class, DrvOutcome, Evaluated, Event, Fact, Failure, LockedInput, Moment, OutputPath, Pushed, Stage,
+    Status,
 };
 use drover::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId, Kind};
 use drover::report::account::{Interval, Owner, What, account};
@@ -278,7 +279,8 @@ fn arb_fact() -> BoxedStrategy<Fact> {
             drv,
             name: "x".into(),
             system: "s".into(),
-            outputs: vec![OutputPath { name: "out".into(), path: None }]
+            outputs: vec![OutputPath { name: "out".into(), path: None }],
+            position: None
         }),
         arb_failure().prop_map(Evaluated::Failed),
         text().prop_map(|reason| Evaluated::Nothing { reason }),
@@ -423,6 +425,27 @@ fn arb_farm_fact() -> BoxedStrategy<Fact> {
             ok,
             error: None,
             seconds: f64::from(quarters) / 4.0
+        }),
+        (text(), proptest::option::of(text())).prop_map(|(name, branch)| Fact::RunPlaced {
+            forge: None,
+            repository: Some(name),
+            branch,
+            change: None,
+            url: None,
+        }),
+        (text(), text()).prop_map(|(name, rev)| Fact::InputsLocked { inputs: vec![LockedInput { name, rev }] }),
+        (attempt(), any::<u32>())
+            .prop_map(|(attempt, quarters)| Fact::AttemptMeasured { attempt, cpu: f64::from(quarters) / 4.0 }),
+        (0..4_u32, any::<u32>(), any::<u64>()).prop_map(|(attr, paths, nar_size)| Fact::ClosureSized {
+            attr: AttrId(attr),
+            paths,
+            nar_size
+        }),
+        (0..3_u32, text(), any::<u32>()).prop_map(|(cache, reason, requests)| Fact::CacheRepeated {
+            cache: CacheId(cache),
+            reason,
+            requests,
+            waited: f64::from(requests) / 4.0
         }),
         (any::<u32>(), any::<u64>(), any::<f64>()).prop_map(|(known, nar_size, seconds)| Fact::CachesSpared {
             drvs: known,

@@ -57,6 +57,7 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::BaseProgress { .. } => "base_progress",
         Fact::BaseKnown { .. } => "base_known",
         Fact::BaseMissing { .. } => "base_missing",
+        Fact::FailureCompared { .. } => "failure_compared",
         Fact::AttrCompared { .. } => "attr_compared",
         Fact::AttrRemoved { .. } => "attr_removed",
         Fact::ChangesSkipped { .. } => "changes_skipped",
@@ -75,12 +76,17 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::FlakeFinding { .. } => "flake_finding",
         Fact::AttrQuarantined { .. } => "attr_quarantined",
         Fact::NixChecked { .. } => "nix_checked",
+        Fact::RunPlaced { .. } => "run_placed",
+        Fact::InputsLocked { .. } => "inputs_locked",
+        Fact::AttemptMeasured { .. } => "attempt_measured",
+        Fact::ClosureSized { .. } => "closure_sized",
+        Fact::CacheRepeated { .. } => "cache_repeated",
         Fact::ImportStarted { .. } => "import_started",
         Fact::ImportEnded { .. } => "import_ended",
     }
 }
 
-const FACTS: usize = 59;
+const FACTS: usize = 65;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

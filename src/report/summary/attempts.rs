@@ -24,14 +24,16 @@ pub struct Attempt {
     pub waiting: Option<(Moment, Text)>,
     /// When the builder's process began.
     pub building: Option<Moment>,
-    /// The phase that it is in, or ended in.
-    pub phase: Option<Text>,
+    /// The phases that it went through, with the moments at which they began.
+    pub phases: Vec<(Moment, Text)>,
     /// When and how it ended.
     pub ended: Option<(Moment, AttemptEnd)>,
     /// Lines of log.
     pub log_lines: u64,
     /// The last lines of a failed one.
     pub log_tail: Vec<Text>,
+    /// Seconds of processors that it took, where its builder tells.
+    pub cpu: Option<f64>,
 }
 
 /// What is brought to a builder.
@@ -206,7 +208,10 @@ pub(super) fn add(s: &mut Summary, at: Moment, fact: &Fact) {
         Fact::AttemptBuilding { attempt } => change(s, *attempt, |attempt| {
             attempt.building.get_or_insert(at);
         }),
-        Fact::AttemptPhase { attempt, phase } => change(s, *attempt, |attempt| attempt.phase = Some(phase.clone())),
+        Fact::AttemptPhase { attempt, phase } => {
+            change(s, *attempt, |attempt| attempt.phases.push((at, phase.clone())));
+        }
+        Fact::AttemptMeasured { attempt, cpu } => change(s, *attempt, |attempt| attempt.cpu = Some(*cpu)),
         Fact::AttemptEnded { attempt, end, log_lines, log_tail } => {
             ended(s, *attempt, end);
             change(s, *attempt, |attempt| {
@@ -247,10 +252,11 @@ fn started(s: &mut Summary, at: Moment, (id, drv_id, builder): (AttemptId, DrvId
         prepared: None,
         waiting: None,
         building: None,
-        phase: None,
+        phases: Vec::new(),
         ended: None,
         log_lines: 0,
         log_tail: Vec::new(),
+        cpu: None,
     };
     s.counts.running += usize::from(!attempt.is_preparing());
     s.attempts.insert(id, attempt);

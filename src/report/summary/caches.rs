@@ -3,7 +3,7 @@
 use crate::event::{Moment, Pushed, Text};
 
 /// A cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the fields of Fact::CacheReady")]
 pub struct Cache {
     pub name: Text,
@@ -16,6 +16,21 @@ pub struct Cache {
     pub sick: bool,
     /// What it answered, if that was said.
     pub asked: Option<Asked>,
+    /// Requests that were made again, if any.
+    pub repeated: Option<Repeated>,
+}
+
+/// Requests to a cache that were made again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Repeated {
+    /// When that was first said, and when last.
+    pub span: (Moment, Moment),
+    /// Why most of them were: `HTTP 429`.
+    pub reason: Text,
+    /// How many.
+    pub requests: u32,
+    /// Seconds that were waited before, all of them together.
+    pub waited: f64,
 }
 
 /// What a cache answered.

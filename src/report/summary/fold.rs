@@ -5,7 +5,7 @@ use crate::id::{AttrId, CacheId, DrvId};
 
 use super::{
     Asked, Attr, AttrEnd, Base, BaseProgress, Cache, Compared, Counts, Diff, Drv, Fetch, Flake, Header, Import, Kept,
-    LeftOut, Memory, Planned, Push, Span, Spared, Summary, Verified, Warning, Written,
+    LeftOut, Memory, Placed, Planned, Push, Repeated, Span, Spared, Summary, Verified, Warning, Written,
 };
 use super::{attempts, builders, check};
 
@@ -17,7 +17,10 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         Fact::RunStarted { .. }
         | Fact::FlakeLocked { .. }
         | Fact::CacheReady { .. }
+        | Fact::RunPlaced { .. }
+        | Fact::InputsLocked { .. }
         | Fact::CacheAsked { .. }
+        | Fact::CacheRepeated { .. }
         | Fact::DiffProgress { .. } => surroundings(s, at, &event.fact),
         Fact::BuilderReady { .. }
         | Fact::BuilderSuspended { .. }
@@ -35,6 +38,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::EvalWarning { .. }
         | Fact::EvalTrace { .. }
         | Fact::AttrPlanned { .. }
+        | Fact::ClosureSized { .. }
         | Fact::AttrEnded { .. } => attr_fact(s, at, &event.fact),
         Fact::DrvNeeded { .. } | Fact::FetchStarted { .. } | Fact::FetchEnded { .. } => drv_fact(s, at, &event.fact),
         Fact::FetchesPlanned { paths } => s.fetches.clone_from(paths),
@@ -43,6 +47,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::AttemptWaiting { .. }
         | Fact::AttemptBuilding { .. }
         | Fact::AttemptPhase { .. }
+        | Fact::AttemptMeasured { .. }
         | Fact::AttemptBringing { .. }
         | Fact::AttemptPrepared { .. }
         | Fact::AttemptEnded { .. }
@@ -86,6 +91,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::BaseKnown { .. }
         | Fact::BaseMissing { .. }
         | Fact::AttrCompared { .. }
+        | Fact::FailureCompared { .. }
         | Fact::AttrRemoved { .. }
         | Fact::ChangesSkipped { .. } => base_fact(s, at, &event.fact),
     }
@@ -120,6 +126,11 @@ fn base_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                     same_outputs: *same_outputs,
                     base_drv: base_drv.clone(),
                 });
+            }
+        }
+        Fact::FailureCompared { attr, ok } => {
+            if let Some(known) = s.attrs.get_mut(attr) {
+                known.was_fine = Some(*ok);
             }
         }
         Fact::AttrRemoved { path, base_drv } => s.removed.push((path.clone(), base_drv.clone())),
@@ -160,8 +171,21 @@ fn surroundings(s: &mut Summary, at: Moment, fact: &Fact) {
                 by_name: *asked,
                 sick: *sick,
                 asked: s.caches.get(cache).and_then(|known| known.asked),
+                repeated: s.caches.get(cache).and_then(|known| known.repeated.clone()),
             };
             s.caches.insert(*cache, ready);
+        }
+        Fact::RunPlaced { forge, repository, branch, change, url } => {
+            let (forge, repository, branch) = (forge.clone(), repository.clone(), branch.clone());
+            s.placed = Some(Placed { forge, repository, branch, change: change.clone(), url: url.clone() });
+        }
+        Fact::InputsLocked { inputs } => s.inputs.clone_from(inputs),
+        Fact::CacheRepeated { cache, reason, requests, waited } => {
+            if let Some(known) = s.caches.get_mut(cache) {
+                let first = known.repeated.as_ref().map_or(at, |repeated| repeated.span.0);
+                let (span, reason) = ((first, at), reason.clone());
+                known.repeated = Some(Repeated { span, reason, requests: *requests, waited: *waited });
+            }
         }
         Fact::CacheAsked { cache, present, absent, untrusted, no_answer } => {
             if let Some(known) = s.caches.get_mut(cache) {
@@ -204,8 +228,10 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 quarantined: None,
                 memory: None,
                 compared: None,
+                was_fine: None,
                 planned: None,
                 ended: None,
+                closure: None,
             });
         }
         Fact::AttrsLeftOut { count, what, flag } => {
@@ -247,6 +273,11 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
             if let Some(import) = imports(s, *attr).and_then(|imports| imports.iter_mut().find(open)) {
                 import.span.end = Some(at);
                 import.failure.clone_from(failure);
+            }
+        }
+        Fact::ClosureSized { attr, paths, nar_size } => {
+            if let Some(known) = s.attrs.get_mut(attr) {
+                known.closure = Some((*paths, *nar_size));
             }
         }
         Fact::AttrPlanned { attr, status, drv, builds } => {

@@ -1,4 +1,4 @@
-//! How a run began, and with which flake.
+//! How a run began, where, and with which flake.
 
 use crate::event::{Moment, Text};
 use crate::id::RunId;
@@ -25,6 +25,17 @@ pub struct Flake {
     pub rev: Option<Text>,
     pub dirty_files: Option<u32>,
     pub recorded: bool,
+}
+
+/// Where the run is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the fields of Fact::RunPlaced")]
+pub struct Placed {
+    pub forge: Option<Text>,
+    pub repository: Option<Text>,
+    pub branch: Option<Text>,
+    pub change: Option<Text>,
+    pub url: Option<Text>,
 }
 
 impl Header {
