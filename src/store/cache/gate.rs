@@ -83,8 +83,26 @@ pub(super) struct Gate {
     permits: Semaphore,
     /// Places to be taken away as soon as they are given back.
     owed: AtomicUsize,
+    /// Requests that have come by some door and have no place yet.
+    waiting: AtomicUsize,
     window: Mutex<Window>,
     watch: Stopwatch,
+}
+
+/// One that waits, until dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn count(all: &'a AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A place for one request; given back when dropped.
@@ -109,11 +127,13 @@ impl Gate {
     pub(super) fn new(most: usize) -> Self {
         let window = Window::new(most);
         let permits = Semaphore::new(window.width);
-        Self { permits, owed: AtomicUsize::new(0), window: Mutex::new(window), watch: Stopwatch::start() }
+        let (owed, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { permits, owed, waiting, window: Mutex::new(window), watch: Stopwatch::start() }
     }
 
     /// Waits for a place, after those who came by the same door.
     pub(super) async fn enter_by(&self, door: &Door) -> Option<Place<'_>> {
+        let _waiting = Waiting::count(&self.waiting);
         let _first = door.0.lock().await;
         self.enter().await
     }
@@ -126,7 +146,7 @@ impl Gate {
 
     /// The server answered.
     pub(super) fn answered(&self) {
-        let full = self.permits.available_permits() == 0;
+        let full = self.permits.available_permits() == 0 || self.waiting.load(Ordering::Relaxed) > 0;
         self.change(|window, now| window.answered(now, full));
     }
 
