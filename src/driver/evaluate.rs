@@ -63,6 +63,8 @@ pub(super) struct Evaluation {
     file: Option<PlainFile>,
     /// Where what it says is remembered, if it is.
     recall: Option<Arc<Recall>>,
+    /// The work tree is clean and this machine has not seen its commit yet.
+    new: bool,
     sharing: bool,
     holding: Holding,
     evaluator: Option<Evaluator>,
@@ -123,6 +125,7 @@ impl Evaluation {
                 by_name,
                 file: None,
                 recall: None,
+                new: false,
                 sharing: false,
                 holding: Holding::default(),
                 evaluator: Some(evaluator),
@@ -137,6 +140,7 @@ impl Evaluation {
     fn of_flake(ctx: &mut Context, wanted: Wanted, recall: Arc<Recall>) -> Self {
         let settings = &ctx.settings;
         let quick = wanted.commit.map(|commit| commit.key(recall.context()));
+        let new = quick.as_deref().is_some_and(|key| recall.locked(key).is_none());
         let options = EvalOptions {
             nix: wanted.nix,
             flake: wanted.flake,
@@ -160,6 +164,7 @@ impl Evaluation {
             by_name,
             file: wanted.file,
             recall,
+            new,
             sharing: false,
             holding: Holding::default(),
             evaluator: None,
@@ -180,6 +185,11 @@ impl Evaluation {
     /// What is evaluated, and how; `None` if the answers come from elsewhere, or nothing is locked yet.
     pub(super) fn source(&self) -> Option<(&EvalOptions, &Locked)> {
         self.options.as_ref().zip(self.locked.as_ref())
+    }
+
+    /// Nobody has evaluated this commit here: most likely there is something to build.
+    pub(super) fn is_new(&self) -> bool {
+        self.new
     }
 
     /// Nothing more comes.
