@@ -13,7 +13,6 @@ mod matrix;
 mod push;
 mod report;
 mod run;
-mod runs;
 mod why;
 mod words;
 

@@ -1,6 +1,7 @@
 //! `drover report`: what a recorded run did, and what many did.
 
-mod over;
+mod history;
+mod runs;
 
 use crate::error::{Error, Result};
 use crate::record;
@@ -10,27 +11,28 @@ use crate::report::summary::Summary;
 use crate::report::text::{Style, render};
 
 use super::args::{Format, Place, ReportArgs};
-use super::{Session, print, print_json, runs, state_dir};
+use super::{Session, print, print_json, state_dir};
 
 /// Prints a report, or the list of runs.
 pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Result<u8> {
     let state_dir = state_dir(session, place.state_dir.as_deref())?;
     let plain = Style { colour: false, ascii: false, ..session.stdout_style() };
     let format = if args.json { Format::Json } else { args.format };
+    let json = format == Format::Json;
     match args.run.as_str() {
-        "list" => return runs::list(session, &state_dir, format == Format::Json),
-        "import" => return runs::import(session, &state_dir, args, format == Format::Json),
+        "list" => return history::list(session, &state_dir, json),
+        "import" => return history::import(session, &state_dir, &args.paths, json),
         _ if !args.paths.is_empty() => {
             return Err(Error::usage(format!("a report is of one run, not of '{}' as well", args.paths[0].display()))
                 .hint("drover report import PATH…    takes in what is known elsewhere"));
         }
         _ => {}
     }
-    let json = format == Format::Json;
-    if let Some(exit) = over::report(session, (&args.run, &args.over, json), (place, &state_dir))? {
+    if let Some(exit) = runs::report(session, (&args.run, &args.over, json), (place, &state_dir))? {
         return Ok(exit);
     }
-    let run = record::lookup(&state_dir, &args.run).map_err(|error| runs::no_record(&state_dir, &args.run, error))?;
+    let run =
+        record::lookup(&state_dir, &args.run).map_err(|error| history::no_record(&state_dir, &args.run, error))?;
     if format == Format::Path {
         print(format!("{}\n", run.dir.path().display()).as_bytes())?;
         return Ok(0);

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::error::{self, Error, Fault, Result};
+use crate::error::{self, Error, Result};
 use crate::id::RunId;
 use crate::record::history::{Entry, Folder, History, HistoryError};
 use crate::record::{self, RunDir};
@@ -106,7 +106,7 @@ pub fn import(history: &mut History, path: &Path) -> Result<Imported> {
             add(import_record(history, &path.join(EVENTS))?);
         }
         for folder in [Folder::of(path), Folder::at(&path.join("drover/history")), Folder::at(path)] {
-            let new = take_entries(history, &folder).map_err(failed)?;
+            let new = take_entries(history, &folder)?;
             add(Imported { found: folder.runs().len(), new });
         }
     } else if path.extension().is_some_and(|extension| extension == "jsonl") {
@@ -114,7 +114,7 @@ pub fn import(history: &mut History, path: &Path) -> Result<Imported> {
     } else if let Some(run) = Folder::run_of(path) {
         let entry = path.parent().and_then(|folder| Folder::at(folder).get(run));
         let entry = entry.ok_or_else(|| nothing(path))?;
-        add(Imported { found: 1, new: history.add(&entry).map_err(failed)?.into() });
+        add(Imported { found: 1, new: history.add(&entry)?.into() });
     } else {
         add(merge(history, path)?);
     }
@@ -125,39 +125,28 @@ pub fn import(history: &mut History, path: &Path) -> Result<Imported> {
 const EVENTS: &str = "events.jsonl";
 
 fn merge(history: &mut History, file: &Path) -> Result<Imported> {
-    let (new, found) = history.merge(file).map_err(failed)?;
+    let (new, found) = history.merge(file)?;
     Ok(Imported { found, new })
 }
 
 fn import_record(history: &mut History, events: &Path) -> Result<Imported> {
     // One that a run has only just begun says nothing yet.
     let Some(entry) = entry::of(&Summary::of(&record::read(events)?.events)) else { return Ok(Imported::default()) };
-    Ok(Imported { found: 1, new: history.add(&entry).map_err(failed)?.into() })
-}
-
-fn failed(error: HistoryError) -> Error {
-    let fault = match &error {
-        HistoryError::Read { .. } | HistoryError::Foreign { .. } => Fault::Usage,
-        _ => Fault::Unreachable,
-    };
-    Error::from_chain(fault, &error).hint(WAY)
+    Ok(Imported { found: 1, new: history.add(&entry)?.into() })
 }
 
 fn nothing(path: &Path) -> Error {
-    Error::usage(format!("{} holds no runs", path.display())).hint(WAY)
+    Error::usage(format!("{} holds no runs", path.display()))
+        .hint("drover report import DIR    with a state directory, or FILE: history.sqlite, events.jsonl, RUN.json.zst")
 }
-
-/// What can be imported.
-const WAY: &str =
-    "drover report import DIR    with a state directory, or FILE: history.sqlite, events.jsonl, RUN.json.zst";
 
 /// For the last words of a run: history, with the warnings that are to be said; `None` if it is of no use.
 pub(super) fn open_for(dir: &RunDir, state_dir: &Path) -> (Option<History>, Vec<(String, String)>) {
     match open_besides(state_dir, Some(dir.run()), MOST_RECORDS) {
         Ok(Opened { history, warnings }) => (Some(history), warnings),
         Err(failure) => {
-            let hint = format!("rm {}    begins it anew", History::path_in(state_dir).display());
-            (None, vec![(format!("this run is not added to history: {}", error::chain(&failure)), hint)])
+            let message = format!("this run is not added to history: {}", error::chain(&failure));
+            (None, vec![(message, Error::from(failure).hint.unwrap_or_default())])
         }
     }
 }

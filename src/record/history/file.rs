@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use super::tables::STEPS;
 use super::{Entry, retention, rows};
+use crate::error::{self, Fault};
 use crate::id::RunId;
 use crate::sqlite::{self, Kept, SqliteError};
 
@@ -54,6 +55,24 @@ pub enum HistoryError {
         /// Why not.
         source: std::io::Error,
     },
+}
+
+impl From<HistoryError> for error::Error {
+    fn from(error: HistoryError) -> Self {
+        let hint = match &error {
+            HistoryError::File(_) => "drover --state-dir DIR    with a directory that can be used",
+            HistoryError::Damaged { .. } => "drover report list    begins it anew from the records",
+            HistoryError::Write { .. } => "drover report --format json",
+            HistoryError::Read { .. } | HistoryError::Foreign { .. } => {
+                "drover report import DIR    with a state directory, or FILE: history.sqlite, events.jsonl, RUN.json.zst"
+            }
+        };
+        let fault = match &error {
+            HistoryError::Read { .. } | HistoryError::Foreign { .. } => Fault::Usage,
+            _ => Fault::Unreachable,
+        };
+        Self::from_chain(fault, &error).hint(hint)
+    }
 }
 
 impl History {

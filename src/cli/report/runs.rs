@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::config::{GoalSettings, Words};
 use crate::error::{Error, Fault, Result, exit_code};
 use crate::id::RunId;
-use crate::record::history::{Depth, Entry, Filter, History, HistoryError};
+use crate::record::history::{Depth, Entry, Filter, History};
 use crate::record::{self, short_ids};
 use crate::report::gate::{self, Rule};
 use crate::report::goals::{self, Goal, Wanted};
@@ -15,8 +15,8 @@ use crate::report::trend;
 
 use super::super::args::{OverArgs, Place};
 use super::super::run::settings;
-use super::super::runs::history;
 use super::super::{Session, print, print_json};
+use super::history;
 
 /// Runs of each side that a gate looks at, and those of a trend.
 const SIDE: usize = 20;
@@ -31,7 +31,7 @@ pub(super) fn report(
     if over.trend.is_none() && !over.gate && !over.goals {
         return Ok(None);
     }
-    let runs = Runs(history(session, state_dir)?);
+    let runs = Runs::open(session, state_dir)?;
     let run = record::lookup(state_dir, asked)?.id;
     let wanted = wanted(session, place)?;
     let view = View { session, json };
@@ -53,9 +53,14 @@ fn wanted(session: &Session, place: &Place) -> Result<Wanted> {
 struct Runs(History);
 
 impl Runs {
+    /// Opens the history, with what is recorded and was not in it yet.
+    fn open(session: &Session, state_dir: &Path) -> Result<Self> {
+        history::open(session, state_dir).map(Self)
+    }
+
     /// A run that is recorded.
     fn entry(&self, run: RunId) -> Result<Entry> {
-        let entry = self.0.entry(run, Depth::Numbers).map_err(failed)?;
+        let entry = self.0.entry(run, Depth::Numbers)?;
         entry.ok_or_else(|| Error::usage(format!("run {run} has recorded nothing")).hint("drover report list"))
     }
 
@@ -63,7 +68,7 @@ impl Runs {
     fn like(&self, entry: &Entry, branch: Option<&str>, depth: Depth, limit: usize) -> Result<Vec<Entry>> {
         let branch = branch.map(str::to_owned);
         let filter = Filter { series: Some(entry.series()), branch, before: Some(entry.run), ..Filter::default() };
-        let mut entries = self.0.entries(&filter, depth, limit).map_err(failed)?;
+        let mut entries = self.0.entries(&filter, depth, limit)?;
         entries.reverse();
         Ok(entries)
     }
@@ -71,7 +76,7 @@ impl Runs {
     /// The same with the run itself, which is the last.
     fn up_to(&self, entry: &Entry, depth: Depth, limit: usize) -> Result<Vec<Entry>> {
         let mut entries = self.like(entry, None, depth, limit)?;
-        entries.extend(self.0.entry(entry.run, depth).map_err(failed)?);
+        entries.extend(self.0.entry(entry.run, depth)?);
         Ok(entries)
     }
 
@@ -82,16 +87,12 @@ impl Runs {
         // On the baseline itself, runs of one commit are one side.
         let same = |other: &Entry| own.is_some() || (entry.rev.is_some() && other.rev == entry.rev);
         let mut now: Vec<Entry> = all.into_iter().filter(same).collect();
-        now.extend(self.0.entry(entry.run, Depth::Builds).map_err(failed)?);
+        now.extend(self.0.entry(entry.run, Depth::Builds)?);
         let mut before = self.like(entry, Some(baseline), Depth::Builds, 2 * SIDE)?;
         before.retain(|other| now.iter().all(|entry| entry.run != other.run));
         let surplus = before.len().saturating_sub(SIDE);
         Ok((before.split_off(surplus), now))
     }
-}
-
-fn failed(error: HistoryError) -> Error {
-    Error::from_chain(Fault::Unreachable, &error).hint("drover report list")
 }
 
 /// How it is shown.

@@ -1,10 +1,10 @@
 //! All runs: `drover report list` and `import`, and the history that other reports ask.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::driver::history::{self, Imported, Opened};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Result};
 use crate::id::RunId;
 use crate::record::history::{Depth, Entry, Filter, History};
 use crate::record::{self, RecordError, RunDir};
@@ -14,19 +14,14 @@ use crate::report::number::{count, plural};
 use crate::report::summary::Summary;
 use crate::report::text::{Style, render};
 
-use super::args::ReportArgs;
-use super::{Session, print, print_json, say};
+use super::super::{Session, print, print_json, say};
 
 /// Runs that a list has, at most.
 const MOST: usize = 1000;
 
 /// Opens the history of a state directory; what a person should know of it is said on stderr.
-pub(super) fn history(session: &Session, state_dir: &Path) -> Result<History> {
-    let opened = history::open(state_dir);
-    let Opened { history, warnings } = opened.map_err(|error| {
-        Error::from_chain(Fault::Unreachable, &error)
-            .hint(format!("rm {}    begins it anew", History::path_in(state_dir).display()))
-    })?;
+pub(super) fn open(session: &Session, state_dir: &Path) -> Result<History> {
+    let Opened { history, warnings } = history::open(state_dir)?;
     for (message, hint) in warnings {
         warn(session, &message, &hint);
     }
@@ -39,10 +34,8 @@ fn warn(session: &Session, message: &str, hint: &str) {
 
 /// Prints the list of runs: those that history knows, and those that go on or cannot be read.
 pub(super) fn list(session: &Session, state_dir: &Path, json: bool) -> Result<u8> {
-    let known = history(session, state_dir).and_then(|history| {
-        let known = history.entries(&Filter::default(), Depth::Numbers, MOST);
-        known.map_err(|error| Error::from_chain(Fault::Unreachable, &error))
-    });
+    let known =
+        open(session, state_dir).and_then(|history| Ok(history.entries(&Filter::default(), Depth::Numbers, MOST)?));
     let known = known.unwrap_or_else(|error| {
         // The records are there nevertheless.
         warn(session, &error.message, error.hint.as_deref().unwrap_or_default());
@@ -76,13 +69,13 @@ fn of_record(dir: &RunDir) -> (Option<Digest>, bool) {
 }
 
 /// Takes in what is known elsewhere.
-pub(super) fn import(session: &Session, state_dir: &Path, args: &ReportArgs, json: bool) -> Result<u8> {
-    if args.paths.is_empty() {
+pub(super) fn import(session: &Session, state_dir: &Path, paths: &[PathBuf], json: bool) -> Result<u8> {
+    if paths.is_empty() {
         return Err(Error::usage("import what?").hint("drover report import DIR|FILE…"));
     }
-    let mut history = history(session, state_dir)?;
+    let mut history = open(session, state_dir)?;
     let mut all = Imported::default();
-    for path in &args.paths {
+    for path in paths {
         let Imported { found, new } = history::import(&mut history, path)?;
         all = Imported { found: all.found + found, new: all.new + new };
     }
