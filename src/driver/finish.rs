@@ -64,6 +64,7 @@ impl Driver {
         let mut faults = exit::faults(self.ctx.bus.events(), &self.lenience());
         faults.extend(self.stopping.error().map(|error| error.fault));
         let exit = exit_code(&faults);
+        self.notify(exit).await;
         let outputs = self.attrs.iter().map(|(attr, _)| attr).collect::<Vec<_>>();
         let outputs = outputs.into_iter().flat_map(|attr| self.outputs_of(attr));
         let dir = self.ctx.store_dir().clone();

@@ -11,6 +11,7 @@
 //! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
 //! | `before` | what recorded runs of the base say of attrs that fail to build |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
+//! | `validity` | what the store has and holds of that |
 //! | `importing` | what attrs import from derivations |
 //! | `building`, `attempts`, `fetching` | the scheduler's actions |
 //! | `farm`, `dialling`, `watch`, `asking` | the builders: dialled, watched, asked what they hold |
@@ -27,6 +28,7 @@
 //! | `tasks` | effects under way |
 //! | `stopping` | whether the run goes on, and until when it pushes |
 //! | `results`, `links` | the files that a run leaves |
+//! | `notify` | who is told of failures and recoveries |
 //! | `finish`, `exit` | the last words, and the exit code |
 //! | `why` | a plan, and a closer look at what it found to be missing |
 //! | `changed`, `sources` | what makes attrs differ from the base |
@@ -63,6 +65,7 @@ mod input;
 mod keeping;
 mod left_out;
 mod links;
+mod notify;
 mod plan_file;
 mod planning;
 pub mod push;
@@ -79,6 +82,7 @@ mod stopping;
 mod tasks;
 mod trust;
 pub mod upkeep;
+mod validity;
 mod watch;
 pub mod why;
 
@@ -293,7 +297,7 @@ impl Driver {
             Input::OnBase(before) => self.on_base.read(ctx, before),
             Input::BaseAgain(base) => self.base_again = Some(BaseAgain::Done(base)),
             Input::OnlyRevision(attrs) => self.only_revision(&attrs),
-            Input::Eval(EvalInput::Held(ack)) => drop(ack),
+            Input::Eval(EvalInput::Held(acks)) => self.evaluation.held(ctx, acks),
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
             Input::Eval(EvalInput::Shared(shared)) => self.evaluation.shared(ctx, shared),
             Input::Loaded(read) => self.planning.loaded(read),

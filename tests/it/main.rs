@@ -47,6 +47,7 @@ mod layers;
 mod matrix;
 mod memory;
 mod niks3;
+mod notify;
 mod over_runs;
 mod package_faults;
 mod package_rounds;
