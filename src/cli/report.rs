@@ -1,6 +1,7 @@
 //! `drover report`: what a recorded run did, and what many did.
 
 mod runs;
+mod slow;
 
 use crate::error::{Error, Result};
 use crate::record::{self, Run};
