@@ -9,6 +9,7 @@ use crate::report::history::History;
 use crate::report::summary::Summary;
 use crate::store::remote::RemoteStore;
 
+use super::caches;
 use super::context::Context;
 use super::exit::{self, Lenience};
 use super::history;
@@ -22,6 +23,7 @@ pub(super) async fn close(
     error: Option<&Error>,
     outputs: Vec<String>,
 ) -> Finished {
+    caches::tell_repeats(&mut ctx);
     let (history, warnings) = history::open_for(&ctx.dir, &ctx.settings.output.state_dir);
     for (message, hint) in warnings {
         ctx.bus.warn(message, Some(&hint));

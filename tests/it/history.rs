@@ -11,8 +11,9 @@ use drover::id::RunId;
 use drover::record::history::{Build, Depth, Entry, Filter, Folder, History, Outcome};
 use serde_json::{Value, json};
 
+use crate::support::fake_cache::{FakeCache, Fault};
 use crate::support::nix::{Lab, newest};
-use crate::support::site::{Site, wait_until};
+use crate::support::site::{Site, finish, wait_until};
 
 const FLAKE: &str = r#"{ outputs = { self }: let
     build = name: script: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" script ]; };
@@ -234,4 +235,50 @@ fn a_run_that_was_killed_is_taken_from_its_record() {
     let seen: Vec<_> = entries.iter().map(|entry| (entry.exit, entry.counters.built, entry.builds.len())).collect();
     assert_eq!(seen, [(Some(0), 0, 0), (None, 2, 2)]);
     assert_eq!(entries[1].verdict, "cut off");
+}
+
+#[test]
+fn a_run_says_where_it_is_from_what_its_inputs_are_and_which_requests_were_repeated() {
+    let lab = Lab::plain(&newest());
+    lab.write("data/file", "some data\n");
+    let input = format!(
+        "inputs.data = {{ url = \"path:{}\"; flake = false; }}; outputs = {{ self, data }}:",
+        lab.work().join("data").display()
+    );
+    let site = Site::of(lab, &FLAKE.replace("outputs = { self }:", &input));
+    let dir = site.lab.path("served");
+    fs::create_dir(&dir).unwrap();
+    let server = FakeCache::start(&dir).writable();
+    let key = site.key("served-1");
+    let retry = "retry-attempts=5&retry-delay=1&retry-delay-rate-limited=1&retry-max-delay=5";
+    let url = format!("{}?secret-key={}&{retry}", server.url, key.secret.display());
+    server.next("PUT nar", [Fault::Status(429), Fault::Status(429), Fault::Status(503)]);
+    let mut command = site.command(&["run", ".#b", "--push-to", &url]);
+    command.envs([
+        ("CI", "true"),
+        ("GITHUB_ACTIONS", "true"),
+        ("GITHUB_REPOSITORY", "acme/infra"),
+        ("GITHUB_REF", "refs/heads/topic"),
+        ("GITHUB_SERVER_URL", "https://forge.example"),
+        ("GITHUB_RUN_ID", "77"),
+    ]);
+    finish(command, &["run"]).expect(0);
+
+    let events = site.events();
+    let placed = events.of("run_placed");
+    assert_eq!((&placed[0]["repository"], &placed[0]["branch"]), (&json!("acme/infra"), &json!("topic")));
+    assert_eq!(placed[0]["url"], "https://forge.example/acme/infra/actions/runs/77");
+    let inputs = &events.of("inputs_locked")[0]["inputs"];
+    let hash = site.lab.run("nix", &["hash", "path", &site.lab.work().join("data").display().to_string()]);
+    assert_eq!(inputs, &json!([{ "name": "data", "rev": &hash["sha256-".len()..][..12] }]));
+    let repeated = events.of("cache_repeated");
+    let last = repeated.last().unwrap();
+    assert_eq!((&last["requests"], &last["reason"]), (&json!(3), &json!("HTTP 429")), "{repeated:?}");
+
+    let history = History::open(&site.state()).unwrap();
+    let [entry]: [Entry; 1] = history.entries(&Filter::default(), Depth::Builds, 9).unwrap().try_into().unwrap();
+    assert_eq!(entry.branch.as_deref(), Some("topic"));
+    assert_eq!(entry.inputs.get("data").map(String::len), Some(12));
+    let trouble = entry.caches.iter().find_map(|cache| cache.trouble.as_ref()).unwrap();
+    assert_eq!((trouble.requests, trouble.reason.as_str()), (3, "HTTP 429"));
 }
