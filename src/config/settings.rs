@@ -107,6 +107,8 @@ pub struct Settings {
     pub store: Option<String>,
     /// `--eval-store`.
     pub eval_store: Option<String>,
+    /// `NIX_STATE_DIR`.
+    pub nix_state_dir: Option<PathBuf>,
     /// Screen and files.
     pub output: OutputSettings,
 }
@@ -154,6 +156,7 @@ impl Settings {
             plan: PlanSettings { read: words.plan, write: words.plan_output },
             store: words.store,
             eval_store: words.eval_store,
+            nix_state_dir: env.get("NIX_STATE_DIR").map(PathBuf::from),
         })
     }
 }

@@ -435,6 +435,20 @@ pub(super) struct Looked {
     ahead: Option<Ahead>,
 }
 
+/// Whether Nix may have to make the store first. Processes that do so at once get in each other's way: one reads the
+/// schema that another is about to write, and finds it corrupt.
+fn is_store_new(settings: &Settings) -> bool {
+    let state_dir = match settings.store.as_deref() {
+        Some(root) if root.starts_with('/') => Path::new(root).join("nix/var/nix"),
+        None | Some("auto" | "daemon" | "local") => {
+            settings.nix_state_dir.clone().unwrap_or_else(|| PathBuf::from("/nix/var/nix"))
+        }
+        Some(_) => return true,
+    };
+    let schema = std::fs::metadata(state_dir.join("db/schema"));
+    !schema.is_ok_and(|schema| schema.len() > 0) && !state_dir.join("daemon-socket/socket").exists()
+}
+
 /// Cores of this machine.
 fn cores() -> u32 {
     std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
@@ -494,7 +508,7 @@ impl Wanted {
     pub(super) async fn look(&self, settings: &Settings) -> Looked {
         let commit = record::commit(&self.nix, &self.flake, Path::new(".")).await;
         let is_familiar = commit.as_ref().is_some_and(|commit| commit.is_familiar(&settings.output.state_dir));
-        if is_familiar && !settings.refresh {
+        if (is_familiar && !settings.refresh) || is_store_new(settings) {
             return Looked { commit, ahead: None };
         }
         let budget = budget(settings);
