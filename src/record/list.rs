@@ -49,22 +49,29 @@ pub fn list(state_dir: &Path) -> Result<Vec<Run>, RecordError> {
 /// If there is no such run, or several; the error lists them.
 pub fn lookup(state_dir: &Path, asked: &str) -> Result<Run, RecordError> {
     let mut runs = list(state_dir)?;
-    let no_run = || RecordError::NoRun { asked: asked.to_owned() };
-    if asked == "last" {
-        return runs.into_iter().next().ok_or_else(no_run);
-    }
+    let ids: Vec<RunId> = runs.iter().map(|run| run.id).collect();
+    Ok(runs.swap_remove(named(&ids, asked)?))
+}
+
+/// The same among these, newest first: its place.
+///
+/// # Errors
+/// As [`lookup`].
+pub fn named(runs: &[RunId], asked: &str) -> Result<usize, RecordError> {
     let prefix = asked.to_ascii_uppercase();
-    if prefix.is_empty() {
-        return Err(no_run());
-    }
-    runs.retain(|run| run.id.to_string().starts_with(&prefix));
-    match runs.len() {
-        0 => Err(no_run()),
-        1 => Ok(runs.remove(0)),
-        _ => Err(RecordError::Ambiguous {
-            asked: asked.to_owned(),
-            candidates: runs.into_iter().map(|run| run.short).collect(),
-        }),
+    let fits = |run: &RunId| match asked {
+        "last" => runs.first() == Some(run),
+        _ => !prefix.is_empty() && run.to_string().starts_with(&prefix),
+    };
+    let found: Vec<usize> = (0..runs.len()).filter(|place| fits(&runs[*place])).collect();
+    match found.as_slice() {
+        [] => Err(RecordError::NoRun { asked: asked.to_owned() }),
+        [one] => Ok(*one),
+        some => {
+            let shorts = short_ids(runs);
+            let candidates = some.iter().filter_map(|place| shorts.get(*place).cloned()).collect();
+            Err(RecordError::Ambiguous { asked: asked.to_owned(), candidates })
+        }
     }
 }
 

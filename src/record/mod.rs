@@ -30,7 +30,7 @@ use crate::id::RunId;
 
 pub use clean::clean;
 pub use find::{Found, find_log};
-pub use list::{Run, list, lookup, short_id, short_ids};
+pub use list::{Run, list, lookup, named, short_id, short_ids};
 pub use logs::{Kept, LogWriter, TAIL_LINES, last_lines};
 pub use reader::{Reader, Record, read};
 pub use retention::{KEEP, prune};

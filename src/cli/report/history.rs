@@ -88,12 +88,24 @@ pub(super) fn import(session: &Session, state_dir: &Path, paths: &[PathBuf], jso
     Ok(0)
 }
 
+/// The run that a person means: one that has a record here, else one that is known in numbers.
+pub(super) fn lookup(history: &History, state_dir: &Path, asked: &str) -> Result<RunId> {
+    match record::lookup(state_dir, asked) {
+        Ok(run) => Ok(run.id),
+        Err(RecordError::NoRun { .. }) => {
+            let mut runs = history.runs()?;
+            let place = record::named(&runs, asked)?;
+            Ok(runs.swap_remove(place))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The error for a run that has no record: it may be known in numbers.
 pub(super) fn no_record(state_dir: &Path, asked: &str, error: RecordError) -> Error {
     let known = || -> Option<RunId> {
-        let prefix = asked.to_ascii_uppercase();
         let runs = History::open(state_dir).ok()?.runs().ok()?;
-        runs.into_iter().find(|run| run.to_string().starts_with(&prefix))
+        record::named(&runs, asked).ok().and_then(|place| runs.get(place).copied())
     };
     match error {
         RecordError::NoRun { .. } if asked != "last" && known().is_some() => Error::usage(format!(

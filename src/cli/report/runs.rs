@@ -33,11 +33,11 @@ pub(super) fn report(
         return Ok(None);
     }
     let runs = Runs::open(session, state_dir)?;
-    let found = record::lookup(state_dir, asked)?;
-    let run = found.id;
     if over.slow {
+        let found = record::lookup(state_dir, asked)?;
         return slow::report(&View { session, json }, &runs, &found).map(Some);
     }
+    let run = history::lookup(&runs.0, state_dir, asked)?;
     let wanted = wanted(session, place)?;
     let view = View { session, json };
     Ok(Some(match &over.trend {

@@ -1,0 +1,127 @@
+//! What history costs: 1,000 runs of 2,000 builds each are written, then `drover report list` and `--trend` are timed as
+//! whole processes, and so is what the end of a run adds to it.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a program that people run and read")]
+#![expect(clippy::disallowed_methods, reason = "times are what is measured")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use drover::id::RunId;
+use drover::record::history::{Build, Entry, Folder, History, Outcome};
+use serde_json::json;
+
+const RUNS: u64 = 1000;
+const BUILDS: usize = 2000;
+const TRIES: usize = 7;
+
+fn run(number: u64) -> RunId {
+    // One every half hour.
+    RunId(ulid::Ulid::from_parts(1_760_000_000_000 + 1_800_000 * number, u128::from(number)))
+}
+
+/// A run as a fleet of 40 hosts has them: other versions each time, so that hardly any derivation is the same.
+fn entry(number: u64) -> Entry {
+    let run = run(number);
+    let started = jiff::Timestamp::from_second(1_760_000_000 + 1800 * number as i64).unwrap();
+    let attrs: Vec<_> = (0..40)
+        .map(|n| {
+            json!({"attr": format!("nixosConfigurations.host{n}"), "kind": "nixosConfigurations",
+                "name": format!("host{n}"), "status": "built", "eval": 1.5, "ended": 400.0, "closure": 2_000_000_000_u64})
+        })
+        .collect();
+    let mut entry: Entry = serde_json::from_value(json!({
+        "run": run, "started": started, "seconds": 432.0 + number as f64 % 17.0, "exit": 0, "command": "run",
+        "drover": "0.1.0", "nix": "2.34.8", "flake": "git+file:///infra", "branch": "main", "verdict": "40 hosts ok",
+        "counters": {"attrs": 40, "hosts": 40, "built": BUILDS, "to_build": BUILDS},
+        "stages": {"eval": {"start": 0.0, "end": 50.0}, "build": {"start": 20.0, "end": 420.0}},
+        "account": (0..12).map(|n| json!({"what": "building", "owner": format!("p{n}"), "seconds": 36.0})).collect::<Vec<_>>(),
+        "attrs": attrs,
+    }))
+    .unwrap();
+    entry.builds = (0..BUILDS).map(|n| build(number, n)).collect();
+    entry
+}
+
+fn build(run: u64, n: usize) -> Build {
+    const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    let name = format!("package{n}-1.{}", run % 50);
+    // A number that is another for each, in the place of a hash.
+    let mut state = (run << 16 | n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut hash = String::from("0");
+    while hash.len() < 32 {
+        state = state.rotate_left(5).wrapping_mul(0x2545_f491_4f6c_dd1d);
+        hash.push(char::from(DIGITS[(state >> 59) as usize]));
+    }
+    let started = n as f64 / 5.0;
+    Build {
+        drv: format!("{hash}-{name}.drv"),
+        name,
+        system: "x86_64-linux".into(),
+        builder: format!("big{}", n % 4),
+        ready: started,
+        started,
+        building: Some(started + 0.1),
+        ended: started + 1.0 + (n % 100) as f64 / 10.0,
+        outcome: Outcome::Built,
+        cpu: Some(1.0),
+        brought: 10_000,
+        bytes: Some(1_000_000),
+    }
+}
+
+/// The median of some tries, and the longest.
+fn timed(what: &str, mut work: impl FnMut()) {
+    let mut times: Vec<Duration> = (0..TRIES)
+        .map(|_| {
+            let begun = Instant::now();
+            work();
+            begun.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("{what:<40} {:>9.1} ms   longest {:>9.1} ms", ms(times[TRIES / 2]), ms(times[TRIES - 1]));
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn drover(state: &Path, args: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drover"));
+    command.args(args).arg("--state-dir").arg(state).current_dir(state).stdin(Stdio::null()).stdout(Stdio::null());
+    assert!(command.status().unwrap().success(), "{args:?}");
+}
+
+fn main() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path();
+    let mut history = History::open(state).unwrap();
+    let begun = Instant::now();
+    for number in 0..RUNS {
+        history.add(&entry(number)).unwrap();
+    }
+    println!("{RUNS} runs of {BUILDS} builds written in {:.1} s", begun.elapsed().as_secs_f64());
+    let bytes: u64 = ["history.sqlite", "history.sqlite-wal"]
+        .iter()
+        .map(|file| std::fs::metadata(state.join(file)).map_or(0, |file| file.len()))
+        .sum();
+    println!("{:.0} MiB on disk", bytes as f64 / f64::from(1 << 20));
+    let mut next = RUNS;
+    let mut prepared = entry(next);
+    timed("adding a run of 2,000 builds", || {
+        history.add(&prepared).unwrap();
+        next += 1;
+        prepared = entry(next);
+    });
+    timed("its file for other machines", || Folder::of(state).put(&prepared).unwrap());
+    drop(history);
+    timed("report list", || drover(state, &["report", "list"]));
+    timed("report list --json", || drover(state, &["report", "list", "--json"]));
+    let last = run(next - 1).to_string();
+    timed("report --trend duration", || drover(state, &["report", &last, "--trend", "duration"]));
+    let history = History::open(state).unwrap();
+    timed("durations of one package", || {
+        assert_eq!(history.durations("package7", &"x86_64-linux".into(), 20).unwrap().len(), 20);
+    });
+}
