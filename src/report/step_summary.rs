@@ -57,17 +57,23 @@ pub fn page(summary: &Summary, root: Option<&Path>, room: usize) -> String {
 /// `### drover check: 40 hosts: 9 built, 31 cached ✓ 7m12s`.
 fn heading(summary: &Summary) -> String {
     let command = summary.header.as_ref().map_or("run", |header| &header.command);
-    let what = match summary.error {
-        Some(_) => "stopped".to_owned(),
-        None if check::is_check(summary) => check::screen::counted(summary, false),
-        None => closing::what_was(summary, failure::kinds),
-    };
+    let what = what_was(summary);
     let mark = match summary.exit {
         Some(0) => " ✓",
         Some(_) => " ✗",
         None => "",
     };
     format!("### drover {command}: {}{mark} {}\n", escaped(&what), duration(summary.seconds()))
+}
+
+/// `40 hosts: 9 built, 31 cached`, of any command.
+pub(super) fn what_was(summary: &Summary) -> String {
+    match summary.error {
+        Some(_) => "stopped".to_owned(),
+        None if check::is_check(summary) => check::screen::counted(summary, false),
+        None if closing::is_push(summary) => closing::what_was_pushed(summary),
+        None => closing::what_was(summary, failure::kinds),
+    }
 }
 
 /// `| ✗ | web1 web2: nginx-1.29.4 failed | builder exited with code 2 | hosts/web.nix:12 |`.

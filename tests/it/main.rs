@@ -47,6 +47,7 @@ mod niks3;
 mod package_faults;
 mod package_rounds;
 mod package_set;
+mod page;
 mod pipeline;
 mod pipeline_failures;
 mod pipeline_output;
