@@ -64,7 +64,7 @@ let
   typeName = value: if isAttrs value then "a set" else "a ${typeOf value}";
   startsWith = prefix: text: substring 0 (stringLength prefix) text == prefix;
 
-  # The value at `path`, or how far it got: { found, value | at, names }.
+  # The value at `path` and where its name is written, or how far it got: { found, value, place | at, names }.
   walk =
     root: path:
     foldl' (
@@ -75,6 +75,7 @@ let
         {
           found = true;
           value = state.value.${part};
+          place = unsafeGetAttrPos part state.value;
           at = state.at + 1;
         }
       else
@@ -84,6 +85,14 @@ let
           names = if isAttrs state.value then attrNames state.value else [ ];
         }
     ) (if isAbsent root then { found = false; at = -1; names = [ ]; } else { found = true; value = root; at = 0; }) path;
+
+  # Where the name at the end of a walk is written, as `file:line:column`; null where Nix does not know.
+  written =
+    state:
+    let
+      place = state.place or null;
+    in
+    if place == null then null else "${plain place.file}:${toString place.line}:${toString place.column}";
 
   missing = state: {
     missing = {
@@ -394,9 +403,9 @@ in
     if !state.found then
       missing state
     else if how == "app" || (how == "any" && isApp state.value) then
-      (if isAttrs state.value && state.value ? program then describeApp state.value else throw "it is no app: it has no 'program'")
+      (if isAttrs state.value && state.value ? program then describeApp state.value // { written = written state; } else throw "it is no app: it has no 'program'")
     else if isDerivation value then
-      describe value
+      describe value // { written = written state; }
     else
       throw "it is ${typeName value} where a derivation is wanted";
 
@@ -422,7 +431,7 @@ in
     let
       state = walk root path;
     in
-    if state.found then checkedApp state.value else missing state;
+    if state.found then checkedApp state.value // { written = written state; } else missing state;
 
   # What is at `path` in a set of jobs, as Nix walks it: a derivation, or a set with names.
   job =

@@ -360,9 +360,13 @@ pub(super) struct ReportArgs {
     /// A run, `last`, or `list`
     #[arg(value_name = "RUN", default_value = "last")]
     pub(super) run: String,
-    /// How: the closing lines of the run, the document of `run --json`, or the folder of its record
-    #[arg(long, value_enum, default_value_t = Format::Summary, hide_possible_values = true, value_name = "summary|json|path")]
+    /// How: the closing lines of the run, the document of `run --json`, the folder of its record, a page for a browser
+    /// or for a forge, or what other tools read
+    #[arg(long, value_enum, default_value_t = Format::Summary, hide_possible_values = true, value_name = FORMATS)]
     pub(super) format: Format,
+    /// Write it to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
     /// The same as `--format json`
     #[arg(long, conflicts_with = "format")]
     pub(super) json: bool,
@@ -395,7 +399,11 @@ pub(super) enum Format {
     Summary,
     Json,
     Path,
+    Html,
 }
+
+/// Their names.
+const FORMATS: &str = "summary|json|path|html";
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use crate::report::summary::Summary;
 use crate::ui::{self, Marks, Ui};
 
 use super::args::{Place, PlanArgs, RunArgs, Select};
-use super::{Session, print, print_json, write_file};
+use super::{Session, print, print_json, report, write_file};
 
 /// `drover run`.
 pub(super) fn run(session: &Session, args: RunArgs, place: &Place) -> Result<u8> {
@@ -109,7 +109,7 @@ pub(super) fn screen(session: &Session, settings: &Settings, planned: bool, run:
         verbose: output.verbose > 0,
         fail_fast: settings.build.fail_fast,
         run: record::short_id(&output.state_dir, run).unwrap_or_else(|_| run.short()),
-        report: None,
+        report: output.report.as_ref().map(|file| file.display().to_string()),
         marks: if planned { Marks::None } else { marks(session, settings) },
     };
     Ui::new(shown, Box::new(std::io::stderr()))
@@ -152,6 +152,9 @@ pub(super) fn keep(output: &OutputSettings, finished: Finished, summary: &Summar
     if let Some(file) = output.step_summary.as_ref().filter(|_| told) {
         add_page(file, summary);
     }
+    if let Some(file) = &output.report {
+        write_page(file, &report::page(summary)?)?;
+    }
     match &output.result_file {
         None => {}
         Some(ResultFile { path, format: ResultFormat::Json }) => super::write_json(&json::document(summary), path)?,
@@ -162,6 +165,17 @@ pub(super) fn keep(output: &OutputSettings, finished: Finished, summary: &Summar
         }
     }
     Ok(finished.exit)
+}
+
+/// Writes the page about a run, in a directory that may be new.
+fn write_page(file: &Path, page: &str) -> Result<()> {
+    if let Some(dir) = file.parent() {
+        std::fs::create_dir_all(dir).map_err(|error| {
+            Error::new(Fault::Unreachable, format!("cannot make {}: {error}", dir.display()))
+                .hint("drover report --format html > report.html")
+        })?;
+    }
+    write_file(file, page.as_bytes())
 }
 
 /// Adds the page about a run to what others wrote. A run is not worse for a page that could not be written.

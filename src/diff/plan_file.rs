@@ -91,6 +91,9 @@ pub struct DrvOfAttr {
     pub system: System,
     /// The outputs that are wanted; `None` for a path that is only known after building.
     pub outputs: BTreeMap<String, Option<String>>,
+    /// Where it is defined, `file:line`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
 }
 
 /// A drv that had to be built.

@@ -220,6 +220,11 @@ impl Comparing {
         self.base.is_some()
     }
 
+    /// The commit of the base, if there is a base and it has one.
+    pub(super) fn rev(&self) -> Option<String> {
+        self.base.as_ref()?.rev.clone()
+    }
+
     /// Nothing more will be said.
     pub(super) fn is_over(&self) -> bool {
         !self.asking && self.waiting.is_none()

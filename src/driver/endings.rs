@@ -107,8 +107,16 @@ impl Driver {
             DrvOutcome::Built => self.end_attr(attr, Status::Built, None, None),
             DrvOutcome::Fetched => self.end_attr(attr, Status::Cached, None, None),
             DrvOutcome::Valid => self.end_attr(attr, Status::Valid, None, None),
-            DrvOutcome::Failed(_) => self.end_attr(attr, Status::Failed, None, Some(drv)),
-            DrvOutcome::DependencyFailed { root } => self.end_attr(attr, Status::Failed, None, Some(*root)),
+            DrvOutcome::Failed(failure) => {
+                self.end_attr(attr, Status::Failed, None, Some(drv));
+                self.failed_to_build(attr, drv, failure);
+            }
+            DrvOutcome::DependencyFailed { root } => {
+                self.end_attr(attr, Status::Failed, None, Some(*root));
+                if let Some(DrvOutcome::Failed(failure)) = self.outcomes.get(root).cloned() {
+                    self.failed_to_build(attr, *root, &failure);
+                }
+            }
             DrvOutcome::Cancelled => self.end_attr(attr, Status::Skipped, Some(STOPPED), None),
         }
     }

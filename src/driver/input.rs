@@ -10,6 +10,7 @@ use crate::event::{AttemptEnd, Fact, Failure};
 use crate::graph::DrvInfo;
 use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId, StorePath};
 use crate::process::ProcessError;
+use crate::report::before::Before;
 
 use super::base::Found;
 use super::caches::Opened;
@@ -26,6 +27,8 @@ pub(super) enum Input {
     Base(Result<Found, Error>),
     /// What there is of the base to say why.
     BaseAgain(Option<Box<Locked>>),
+    /// What recorded runs of the base say of builds.
+    OnBase(Before),
     /// The attrs that differ from the base only by the revision.
     OnlyRevision(Vec<AttrId>),
     /// .drv files were read.

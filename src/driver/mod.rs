@@ -9,6 +9,7 @@
 //! | `start` | opening the store, the record and the caches |
 //! | `evaluate` | flake → answered attrs |
 //! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
+//! | `before` | what recorded runs of the base say of attrs that fail to build |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
 //! | `importing` | what attrs import from derivations |
 //! | `building`, `attempts`, `fetching` | the scheduler's actions |
@@ -37,6 +38,7 @@ mod asking;
 mod attempts;
 mod attrs;
 mod base;
+mod before;
 mod beside;
 mod building;
 mod bus;
@@ -96,6 +98,7 @@ use crate::sched::Input as SchedInput;
 use crate::ui::Ui;
 
 use attrs::Attrs;
+use before::OnBase;
 use beside::Beside;
 use building::Building;
 use changed::BaseAgain;
@@ -196,6 +199,7 @@ pub(super) struct Driver {
     comparing: Comparing,
     /// The base, for `why`; `None` before it is looked at again.
     base_again: Option<BaseAgain>,
+    on_base: OnBase,
     planning: Planning,
     building: Building,
     farm: Farm,
@@ -279,6 +283,7 @@ impl Driver {
                 self.fail(error);
             }
             Input::Base(Ok(found)) => self.found(found),
+            Input::OnBase(before) => self.on_base.read(ctx, before),
             Input::BaseAgain(base) => self.base_again = Some(BaseAgain::Done(base)),
             Input::OnlyRevision(attrs) => self.only_revision(&attrs),
             Input::Eval(EvalInput::Held(ack)) => drop(ack),
@@ -454,7 +459,7 @@ impl Driver {
         let home = self.homecoming.is_done() || self.stopping.is_asked();
         let pushed = self.pushing.is_done() && self.keeping.is_done();
         let rest = self.results == Results::Done && !self.evaluation.is_sharing();
-        let rest = rest && self.beside.is_done();
+        let rest = rest && self.beside.is_done() && self.on_base.is_done();
         let over = self.building.is_done() && home && pushed && (rest || self.stopping.is_asked());
         self.stopping.is_now() || over
     }

@@ -110,6 +110,7 @@ fn answer(attr: AttrHead, dir: &StoreDir) -> Answer {
         wanted: drv.outputs.keys().cloned().collect(),
         outputs: drv.outputs.iter().map(|(name, path)| (name.clone(), path.as_deref().and_then(parse))).collect(),
         program: None,
+        written: drv.position,
         meta: Box::default(),
     })
 }
@@ -162,13 +163,14 @@ fn attr_head(attr: &Attr, status: Status) -> Option<AttrHead> {
         error: None,
     };
     match evaluated {
-        Evaluated::Drv { drv, name, system, outputs } => {
+        Evaluated::Drv { drv, name, system, outputs, position } => {
             let outputs = outputs.iter().map(|o| (o.name.to_string(), o.path.as_deref().map(str::to_owned)));
             head.drv = Some(DrvOfAttr {
                 path: drv.to_string(),
                 name: name.to_string(),
                 system: system.clone(),
                 outputs: outputs.collect(),
+                position: position.as_deref().map(str::to_owned),
             });
         }
         Evaluated::Failed(failure) | Evaluated::Finding(failure) => head.error = Some(failure.clone()),

@@ -21,6 +21,7 @@ use crate::store::roots::Roots;
 use crate::ui::Ui;
 
 use super::attrs::Attrs;
+use super::before::OnBase;
 use super::beside::Beside;
 use super::building::Building;
 use super::bus::Bus;
@@ -358,6 +359,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         evaluation,
         comparing,
         base_again: None,
+        on_base: OnBase::default(),
         planning: Planning::new(fetch_roots, mode == Mode::Run, readable),
         building,
         farm,

@@ -216,7 +216,16 @@ fn parse(line: &[u8], below: Option<&AttrPath>, strict: bool, store_dir: &str) -
     let wanted = wanted(raw.meta.as_ref(), &outputs);
     let name = raw.name.unwrap_or_else(|| drv.name().trim_end_matches(".drv").to_owned());
     let system = System(raw.system.unwrap_or_default());
-    let answer = Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs, program: None, meta: Box::default() });
+    let answer = Answer::Drv(DrvAnswer {
+        drv,
+        name,
+        system,
+        wanted,
+        outputs,
+        program: None,
+        written: None,
+        meta: Box::default(),
+    });
     Ok(Read { path, answer })
 }
 

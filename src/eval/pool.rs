@@ -89,6 +89,10 @@ pub struct DrvAnswer {
     /// The program that it makes, for an app that is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<String>,
+    /// `file:line:column` where its attr is written, where Nix knows that and it is in no other flake; relative to the
+    /// flake, if it lies there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
     /// What the derivation says about itself.
     #[serde(default, skip_serializing_if = "Meta::is_empty")]
     pub meta: Box<Meta>,
@@ -123,6 +127,16 @@ impl Meta {
     }
 }
 
+impl DrvAnswer {
+    /// The position that says most to whoever reads the flake: where the derivation is defined, if that is in the flake;
+    /// else where its attr is written.
+    #[must_use]
+    pub fn position(&self) -> Option<&str> {
+        let own = self.meta.position.as_deref();
+        own.filter(|position| !position.starts_with('/')).or(self.written.as_deref()).or(own)
+    }
+}
+
 /// What came out of an attr.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -154,6 +168,7 @@ impl Answer {
                         path: answer.outputs.get(name).and_then(Option::as_ref).map(absolute),
                     })
                     .collect(),
+                position: answer.position().map(Into::into),
             },
             Self::Nothing(reason) => Evaluated::Nothing { reason: reason.clone() },
             Self::Failed(failure) => Evaluated::Failed(failure.clone()),
@@ -506,6 +521,7 @@ struct Raw {
     missing: Option<Value>,
     #[serde(default)]
     meta: Option<Meta>,
+    written: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -555,8 +571,11 @@ pub(super) fn read_answer(entry: &Entry, value: &Value, work: &Work) -> Answer {
     let name = raw.name.unwrap_or_else(|| drv.name().trim_end_matches(".drv").to_owned());
     let system = raw.system.map(System).or_else(|| list::system_of(&entry.path)).unwrap_or_else(|| "".into());
     let mut meta = raw.meta.unwrap_or_default();
-    meta.position = meta.position.map(|position| message::relative(&position, &work.roots));
-    Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs, program: raw.program, meta: Box::new(meta) })
+    let relative = |position: String| message::relative(&position, &work.roots);
+    meta.position = meta.position.map(relative);
+    // A function of another flake may have put the attrs together.
+    let written = raw.written.map(relative).filter(|position| !is_in(store_dir, position));
+    Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs, program: raw.program, written, meta: Box::new(meta) })
 }
 
 /// Whether a path lies in a directory.

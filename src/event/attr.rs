@@ -23,6 +23,9 @@ pub enum Evaluated {
         system: System,
         /// The outputs that the attr asks for.
         outputs: Vec<OutputPath>,
+        /// Where it is defined, `file:line` and maybe a column; relative to the flake, if it lies there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        position: Option<Text>,
     },
     /// It does not evaluate.
     Failed(Failure),

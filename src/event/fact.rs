@@ -664,4 +664,11 @@ pub enum Fact {
         /// Seconds that were waited before, all of them together.
         waited: f64,
     },
+    /// An attr fails to build, and recorded runs of the base say what became of it there. Comes after its final word.
+    FailureCompared {
+        /// Which attr.
+        attr: AttrId,
+        /// It was fine there; else it failed there, too, or failed for the same drv.
+        ok: bool,
+    },
 }

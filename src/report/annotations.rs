@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::event::{Difference, DrvOutcome, Failure, Text};
+use crate::event::{DrvOutcome, Failure, Text};
 use crate::id::{AttrId, CacheId, DrvId};
 
 use super::failure;
@@ -13,7 +13,7 @@ use super::harmless;
 use super::number::{count, plural};
 use super::place::{self, Place};
 use super::pushed;
-use super::summary::{Attempt, Cache, Cause, FailureGroup, Finding, Summary};
+use super::summary::{Attempt, Attr, Cache, Cause, FailureGroup, Finding, Summary};
 use super::text::listed;
 
 /// Annotations of each kind that a step may have.
@@ -128,10 +128,7 @@ fn with_hint(finding: &Finding) -> String {
 
 /// Whether all of these were broken on the base, too.
 fn is_old(summary: &Summary, attrs: &[AttrId]) -> bool {
-    let old = |attr: &AttrId| {
-        let compared = summary.attrs.get(attr).and_then(|attr| attr.compared.as_ref());
-        compared.is_some_and(|compared| compared.difference == Difference::StillBroken)
-    };
+    let old = |attr: &AttrId| summary.attrs.get(attr).and_then(Attr::was_broken) == Some(true);
     !attrs.is_empty() && attrs.iter().all(old)
 }
 
@@ -157,12 +154,16 @@ fn said(summary: &Summary, group: &FailureGroup) -> (String, String, Option<Text
             (
                 if names == name { what } else { title(&what) },
                 of_drv(summary, *drv, failure),
-                failure.and_then(|failure| failure.position.clone()),
+                failure
+                    .and_then(|failure| failure.position.as_ref())
+                    .or_else(|| summary.position_of(*drv, &group.attrs))
+                    .cloned(),
             )
         }
         Cause::NoBuilder(drvs) => {
             let what = drvs.first().and_then(|drv| summary.no_builder_for(*drv)).unwrap_or_default();
-            (title(&what), format!("{what}; drover doctor says which builders there are"), None)
+            let position = drvs.first().and_then(|drv| summary.position_of(*drv, &group.attrs)).cloned();
+            (title(&what), format!("{what}; drover doctor says which builders there are"), position)
         }
         Cause::Other(reason) => (title("failed"), reason.to_string(), None),
     }

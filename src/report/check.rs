@@ -92,7 +92,11 @@ fn of(s: &Summary, id: AttrId, attr: &Attr) -> Option<Verdict> {
     let root = outcome.is_bad().then(|| s.root_of_attr(attr)).flatten();
     let failure = match &attr.evaluated {
         Some((_, Evaluated::Failed(failure) | Evaluated::Finding(failure))) => Some(failure.clone()),
-        _ if outcome == Outcome::Failed => root.and_then(|root| s.failure_of(root)).cloned().or_else(|| unsaid(attr)),
+        _ if outcome == Outcome::Failed => {
+            let failure = root.and_then(|root| s.failure_of(root)).cloned().or_else(|| unsaid(attr));
+            failure
+                .map(|failure| Failure { position: failure.position.or_else(|| attr.position().cloned()), ..failure })
+        }
         _ => None,
     };
     Some(Verdict {
@@ -156,8 +160,8 @@ pub struct Excused {
 /// What does not fail a check; with `broken_base`, what was broken on the base does not.
 #[must_use]
 pub fn excused(s: &Summary, broken_base: bool) -> Excused {
-    let as_before = |attr: &Attr| attr.compared.as_ref().is_some_and(|c| c.difference == Difference::StillBroken);
-    let attrs = s.attrs.iter().filter(|(_, attr)| attr.quarantined.is_some() || (broken_base && as_before(attr)));
+    let spared = |attr: &Attr| attr.quarantined.is_some() || (broken_base && attr.was_broken() == Some(true));
+    let attrs = s.attrs.iter().filter(|(_, attr)| spared(attr));
     let attrs: BTreeSet<AttrId> = attrs.map(|(id, _)| *id).collect();
     let groups = s.failures().into_iter();
     let groups = groups.filter(|group| !group.attrs.is_empty() && group.attrs.iter().all(|attr| attrs.contains(attr)));

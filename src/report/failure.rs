@@ -10,7 +10,7 @@ use crate::event::{Class, Difference, DrvOutcome, Failure, Text};
 use crate::id::{AttrId, DrvId, Kind};
 
 use super::number::{count, duration, name_version, plural};
-use super::summary::{Attempt, Cause, Compared, FailureGroup, Summary};
+use super::summary::{Attempt, Attr, Cause, FailureGroup, Summary};
 use super::text::{Line, Paint, listed, wrapped};
 use super::{affected, builders, check};
 
@@ -89,15 +89,18 @@ fn head(summary: &Summary, attrs: &[AttrId], width: usize) -> Line {
     }
 }
 
-/// `newly broken (ok on main)`, where the base says so of all of them.
+/// `newly broken (ok on main)`, where the base, or a recorded run of it, says so of all of them.
 fn before(summary: &Summary, attrs: &[AttrId]) -> Option<String> {
     let base = affected::bare(summary.base.as_ref()?);
-    let compared = || attrs.iter().map(|attr| summary.attrs.get(attr).and_then(|attr| attr.compared.as_ref()));
-    let all = |which: fn(&Compared) -> bool| compared().all(|compared| compared.is_some_and(which));
-    if all(|compared| compared.difference == Difference::NewlyBroken && compared.base_drv.is_some()) {
+    let all = |which: fn(&Attr) -> bool| attrs.iter().all(|attr| summary.attrs.get(attr).is_some_and(which));
+    // What was not there was not fine.
+    if all(|attr| {
+        let was_there = attr.compared.as_ref().is_some_and(|compared| compared.base_drv.is_some());
+        attr.was_broken() == Some(false) && (attr.was_fine.is_some() || was_there)
+    }) {
         return Some(format!("newly broken (ok on {base})"));
     }
-    all(|compared| compared.difference == Difference::StillBroken).then(|| format!("broken on {base} too"))
+    all(|attr| attr.was_broken() == Some(true)).then(|| format!("broken on {base} too"))
 }
 
 /// `4 hosts, 1 package`.

@@ -87,6 +87,9 @@ pub struct AttrDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval: Option<Evaluation>,
     pub error: Option<Error>,
+    /// Of an attr that does not evaluate or fails to build: whether it was so on the base, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken_on_base: Option<bool>,
     /// What is wrong with it that Nix does not refuse; absent where nothing is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finding: Option<Error>,
@@ -388,6 +391,7 @@ fn attr_document(s: &Summary, id: AttrId, attr: &Attr) -> AttrDocument {
             grown_bytes: attr.memory.map(|memory| memory.grown),
         }),
         error: error(s, attr),
+        broken_on_base: attr.was_broken(),
         finding: attr.finding().map(failure_document),
         warnings: attr.warnings.iter().map(ToString::to_string).collect(),
         quarantine: attr.quarantined.as_ref().map(|quarantined| Quarantine {
@@ -439,7 +443,10 @@ fn error(s: &Summary, attr: &Attr) -> Option<Error> {
     Some(Error {
         class: failure.map(|failure| failure.class),
         message: failure.map(|failure| &failure.message).or(reason).map(ToString::to_string).unwrap_or_default(),
-        position: failure.and_then(|failure| failure.position.as_ref()).map(ToString::to_string),
+        position: failure
+            .and_then(|failure| failure.position.as_ref())
+            .or_else(|| attr.position())
+            .map(ToString::to_string),
         root_drv: root.and_then(|root| s.drvs.get(&root)).map(|root| root.path.to_string()),
     })
 }

@@ -206,6 +206,7 @@ fn ascii(text: &str) -> String {
             '↓' => 'v',
             '─' | '−' => '-',
             '×' => 'x',
+            '▁'..='█' => char::from(b"_.-=+*#@"[(c as usize - '▁' as usize).min(7)]),
             c if c.is_ascii() => c,
             _ => '?',
         })

@@ -279,7 +279,8 @@ fn arb_fact() -> BoxedStrategy<Fact> {
             drv,
             name: "x".into(),
             system: "s".into(),
-            outputs: vec![OutputPath { name: "out".into(), path: None }]
+            outputs: vec![OutputPath { name: "out".into(), path: None }],
+            position: None
         }),
         arb_failure().prop_map(Evaluated::Failed),
         text().prop_map(|reason| Evaluated::Nothing { reason }),

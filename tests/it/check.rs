@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::eval::git;
 use crate::support::nix::{Lab, newest};
 use crate::support::site::{Ran, Site};
 
@@ -95,4 +96,42 @@ fn only_what_is_newly_broken_counts_where_that_is_asked_for() {
     let ran = site.exits(0, &["check", "--base", "HEAD~1", "--allow-broken-base"]);
     says(&ran, "fixed  1 check (broken on HEAD~1): new");
     site.exits(3, &["check", "--base", "HEAD~1"]);
+}
+
+/// What a recorded run of the base says of builds is held against those that fail now.
+#[test]
+fn builds_that_failed_on_the_base_are_still_broken() {
+    let fails = |name: &str, more: &str| format!("{name} = drv \"{name}\" \"exit 1 {more}\";");
+    let builds = |name: &str| format!("{name} = drv \"{name}\" \"echo > $out\";");
+    let dep = "drv \"dep\" \"exit 1\"";
+    let with = |checks: &[String]| flake(&format!("checks.x86_64-linux = {{ {} }};", checks.concat()));
+    let used = format!("used = {dep};");
+    let site = Site::of(Lab::plain(&newest()), &with(&[fails("old", ""), builds("vm"), used]));
+    let above = format!("above = drv \"above\" \"echo ${{{dep}}} > $out\";");
+    let broken = [fails("old", "# still"), above];
+    let all = [broken.concat(), fails("vm", ""), fails("added", "")];
+    site.edit("flake.nix", &with(&all));
+
+    // Nobody has built the base yet.
+    let ran = site.exits(1, &["check", "--base", "HEAD~1"]);
+    assert!(!ran.stderr.contains("broken on HEAD~1") && !ran.stderr.contains("newly broken"), "{}", ran.stderr);
+
+    let rev = git(&site.lab, &site.flake, &["rev-parse", "HEAD~1"]);
+    let base = format!("git+file://{}?rev={}", site.flake.display(), rev.trim());
+    site.exits(1, &["check", &base]);
+    let ran = site.exits(1, &["check", "--base", "HEAD~1", "--json"]);
+    says(&ran, "still broken  2 checks (on HEAD~1 too): above old");
+    says(&ran, "newly broken (ok on HEAD~1)");
+    let found = attrs(&ran);
+    for (attr, broken) in [("old", json!(true)), ("above", json!(true)), ("vm", json!(false)), ("added", json!(null))] {
+        let attr = &found[&format!("checks.x86_64-linux.{attr}")];
+        assert_eq!((&attr["status"], &attr["broken_on_base"]), (&json!("failed"), &broken), "{attr}");
+    }
+    site.exits(1, &["check", "--base", "HEAD~1", "--allow-broken-base"]);
+    let ran = site.exits(1, &["run", "--base", "HEAD~1", "vm"]);
+    says(&ran, "newly broken (ok on HEAD~1)");
+
+    site.edit("flake.nix", &with(&broken));
+    site.exits(0, &["check", "--base", "HEAD~2", "--allow-broken-base"]);
+    site.exits(1, &["check", "--base", "HEAD~2"]);
 }

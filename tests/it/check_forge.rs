@@ -141,18 +141,18 @@ fn what_others_say_is_no_command() {
     });
 }
 
-/// What is wrong in the flake below: the attr, whether it is built, and the text at which its position is.
-const WRONG: [(&str, bool, &str); 10] = [
-    ("packages.x86_64-linux.throws", false, "throw \"p1\""),
-    ("packages.x86_64-linux.asserts", false, "assert 1 == 2;"),
-    ("packages.x86_64-linux.misses", false, "missing.attribute"),
-    ("devShells.x86_64-linux.throws", false, "throw \"d1\""),
-    ("nixosConfigurations.broken", false, "throw \"n1\""),
-    ("overlays.broken", false, "throw \"o1\""),
-    ("apps.x86_64-linux.broken", false, "throw \"a1\""),
-    ("checks.x86_64-linux.exits", true, ""),
-    ("checks.x86_64-linux.no-output", true, ""),
-    ("checks.x86_64-linux.throws", false, "throw \"c1\""),
+/// What is wrong in the flake below: the attr, and the text at which its position is.
+const WRONG: [(&str, &str); 10] = [
+    ("packages.x86_64-linux.throws", "throw \"p1\""),
+    ("packages.x86_64-linux.asserts", "assert 1 == 2;"),
+    ("packages.x86_64-linux.misses", "missing.attribute"),
+    ("devShells.x86_64-linux.throws", "throw \"d1\""),
+    ("nixosConfigurations.broken", "throw \"n1\""),
+    ("overlays.broken", "throw \"o1\""),
+    ("apps.x86_64-linux.broken", "throw \"a1\""),
+    ("checks.x86_64-linux.exits", "exits = drv"),
+    ("checks.x86_64-linux.no-output", "no-output = drv"),
+    ("checks.x86_64-linux.throws", "throw \"c1\""),
 ];
 
 /// 200 attrs, ten of them wrong.
@@ -235,22 +235,23 @@ fn ten_of_two_hundred_are_told_with_their_places() {
     let names: BTreeSet<&str> = attrs.iter().map(|attr| attr["attr"].as_str().unwrap()).collect();
     assert_eq!(cases.keys().copied().collect::<BTreeSet<_>>(), names);
     let told = commands(&log(&ran));
-    for (attr, built, at) in WRONG {
+    for (attr, at) in WRONG {
         let case = cases[attr];
         assert_eq!(
             (&case["result"], case["classname"].as_str()),
             (&"Failure".into(), attr.split('.').next()),
             "{case}"
         );
-        let wanted = (!built).then(|| ("flake.nix".to_owned(), line(at)));
+        let (file, line) = ("flake.nix".to_owned(), line(at));
         let found = case["file"].as_str().zip(case["line"].as_str()).map(|(file, line)| (file.into(), line.into()));
-        assert_eq!(found, wanted, "{case}");
+        assert_eq!(found, Some((file.clone(), line.clone())), "{case}");
         let document = attrs.iter().find(|known| known["attr"] == attr).unwrap();
         assert_eq!(case["type"], document["error"]["class"]);
-        if let Some((file, line)) = wanted {
-            let here = |c: &&runner::Command| c.property("file") == Some(&file) && c.property("line") == Some(&line);
-            assert_eq!(told.iter().filter(here).count(), 1, "{attr}: {told:#?}");
-        }
+        let position = document["error"]["position"].as_str().unwrap();
+        assert!(position == format!("{file}:{line}") || position.starts_with(&format!("{file}:{line}:")), "{document}");
+        let here = |c: &&runner::Command| c.property("file") == Some(&file) && c.property("line") == Some(&line);
+        assert_eq!(told.iter().filter(here).count(), 1, "{attr}: {told:#?}");
+        assert!(fs::read_to_string(&page).unwrap().contains(&format!("| {file}:{line} |")), "{attr}");
     }
     assert_eq!(told.iter().filter(|command| command.name == "error").count(), 10, "{told:#?}");
     assert!(cases["checks.x86_64-linux.exits"]["out"].as_str().unwrap().contains("the log says why"));
@@ -266,6 +267,49 @@ fn ten_of_two_hundred_are_told_with_their_places() {
     // What only builds finds is another exit code.
     let ran = site.exits(1, &["check", "--only", "checks.*.exits", "--only", "checks.*.no-output"]);
     assert!(ran.stderr.contains("exits") && ran.stderr.contains("no-output"), "{}", ran.stderr);
+}
+
+/// A build that fails is to be looked for where its derivation is defined, or else where its attr is written.
+#[test]
+fn a_failed_build_has_a_place() {
+    const FLAKE: &str = r#"{ outputs = { self }: let
+  drv = name: more: derivation ({ inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "exit 1" ]; } // more);
+  base = drv "base" { };
+in {
+  packages.x86_64-linux = {
+    own = drv "own" { };
+    above = drv "above" { inherit base; };
+    beside = drv "beside" { inherit base; };
+    elsewhere = drv "elsewhere" { } // { meta.position = "${self}/pkgs/elsewhere.nix:7"; };
+    foreign = drv "foreign" { } // { meta.position = "/far/away.nix:7"; };
+  };
+}; }
+"#;
+    let line = |at: &str| FLAKE.lines().position(|line| line.contains(at)).unwrap() + 1;
+    each_nix(|nix| {
+        let site = Site::of(Lab::plain(nix), FLAKE);
+        let ran = step(&site, &GITHUB, &["run", "--json"]);
+        ran.expect(1);
+        let document = ran.json();
+        for attr in document["attrs"].as_array().unwrap() {
+            let wanted = match attr["name"].as_str().unwrap() {
+                "elsewhere" => "pkgs/elsewhere.nix:7".to_owned(),
+                name => format!("flake.nix:{}:5", line(&format!("    {name} ="))),
+            };
+            assert_eq!(attr["error"]["position"], wanted, "{attr}");
+        }
+        let told = commands(&log(&ran));
+        let place =
+            |c: &runner::Command| (c.property("file").unwrap().to_owned(), c.property("line").unwrap().to_owned());
+        let mut places: Vec<_> = told.iter().filter(|c| c.name == "error").map(place).collect();
+        places.sort();
+        let at = |name: &str| ("flake.nix".to_owned(), line(name).to_string());
+        // What two attrs die of is told at the first of them.
+        let mut wanted =
+            [at("own ="), at("above ="), at("foreign ="), ("pkgs/elsewhere.nix".to_owned(), "7".to_owned())];
+        wanted.sort();
+        assert_eq!(places, wanted, "{told:#?}");
+    });
 }
 
 /// GitHub shows nothing of a page over 1 MiB.

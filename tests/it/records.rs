@@ -57,6 +57,7 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::BaseProgress { .. } => "base_progress",
         Fact::BaseKnown { .. } => "base_known",
         Fact::BaseMissing { .. } => "base_missing",
+        Fact::FailureCompared { .. } => "failure_compared",
         Fact::AttrCompared { .. } => "attr_compared",
         Fact::AttrRemoved { .. } => "attr_removed",
         Fact::ChangesSkipped { .. } => "changes_skipped",
@@ -85,7 +86,7 @@ fn tag(fact: &Fact) -> &'static str {
     }
 }
 
-const FACTS: usize = 64;
+const FACTS: usize = 65;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

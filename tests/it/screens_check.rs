@@ -115,6 +115,9 @@ fn story(twist: Twist) -> Vec<Event> {
     story.stage(Stage::Eval, 0.3, 3.4);
     let end = story.play();
     story.end_attrs();
+    if twist.base && twist.failed {
+        story.at(end + 0.05, Fact::FailureCompared { attr: checks[2], ok: true });
+    }
     story.at(end + 0.1, Fact::RunEnded { exit: twist.exit() });
     story.events()
 }
@@ -153,6 +156,7 @@ fn what_is_in_quarantine_may_fail() {
 #[test]
 fn against_a_base() {
     snapped("check_base", Twist { refused: true, base: true, ..Twist::default() });
+    snapped("check_base_failed", Twist { failed: true, base: true, ..Twist::default() });
 }
 
 #[test]

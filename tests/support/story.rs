@@ -162,6 +162,7 @@ impl Story {
             outputs: vec![out(&name)],
             name: name.into(),
             system: "x86_64-linux".into(),
+            position: None,
         };
         self.at(end, Fact::EvalEnded { attr, evaluated, peak: None, grown: None });
     }
@@ -710,5 +711,14 @@ pub fn every_fact() -> Vec<Event> {
     story.at(7.0, Fact::AttemptMeasured { attempt: AttemptId(0), cpu: 1.5 });
     story.at(7.0, Fact::ClosureSized { attr: AttrId(0), paths: 412, nar_size: 1_288_490_188 });
     story.at(7.0, Fact::CacheRepeated { cache: CacheId(0), reason: "HTTP 429".into(), requests: 412, waited: 55.25 });
+    let evaluated = Evaluated::Drv {
+        drv: drv_path("tool").into(),
+        name: "tool".into(),
+        system: "x86_64-linux".into(),
+        outputs: vec![out("tool")],
+        position: Some("flake.nix:12".into()),
+    };
+    story.at(7.0, Fact::EvalEnded { attr: AttrId(99), evaluated, peak: None, grown: None });
+    story.at(7.0, Fact::FailureCompared { attr: attrs[1], ok: true });
     story.events()
 }

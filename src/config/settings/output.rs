@@ -6,6 +6,9 @@ use super::{Env, Words};
 use crate::config::Forge;
 use crate::error::{Error, Result};
 
+/// The page about a run, in the directory that is named for it.
+const REPORT: &str = "report.html";
+
 /// What is shown and written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutputSettings {
@@ -19,6 +22,8 @@ pub struct OutputSettings {
     pub verbose: u8,
     /// A file that the run leaves.
     pub result_file: Option<ResultFile>,
+    /// Where a page about the run is written, for a browser.
+    pub report: Option<PathBuf>,
     /// The CI system that reads what is shown.
     pub forge: Option<Forge>,
     /// Where a page about the run is added, in Markdown.
@@ -58,6 +63,7 @@ impl OutputSettings {
             logs: words.print_build_logs,
             verbose: words.verbose,
             result_file: result_file(words.result_file.clone(), words.result_format.as_deref())?,
+            report: words.report_dir.as_ref().map(|dir| dir.join(REPORT)),
             forge: env.forge(),
             step_summary: env.step_summary(),
             events: words.events.clone(),

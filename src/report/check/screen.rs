@@ -10,7 +10,7 @@ use crate::report::affected;
 use crate::report::closing;
 use crate::report::failure;
 use crate::report::number::{count, duration, plural};
-use crate::report::summary::{Cause, FailureGroup, Finding, Summary};
+use crate::report::summary::{Attr, FailureGroup, Finding, Summary};
 use crate::report::text::{Line, Paint, listed, wrapped};
 
 /// Columns of the kind, in a line about an attr.
@@ -110,7 +110,8 @@ pub fn blocks(s: &Summary, width: usize) -> Vec<Vec<Line>> {
     if !still.is_empty() {
         changes.push(names(s, (Paint::Bad, "still broken"), &format!("{} too", on_base(s)), &still, width));
     }
-    let fixed = with_difference(s, Difference::Fixed);
+    let mut fixed = with_difference(s, Difference::Fixed);
+    fixed.retain(|id| super::verdict(s, *id).is_none_or(|verdict| !verdict.outcome.is_bad()));
     if !fixed.is_empty() {
         changes.push(names(s, (Paint::Good, "fixed"), &format!("broken {}", on_base(s)), &fixed, width));
     }
@@ -122,21 +123,19 @@ pub fn blocks(s: &Summary, width: usize) -> Vec<Vec<Line>> {
 /// What failed and counts: the groups that are told one by one, newly broken first, and the attrs that were broken on
 /// the base too.
 fn failed(s: &Summary) -> (Vec<FailureGroup>, Vec<AttrId>) {
-    let difference = |id: &AttrId| Some(s.attrs.get(id)?.compared.as_ref()?.difference);
+    let was_broken = |id: &AttrId| s.attrs.get(id).and_then(Attr::was_broken);
     let (mut groups, mut still) = (Vec::new(), Vec::new());
     for mut group in s.failures() {
         let orphan = group.attrs.is_empty();
         group.attrs.retain(|id| s.attrs.get(id).is_some_and(|attr| attr.quarantined.is_none()));
-        if matches!(group.cause, Cause::Eval(_)) {
-            let (old, new) = group.attrs.into_iter().partition(|id| difference(id) == Some(Difference::StillBroken));
-            group.attrs = new;
-            still.extend::<Vec<AttrId>>(old);
-        }
+        let (old, new) = group.attrs.into_iter().partition(|id| was_broken(id) == Some(true));
+        group.attrs = new;
+        still.extend::<Vec<AttrId>>(old);
         if orphan || !group.attrs.is_empty() {
             groups.push(group);
         }
     }
-    let is_new = |group: &FailureGroup| group.attrs.iter().any(|id| difference(id) == Some(Difference::NewlyBroken));
+    let is_new = |group: &FailureGroup| group.attrs.iter().any(|id| was_broken(id) == Some(false));
     groups.sort_by_key(|group| !is_new(group));
     still.sort_unstable();
     (groups, still)

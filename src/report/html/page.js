@@ -37,7 +37,7 @@
     const lanes = [...plane.querySelectorAll("#bars g")].map((group) => ({
       group, top: group.transform.baseVal.getItem(0).matrix.f, height: parseFloat(group.style.getPropertyValue("--h")),
     }));
-    let zoom = 1;
+    let zoom = 1, middle = null;
 
     const named = (n) => {
       const [name] = data.bars[n];
@@ -90,10 +90,11 @@
       requestAnimationFrame(() => { waiting = false; scale(); names(); });
     };
 
+    // Around a place on the screen, else around what was found, else around what is in the middle.
     const enlarge = (to, at) => {
       const width = plane.getBoundingClientRect().width;
       const left = at === undefined ? scroller.clientWidth / 2 : at;
-      const share = (scroller.scrollLeft + left) / width;
+      const share = at === undefined && middle !== null ? middle : (scroller.scrollLeft + left) / width;
       zoom = Math.min(Math.max(to, 1), 400);
       plane.style.width = zoom * 100 + "%";
       scroller.scrollLeft = share * plane.getBoundingClientRect().width - left;
@@ -121,6 +122,7 @@
     scroller.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey) return;
       event.preventDefault();
+      middle = null;
       enlarge(zoom * Math.exp(-event.deltaY / 300), event.clientX - scroller.getBoundingClientRect().left);
     }, { passive: false });
     addEventListener("resize", drawn);
@@ -129,9 +131,9 @@
       const [, start, length] = data.bars[n];
       plane.querySelectorAll(".hit").forEach((old) => old.classList.remove("hit"));
       bars[n].classList.add("hit");
+      middle = (start + length / 2) / data.end;
       enlarge(Math.max(zoom, Math.min(data.end / Math.max(length, 1) / 8, 200)));
-      scroller.scrollLeft = (start + length / 2) / data.end * plane.getBoundingClientRect().width - scroller.clientWidth / 2;
-      id("timeline").scrollIntoView({ block: "nearest" });
+      bars[n].scrollIntoView({ block: "center", inline: "center" });
       const box = bars[n].getBoundingClientRect();
       // After the scrolling has hidden it.
       setTimeout(() => tell(n, box.left, box.bottom - 14), 60);
@@ -180,7 +182,7 @@
     document.querySelector(".tools").hidden = false;
     drawn();
     chart = { find, in: () => enlarge(zoom * 1.6), out: () => enlarge(zoom / 1.6), all: () => enlarge(1),
-      move: (by) => { scroller.scrollLeft += by * scroller.clientWidth / 4; } };
+      move: (by) => { middle = null; scroller.scrollLeft += by * scroller.clientWidth / 4; } };
   }
 
   // --- Keys ----------------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::event::Stage;
 use crate::record::history::Entry;
-use crate::report::number::{count, duration, plural, size};
+use crate::report::metric::{METRICS, Metric};
+use crate::report::number::plural;
+use crate::report::stats::median;
 
 /// Earlier runs that are shown, and those whose median is called usual.
 const SHOWN: usize = 40;
@@ -27,42 +28,13 @@ pub(super) struct Trend {
     pub(super) svg: String,
 }
 
-/// A number of a run, and how it is written.
-struct Measure {
-    name: &'static str,
-    of: fn(&Entry) -> Option<f64>,
-    show: fn(f64) -> String,
-}
-
-const MEASURES: [Measure; 6] = [
-    Measure { name: "wall time", of: |run| Some(run.seconds), show: duration },
-    Measure { name: "drvs built", of: |run| Some(run.counters.built as f64), show: whole },
-    Measure { name: "evaluation", of: |run| Some(run.stage_seconds(Stage::Eval)), show: duration },
-    Measure { name: "longest chain", of: |run| Some(run.chain_seconds), show: duration },
-    Measure { name: "paths cached", of: |run| share(run.counters.paths_hit, run.counters.paths_asked), show: percents },
-    Measure { name: "pushed", of: |run| Some(run.counters.pushed_bytes as f64), show: bytes },
-];
-
-fn whole(n: f64) -> String {
-    count(n as usize)
-}
-
-fn bytes(n: f64) -> String {
-    size(n as u64)
-}
-
-fn percents(share: f64) -> String {
-    format!("{:.1}%", share * 100.0)
-}
-
-fn share(hit: u64, of: u64) -> Option<f64> {
-    (of > 0).then(|| hit as f64 / of as f64)
-}
+/// The numbers that have a chart, by their names.
+const SHOWN_METRICS: [&str; 7] = ["duration", "built", "evaluation", "chain", "hit-rate", "pushed", "closure"];
 
 /// The median duration of the latest runs that came to their own end; `None` without any.
 pub(super) fn usual(earlier: &[Entry]) -> Option<f64> {
     let whole = earlier.iter().rev().filter(|run| run.is_whole()).take(USUAL);
-    median(whole.map(|run| run.seconds).collect())
+    median(&whole.map(|run| run.seconds).collect::<Vec<_>>())
 }
 
 /// What is compared with.
@@ -77,28 +49,29 @@ pub(super) fn of(earlier: &[Entry], this: &Entry) -> Vec<Trend> {
     if runs.len() < 2 {
         return Vec::new();
     }
-    MEASURES.iter().filter_map(|measure| trend(measure, &runs)).collect()
+    let metrics = SHOWN_METRICS.iter().filter_map(|name| METRICS.iter().find(|metric| metric.name == *name));
+    metrics.filter_map(|metric| trend(metric, &runs)).collect()
 }
 
-fn trend(measure: &Measure, runs: &[&Entry]) -> Option<Trend> {
+fn trend(metric: &Metric, runs: &[&Entry]) -> Option<Trend> {
     let (this, before) = runs.split_last()?;
-    let value = (measure.of)(this)?;
+    let value = metric.of(this)?;
     let known: Vec<(usize, f64)> = runs
         .iter()
         .enumerate()
-        .filter_map(|(n, run)| Some((n, (measure.of)(run)?)))
+        .filter_map(|(n, run)| Some((n, metric.of(run)?)))
         .filter(|(_, v)| v.is_finite())
         .collect();
     let most = known.iter().map(|(_, value)| *value).fold(0.0, f64::max);
     if most <= 0.0 {
         return None;
     }
-    let middle = median(before.iter().filter_map(|run| (measure.of)(run)).collect());
-    let usual = middle.map(measure.show).unwrap_or_default();
-    let shown = (measure.show)(value);
+    let middle = median(&before.iter().filter_map(|run| metric.of(run)).collect::<Vec<_>>());
+    let usual = middle.map(|middle| metric.unit.text(middle)).unwrap_or_default();
+    let shown = metric.unit.text(value);
     Some(Trend {
-        name: measure.name,
-        text: format!("{} over {}: now {shown}, usually {usual}", measure.name, plural(runs.len(), "run", "runs")),
+        name: metric.what,
+        text: format!("{} over {}: now {shown}, usually {usual}", metric.what, plural(runs.len(), "run", "runs")),
         svg: svg(runs, &known, most, middle),
         value: shown,
         usual,
@@ -127,12 +100,4 @@ fn svg(runs: &[&Entry], known: &[(usize, f64)], most: f64, middle: Option<f64>) 
         let _ = write!(out, "<circle class={class} cx={:.1} cy={:.1} r={r} />", x(*n), y(*value));
     }
     out
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let upper = *values.get(middle)?;
-    let lower = if values.len().is_multiple_of(2) { *values.get(middle.checked_sub(1)?)? } else { upper };
-    Some(f64::midpoint(lower, upper))
 }

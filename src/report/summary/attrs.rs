@@ -1,6 +1,6 @@
 //! What is known of one attr.
 
-use crate::event::{Evaluated, Failure, Moment, Status, Text};
+use crate::event::{Difference, Evaluated, Failure, Moment, Status, Text};
 use crate::id::{AttrPath, DrvId, Kind};
 
 use super::{Compared, Quarantined, Span};
@@ -30,6 +30,8 @@ pub struct Attr {
     pub memory: Option<Memory>,
     /// How it compares with the base, if there is one.
     pub compared: Option<Compared>,
+    /// It fails to build; whether it was fine on the base, where a recorded run of that says so.
+    pub was_fine: Option<bool>,
     /// What has to be done for it, and when that was known.
     pub planned: Option<Planned>,
     /// The final word.
@@ -87,6 +89,25 @@ pub struct AttrEnd {
 }
 
 impl Attr {
+    /// Of one that does not evaluate or fails to build: whether it was so on the base, where that is known.
+    #[must_use]
+    pub fn was_broken(&self) -> Option<bool> {
+        match &self.compared {
+            Some(compared) if compared.difference == Difference::StillBroken => Some(true),
+            Some(compared) if compared.difference == Difference::NewlyBroken => Some(false),
+            _ => self.was_fine.map(|fine| !fine),
+        }
+    }
+
+    /// Where what is built for it is defined, as far as its evaluation said so.
+    #[must_use]
+    pub fn position(&self) -> Option<&Text> {
+        match &self.evaluated {
+            Some((_, Evaluated::Drv { position, .. })) => position.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Seconds that its evaluation took, without what it waited for imports; `None` if nothing was evaluated.
     #[must_use]
     pub fn eval_seconds(&self) -> Option<f64> {

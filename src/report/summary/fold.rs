@@ -91,6 +91,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::BaseKnown { .. }
         | Fact::BaseMissing { .. }
         | Fact::AttrCompared { .. }
+        | Fact::FailureCompared { .. }
         | Fact::AttrRemoved { .. }
         | Fact::ChangesSkipped { .. } => base_fact(s, at, &event.fact),
     }
@@ -125,6 +126,11 @@ fn base_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                     same_outputs: *same_outputs,
                     base_drv: base_drv.clone(),
                 });
+            }
+        }
+        Fact::FailureCompared { attr, ok } => {
+            if let Some(known) = s.attrs.get_mut(attr) {
+                known.was_fine = Some(*ok);
             }
         }
         Fact::AttrRemoved { path, base_drv } => s.removed.push((path.clone(), base_drv.clone())),
@@ -222,6 +228,7 @@ fn attr_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                 quarantined: None,
                 memory: None,
                 compared: None,
+                was_fine: None,
                 planned: None,
                 ended: None,
                 closure: None,

@@ -92,6 +92,15 @@ impl Summary {
         }
     }
 
+    /// Where to look for a drv that failed: where the one of these attrs is defined whose own drv it is, else the first
+    /// that asked for it.
+    #[must_use]
+    pub fn position_of(&self, drv: DrvId, attrs: &[AttrId]) -> Option<&Text> {
+        let placed = || attrs.iter().filter_map(|attr| self.attrs.get(attr)).filter(|attr| attr.position().is_some());
+        let own = |attr: &&Attr| attr.planned.as_ref().is_some_and(|planned| planned.drv == Some(drv));
+        placed().find(own).or_else(|| placed().next())?.position()
+    }
+
     /// Takes out the drvs that no builder takes: those that ask for the same are one failure.
     fn without_builder(&self, drvs: &mut BTreeMap<DrvId, Vec<AttrId>>) -> Vec<FailureGroup> {
         let mut groups: BTreeMap<Asked<'_>, (Vec<DrvId>, BTreeSet<AttrId>)> = BTreeMap::new();
