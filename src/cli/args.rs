@@ -400,10 +400,17 @@ pub(super) enum Format {
     Json,
     Path,
     Html,
+    Markdown,
+    Junit,
+    Trace,
+    Prometheus,
+    Otlp,
+    Badge,
+    Zip,
 }
 
 /// Their names.
-const FORMATS: &str = "summary|json|path|html";
+const FORMATS: &str = "summary|json|path|html|markdown|junit|trace|prometheus|otlp|badge|zip";
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ mod audit;
 mod cache;
 mod check;
 mod doctor;
+mod forms;
 mod home;
 mod live;
 mod log;

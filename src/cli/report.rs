@@ -1,17 +1,14 @@
 //! `drover report`: what a recorded run did.
 
-use crate::error::{Error, Fault, Result};
-use crate::record::history::Entry;
+use crate::error::{Error, Result};
 use crate::record::{self, Run};
-use crate::report::closing;
-use crate::report::html;
-use crate::report::json;
 use crate::report::list::{self, Digest, Row};
 use crate::report::summary::Summary;
 use crate::report::text::{Style, render};
 
 use super::args::{Format, Place, ReportArgs};
-use super::{Session, json_text, print, print_json, state_dir, write_file};
+use super::forms::Told;
+use super::{Session, print, print_json, state_dir};
 
 /// Prints a report, or the list of runs.
 pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Result<u8> {
@@ -37,32 +34,9 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
     if record.events.is_empty() {
         return Err(Error::usage(format!("run {} has recorded nothing", run.short)).hint("drover report list"));
     }
-    let summary = Summary::of(&record.events);
-    let text = match format {
-        Format::Json => json_text(&json::document(&summary))?,
-        Format::Html => page(&summary)?,
-        Format::Summary | Format::Path => {
-            let options = closing::Options {
-                width: session.width(),
-                verbose: true,
-                run: Some(run.short),
-                report: None,
-                clock: false,
-            };
-            render(&closing::screen(&summary, &options), plain)
-        }
-    };
-    match &args.output {
-        Some(file) => write_file(file, text.as_bytes())?,
-        None => print(text.as_bytes())?,
-    }
+    let told = Told { session, run: &run, summary: Summary::of(&record.events), earlier: Vec::new() };
+    told.put(format, args.output.as_deref())?;
     Ok(0)
-}
-
-/// The page for a browser.
-pub(super) fn page(summary: &Summary) -> Result<String> {
-    let earlier: [Entry; 0] = [];
-    html::page(summary, &earlier).map_err(|error| Error::new(Fault::Bug, format!("cannot write the page: {error}")))
 }
 
 /// One line of the list: the digest that the run left, or, for a run that was killed, a fold of its record.

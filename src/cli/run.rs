@@ -16,7 +16,7 @@ use crate::report::summary::Summary;
 use crate::ui::{self, Marks, Ui};
 
 use super::args::{Place, PlanArgs, RunArgs, Select};
-use super::{Session, print, print_json, report, write_file};
+use super::{Session, forms, print, print_json, write_file};
 
 /// `drover run`.
 pub(super) fn run(session: &Session, args: RunArgs, place: &Place) -> Result<u8> {
@@ -140,7 +140,7 @@ fn marks(session: &Session, settings: &Settings) -> Marks {
 }
 
 /// The root of the repository that this is started in.
-fn repository() -> Option<PathBuf> {
+pub(super) fn repository() -> Option<PathBuf> {
     config::work_tree(Path::new("."))
 }
 
@@ -153,7 +153,7 @@ pub(super) fn keep(output: &OutputSettings, finished: Finished, summary: &Summar
         add_page(file, summary);
     }
     if let Some(file) = &output.report {
-        write_page(file, &report::page(summary)?)?;
+        write_page(file, &forms::page(summary, &[])?)?;
     }
     match &output.result_file {
         None => {}
@@ -181,7 +181,7 @@ fn write_page(file: &Path, page: &str) -> Result<()> {
 /// Adds the page about a run to what others wrote. A run is not worse for a page that could not be written.
 fn add_page(file: &Path, summary: &Summary) {
     let there = std::fs::metadata(file).map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX));
-    let page = step_summary::page(summary, repository().as_deref(), step_summary::MOST.saturating_sub(there));
+    let page = step_summary::page(summary, repository().as_deref(), None, step_summary::MOST.saturating_sub(there));
     let added = std::fs::OpenOptions::new().create(true).append(true).open(file);
     if let Err(error) = added.and_then(|mut file| std::io::Write::write_all(&mut file, page.as_bytes())) {
         tracing::warn!(%error, file = %file.display(), "cannot write the summary of the step");

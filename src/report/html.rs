@@ -8,6 +8,8 @@ mod chart;
 mod tables;
 mod trend;
 
+pub use trend::usual;
+
 use askama::Template;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -163,19 +165,8 @@ pub fn page(s: &Summary, earlier: &[Entry]) -> askama::Result<String> {
     .render()
 }
 
-/// What a stage is called.
-fn stage(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Eval => "eval",
-        Stage::Diff => "diff",
-        Stage::Build => "build",
-        Stage::Push => "push",
-        Stage::Record => "record",
-    }
-}
-
 /// Text that means itself between tags and in quotes.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -381,7 +372,8 @@ fn class(what: What) -> &'static str {
 fn overlaps(s: &Summary) -> Vec<String> {
     let of =
         timeline::overlaps(s).into_iter().filter(|overlap| overlap.seconds >= 0.05 && overlap.second != Stage::Record);
-    of.map(|o| format!("{} and {} for {}", stage(o.first), stage(o.second), duration(o.seconds))).collect()
+    of.map(|o| format!("{} and {} for {}", timeline::word(o.first), timeline::word(o.second), duration(o.seconds)))
+        .collect()
 }
 
 /// The path in words.

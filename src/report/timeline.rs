@@ -12,10 +12,10 @@ use crate::event::{Moment, Text};
 use crate::id::{AttrId, BuilderId, CacheId, DrvId};
 
 use super::number::name_version;
-use super::summary::Summary;
+use super::summary::{Drv, Summary};
 
 pub use path::{Spot, Step};
-pub use stages::{Overlap, StageSpan, overlaps, stages};
+pub use stages::{Overlap, StageSpan, overlaps, stages, word};
 
 /// See the module's page.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,4 +136,11 @@ impl Timeline {
         let path = path::of(s, &tracks);
         Self { tracks, path, end: s.end }
     }
+}
+
+/// When a drv had all its inputs: from then on it waits for a builder.
+#[must_use]
+pub fn ready(s: &Summary, drv: &Drv) -> Moment {
+    let inputs = drv.inputs.iter().filter_map(|input| s.drvs.get(input)?.ended.as_ref());
+    inputs.fold(drv.needed, |latest, (at, _)| latest.max(*at))
 }

@@ -150,7 +150,7 @@ impl Drawing<'_> {
         self.label("stages".to_owned(), String::new());
         for span in stages {
             let (x, width) = (self.percent(span.from), percent((span.to.0 - span.from.0) as f64 / self.end));
-            let (word, y) = (super::stage(span.stage), self.y);
+            let (word, y) = (timeline::word(span.stage), self.y);
             let _ = write!(
                 self.chart.path,
                 "<svg class=\"t {word}\" x={x}% y={y} width={width}% height=13><rect width=100% height=13 rx=2 />\

@@ -5,6 +5,7 @@ use crate::record::history::{CacheUse, Entry};
 use crate::report::failure;
 use crate::report::number::{clock, count, duration, size};
 use crate::report::summary::{Attempt, Attr, LOCAL, Summary};
+use crate::report::timeline;
 
 /// Rows of drvs, of evaluations and of attrs; those that took longest, and the failed before all others.
 const DRVS: usize = 20;
@@ -147,8 +148,7 @@ pub(super) fn drvs(s: &Summary) -> (Vec<DrvRow>, usize) {
 fn drv(s: &Summary, attempt: &Attempt, longest: f64) -> Option<DrvRow> {
     let drv = s.drvs.get(&attempt.drv)?;
     let time = attempt.seconds(s.end);
-    let ready = drv.inputs.iter().filter_map(|input| Some(s.drvs.get(input)?.ended.as_ref()?.0));
-    let ready = ready.fold(drv.needed, std::cmp::Ord::max);
+    let ready = timeline::ready(s, drv);
     let prepared = attempt.prepared.map(|prepared| prepared.at);
     let inputs = prepared.filter(|_| attempt.builder != LOCAL).map(|at| at.since(attempt.started));
     Some(DrvRow {

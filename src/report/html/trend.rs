@@ -32,7 +32,8 @@ pub(super) struct Trend {
 const SHOWN_METRICS: [&str; 7] = ["duration", "built", "evaluation", "chain", "hit-rate", "pushed", "closure"];
 
 /// The median duration of the latest runs that came to their own end; `None` without any.
-pub(super) fn usual(earlier: &[Entry]) -> Option<f64> {
+#[must_use]
+pub fn usual(earlier: &[Entry]) -> Option<f64> {
     let whole = earlier.iter().rev().filter(|run| run.is_whole()).take(USUAL);
     median(&whole.map(|run| run.seconds).collect::<Vec<_>>())
 }

@@ -25,6 +25,18 @@ pub struct Overlap {
     pub seconds: f64,
 }
 
+/// What a stage is called.
+#[must_use]
+pub fn word(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Eval => "eval",
+        Stage::Diff => "diff",
+        Stage::Build => "build",
+        Stage::Push => "push",
+        Stage::Record => "record",
+    }
+}
+
 /// The stages that there were, in order.
 #[must_use]
 pub fn stages(s: &Summary) -> Vec<StageSpan> {
