@@ -1,8 +1,9 @@
 //! Small SQLite files in which something is remembered between runs, and which a run can do without.
 //!
 //! One way of opening them, for all: several processes may use a file at once (write-ahead log), its layout has a
-//! number (`user_version`), and a file that is damaged or of another layout is taken away, so that the next run begins
-//! it anew. Whoever opens one goes on without it when that fails. Owns no tables.
+//! number (`user_version`). Of what can be asked again ([`open`]) a file that is damaged or of another layout is taken
+//! away, so that the next run begins it anew. What cannot ([`open_kept`]) is brought to the layout of today, and put aside
+//! if it is damaged. Whoever opens one goes on without it when that fails. Owns no tables.
 
 use std::fs;
 use std::io;
@@ -13,6 +14,9 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 /// How long a file is waited for that another process writes to.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The same for what is worth keeping: a change of another process is never long.
+const PATIENCE_KEPT: Duration = Duration::from_secs(5);
 
 /// What a file is to hold.
 #[derive(Debug, Clone, Copy)]
@@ -62,12 +66,19 @@ pub enum SqliteError {
     },
 }
 
+/// A file whose content is worth keeping.
+#[derive(Debug)]
+pub struct Kept {
+    /// It, open.
+    pub connection: Connection,
+    /// Where the one before was put, if that was damaged.
+    pub aside: Option<PathBuf>,
+}
+
 /// Opens a file, and makes it with its tables where there is none. One of an older layout is emptied. May wait half a
 /// second for other processes; not for threads that must not wait.
 pub fn open(path: &Path, layout: Layout) -> Result<Connection, SqliteError> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(|source| SqliteError::Create { path: dir.to_owned(), source })?;
-    }
+    make_dir(path)?;
     let failed = |source: rusqlite::Error| {
         let path = path.to_owned();
         if is_damage(&source) {
@@ -77,7 +88,7 @@ pub fn open(path: &Path, layout: Layout) -> Result<Connection, SqliteError> {
             SqliteError::Use { path, source }
         }
     };
-    let mut connection = connect(path).map_err(failed)?;
+    let mut connection = connect(path, PATIENCE).map_err(failed)?;
     match version(&connection).map_err(failed)? {
         found if found > layout.version => {
             return Err(SqliteError::Newer { path: path.to_owned(), found, known: layout.version });
@@ -88,15 +99,82 @@ pub fn open(path: &Path, layout: Layout) -> Result<Connection, SqliteError> {
     Ok(connection)
 }
 
+/// Opens a file whose content is worth keeping, and makes it where there is none.
+///
+/// `steps` lead from each layout to the next: a file of layout n has seen the first n of them and gets the others, all
+/// or none. A damaged file is put aside and a new one begun. May wait some seconds for other processes.
+pub fn open_kept(path: &Path, steps: &[&str]) -> Result<Kept, SqliteError> {
+    make_dir(path)?;
+    match open_stepped(path, steps) {
+        Err(SqliteError::Use { source, .. }) if is_damage(&source) => {
+            let aside = put_aside(path)?;
+            Ok(Kept { connection: open_stepped(path, steps)?, aside: Some(aside) })
+        }
+        opened => Ok(Kept { connection: opened?, aside: None }),
+    }
+}
+
+fn open_stepped(path: &Path, steps: &[&str]) -> Result<Connection, SqliteError> {
+    let failed = |source| SqliteError::Use { path: path.to_owned(), source };
+    let known = i32::try_from(steps.len()).unwrap_or(i32::MAX);
+    let mut connection = connect(path, PATIENCE_KEPT).map_err(failed)?;
+    match version(&connection).map_err(failed)? {
+        found if found > known => return Err(SqliteError::Newer { path: path.to_owned(), found, known }),
+        found if found == known => {}
+        _ => climb(&mut connection, steps, known).map_err(failed)?,
+    }
+    Ok(connection)
+}
+
+/// Does the steps that a file has not seen yet; another process may just have done so.
+fn climb(connection: &mut Connection, steps: &[&str], known: i32) -> rusqlite::Result<()> {
+    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let seen = usize::try_from(version(&change)?).unwrap_or(0);
+    for step in steps.iter().skip(seen) {
+        change.execute_batch(step)?;
+    }
+    if seen < steps.len() {
+        change.pragma_update(None, "user_version", known)?;
+    }
+    change.commit()
+}
+
+/// Gives a damaged file, and what SQLite keeps beside it, a name that says when it was last written; gives the name.
+pub fn put_aside(path: &Path) -> Result<PathBuf, SqliteError> {
+    let written = fs::metadata(path).and_then(|file| file.modified()).ok();
+    let written = written.and_then(|time| jiff::Timestamp::try_from(time).ok()).unwrap_or_default();
+    let when = written.strftime("%Y%m%dT%H%M%S%.6fZ");
+    let named = |beside: &str, more: String| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(beside);
+        name.push(more);
+        PathBuf::from(name)
+    };
+    for beside in ["", "-wal", "-shm"] {
+        let (from, to) = (named(beside, String::new()), named(&format!(".damaged-{when}"), beside.to_owned()));
+        match fs::rename(&from, to) {
+            // Another process has just done it, or there is no such file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done.map_err(|source| SqliteError::Create { path: from, source })?,
+        }
+    }
+    Ok(named(&format!(".damaged-{when}"), String::new()))
+}
+
+fn make_dir(path: &Path) -> Result<(), SqliteError> {
+    let Some(dir) = path.parent() else { return Ok(()) };
+    fs::create_dir_all(dir).map_err(|source| SqliteError::Create { path: dir.to_owned(), source })
+}
+
 /// Whether this error says that the file itself is no good.
 #[must_use]
 pub fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, patience: Duration) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(PATIENCE)?;
+    connection.busy_timeout(patience)?;
     // Where the file system cannot do that, the answer names another mode, which serves as well.
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     // What the last seconds before a power cut brought may be lost; the file stays whole.

@@ -108,6 +108,9 @@ impl Driver {
             Mode::Why if self.comparing.has_base() => self.attrs.settle(attr),
             Mode::Run | Mode::Check | Mode::Plan | Mode::Matrix | Mode::Why => {
                 self.planning.want(&mut self.ctx, attr, drv);
+                if let (Some(entry), Some(id)) = (self.attrs.get(attr), self.planning.graph.get(&drv.drv)) {
+                    self.building.asked(&entry.path, id);
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::build::{Brought, FetchError, News, NotBrought};
 use crate::diff::plan::Decision;
 use crate::event::{AttemptEnd, Class, DrvOutcome, Fact, Failure, Stage};
 use crate::graph::{Drv, Graph, Work};
-use crate::id::{AttemptId, AttrId, BuilderId, DrvId, StorePath};
+use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, DrvId, StorePath};
 use crate::report::history::History;
 use crate::sched::{Action, Input as SchedInput, Item, Policy, Scheduler};
 
@@ -23,6 +23,9 @@ const FETCHES: u32 = 16;
 /// Then only the longest chain of drvs decides.
 const UNKNOWN_COST: f64 = 1.0;
 
+/// Seconds by which attrs go before others that failed the last time. A chain that takes longer is not held up by them.
+const FAILED_BEFORE: f64 = 60.0;
+
 /// Attempts and fetches.
 pub(super) struct Building {
     sched: Scheduler,
@@ -35,6 +38,8 @@ pub(super) struct Building {
     history: History,
     /// Seconds that a drv is expected to take of which nothing is known.
     typical: f64,
+    /// Drvs of attrs that failed the last time that they were tried.
+    failed_before: BTreeSet<DrvId>,
     /// Items of a plan, which are only done if somebody imports from them.
     held: BTreeMap<DrvId, Item>,
     /// Those of which somebody did.
@@ -73,6 +78,7 @@ impl Building {
             outputs: BTreeMap::new(),
             typical: history.typical().unwrap_or(UNKNOWN_COST),
             history,
+            failed_before: BTreeSet::new(),
             held: BTreeMap::new(),
             released: BTreeSet::new(),
             started: false,
@@ -123,6 +129,13 @@ impl Building {
         self.history.guess(&info.name).unwrap_or(if tiny { UNKNOWN_COST } else { self.typical })
     }
 
+    /// An attr asks for this drv: if it failed the last time, whether it does again is to be known soon.
+    pub(super) fn asked(&mut self, attr: &AttrPath, drv: DrvId) {
+        if self.history.failed().contains(&attr.to_string()) {
+            self.failed_before.insert(drv);
+        }
+    }
+
     /// A drv is needed: tells everybody; with `start`, the scheduler too, else it is kept for [`Building::release`].
     pub(super) fn need(&mut self, ctx: &mut Context, planning: &Planning, decision: &Decision, start: bool) {
         let Decision::Item { drv, work, inputs, attr } = decision else { return };
@@ -162,6 +175,7 @@ impl Building {
             fixed_output: info.fixed_output,
             prefer_local: info.prefer_local,
             cost: expected.unwrap_or_else(|| self.guess(info)),
+            ahead: if self.failed_before.contains(drv) { FAILED_BEFORE } else { 0.0 },
         };
         if start {
             self.tell(ctx, SchedInput::Add(vec![item]));

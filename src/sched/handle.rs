@@ -139,6 +139,7 @@ impl Scheduler {
         entry.there.dedup();
         entry.need = need;
         entry.cost = micros(item.cost);
+        entry.ahead = micros(item.ahead);
         entry.seq = seq;
         self.set_state(drv, state);
     }

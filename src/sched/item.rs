@@ -35,6 +35,8 @@ pub struct Item {
     pub prefer_local: bool,
     /// Expected seconds.
     pub cost: f64,
+    /// Seconds by which it and what it needs go before others, as if the chain that waits for it took so much longer.
+    pub ahead: f64,
 }
 
 /// What happened.

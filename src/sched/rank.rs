@@ -1,5 +1,5 @@
 //! Ranks: for each open item its cost plus the largest rank among its open users, so the time from its start to the end
-//! of the longest chain that waits for it. Owns keeping them right while items come and go; the order that they give
+//! of the longest chain that waits for it; and what it is preferred by. Owns keeping them right while items come and go; the order that they give
 //! is only a preference, nothing correct depends on it.
 //!
 //! Users are added after their inputs, so a walk from the latest added to the earliest sees every user before its
@@ -39,7 +39,7 @@ impl Scheduler {
             for at in 0..self.items[drv.index()].inputs.len() {
                 let input = self.items[drv.index()].inputs[at];
                 let below = self.entry(input);
-                let raised = below.cost.saturating_add(rank);
+                let raised = below.rank_below(rank);
                 if below.state.is_open() && raised > below.rank {
                     heap.insert((below.seq, input));
                     self.set_rank(input, raised);
@@ -54,7 +54,7 @@ impl Scheduler {
         for at in 0..self.items[drv.index()].inputs.len() {
             let input = self.items[drv.index()].inputs[at];
             let below = self.entry(input);
-            if below.state.is_open() && below.rank == below.cost.saturating_add(rank) {
+            if below.state.is_open() && below.rank == below.rank_below(rank) {
                 let place = (below.seq, input);
                 self.stale.insert(place);
             }
@@ -86,6 +86,6 @@ impl Scheduler {
         }
         let entry = self.entry(drv);
         entry.users = users;
-        entry.cost.saturating_add(longest)
+        entry.rank_below(longest)
     }
 }

@@ -110,7 +110,9 @@ pub(super) struct Entry {
     pub(super) need: Option<NeedId>,
     /// Expected time, µs.
     pub(super) cost: u64,
-    /// `cost` and the longest path through open users, µs.
+    /// How much it is preferred, µs.
+    pub(super) ahead: u64,
+    /// `cost`, `ahead`, and the most of that on a path through open users, µs.
     pub(super) rank: u64,
     /// When it was added; users have a larger one than their inputs, but for replaced items.
     pub(super) seq: u64,
@@ -144,6 +146,7 @@ impl Entry {
             users: Vec::new(),
             need: None,
             cost: 0,
+            ahead: 0,
             rank: 0,
             seq: 0,
             avoid: Vec::new(),
@@ -156,6 +159,11 @@ impl Entry {
             remade: 0,
             lost: false,
         }
+    }
+
+    /// Its rank if this is the highest of its open users.
+    pub(super) fn rank_below(&self, highest: u64) -> u64 {
+        self.cost.saturating_add(self.ahead).saturating_add(highest)
     }
 
     fn place(&self, drv: DrvId) -> Place {
@@ -310,8 +318,8 @@ impl Scheduler {
         self.live.get(&attempt).map(|live| (live.drv, live.builder))
     }
 
-    /// Seconds from the start of this item to the end of the longest chain of open items that wait for it; `None`
-    /// if it is no item.
+    /// Seconds from the start of this item to the end of the longest chain of open items that wait for it, with what
+    /// these are preferred by; `None` if it is no item.
     #[must_use]
     pub fn remaining(&self, drv: DrvId) -> Option<f64> {
         let entry = self.items.get(drv.index())?;

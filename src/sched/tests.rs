@@ -27,6 +27,7 @@ fn build(drv: u32, inputs: &[u32]) -> Item {
         here: true,
         fixed_output: false,
         cost: 1.0,
+        ahead: 0.0,
     }
 }
 
@@ -169,6 +170,22 @@ fn a_chain_that_failed_weighs_nothing() {
     let actions = story.tell(failed(0, Class::Build));
     assert_eq!(actions, ["0 failed: Build", "4 failed by 0", "start 2 as 1 on 0"]);
     assert_eq!(story.scheduler.remaining(DrvId(1)), Some(1.0));
+}
+
+#[test]
+fn what_is_preferred_goes_first_with_all_that_it_needs() {
+    let mut story = Story::new(Policy::default(), &[builder(0, 1)]);
+    let actions = story.tell(Input::Add(vec![
+        Item { cost: 30.0, ..build(1, &[]) },
+        build(2, &[]),
+        Item { ahead: 60.0, ..build(3, &[2]) },
+        Item { cost: 90.0, ..build(4, &[]) },
+    ]));
+    // The longest chain is not held up by it, where it takes longer than that.
+    assert_eq!(actions, ["start 4 as 0 on 0"]);
+    assert_eq!(story.tell(built(0)), ["4 built", "start 2 as 1 on 0"]);
+    assert_eq!(story.tell(built(1)), ["2 built", "start 3 as 2 on 0"]);
+    assert_eq!(story.tell(built(2)), ["3 built", "start 1 as 3 on 0"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::eval::git;
 use crate::support::nix::{Lab, newest};
-use crate::support::site::{Ran, Site};
+use crate::support::site::{Ran, Site, finish};
 
 /// A flake with these outputs; `drv NAME SCRIPT` makes a derivation.
 fn flake(outputs: &str) -> String {
@@ -134,4 +134,31 @@ fn builds_that_failed_on_the_base_are_still_broken() {
     site.edit("flake.nix", &with(&broken));
     site.exits(0, &["check", "--base", "HEAD~2", "--allow-broken-base"]);
     site.exits(1, &["check", "--base", "HEAD~2"]);
+}
+
+/// What failed the last time is built first, wherever it stands in the flake.
+#[test]
+fn what_failed_the_last_time_is_built_first() {
+    let checks = r#"a = drv "a" "echo > $out"; b = drv "b" "echo > $out"; z = drv "z" "exit 1";"#;
+    let site = site(&format!("checks.x86_64-linux = {{ {checks} }};"));
+    let args = ["check", "-j", "1", "--json"];
+    let found = attrs(&site.exits(1, &args));
+    let begun = || {
+        let events = site.events();
+        let begun = events.of("attempt_started").into_iter().map(|event| events.drv_name(event));
+        begun.collect::<Vec<String>>()
+    };
+    assert_eq!(begun(), ["a", "b", "z"]);
+
+    // Nothing is evaluated, so that all three are known at once.
+    let outputs = ["a", "b"].map(|name| found[&format!("checks.x86_64-linux.{name}")]["outputs"]["out"].clone());
+    for output in outputs {
+        let mut delete = site.lab.bare_command("nix");
+        delete.args(["store", "delete", output.as_str().unwrap()]);
+        finish(delete, &["nix store delete"]).expect(0);
+    }
+    site.exits(1, &args);
+    assert!(site.events().of("eval_started").is_empty());
+    // The slot went to what came up first, before anything else was known.
+    assert_eq!(begun(), ["a", "z", "b"]);
 }

@@ -1,8 +1,19 @@
 //! What is kept of runs when their events are long gone: an [`Entry`] a run, in numbers.
 //!
 //! Owns the form of an entry, and the file in which the entries of a machine and of those that it shares with are put
-//! together. Does not own how an entry follows from a run (`report::entry`), nor what follows from many (`report`).
+//! together ([`History`]). Does not own how an entry follows from a run (`report::entry`), nor what follows from many
+//! (`report`).
 
+mod ask;
 mod entry;
+mod file;
+mod retention;
+mod rows;
+mod tables;
+#[cfg(test)]
+mod testing;
 
+pub use ask::{Depth, Filter, Took};
 pub use entry::{AttrTimes, Build, BuilderUse, CacheUse, Counters, Entry, Outcome, Part, Spell, Trouble};
+pub use file::{History, HistoryError};
+pub use retention::{Day, KEPT_DAYS, KEPT_RUNS};

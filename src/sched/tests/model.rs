@@ -139,6 +139,7 @@ fn nothing(drv: DrvId) -> Item {
         fixed_output: false,
         prefer_local: false,
         cost: 0.0,
+        ahead: 0.0,
     }
 }
 
@@ -303,7 +304,7 @@ impl Model {
         let users: Vec<DrvId> = self.items.values().filter(uses).map(|known| known.item.drv).collect();
         let longest = users.into_iter().map(|user| self.rank(user, memo)).max().unwrap_or(0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small whole seconds")]
-        let rank = longest + (self.items[&drv].item.cost * 1e6) as u64;
+        let rank = longest + ((self.items[&drv].item.cost + self.items[&drv].item.ahead) * 1e6) as u64;
         memo.insert(drv, rank);
         rank
     }

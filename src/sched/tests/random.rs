@@ -111,7 +111,7 @@ prop_compose! {
         features in features(),
         flags in (prop::bool::weighted(0.1), prop::bool::weighted(0.15), prop::bool::weighted(0.4)),
         more in (any::<bool>(), prop::bool::weighted(0.15)),
-        cost in 0_u8..6,
+        (cost, ahead) in (0_u8..6, prop_oneof![3 => Just(0_u8), 1 => 0_u8..9]),
         fates in fates(),
         replanned in prop_oneof![
             6 => prop::collection::vec(any::<Index>(), 0..3).prop_map(Some),
@@ -132,6 +132,7 @@ prop_compose! {
             here: more.0,
             fixed_output: more.1,
             cost: f64::from(cost),
+            ahead: f64::from(ahead),
         };
         (Spec { item, fates, fetch_fails, replanned: Replanned::Fetch }, inputs, replanned, odd)
     }

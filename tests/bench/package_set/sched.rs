@@ -69,6 +69,7 @@ fn item(shape: &Shape, at: usize, random: &mut Random) -> Item {
         fixed_output: node.fixed,
         prefer_local: node.prefer_local,
         cost: seconds as f64 / 10.0,
+        ahead: 0.0,
     }
 }
 
