@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::{Error, Fault, Result};
 use crate::record::Run;
-use crate::record::history::Entry;
+use crate::record::history::{Depth, Entry, Filter, History};
 use crate::report::summary::Summary;
 use crate::report::text::{Style, render};
 use crate::report::zip::Archive;
@@ -14,6 +14,9 @@ use crate::report::{badge, closing, entry, harmless, html, json, junit, otlp, pr
 
 use super::args::Format;
 use super::{Session, json_text, print, run};
+
+/// Earlier runs that one is compared with.
+const EARLIER: usize = 40;
 
 /// What an archive holds besides the record.
 const IN_ZIP: [(&str, Format); 9] = [
@@ -33,8 +36,7 @@ pub(super) struct Told<'a> {
     pub(super) session: &'a Session,
     pub(super) run: &'a Run,
     pub(super) summary: Summary,
-    /// Comparable runs before it, the oldest first.
-    pub(super) earlier: Vec<Entry>,
+    pub(super) state_dir: &'a Path,
 }
 
 impl Told<'_> {
@@ -60,9 +62,10 @@ impl Told<'_> {
             Format::Summary => self.screen(),
             Format::Json => json_text(&json::document(s))?,
             Format::Path => format!("{}\n", self.run.dir.path().display()),
-            Format::Html => page(s, &self.earlier)?,
+            Format::Html => page(s, self.state_dir)?,
             Format::Markdown => {
-                step_summary::page(s, root.as_deref(), html::usual(&self.earlier), step_summary::COMMENT)
+                let usual = html::usual(&earlier(s, self.state_dir));
+                step_summary::page(s, root.as_deref(), usual, step_summary::COMMENT)
             }
             Format::Junit => junit::document(s, root.as_deref()).map_err(|error| bug("XML", &error))?,
             Format::Trace => compact(&trace::document(s))?,
@@ -86,9 +89,11 @@ impl Told<'_> {
         render(&closing::screen(&self.summary, &options), plain)
     }
 
-    /// The run with those before it.
+    /// The run with all those before it, of whatever kind.
     fn runs(&self) -> Vec<Entry> {
-        self.earlier.iter().cloned().chain(entry::of(&self.summary)).collect()
+        let this = entry::of(&self.summary);
+        let before = Filter { before: this.as_ref().map(|this| this.run), ..Filter::default() };
+        known(self.state_dir, &before, Depth::Builds, usize::MAX).into_iter().chain(this).collect()
     }
 
     /// All that is known of a run: its record, its logs, and it in every format. The record knows no secrets; what a
@@ -111,8 +116,32 @@ impl Told<'_> {
 }
 
 /// The page for a browser.
-pub(super) fn page(summary: &Summary, earlier: &[Entry]) -> Result<String> {
-    html::page(summary, earlier).map_err(|error| bug("the page", &error))
+pub(super) fn page(summary: &Summary, state_dir: &Path) -> Result<String> {
+    html::page(summary, &earlier(summary, state_dir)).map_err(|error| bug("the page", &error))
+}
+
+/// Comparable runs before one, the oldest first.
+pub(super) fn earlier(summary: &Summary, state_dir: &Path) -> Vec<Entry> {
+    let Some(this) = entry::of(summary) else { return Vec::new() };
+    let same = Filter { series: Some(this.series()), before: Some(this.run), ..Filter::default() };
+    known(state_dir, &same, Depth::Numbers, EARLIER)
+}
+
+/// Runs that the history knows, the oldest first. A run is told of also where there is no history.
+fn known(state_dir: &Path, filter: &Filter, depth: Depth, limit: usize) -> Vec<Entry> {
+    if !History::path_in(state_dir).exists() {
+        return Vec::new();
+    }
+    match History::open(state_dir).and_then(|history| history.entries(filter, depth, limit)) {
+        Ok(mut entries) => {
+            entries.sort_by_key(|entry| entry.started);
+            entries
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the history");
+            Vec::new()
+        }
+    }
 }
 
 /// The trace that this process is a part of.

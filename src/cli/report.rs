@@ -34,7 +34,7 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
     if record.events.is_empty() {
         return Err(Error::usage(format!("run {} has recorded nothing", run.short)).hint("drover report list"));
     }
-    let told = Told { session, run: &run, summary: Summary::of(&record.events), earlier: Vec::new() };
+    let told = Told { session, run: &run, summary: Summary::of(&record.events), state_dir: &state_dir };
     told.put(format, args.output.as_deref())?;
     Ok(0)
 }

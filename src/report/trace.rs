@@ -220,7 +220,7 @@ fn attempt_args(s: &Summary, id: DrvId, builder: BuilderId, bar: &Bar) -> Value 
         "log_lines": attempt.map(|attempt| attempt.log_lines),
         "found": attempt.filter(|attempt| matches!(attempt.ended, Some((_, AttemptEnd::AlreadyValid { .. })))).map(|_| true),
         "class": failure.map(|failure| failure.class),
-        "message": failure.map(|failure| super::failure::cause(failure)),
+        "message": failure.map(super::failure::cause),
     })
 }
 
@@ -245,7 +245,9 @@ fn arrows(s: &Summary, timeline: &Timeline) -> Vec<TraceEvent> {
     for track in timeline.tracks.iter().filter(|track| matches!(track.site, Site::Slots(_))) {
         for (lane, bars) in track.lanes.iter().enumerate() {
             for bar in bars {
-                if let Subject::Drv(drv) = &bar.subject {
+                let Subject::Drv(drv) = &bar.subject else { continue };
+                // Of several attempts the last.
+                if built.get(drv).is_none_or(|(_, _, to)| *to <= bar.to) {
                     built.insert(*drv, (thread(track.site, lane), bar.from, bar.to));
                 }
             }

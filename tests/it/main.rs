@@ -36,6 +36,7 @@ mod farm_keep;
 mod farm_loss;
 mod farm_run;
 mod farm_stop;
+mod forms;
 mod gc;
 mod imports;
 mod killed;

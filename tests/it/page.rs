@@ -1,4 +1,5 @@
 //! The page for a browser: opened in a headless Chromium, in light and dark, wide and narrow.
+#![expect(clippy::disallowed_methods, reason = "where pages are kept that somebody wants to look at")]
 
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
 //! A headless Chromium that opens pages and is asked about them, in the words of the DevTools protocol over its pipes
 //! (`--remote-debugging-pipe`: JSON messages, each ended by a zero byte).
+#![expect(clippy::disallowed_methods, clippy::print_stderr, reason = "looks for a browser, starts it, or says why not")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
