@@ -424,6 +424,15 @@ in
         warnings = (remarks.${rule} or (value: [ ])) state.value;
       };
 
+  # Where the name of what is at `path` is written.
+  place =
+    root:
+    { path }:
+    let
+      state = walk root path;
+    in
+    if state.found then { written = written state; } else missing state;
+
   # The app at `path`: what Nix demands, and the derivation behind it.
   app =
     root:
@@ -505,6 +514,46 @@ in
       };
     in
     outputs // { __droverMasked = true; };
+
+  # The names of all outputs of a flake; those that no question can name are forced. Also the names in those of `sets`
+  # and, where it is true, in their sets: null where there are none, and not `ok` where that does not evaluate. `here`
+  # are the systems that are looked at, or null for all.
+  outline =
+    { outputs, ... }:
+    { sets, here }:
+    let
+      isVariable =
+        name:
+        match "[a-zA-Z_][a-zA-Z0-9_'-]*" name != null
+        && !(elem name [ "if" "then" "else" "assert" "with" "let" "in" "rec" "inherit" "or" ]);
+      look =
+        value:
+        let
+          tried = tryEval (if isAttrs value then attrNames value else null);
+        in
+        {
+          ok = tried.success;
+          names = if tried.success then tried.value else null;
+        };
+      set =
+        name: value:
+        let
+          all = look value;
+          seen = if here == null then value else builtins.intersectAttrs here value;
+        in
+        all // { sets = if all.names == null || !sets.${name} then { } else builtins.mapAttrs (_: look) seen; };
+    in
+    {
+      names = attrNames outputs;
+      forced = map (name: seq outputs.${name} name) (filter (name: !(isVariable name)) (attrNames outputs));
+      sets = builtins.mapAttrs set (builtins.intersectAttrs sets outputs);
+    };
+
+  # Whether a flake that was loaded as a value is the tree at `path`.
+  given =
+    flake:
+    { path }:
+    seq flake.outputs { loaded = plain flake.sourceInfo.outPath == path; };
 
   # Whether this evaluator may read this store path: it may if that is the tree that it has loaded. The context makes
   # Nix look where the store really is.

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod cache;
 mod groups;
+mod over;
 mod said;
 
 pub(super) use cache::{CacheArgs, CacheCommand, PruneArgs, StatusArgs, VerifyArgs, WarmArgs};
@@ -13,6 +14,7 @@ pub(super) use groups::Select;
 use groups::{
     BaseArgs, BuildArgs, BuildersArgs, FlakeArgs, FromPlan, OutputArgs, PushAliases, PushArgs, PushedArgs, SourceArgs,
 };
+pub(super) use over::OverArgs;
 
 /// Evaluate a flake once, build what nobody has built yet, push it, and say where the time went
 #[derive(Debug, Parser)]
@@ -370,6 +372,8 @@ pub(super) struct ReportArgs {
     /// The same as `--format json`
     #[arg(long, conflicts_with = "format")]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) over: OverArgs,
 }
 
 /// `drover doctor`.

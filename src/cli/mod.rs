@@ -22,9 +22,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::config::{DROVER_LOG, Env, Terminal};
+use crate::config::{DROVER_LOG, Env, Forge, Terminal};
 use crate::driver::clock::Clock;
 use crate::error::{Error, Fault, Result, exit_code};
+use crate::report::annotations;
 use crate::report::failure;
 use crate::report::harmless;
 use crate::report::text::{Line, Style, render};
@@ -85,6 +86,10 @@ pub fn main() -> u8 {
         Ok(exit) => exit,
         Err(error) => {
             let width = if session.terminal.live { session.width() } else { usize::MAX };
+            if !session.terminal.live && session.env.forge().is_some_and(Forge::takes_annotations) {
+                let said = annotations::commands(&[annotations::of_error(&error)]);
+                let _ = std::io::stderr().write_all(said.as_bytes());
+            }
             say(&failure::fatal(&error.message, error.hint.as_deref(), width), session.style());
             exit_code(&[error.fault])
         }

@@ -1,4 +1,6 @@
-//! `drover report`: what a recorded run did.
+//! `drover report`: what a recorded run did, and what many did.
+
+mod runs;
 
 use crate::error::{Error, Result};
 use crate::record::{self, Run};
@@ -24,6 +26,10 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
         let screen = list::screen(&rows, session.clock.started, session.width());
         print(render(&screen, plain).as_bytes())?;
         return Ok(0);
+    }
+    let json = format == Format::Json;
+    if let Some(exit) = runs::report(session, (&args.run, &args.over, json), (place, &state_dir))? {
+        return Ok(exit);
     }
     let run = record::lookup(&state_dir, &args.run)?;
     if format == Format::Path {

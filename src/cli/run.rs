@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, File, Forge, OutputSettings, ResultFile, ResultFormat, Settings, Words};
+use crate::config::{self, File, OutputSettings, ResultFile, ResultFormat, Settings, Words};
 use crate::driver::{self, Finished, Mode, Request};
 use crate::error::{Error, Fault, Result};
 use crate::event::Status;
@@ -135,8 +135,8 @@ fn marks(session: &Session, settings: &Settings) -> Marks {
     match settings.output.forge {
         None => Marks::None,
         Some(_) if session.terminal.live => Marks::None,
-        Some(Forge::Gitlab) => Marks::Sections,
-        Some(Forge::Github | Forge::Forgejo | Forge::Gitea) => Marks::Annotations { root: repository() },
+        Some(forge) if forge.takes_annotations() => Marks::Annotations { root: repository() },
+        Some(_) => Marks::Sections,
     }
 }
 

@@ -31,6 +31,8 @@ pub struct File {
     pub share: ShareTable,
     /// `[quarantine.NAME]`.
     pub quarantine: BTreeMap<String, QuarantineTable>,
+    /// `[goals]`.
+    pub goals: GoalsTable,
     /// The line of each key, from 1: `build.retries` → 7.
     #[serde(skip)]
     pub lines: BTreeMap<String, usize>,
@@ -158,6 +160,22 @@ pub struct ShareTable {
     pub secret_key: Option<PathBuf>,
     /// File with a token that is sent with every request.
     pub token_file: Option<PathBuf>,
+}
+
+/// `[goals]`: what is asked of runs.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct GoalsTable {
+    /// The share of paths that caches are to have, `0.9`.
+    pub hit_rate: Option<f64>,
+    /// How long a run may take, `"10m"`.
+    pub duration: Option<String>,
+    /// The share of runs that are to end well, `0.95`.
+    pub success_rate: Option<f64>,
+    /// How long it may take until what failed for no fault of its own is built, `"2m"`.
+    pub recovery: Option<String>,
+    /// How long it may take until the first failure is told, `"3m"`.
+    pub first_failure: Option<String>,
 }
 
 /// `[quarantine.NAME]`: attrs that may fail for a while.
@@ -315,7 +333,7 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// How every key is written.
-const EXAMPLES: [(&str, &str); 31] = [
+const EXAMPLES: [(&str, &str); 36] = [
     ("kinds", "[\"nixosConfigurations\", \"checks\"]"),
     ("only", "[\"web*\"]"),
     ("exclude", "[\"*.installer\"]"),
@@ -346,11 +364,16 @@ const EXAMPLES: [(&str, &str); 31] = [
     ("ssh-key-env", "\"DROVER_SSH_KEY\""),
     ("builder-wait", "120"),
     ("keep-days", "7"),
+    ("hit-rate", "0.9"),
+    ("success-rate", "0.95"),
+    ("duration", "\"10m\""),
+    ("recovery", "\"2m\""),
+    ("first-failure", "\"3m\""),
     ("attrs", "{ exclude = [\"*.installer\"] }"),
 ];
 
 /// Tables of the design that this drover does not know.
-const LATER: [&str; 3] = ["quarantine", "notify", "goals"];
+const LATER: [&str; 1] = ["notify"];
 
 /// How the URL of a builder is written.
 const BUILDER: &str = "url = \"ssh-ng://ci@big1.acme.net\"";

@@ -17,6 +17,17 @@ pub enum Forge {
     Gitlab,
 }
 
+impl Forge {
+    /// Whether it shows remarks beside the code that it finds in the log.
+    #[must_use]
+    pub fn takes_annotations(self) -> bool {
+        match self {
+            Self::Github | Self::Forgejo | Self::Gitea => true,
+            Self::Gitlab => false,
+        }
+    }
+}
+
 /// Where a step may leave a page in Markdown. Forgejo and Gitea set the first as well.
 const STEP_SUMMARY: [&str; 3] = ["GITHUB_STEP_SUMMARY", "FORGEJO_STEP_SUMMARY", "GITEA_STEP_SUMMARY"];
 

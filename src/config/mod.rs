@@ -24,9 +24,9 @@ pub use file::{File, FileError};
 pub use forge::Forge;
 pub(crate) use near::nearest;
 pub use settings::{
-    AttrSettings, BaseSettings, BuildSettings, CacheSettings, CheckBuild, CheckSettings, EvalSettings, LeaveOut,
-    Origin, OutputSettings, PlanSettings, PushSettings, PushWhen, Quarantine, ReadBack, ResultFile, ResultFormat,
-    Settings, ShareSettings, Words, is_for_nix,
+    AttrSettings, BaseSettings, BuildSettings, CacheSettings, CheckBuild, CheckSettings, EvalSettings, GoalSettings,
+    LeaveOut, Origin, OutputSettings, PlanSettings, PushSettings, PushWhen, Quarantine, ReadBack, ResultFile,
+    ResultFormat, Settings, ShareSettings, Words, is_for_nix,
 };
 pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

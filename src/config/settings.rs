@@ -6,6 +6,7 @@ mod build;
 mod caches;
 mod check;
 mod eval;
+mod goals;
 mod output;
 mod push;
 mod share;
@@ -17,6 +18,7 @@ pub use build::BuildSettings;
 pub use caches::{CacheSettings, LeaveOut, PushWhen, is_for_nix};
 pub use check::{CheckBuild, CheckSettings, Quarantine};
 pub use eval::EvalSettings;
+pub use goals::GoalSettings;
 pub use output::{OutputSettings, ResultFile, ResultFormat};
 pub use push::{PushSettings, ReadBack};
 pub use share::ShareSettings;
@@ -89,6 +91,8 @@ pub struct Settings {
     pub push: PushSettings,
     /// Sharing evaluations.
     pub share: ShareSettings,
+    /// What is asked of runs.
+    pub goals: GoalSettings,
     /// No network: no cache is asked.
     pub offline: bool,
     /// A cache that gives no answer is an error, and not a warning.
@@ -136,6 +140,7 @@ impl Settings {
             caches: caches::caches(&words, env, &file)?,
             logins: env.logins(),
             push: PushSettings::of(&words)?,
+            goals: GoalSettings::of(&file)?,
             share: share::share(file.share, env)?,
             offline: words.offline,
             strict_caches: words.strict_caches,

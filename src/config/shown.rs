@@ -6,7 +6,7 @@ use super::env::{
     DROVER_BUILDER_WAIT, DROVER_BUILDERS, DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO, DROVER_SSH_KEY,
     DROVER_SSH_KNOWN_HOSTS, DROVER_STATE_DIR, NIX_SSHOPTS,
 };
-use super::settings::{CacheSettings, Origin, PushWhen, Settings, ShareSettings, Words, is_for_nix};
+use super::settings::{CacheSettings, GoalSettings, Origin, PushWhen, Settings, ShareSettings, Words, is_for_nix};
 use super::{Env, File};
 use crate::id::Kind;
 
@@ -115,6 +115,7 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings, builder
         book.cache(cache);
     }
     book.share(&settings.share);
+    book.goals(&settings.goals);
     book.rows
 }
 
@@ -224,6 +225,21 @@ impl Book<'_> {
         ];
         for (name, values) in said.into_iter().filter(|(_, values)| !values.is_empty()) {
             self.row(&key(name), values, Sayers::default());
+        }
+    }
+
+    fn goals(&mut self, goals: &GoalSettings) {
+        let share = |share: Option<f64>| share.map(|share| share.to_string());
+        let time = |seconds: Option<f64>| seconds.map(|seconds| format!("{seconds}s"));
+        let all = [
+            ("goals.hit-rate", share(goals.hit_rate)),
+            ("goals.duration", time(goals.duration)),
+            ("goals.success-rate", share(goals.success_rate)),
+            ("goals.recovery", time(goals.recovery)),
+            ("goals.first-failure", time(goals.first_failure)),
+        ];
+        for (key, goal) in all.into_iter().filter(|(_, goal)| goal.is_some()) {
+            self.row(key, goal, Sayers::default());
         }
     }
 

@@ -58,7 +58,8 @@ impl Driver {
             Outcome::LeftOut(left_out) => self.left_out.add_unlisted(left_out),
             Outcome::Over => {
                 self.comparing.end(&mut self.ctx);
-                self.quarantines.end(&mut self.ctx.bus);
+                let whole = self.ctx.settings.attrs.takes_all() && self.left_out.is_empty();
+                self.quarantines.end(&mut self.ctx.bus, whole);
                 self.left_out.tell(&mut self.ctx.bus);
             }
             Outcome::Fatal(error) => self.fail(error),

@@ -8,7 +8,7 @@ use crate::eval::list;
 use crate::eval::lockfile::{self, Standing};
 use crate::eval::own_config::{self, OwnConfig};
 use crate::eval::{Answer, EvalMsg};
-use crate::event::{Fact, Status};
+use crate::event::{Fact, Status, Text};
 use crate::id::{AttrId, AttrPath, Kind};
 use crate::store::program;
 
@@ -76,12 +76,13 @@ impl Driver {
         let wrong = |attr| {
             let entry = self.attrs.get(attr)?;
             let program = entry.answer.as_ref()?.program.as_deref()?;
-            Some((entry.path.to_string(), wrong_with(files, store_dir, program)?))
+            let position = entry.answer.as_ref()?.position().map(Text::from);
+            Some((entry.path.to_string(), wrong_with(files, store_dir, program)?, position))
         };
-        let found: Vec<(String, String)> = apps.filter_map(wrong).collect();
-        for (app, message) in found {
+        let found: Vec<_> = apps.filter_map(wrong).collect();
+        for (app, message, position) in found {
             let (about, message) = (app.into(), message.into());
-            self.ctx.bus.emit(Fact::FlakeFinding { about, message, position: None, hint: None, fails: true });
+            self.ctx.bus.emit(Fact::FlakeFinding { about, message, position, hint: None, fails: true });
         }
     }
 

@@ -8,12 +8,15 @@ use crate::config::{EvalSettings, Settings};
 use crate::diff::skip::Skip;
 use crate::error::{Error, Result};
 use crate::eval;
+use crate::eval::ahead::{self, Ahead, Early};
+use crate::eval::budget;
 use crate::eval::flake::{FlakeOptions, Locked};
 use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
 use crate::eval::memory;
 use crate::eval::own_config::OwnConfig;
 use crate::eval::record::{self, Commit, Record};
+use crate::eval::worker::Collector;
 use crate::eval::{
     Ack, Answer, Budget, Checked, Cost, EvalMsg, EvalOptions, Evaluator, Expected, Import, Imports, Listed, Nix,
     Selection, What,
@@ -63,6 +66,8 @@ pub(super) struct Evaluation {
     /// Where what it says is remembered, if it is.
     recall: Option<Arc<Recall>>,
     sharing: bool,
+    /// Started before anything was known, until it is known whether it is of use.
+    early: Option<Early>,
     evaluator: Option<Evaluator>,
     locked: Option<Locked>,
     keys: Keys,
@@ -122,6 +127,7 @@ impl Evaluation {
                 file: None,
                 recall: None,
                 sharing: false,
+                early: None,
                 evaluator: Some(evaluator),
                 locked: None,
                 keys: Keys::default(),
@@ -133,21 +139,23 @@ impl Evaluation {
     /// Starts to look for the flake.
     fn of_flake(ctx: &mut Context, wanted: Wanted, recall: Arc<Recall>) -> Self {
         let settings = &ctx.settings;
-        let quick = wanted.commit.map(|commit| commit.key(recall.context()));
+        let Looked { commit, ahead } = wanted.looked;
+        let quick = commit.map(|commit| commit.key(recall.context()));
+        let (begun, early) = ahead.map_or((None, None), |ahead| (Some(ahead.locking), ahead.evaluator));
         let options = EvalOptions {
             nix: wanted.nix,
             flake: wanted.flake,
             selection: wanted.selection,
             workers: settings.eval.workers,
-            cores: std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1),
+            cores: cores(),
             memory_mib: settings.eval.max_memory_mib.unwrap_or(0),
             imports: imports(&ctx.store, settings),
-            budget: Budget::least(settings.eval.memory, memory::room()),
+            budget: budget(settings),
             expected: wanted.expected,
         };
         let (roots, known, asked) = (ctx.eval_roots.clone(), recall.clone(), options.clone());
         ctx.tasks.start(async move {
-            let located = known.locate(&asked.nix, &asked.flake, &asked.selection, quick, &roots).await;
+            let located = known.locate(&asked, quick, begun, &roots).await;
             Input::Eval(EvalInput::Located(located.map(Box::new)))
         });
         let by_name = !options.selection.names.is_empty();
@@ -158,6 +166,7 @@ impl Evaluation {
             file: wanted.file,
             recall,
             sharing: false,
+            early,
             evaluator: None,
             locked: None,
             keys: Keys::default(),
@@ -190,6 +199,7 @@ impl Evaluation {
 
     /// Stops evaluating.
     pub(super) fn stop(&mut self, ctx: &mut Context) {
+        self.early = None;
         self.evaluator = None;
         self.end(ctx);
     }
@@ -280,7 +290,7 @@ impl Evaluation {
     pub(super) fn located(&mut self, located: Located) {
         let Some(options) = self.options.clone().filter(|_| !self.over) else { return };
         let Located { locked, record, keys, .. } = located;
-        self.evaluator = Some(Evaluator::start(options, locked.clone(), record));
+        self.evaluator = Some(Evaluator::start_with(self.early.take(), options, locked.clone(), record));
         self.locked = Some(locked);
         self.keys = keys;
     }
@@ -389,10 +399,29 @@ pub(super) struct Wanted {
     file: Option<PlainFile>,
     selection: Selection,
     nix: Nix,
-    /// The clean work tree that it is, if it is one.
-    commit: Option<Commit>,
+    /// What is known before Nix has said anything.
+    looked: Looked,
     /// What earlier runs say about attrs.
     expected: Arc<Expected>,
+}
+
+/// What a look at the work tree gave.
+#[derive(Default)]
+pub(super) struct Looked {
+    /// The clean work tree that it is, if it is one.
+    commit: Option<Commit>,
+    /// What was begun, unless an earlier run knows the commit.
+    ahead: Option<Ahead>,
+}
+
+/// Cores of this machine.
+fn cores() -> u32 {
+    std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
+}
+
+/// What all evaluators may hold together.
+fn budget(settings: &Settings) -> Budget {
+    Budget::least(settings.eval.memory, memory::room())
 }
 
 /// How a flake is locked and evaluated.
@@ -415,7 +444,14 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
     if let Some(file) = PlainFile::of(settings)? {
         let (flake, selection) = (file.flake(), file.selection(settings)?);
         let nix = nix(options, settings);
-        return Ok(Wanted { flake, file: Some(file), selection, nix, commit: None, expected: Arc::default() });
+        return Ok(Wanted {
+            flake,
+            file: Some(file),
+            selection,
+            nix,
+            looked: Looked::default(),
+            expected: Arc::default(),
+        });
     }
     let what = What::parse(&attrs.what, |word| PathBuf::from(word).join("flake.nix").exists())?;
     let flake = flake_options(what.flake, &settings.eval);
@@ -428,13 +464,24 @@ pub(super) fn wanted(settings: &Settings, options: &StoreOptions) -> Result<Want
         check: None,
     };
     let nix = nix(options, settings);
-    Ok(Wanted { flake, file: None, selection, nix, commit: None, expected: Arc::default() })
+    Ok(Wanted { flake, file: None, selection, nix, looked: Looked::default(), expected: Arc::default() })
 }
 
 impl Wanted {
-    /// Looks at the work tree. Needs no Nix, so it can happen while the store is opened.
-    pub(super) async fn look(&self) -> Option<Commit> {
-        record::commit(&self.nix, &self.flake, Path::new(".")).await
+    /// Looks at the work tree, and begins what needs no more than that. Nix need not have said anything, so it can happen
+    /// while the store is opened.
+    pub(super) async fn look(&self, settings: &Settings) -> Looked {
+        let commit = record::commit(&self.nix, &self.flake, Path::new(".")).await;
+        let is_familiar = commit.as_ref().is_some_and(|commit| commit.is_familiar(&settings.output.state_dir));
+        if is_familiar && !settings.refresh {
+            return Looked { commit, ahead: None };
+        }
+        let budget = budget(settings);
+        let markers = budget::markers(settings.eval.workers, cores(), &budget);
+        let guess = commit.as_ref().and_then(Commit::guess);
+        let collector = Collector { heap: budget.bytes, markers };
+        let ahead = ahead::begin(&self.nix, &self.flake, guess, collector).await;
+        Looked { commit, ahead }
     }
 
     /// All that the flake offers is checked; Nix looks at what is for `own` only, or at all systems.
@@ -449,10 +496,10 @@ impl Wanted {
         self
     }
 
-    /// With the answer of [`Wanted::look`], and with the systems that some builder can build, where no others were
+    /// With what [`Wanted::look`] gave, and with the systems that some builder can build, where no others were
     /// asked for.
-    pub(super) fn on(mut self, commit: Option<Commit>, settings: &Settings, buildable: Vec<System>) -> Self {
-        self.commit = commit;
+    pub(super) fn on(mut self, looked: Looked, settings: &Settings, buildable: Vec<System>) -> Self {
+        self.looked = looked;
         let asked = settings.attrs.systems.clone();
         self.selection.systems = (!settings.attrs.all_systems).then(|| asked.unwrap_or(buildable));
         self

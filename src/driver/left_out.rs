@@ -28,6 +28,11 @@ impl LeftOutAttrs {
         *self.by_system.entry((kind, system)).or_default() += 1;
     }
 
+    /// Whether nothing was left out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.unlisted.is_empty() && self.by_system.is_empty()
+    }
+
     /// All at once, so that it can be one line.
     pub(super) fn tell(&mut self, bus: &mut Bus) {
         for LeftOut { count, what, flag } in std::mem::take(&mut self.unlisted) {

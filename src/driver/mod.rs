@@ -271,8 +271,11 @@ impl Driver {
         let ctx = &mut self.ctx;
         match input {
             Input::Eval(EvalInput::Located(Ok(located))) => {
-                if self.mode.builds() && !located.is_recorded() {
-                    self.farm.warm_up(ctx);
+                match self.mode {
+                    Mode::Run if !located.is_recorded() => self.farm.warm_up(ctx),
+                    // Most often nothing is built.
+                    Mode::Check if !located.is_recorded() => self.farm.dial(ctx),
+                    _ => {}
                 }
                 self.evaluation.tell(ctx, &located);
                 self.begin(located);

@@ -30,6 +30,8 @@ pub(super) struct Quarantines {
 #[derive(Debug)]
 struct Quarantine {
     name: Text,
+    /// As it is written.
+    attr: String,
     glob: Glob,
     reason: Text,
     ticket: Option<Text>,
@@ -37,6 +39,8 @@ struct Quarantine {
     is_over: bool,
     /// What counts again, since it is over.
     again: Vec<String>,
+    /// An attr is in it, or would be.
+    matched: bool,
 }
 
 impl Quarantines {
@@ -45,12 +49,14 @@ impl Quarantines {
         let read = |one: &config::Quarantine| {
             Ok(Quarantine {
                 name: one.name.as_str().into(),
+                attr: one.attr.clone(),
                 glob: Glob::new(&one.attr, &format!("[quarantine.{}]", one.name))?,
                 reason: one.reason.as_str().into(),
                 ticket: one.ticket.as_deref().map(Into::into),
                 expires: one.expires,
                 is_over: one.expires <= today,
                 again: Vec::new(),
+                matched: false,
             })
         };
         let all = settings.check.quarantine.iter().map(read).collect::<Result<_>>()?;
@@ -75,8 +81,9 @@ impl Quarantines {
     /// Attrs are known by name: says which of them are in quarantine.
     pub(super) fn listed(&mut self, bus: &mut Bus, listed: &[Listed]) {
         for Listed { attr, path, name, .. } in listed {
-            let matching = self.all.iter_mut().filter(|one| one.glob.matches(path));
-            let (over, mut in_force): (Vec<_>, Vec<_>) = matching.partition(|one| one.is_over);
+            let mut matching: Vec<_> = self.all.iter_mut().filter(|one| one.glob.matches(path)).collect();
+            matching.iter_mut().for_each(|one| one.matched = true);
+            let (over, mut in_force): (Vec<_>, Vec<_>) = matching.into_iter().partition(|one| one.is_over);
             match in_force.first_mut() {
                 Some(one) => {
                     self.inmates.insert(*attr);
@@ -87,9 +94,21 @@ impl Quarantines {
         }
     }
 
-    /// No more attrs come: says what counts again.
-    pub(super) fn end(&mut self, bus: &mut Bus) {
+    /// No more attrs come: says what counts again, and which quarantines are about nothing, where `whole` says that
+    /// nothing was left out.
+    pub(super) fn end(&mut self, bus: &mut Bus, whole: bool) {
         for one in &mut self.all {
+            if whole && !one.matched {
+                bus.emit(Fact::FlakeFinding {
+                    about: "quarantine".into(),
+                    message: format!("[quarantine.{}] is about nothing: no attr is called '{}'", one.name, one.attr)
+                        .into(),
+                    position: Some("drover.toml".into()),
+                    hint: Some(format!("remove [quarantine.{}], or mend its attr", one.name).into()),
+                    fails: self.strict,
+                });
+                continue;
+            }
             let names = std::mem::take(&mut one.again);
             if names.is_empty() {
                 continue;

@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::eval::flake::{self, FlakeOptions, Locked};
 use crate::eval::record::{self, Context as RecordContext, Keyring, Record, Shelf, Source, seal};
-use crate::eval::{Nix, Selection};
+use crate::eval::{EvalOptions, Selection};
 use crate::id::StorePath;
 use crate::nix_compat::narinfo::TrustedPublicKey;
 use crate::store::cache::SecretKey;
@@ -204,15 +204,15 @@ impl Recall {
         }
     }
 
-    /// Finds the source and what is remembered of it.
+    /// Finds the source and what is remembered of it. To lock it may have begun.
     pub(super) async fn locate(
         &self,
-        nix: &Nix,
-        options: &FlakeOptions,
-        selection: &Selection,
+        asked: &EvalOptions,
         quick: Option<String>,
+        begun: Option<flake::Begun>,
         roots: &SharedRoots,
     ) -> Result<Located> {
+        let (options, selection) = (&asked.flake, &asked.selection);
         let mut warnings = self.share.as_ref().map_or_else(Vec::new, |share| share.warnings().to_vec());
         let known = match quick.as_deref().filter(|_| !self.closed) {
             Some(key) => record::load_quick(self.shelf.state_dir(), key).unwrap_or_else(|corrupt| {
@@ -224,7 +224,7 @@ impl Recall {
         let save_quick = known.is_none();
         let locked = match known {
             Some(locked) => locked,
-            None => flake::lock(nix, options).await.map_err(flake::LockError::into_error)?,
+            None => flake::lock_begun(&asked.nix, options, begun).await.map_err(flake::LockError::into_error)?,
         };
         let full = self.fingerprint(&locked, options);
         let Known { mut record, incomplete } = match &full {

@@ -247,10 +247,11 @@ async fn answers(
         return Ok((store, None, Answers::Jobs(Box::new(started))));
     }
     let wanted = evaluate::wanted(settings, &options)?;
-    let (store, commit) = tokio::join!(LocalStore::open(options), wanted.look());
+    // What the look begins takes longest, so it comes first.
+    let (looked, store) = tokio::join!(wanted.look(settings), LocalStore::open(options));
     let store = store?;
     let wanted =
-        wanted.on(commit, settings, farm::systems(&store, &named(settings, &store)?)).expecting(expected(history));
+        wanted.on(looked, settings, farm::systems(&store, &named(settings, &store)?)).expecting(expected(history));
     Ok((store, None, Answers::Flake(Box::new(wanted))))
 }
 

@@ -18,7 +18,7 @@ mod lock;
 mod overrides;
 mod refusal;
 
-pub use lock::{lock, unchanged};
+pub use lock::{Begun, begin, lock, lock_begun, unchanged};
 pub use refusal::LockError;
 
 /// What is asked for, as flags say it.
@@ -124,6 +124,13 @@ impl Locked {
     #[must_use]
     pub fn is_maskable(&self, options: &FlakeOptions) -> bool {
         self.is_fixed() && self.in_step && !options.changes_lock()
+    }
+
+    /// Whether evaluators can load it as a value (`builtins.getFlake`): its reference alone says all, and there is
+    /// nothing to lock.
+    #[must_use]
+    pub(super) fn is_value(&self) -> bool {
+        self.is_fixed() && self.in_step && self.args.is_empty()
     }
 
     /// The local work tree, if the source is one.

@@ -48,9 +48,10 @@ pub enum Imports {
 }
 
 /// What a process may do about imports. It is given so at its start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Mode {
     /// Imports are forbidden; the error names the derivation.
+    #[default]
     Forbidden,
     /// What is there may be imported, nothing is built.
     There {

@@ -120,6 +120,12 @@ impl Entry {
         let demand = rule.demand().filter(|_| !beyond && (rule == Rule::App || rule.drv().is_some()))?;
         Some(question("demand", output, serde_json::json!({ "path": below, "rule": demand })))
     }
+
+    /// Where it is written.
+    pub(super) fn place(&self) -> Question {
+        let (output, below) = split(&self.path);
+        question("place", output, serde_json::json!({ "path": below }))
+    }
 }
 
 pub(super) fn question(function: &'static str, output: &str, arguments: Value) -> Question {

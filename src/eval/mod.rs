@@ -1,6 +1,6 @@
 //! Flake → stream of attrs.
 //!
-//! Owns locking ([`flake`]), what the words of a command line ask for ([`what`], [`glob`]), the evaluator processes
+//! Owns locking ([`flake`]), what is begun before anything is known ([`ahead`]), what the words of a command line ask for ([`what`], [`glob`]), the evaluator processes
 //! ([`pool`], [`worker`]) and their memory ([`budget`], `crew`), what attrs import from derivations ([`imports`]), and
 //! what is remembered of an evaluation ([`record`]). Also what a flake as a whole is to be blamed for ([`lockfile`],
 //! [`own_config`]). It does not decide what happens to a
@@ -8,6 +8,7 @@
 //!
 //! Attrs are evaluated by `nix repl` processes ([`worker`]); what they are asked is Nix code in `nix/eval` ([`expr`]).
 
+pub mod ahead;
 mod base;
 pub mod budget;
 mod crew;

@@ -88,6 +88,11 @@ impl Nix {
             .args(&self.args)
     }
 
+    /// The same for what needs little memory: with one thread that collects garbage, Nix starts 3 ms earlier.
+    pub(super) fn small_cmd(&self, subcommand: &[&str]) -> Cmd {
+        self.cmd(subcommand).env("GC_MARKERS", "1")
+    }
+
     /// `git` in the environment of every call.
     pub(super) fn git(&self) -> Cmd {
         self.env.iter().fold(Cmd::new("git"), |cmd, (name, value)| cmd.env(name, value))

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::expr::{self, Question};
 use super::list::{Entry, Lister, Names, join, question};
@@ -16,18 +17,6 @@ use super::what::Checked;
 use crate::error::{Error, Fault};
 use crate::event::{Class, Failure};
 use crate::id::{AttrPath, Kind, System};
-
-/// Of the outputs `o`: their names. A repl cannot reach those that are no variables, so they are forced here.
-const NAMES: &str = "names = __attrNames o; forced = map (n: __seq o.${n} n) (__filter (n: __match \
-    \"[a-zA-Z_][a-zA-Z0-9_'-]*\" n == null || __elem n [ \"if\" \"then\" \"else\" \"assert\" \"with\" \"let\" \"in\" \
-    \"rec\" \"inherit\" \"or\" ]) (__attrNames o));";
-
-/// Of the outputs `o`: the names in those of `sets` and, where it is true, in their sets; null where there are none.
-/// `here` are the systems that are looked at, or null for all.
-const SETS: &str = "sets = let names = v: let t = __tryEval (if __isAttrs v then __attrNames v else null); in \
-    if t.success then t.value else null; in __mapAttrs (n: v: let all = names v; in { names = all; sets = \
-    if all == null || !sets.${n} then { } else __mapAttrs (_: names) (if here == null then v else __intersectAttrs here \
-    v); }) (__intersectAttrs sets o);";
 
 /// The outputs whose sets are listed in any case.
 const LISTED: [&str; 12] = [
@@ -45,18 +34,26 @@ const LISTED: [&str; 12] = [
     "templates",
 ];
 
-/// What [`NAMES`] and [`SETS`] give.
+/// What `outline` in `nix/eval` gives.
 #[derive(Deserialize)]
 struct Answer {
     names: Vec<String>,
+    sets: BTreeMap<String, Set>,
+}
+
+/// One set, and the sets in it.
+#[derive(Deserialize)]
+struct Set {
+    ok: bool,
+    names: Option<Vec<String>>,
     #[serde(default)]
     sets: BTreeMap<String, Set>,
 }
 
-#[derive(Deserialize)]
-struct Set {
-    names: Option<Vec<String>>,
-    sets: BTreeMap<String, Option<Vec<String>>>,
+impl Set {
+    fn is_ok(&self) -> bool {
+        self.ok && self.sets.values().all(Self::is_ok)
+    }
 }
 
 impl Answer {
@@ -65,7 +62,7 @@ impl Answer {
         let mut known = BTreeMap::new();
         for (output, set) in std::mem::take(&mut self.sets) {
             let root = AttrPath::new(vec![output]);
-            let below = set.sets.into_iter().map(|(name, names)| (join(&root, &name), names)).collect::<Vec<_>>();
+            let below = set.sets.into_iter().map(|(name, set)| (join(&root, &name), set.names)).collect::<Vec<_>>();
             known.extend(below.into_iter().filter_map(|(path, names)| Some((path, names?))));
             known.extend(set.names.map(|names| (root, names)));
         }
@@ -80,14 +77,20 @@ pub(super) async fn list(
     checked: &Checked,
     systems: Option<&[System]>,
 ) -> Result<(Vec<Entry>, Option<OwnConfig>), Error> {
-    let shared = lister.seat.shared();
-    // The evaluator starts meanwhile.
-    let (answer, own) = tokio::join!(names(&shared, checked, systems), own(lister));
-    let own = own?;
-    let mut answer = match answer? {
-        Ok(answer) => answer,
-        Err(failure) => return Err(Error::new(Fault::Eval, &*failure.message)),
+    let (answer, own) = match outline(lister, checked, systems).await? {
+        Some(answer) => (answer, own(lister).await?),
+        None => {
+            let shared = lister.seat.shared();
+            // The evaluator starts meanwhile.
+            let (answer, own) = tokio::join!(names(&shared, checked, systems), own(lister));
+            let own = own?;
+            match answer? {
+                Ok(answer) => (answer, own),
+                Err(failure) => return Err(Error::new(Fault::Eval, &*failure.message)),
+            }
+        }
     };
+    let mut answer = answer;
     let (known, mut names) = (answer.known(), answer.names);
     let order = |name: &String| Kind::LISTED.iter().position(|kind| kind.output() == name).unwrap_or(usize::MAX);
     names.sort_by_key(order);
@@ -108,17 +111,42 @@ async fn own(lister: &mut Lister<'_>) -> Result<Option<OwnConfig>, Error> {
     Ok(answer.ok().and_then(|answer| OwnConfig::deserialize(&answer).ok()))
 }
 
-/// The names of all outputs, which no repl says; and, at no cost, of what is in most of them. Where that says more than
-/// names (warnings, or an error) nothing is made of it: the repl will be asked, and tells what is wrong with which set.
+/// The names of all outputs, and at no cost of what is in most of them, where the evaluator has the flake as a value. Where
+/// that says more than names (warnings, or an error) nothing is made of it: a fresh evaluator will be asked, and tells
+/// what is wrong with which set.
+async fn outline(
+    lister: &mut Lister<'_>,
+    checked: &Checked,
+    systems: Option<&[System]>,
+) -> Result<Option<Answer>, Error> {
+    let shared = lister.seat.shared();
+    if !shared.is_value() || shared.masked {
+        return Ok(None);
+    }
+    let arguments = arguments(checked, systems);
+    let asked = Question { function: "outline", output: Some(expr::FLAKE.to_owned()), arguments };
+    let outcome = lister.seat.ask(&asked).await?;
+    let silent = outcome.warnings.is_empty() && outcome.traces.is_empty() && outcome.deaths.is_empty();
+    let answer = outcome.answer.ok().and_then(|answer| Answer::deserialize(&answer).ok());
+    match answer.filter(|answer| silent && answer.sets.values().all(Set::is_ok)) {
+        Some(answer) => Ok(Some(answer)),
+        None => {
+            lister.seat.clear();
+            Ok(None)
+        }
+    }
+}
+
+/// The same, where the evaluator does not have the flake as a value, or its answer is of no use.
 async fn names(
     shared: &Shared,
     checked: &Checked,
     systems: Option<&[System]>,
 ) -> Result<Result<Answer, Failure>, Error> {
-    let whole = format!("{}o: {{ {NAMES} {SETS} }}", arguments(checked, systems));
+    let whole = arguments(checked, systems);
     let ran = eval(shared, &whole, &["--option", "allow-import-from-derivation", "false"]).await?;
     let silent = ran.said.iter().all(|said| matches!(said, Said::Other(_)));
-    let ran = if ran.ok && silent { ran } else { eval(shared, &format!("o: {{ {NAMES} }}"), &[]).await? };
+    let ran = if ran.ok && silent { ran } else { eval(shared, &json!({ "sets": {}, "here": null }), &[]).await? };
     if !ran.ok {
         let all = ran.all();
         return Ok(Err(shared.explain(ran.error().unwrap_or(&all))));
@@ -128,19 +156,20 @@ async fn names(
     })
 }
 
-/// What [`SETS`] needs to know.
-fn arguments(checked: &Checked, systems: Option<&[System]>) -> String {
+/// What `outline` needs to know.
+fn arguments(checked: &Checked, systems: Option<&[System]>) -> Value {
     let is_deep = |name: &str| Output::of(name).place == Place::NamesBySystem;
     let sets: BTreeMap<&str, bool> = LISTED.into_iter().map(|name| (name, is_deep(name))).collect();
     let here = systems.zip(checked.system.as_ref()).map(|(systems, own)| {
         systems.iter().chain([own]).map(|system| (system.0.as_str(), true)).collect::<BTreeMap<_, _>>()
     });
-    let json = serde_json::json!({ "sets": sets, "here": here }).to_string();
-    format!("let inherit (__fromJSON {}) sets here; in ", expr::string(&json))
+    json!({ "sets": sets, "here": here })
 }
 
-/// Applies a function to all outputs.
-async fn eval(shared: &Shared, function: &str, more: &[&str]) -> Result<Ran, Error> {
+/// Asks `outline` of a process of its own.
+async fn eval(shared: &Shared, arguments: &Value, more: &[&str]) -> Result<Ran, Error> {
+    let arguments = expr::string(&arguments.to_string());
+    let function = &format!("outputs: ({}).outline {{ inherit outputs; }} (__fromJSON {arguments})", expr::code());
     let purity = if shared.impure { "--impure" } else { "--pure-eval" };
     let cmd = shared
         .nix
@@ -277,9 +306,11 @@ mod tests {
     #[test]
     fn what_is_in_sets_is_known_by_path() {
         let answer = r#"{ "names": ["lib", "overlays", "packages"], "forced": [], "sets": {
-            "overlays": { "names": null, "sets": {} },
-            "packages": { "names": ["a-x", "b-x"], "sets": { "a-x": ["one", "two.1"], "b-x": null } } } }"#;
+            "overlays": { "ok": true, "names": null, "sets": {} },
+            "packages": { "ok": true, "names": ["a-x", "b-x"], "sets": {
+                "a-x": { "ok": true, "names": ["one", "two.1"] }, "b-x": { "ok": false, "names": null } } } } }"#;
         let mut answer: Answer = serde_json::from_str(answer).unwrap();
+        assert!(!answer.sets["packages"].is_ok() && answer.sets["overlays"].is_ok());
         let known = answer.known();
         let known: Vec<(String, usize)> = known.iter().map(|(path, names)| (path.to_string(), names.len())).collect();
         assert_eq!(known, [("packages".to_owned(), 2), ("packages.a-x".to_owned(), 2)]);
@@ -292,7 +323,7 @@ mod tests {
         }
         let checked = Checked { system: Some("a-x".into()) };
         let whole = arguments(&checked, Some(&["b-x".into()]));
-        assert!(whole.contains(r#"\"here\":{\"a-x\":true,\"b-x\":true}"#), "{whole}");
-        assert!(arguments(&checked, None).contains(r#"\"here\":null"#));
+        assert_eq!(whole["here"], json!({ "a-x": true, "b-x": true }));
+        assert!(arguments(&checked, None)["here"].is_null());
     }
 }

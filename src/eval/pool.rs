@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::ahead::Early;
 use super::budget::{self, Budget};
 use super::expr::Question;
 use super::flake::{self, FlakeOptions, Locked};
@@ -279,7 +280,13 @@ impl Evaluator {
     /// Starts evaluating. What `record` knows is not asked again; the caller has made sure that its derivations exist.
     #[must_use]
     pub fn start(options: EvalOptions, locked: Locked, record: Option<Record>) -> Self {
-        Self::of(|sender| run(options, locked, record, sender))
+        Self::start_with(None, options, locked, record)
+    }
+
+    /// The same, with an evaluator that may have been started for it.
+    #[must_use]
+    pub fn start_with(early: Option<Early>, options: EvalOptions, locked: Locked, record: Option<Record>) -> Self {
+        Self::of(|sender| run(early, options, locked, record, sender))
     }
 
     /// The messages that this effect sends: `Listed` once and first, an `Ended` for each attr, `Finished` or `Fatal`
@@ -329,8 +336,14 @@ impl From<Error> for Stop {
     }
 }
 
-async fn run(options: EvalOptions, locked: Locked, record: Option<Record>, sender: mpsc::Sender<EvalMsg>) {
-    let last = match evaluate(options, locked, record, sender.clone()).await {
+async fn run(
+    early: Option<Early>,
+    options: EvalOptions,
+    locked: Locked,
+    record: Option<Record>,
+    sender: mpsc::Sender<EvalMsg>,
+) {
+    let last = match evaluate(early, options, locked, record, sender.clone()).await {
         Ok(record) => EvalMsg::Finished { record },
         Err(Stop::Fatal(error)) => EvalMsg::Fatal(error),
         Err(Stop::Gone) => return,
@@ -340,6 +353,7 @@ async fn run(options: EvalOptions, locked: Locked, record: Option<Record>, sende
 }
 
 async fn evaluate(
+    early: Option<Early>,
     options: EvalOptions,
     locked: Locked,
     record: Option<Record>,
@@ -358,7 +372,7 @@ async fn evaluate(
         rules: Rules::new(options.imports.clone(), &locked.store_dir),
     });
 
-    let mut first = Seat::new(Arc::clone(&shared));
+    let mut first = Seat::new(Arc::clone(&shared)).with(early);
     let selection = &options.selection;
     let (catalogue, left_out) = match record.list(selection) {
         Some(RecordedList { entries, left_out, warnings, own }) => {
@@ -576,6 +590,12 @@ pub(super) fn read_answer(entry: &Entry, value: &Value, work: &Work) -> Answer {
     // A function of another flake may have put the attrs together.
     let written = raw.written.map(relative).filter(|position| !is_in(store_dir, position));
     Answer::Drv(DrvAnswer { drv, name, system, wanted, outputs, program: raw.program, written, meta: Box::new(meta) })
+}
+
+/// Where an attr is written, if that is in the flake.
+pub(super) fn written(value: &Value, roots: &[String]) -> Option<String> {
+    let position = message::relative(value.get("written")?.as_str()?, roots);
+    (!position.starts_with('/')).then_some(position)
 }
 
 /// Whether a path lies in a directory.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::ahead::Early;
 use super::budget::Budget;
 use super::expr::{self, Question};
 use super::flake::Locked;
@@ -44,6 +45,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Whether evaluators load the flake as a value.
+    pub(super) fn is_value(&self) -> bool {
+        !self.impure && self.locked.is_value()
+    }
+
     /// Nix's error, without colour, as people want to read it.
     pub(super) fn explain(&self, error: &str) -> Failure {
         let explained = message::explain(error, |at| at.contains(expr::FILE));
@@ -69,6 +75,8 @@ impl Shared {
 pub struct Seat {
     shared: Arc<Shared>,
     worker: Option<Worker>,
+    /// May become the first process.
+    early: Option<Early>,
     gauge: Arc<Gauge>,
 }
 
@@ -95,7 +103,12 @@ impl Seat {
     /// A seat that is still empty.
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, worker: None, gauge: Arc::default() }
+        Self { shared, worker: None, early: None, gauge: Arc::default() }
+    }
+
+    /// With an evaluator that was started before the flake was locked.
+    pub(super) fn with(self, early: Option<Early>) -> Self {
+        Self { early, ..self }
     }
 
     /// What its processes hold.
@@ -116,7 +129,7 @@ impl Seat {
 
     /// The mode of its process, or of the next one.
     pub(super) fn mode(&self) -> Mode {
-        self.worker.as_ref().map_or(Mode::Forbidden, Worker::mode)
+        self.worker.as_ref().map_or_else(Mode::default, Worker::mode)
     }
 
     /// Whether there is a process that was not started in this mode: it has to go before anything is asked.
@@ -192,10 +205,19 @@ impl Seat {
         Ok(self.worker.insert(worker))
     }
 
-    async fn start(&self, mode: Mode) -> Result<Worker, StartError> {
+    async fn start(&mut self, mode: Mode) -> Result<Worker, StartError> {
         let Shared { nix, locked, impure, masked, budget, markers, .. } = &*self.shared;
-        let collector = Collector { heap: budget.bytes, markers: *markers };
-        let mut worker = Worker::spawn(nix, locked, *impure, collector, mode)?;
+        let early = self.early.take().map(|Early(worker)| worker).filter(|worker| worker.mode() == mode);
+        let mut worker = match early.filter(|worker| self.shared.is_value() && worker.is_given(&locked.locked_ref)) {
+            Some(worker) => worker,
+            None => {
+                let collector = Collector { heap: budget.bytes, markers: *markers };
+                match self.shared.is_value() {
+                    true => Worker::spawn_bare(nix, collector, mode)?,
+                    false => Worker::spawn(nix, locked, *impure, collector, mode)?,
+                }
+            }
+        };
         self.gauge.watch(worker.pid());
         let mut loaded = worker.load(locked, *impure).await;
         if *masked && loaded.is_ok() {

@@ -331,6 +331,7 @@ impl Turn<'_> {
             Answer::Failed(failure) if failure.class == Class::Eval => whose(entry, &mut place, failure, mode).await?,
             answer => answer,
         };
+        let answer = placed(entry, &mut place, answer, mode).await?;
         if !import {
             let mut record = work.record.lock().unwrap_or_else(PoisonError::into_inner);
             record.remember(entry, &answer, self.held.warnings);
@@ -383,6 +384,25 @@ async fn whose(entry: &Entry, place: &mut Place, failure: Failure, mode: Mode) -
         Ok(value) if value.get("missing").is_none() => Answer::Finding(failure),
         Err(of_nix) if outcome.need.is_none() => Answer::Failed(of_nix),
         Ok(_) | Err(_) => Answer::Failed(failure),
+    })
+}
+
+/// What is wrong with an attr that is checked is said of its place in the flake, where Nix names none: drover's own rules
+/// are not in the flake.
+async fn placed(entry: &Entry, place: &mut Place, answer: Answer, mode: Mode) -> Result<Answer, Stop> {
+    let (Answer::Failed(failure) | Answer::Finding(failure)) = &answer else { return Ok(answer) };
+    let is_asked = entry.check.is_some() && failure.class == Class::Eval && failure.position.is_none();
+    // It is not worth a new process.
+    if !is_asked || place.seat.pid().is_none() || place.seat.is_other(mode) {
+        return Ok(answer);
+    }
+    let outcome = place.seat.ask_in(&entry.place(), mode).await?;
+    let position = outcome.answer.ok().and_then(|value| pool::written(&value, &place.seat.shared().roots));
+    let with = |failure| Failure { position: position.map(Into::into), ..failure };
+    Ok(match answer {
+        Answer::Failed(failure) => Answer::Failed(with(failure)),
+        Answer::Finding(failure) => Answer::Finding(with(failure)),
+        answer => answer,
     })
 }
 

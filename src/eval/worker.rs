@@ -75,8 +75,20 @@ pub struct Worker {
     command: String,
     asked: u64,
     mode: Mode,
+    scope: Scope,
     /// What it was building last, if it says so.
     goals: Goals,
+}
+
+/// How a process comes by the flake and by the code that answers questions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scope {
+    /// It was started with the flake; the code is typed.
+    Flake,
+    /// It was started with the code; the flake is to be loaded as a value.
+    Bare,
+    /// The same, and this flake is being loaded.
+    Given(String),
 }
 
 /// What came of a question.
@@ -225,7 +237,13 @@ impl StartError {
 }
 
 impl Worker {
-    /// Starts a process, which has to load the flake before it is asked anything.
+    /// Starts a process without a flake, which has to load one as a value before it is asked anything.
+    pub(super) fn spawn_bare(nix: &Nix, collector: Collector, mode: Mode) -> Result<Self, StartError> {
+        let cmd = repl(nix, "--pure-eval", mode).args(["--expr", &expr::scope()]);
+        Self::run(&bounded(cmd, collector), mode, Scope::Bare)
+    }
+
+    /// Starts a process with the flake, which has to load it before it is asked anything.
     pub(super) fn spawn(
         nix: &Nix,
         locked: &Locked,
@@ -234,15 +252,11 @@ impl Worker {
         mode: Mode,
     ) -> Result<Self, StartError> {
         let purity = if impure { "--impure" } else { "--pure-eval" };
-        let cmd = nix
-            // Without the whole trace the positions that matter may be left out of it.
-            .cmd(&["repl", purity, "--no-write-lock-file", "--show-trace"])
-            .args(mode.args())
-            .args(locked.args())
-            // Else readline draws the line that it reads.
-            .env("TERM", "dumb")
-            .args(["--", &locked.locked_ref]);
-        let cmd = bounded(cmd, collector);
+        let cmd = repl(nix, purity, mode).args(locked.args()).args(["--", &locked.locked_ref]);
+        Self::run(&bounded(cmd, collector), mode, Scope::Flake)
+    }
+
+    fn run(cmd: &Cmd, mode: Mode, scope: Scope) -> Result<Self, StartError> {
         let mut child = cmd.spawn()?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -250,21 +264,34 @@ impl Worker {
         };
         let command = cmd.to_string();
         let (stdout, stderr) = (Lines::new(stdout), Lines::new(stderr));
-        Ok(Self { child, stdin, stdout, stderr, command, asked: 0, mode, goals: Goals::default() })
+        Ok(Self { child, stdin, stdout, stderr, command, asked: 0, mode, scope, goals: Goals::default() })
+    }
+
+    /// Begins to load a flake by its reference, if the process has none.
+    pub(super) async fn give(&mut self, reference: String) {
+        if self.scope == Scope::Bare {
+            // If the process is gone, the next question says so.
+            let _ = self.stdin.write_all(expr::give(&reference).as_bytes()).await;
+            self.scope = Scope::Given(reference);
+        }
+    }
+
+    /// Whether it loads the flake of this reference.
+    pub(super) fn is_given(&self, reference: &str) -> bool {
+        matches!(&self.scope, Scope::Given(given) if given == reference)
     }
 
     /// Loads the flake and the code, and makes sure that it is the locked tree that the process has loaded.
     pub async fn load(&mut self, locked: &Locked, impure: bool) -> Result<(), StartError> {
-        let question = Question {
-            function: if impure { "exists" } else { "loaded" },
-            output: impure.then(|| "packages".to_owned()),
-            arguments: if impure {
-                serde_json::json!({ "path": [] })
-            } else {
-                serde_json::json!({ "path": locked.source() })
-            },
+        self.give(locked.locked_ref.clone()).await;
+        let source = serde_json::json!({ "path": locked.source() });
+        let (function, output, arguments) = match self.scope {
+            Scope::Flake if impure => ("exists", Some("packages"), serde_json::json!({ "path": [] })),
+            Scope::Flake => ("loaded", None, source),
+            Scope::Bare | Scope::Given(_) => ("given", Some(expr::FLAKE), source),
         };
-        let line = format!("{}\n", expr::load());
+        let question = Question { function, output: output.map(str::to_owned), arguments };
+        let line = if self.scope == Scope::Flake { format!("{}\n", expr::load()) } else { String::new() };
         let reply = match self.exchange(&line, &question).await {
             Ok(reply) => reply,
             Err(died) => return Err(self.not_loaded(locked, &died.words, Some(&died))),
@@ -444,6 +471,15 @@ impl Worker {
         // A process that hangs in the kernel is not waited for.
         let _ = tokio::time::timeout(GOING, self.child.kill()).await;
     }
+}
+
+/// A `nix repl` that answers questions.
+fn repl(nix: &Nix, purity: &str, mode: Mode) -> Cmd {
+    // Without the whole trace the positions that matter may be left out of it.
+    nix.cmd(&["repl", purity, "--no-write-lock-file", "--show-trace"])
+        .args(mode.args())
+        // Else readline draws the line that it reads.
+        .env("TERM", "dumb")
 }
 
 /// The first of a long text.

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use crate::error::Error;
 use crate::event::{DrvOutcome, Failure, Text};
 use crate::id::{AttrId, CacheId, DrvId};
 
@@ -87,6 +88,14 @@ pub fn of(summary: &Summary, root: Option<&Path>) -> Vec<Annotation> {
     }));
     all.sort_by_key(|annotation| annotation.level);
     all
+}
+
+/// Of an error that came before there was a run.
+#[must_use]
+pub fn of_error(error: &Error) -> Annotation {
+    let hint = error.hint.as_ref().map(|hint| format!("\n{hint}")).unwrap_or_default();
+    let message = format!("{}{hint}", error.message);
+    Annotation { level: Level::Error, place: None, title: "drover".to_owned(), message }
 }
 
 /// What ended the run as a whole.

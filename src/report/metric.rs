@@ -56,6 +56,8 @@ pub struct Metric {
     pub exact: bool,
     /// More of it is better.
     pub more_is_better: bool,
+    /// It is not told without the attrs and builds of a run.
+    pub needs_builds: bool,
     of: fn(&Entry) -> Option<f64>,
 }
 
@@ -100,8 +102,10 @@ pub const METRICS: &[Metric] = &[
         Some(waited(entry, &["waiting_for_slot", "waiting_for_builder"]))
     }),
     timed("chain", "the longest chain of builds", |entry| Some(entry.chain_seconds)),
-    timed("work", "building, all builders together", |entry| Some(entry.builds.iter().map(Build::seconds).sum())),
-    timed("first-failure", "until the first failure", first_failure),
+    needing_builds(timed("work", "building, all builders together", |entry| {
+        Some(entry.builds.iter().map(Build::seconds).sum())
+    })),
+    needing_builds(timed("first-failure", "until the first failure", first_failure)),
     better("attr-hit-rate", "attrs that caches had", |entry| {
         share(entry.counters.attrs_hit, entry.counters.attrs_asked)
     }),
@@ -119,20 +123,25 @@ pub const METRICS: &[Metric] = &[
         unit: Unit::Seconds,
         exact: true,
         more_is_better: true,
+        needs_builds: false,
         of: |entry| Some(entry.counters.spared_seconds as f64),
     },
 ];
 
 const fn exact(name: &'static str, what: &'static str, unit: Unit, of: fn(&Entry) -> Option<f64>) -> Metric {
-    Metric { name, what, unit, exact: true, more_is_better: false, of }
+    Metric { name, what, unit, exact: true, more_is_better: false, needs_builds: false, of }
 }
 
 const fn timed(name: &'static str, what: &'static str, of: fn(&Entry) -> Option<f64>) -> Metric {
-    Metric { name, what, unit: Unit::Seconds, exact: false, more_is_better: false, of }
+    Metric { name, what, unit: Unit::Seconds, exact: false, more_is_better: false, needs_builds: false, of }
+}
+
+const fn needing_builds(metric: Metric) -> Metric {
+    Metric { needs_builds: true, ..metric }
 }
 
 const fn better(name: &'static str, what: &'static str, of: fn(&Entry) -> Option<f64>) -> Metric {
-    Metric { name, what, unit: Unit::Share, exact: true, more_is_better: true, of }
+    Metric { name, what, unit: Unit::Share, exact: true, more_is_better: true, needs_builds: false, of }
 }
 
 /// Seconds of a stage; `None` if it never was.

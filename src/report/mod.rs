@@ -20,6 +20,7 @@ pub mod estimate;
 pub mod failure;
 pub mod flaky;
 pub mod gate;
+pub mod goals;
 pub mod harmless;
 pub mod history;
 pub mod hits;

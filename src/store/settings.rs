@@ -100,7 +100,7 @@ impl Installation {
     /// Asks this Nix; refuses one that is too old.
     pub async fn ask(nix: Cmd) -> Result<Self, StoreError> {
         let program = nix.to_string();
-        let output = match nix.args(["-v", "--version"]).output().await {
+        let output = match small(nix).args(["-v", "--version"]).output().await {
             Ok(output) => output,
             Err(error) if error.is_not_found() => return Err(StoreError::NoNix { program }),
             Err(error) => return Err(StoreError::Command(error)),
@@ -183,10 +183,15 @@ pub struct NixSettings {
     pub all: BTreeMap<String, Value>,
 }
 
+/// With one thread that collects garbage, Nix starts 3 ms earlier.
+fn small(nix: Cmd) -> Cmd {
+    nix.env("GC_MARKERS", "1")
+}
+
 impl NixSettings {
     /// Asks this Nix, whose version is not known yet: it was `nix show-config` before 2.20, and still is for Lix.
     pub async fn ask(nix: Cmd) -> Result<Self, StoreError> {
-        let nix = nix.args(["--extra-experimental-features", "nix-command"]);
+        let nix = small(nix).args(["--extra-experimental-features", "nix-command"]);
         let output = match nix.clone().args(["config", "show", "--json"]).output().await {
             Ok(output) => output,
             Err(error) if error.is_not_found() => return Err(StoreError::NoNix { program: nix.to_string() }),

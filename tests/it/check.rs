@@ -66,6 +66,12 @@ fn what_is_in_quarantine_does_not_count_until_the_day() {
     site.edit("drover.toml", &quarantine("2020-01-01"));
     says(&site.exits(1, &["check"]), "[quarantine.vm] ended on 2020-01-01: a-vm counts again");
 
+    let nothing = "[quarantine.gone]\nattr = \"checks.*.gone\"\nreason = \"flaky\"\nexpires = \"9999-01-01\"\n";
+    site.edit("drover.toml", &format!("{}{nothing}", quarantine("9999-01-01")));
+    says(&site.exits(0, &["check"]), "[quarantine.gone] is about nothing: no attr is called 'checks.*.gone'");
+    let ran = site.exits(0, &["check", "--only", "checks.**"]);
+    assert!(!ran.stderr.contains("is about nothing"), "{}", ran.stderr);
+
     site.edit("drover.toml", &quarantine("someday"));
     says(&site.exits(2, &["check"]), "'someday' of [quarantine.vm] is no day");
 }

@@ -312,6 +312,43 @@ in {
     });
 }
 
+/// What drover's own rules find is said of the place where it is written.
+#[test]
+fn a_finding_has_a_place() {
+    const FLAKE: &str = r#"{ outputs = { self }: {
+  overlays.wrong = 7;
+  apps.x86_64-linux.wrong = { type = "app"; program = "/bin/sh"; };
+  homeConfigurations.wrong = { };
+  templates.wrong = { path = ./.; };
+}; }
+"#;
+    each_nix(|nix| {
+        let site = Site::of(Lab::plain(nix), FLAKE);
+        let ran = step(&site, &GITHUB, &["check", "--json"]);
+        ran.expect(3);
+        let told = commands(&log(&ran));
+        for at in ["overlays.wrong", "apps.x86_64-linux.wrong", "homeConfigurations.wrong", "templates.wrong"] {
+            let line = FLAKE.lines().position(|line| line.contains(at)).unwrap() + 1;
+            let document = ran.json();
+            let attr = document["attrs"].as_array().unwrap().iter().find(|attr| attr["attr"] == at).unwrap();
+            let said = if attr["error"].is_null() { &attr["finding"] } else { &attr["error"] };
+            let position = said["position"].as_str().unwrap_or_else(|| panic!("{attr}"));
+            assert!(position.starts_with(&format!("flake.nix:{line}:")), "{attr}");
+            let line = line.to_string();
+            assert!(told.iter().any(|c| c.property("line") == Some(&line)), "{at}: {told:#?}");
+        }
+        // What comes before there is a run is one remark.
+        for args in [&["check", "--no-such-flag"][..], &["check", "--only", "["]] {
+            let ran = step(&site, &GITHUB, args);
+            ran.expect(2);
+            let told = commands(&log(&ran));
+            assert_eq!(told.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["error"], "{}", ran.stderr);
+            let ran = step(&site, &[("GITLAB_CI", "true")], args);
+            assert_eq!(commands(&log(ran.expect(2))), []);
+        }
+    });
+}
+
 /// GitHub shows nothing of a page over 1 MiB.
 #[test]
 fn a_page_keeps_to_its_room() {

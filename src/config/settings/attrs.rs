@@ -25,6 +25,17 @@ pub struct AttrSettings {
 }
 
 impl AttrSettings {
+    /// Whether nobody has named attrs, or ways to leave some out.
+    #[must_use]
+    pub fn takes_all(&self) -> bool {
+        let named = |word: &String| word.contains('#');
+        self.kinds.is_none()
+            && self.only.is_empty()
+            && self.exclude.is_empty()
+            && self.systems.is_none()
+            && !self.what.iter().any(named)
+    }
+
     /// What flags say, else the file.
     pub(super) fn of(words: &Words, file: &File) -> Result<Self> {
         let table = &file.attrs;

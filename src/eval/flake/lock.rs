@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use super::refusal::refused;
 use super::{FlakeOptions, LockError, Locked, local_path, overrides};
@@ -53,14 +54,42 @@ impl Attrs {
     }
 }
 
+/// The first question of [`lock`], which is being asked. Dropping it ends that.
+#[derive(Debug)]
+pub struct Begun(JoinSet<Result<Ran, ProcessError>>);
+
+/// Asks the first question of [`lock`], which needs nothing but the reference. `None` where flags change the lock.
+#[must_use]
+pub fn begin(nix: &Nix, options: &FlakeOptions) -> Option<Begun> {
+    if options.changes_lock() {
+        return None;
+    }
+    let (nix, options) = (nix.clone(), options.clone());
+    let mut task = JoinSet::new();
+    task.spawn(async move { metadata(&nix, &options, &[], KEEP).await });
+    Some(Begun(task))
+}
+
 /// Locks a flake.
 pub async fn lock(nix: &Nix, options: &FlakeOptions) -> Result<Locked, LockError> {
+    lock_begun(nix, options, None).await
+}
+
+/// Locks a flake, whose first question may have been asked of the same Nix with the same options.
+pub async fn lock_begun(nix: &Nix, options: &FlakeOptions, begun: Option<Begun>) -> Result<Locked, LockError> {
     let mut args = reference_lock(options)?;
     let mut in_step = true;
     let mut temporary = None;
 
     // Without updates first: success means that the lock is in step. It fails before anything is written.
-    let ran = metadata(nix, options, &args.flags(), "--no-update-lock-file").await?;
+    let begun = match begun {
+        Some(Begun(mut task)) => task.join_next().await.and_then(Result::ok),
+        None => None,
+    };
+    let ran = match begun {
+        Some(ran) => ran?,
+        None => metadata(nix, options, &args.flags(), KEEP).await?,
+    };
     let base = if ran.ok {
         Some((parse(options, &ran)?, ran))
     } else if options.no_update_lock_file {
@@ -137,13 +166,15 @@ fn reference_lock(options: &FlakeOptions) -> Result<ReferenceLock, LockError> {
     Ok(ReferenceLock { path: path.map(|path| path.to_string_lossy().into_owned()) })
 }
 
+/// A lock that would change is an error.
+const KEEP: &str = "--no-update-lock-file";
 /// A lock that changes is told and not written.
 const NO_WRITE: &str = "--no-write-lock-file";
 
 /// `nix flake metadata --json`; `keep` is the flag that keeps flake.lock from being written. (With both of them, a lock
 /// that is not in step is no error.)
 async fn metadata(nix: &Nix, options: &FlakeOptions, flags: &[String], keep: &str) -> Result<Ran, ProcessError> {
-    let mut cmd = nix.cmd(&["flake", "metadata", "--json", keep]).args(flags);
+    let mut cmd = nix.small_cmd(&["flake", "metadata", "--json", keep]).args(flags);
     if options.impure {
         cmd = cmd.arg("--impure");
     }

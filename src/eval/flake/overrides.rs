@@ -58,7 +58,7 @@ async fn flake_url(nix: &Nix, attrs: &Value) -> Result<Option<String>, LockError
     }
     let json = expr::string(&Value::Object(attrs).to_string());
     let expr = format!("builtins.flakeRefToString (builtins.fromJSON {json})");
-    let ran = nix::run(&nix.cmd(&["eval", "--raw", "--expr", &expr])).await?;
+    let ran = nix::run(&nix.small_cmd(&["eval", "--raw", "--expr", &expr])).await?;
     Ok(ran.ok.then(|| String::from_utf8_lossy(&ran.stdout).trim().to_owned()))
 }
 

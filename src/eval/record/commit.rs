@@ -35,6 +35,33 @@ impl Commit {
     }
 }
 
+impl Commit {
+    /// Whether an earlier run has locked this commit, if perhaps with other settings. Only a hint: what is known is
+    /// found by [`Commit::key`].
+    #[must_use]
+    pub fn is_familiar(&self, state_dir: &Path) -> bool {
+        let start = format!("quick-{}-", self.head);
+        let files = std::fs::read_dir(state_dir.join("eval")).into_iter().flatten().flatten();
+        files.into_iter().any(|file| file.file_name().to_string_lossy().starts_with(&start))
+    }
+
+    /// What Nix will most likely lock it to. `None` where that takes more than a look.
+    #[must_use]
+    pub fn guess(&self) -> Option<String> {
+        let [reference, _, root, flake, branch] = &self.parts;
+        let dir = Path::new(flake).strip_prefix(root).ok()?.to_str()?;
+        let branch = Some(branch.as_str()).filter(|branch| *branch != "(detached)");
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+        let parts = [reference, root.as_str(), dir, branch.unwrap_or_default()];
+        if root.is_empty() || !parts.into_iter().all(plain) {
+            return None;
+        }
+        let dir = if dir.is_empty() { String::new() } else { format!("dir={dir}&") };
+        let branch = branch.map_or_else(String::new, |branch| format!("ref=refs/heads/{branch}&"));
+        Some(format!("git+file://{root}?{dir}{branch}rev={}", self.head))
+    }
+}
+
 /// Looks at the work tree of a reference that is evaluated purely and without changes to its lock. `None` wherever the
 /// commit would not say everything. `dir` is where relative references start.
 pub async fn commit(nix: &Nix, options: &FlakeOptions, dir: &Path) -> Option<Commit> {
@@ -97,4 +124,34 @@ pub fn save_quick(state_dir: &Path, key: &str, locked: &Locked) -> std::io::Resu
 
 fn path(state_dir: &Path, key: &str) -> PathBuf {
     state_dir.join("eval").join(format!("quick-{key}.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_locked_as_nix_writes_it() {
+        let guess = |reference: &str, root: &str, flake: &str, branch: &str| {
+            let parts = [reference, "", root, flake, branch].map(str::to_owned);
+            Commit { head: "d7252d65".to_owned(), parts }.guess()
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(guess(".", "/a", "/a", "main"), some("git+file:///a?ref=refs/heads/main&rev=d7252d65"));
+        assert_eq!(guess("./x", "/a", "/a/x", "f/g"), some("git+file:///a?dir=x&ref=refs/heads/f/g&rev=d7252d65"));
+        assert_eq!(guess(".", "/a", "/a", "(detached)"), some("git+file:///a?rev=d7252d65"));
+        for (reference, root, branch) in [(".", "/a b", "main"), (".", "/a", "ü"), (".?submodules=1", "/a", "main")] {
+            assert_eq!(guess(reference, root, root, branch), None, "{reference} {root} {branch}");
+        }
+    }
+
+    #[test]
+    fn a_commit_that_was_locked_is_familiar() {
+        let dir = tempfile::tempdir().unwrap();
+        let commit = Commit { head: "d7252d65".to_owned(), parts: Default::default() };
+        assert!(!commit.is_familiar(dir.path()));
+        std::fs::create_dir(dir.path().join("eval")).unwrap();
+        std::fs::write(dir.path().join("eval/quick-d7252d65-0.json"), "").unwrap();
+        assert!(commit.is_familiar(dir.path()));
+    }
 }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use super::tables::STEPS;
 use super::{Entry, retention, rows};
+use crate::error::{self, Fault};
 use crate::id::RunId;
 use crate::sqlite::{self, Kept, SqliteError};
 
@@ -40,6 +41,17 @@ pub enum HistoryError {
         /// Why not.
         source: std::io::Error,
     },
+}
+
+impl From<HistoryError> for error::Error {
+    fn from(error: HistoryError) -> Self {
+        let hint = match &error {
+            HistoryError::File(_) => "drover --state-dir DIR    with a directory that can be used",
+            HistoryError::Damaged { .. } => "drover report list    begins it anew from the records",
+            HistoryError::Write { .. } => "drover report --format json",
+        };
+        Self::from_chain(Fault::Unreachable, &error).hint(hint)
+    }
 }
 
 impl History {

@@ -1,8 +1,8 @@
 //! The gate on histories of which it is known what was planted into them.
 
+use super::testing::run;
 use super::*;
-use crate::id::RunId;
-use crate::record::history::{Build, Counters};
+use crate::record::history::Build;
 
 /// Numbers that look random and are the same each time (xorshift64*, Vigna 2016).
 struct Noise(u64);
@@ -36,33 +36,6 @@ impl Noise {
     fn stumbling(&mut self) -> f64 {
         let slow = if self.even() < 0.1 { 1.0 + self.even() } else { 1.0 };
         self.usual() * slow
-    }
-}
-
-fn run(seconds: f64) -> Entry {
-    Entry {
-        run: RunId(ulid::Ulid::from_parts(0, 0)),
-        started: jiff::Timestamp::UNIX_EPOCH,
-        seconds,
-        exit: Some(0),
-        command: "run".into(),
-        what: Vec::new(),
-        drover: "0.1.0".into(),
-        nix: "2.34.8".into(),
-        flake: None,
-        rev: None,
-        branch: None,
-        change: None,
-        inputs: BTreeMap::new(),
-        verdict: String::new(),
-        counters: Counters { built: 12, to_build: 12, paths_hit: 90, paths_asked: 100, ..Counters::default() },
-        stages: BTreeMap::new(),
-        account: Vec::new(),
-        builders: Vec::new(),
-        caches: Vec::new(),
-        attrs: Vec::new(),
-        builds: Vec::new(),
-        chain_seconds: 0.0,
     }
 }
 
