@@ -369,6 +369,9 @@ pub(super) struct ReportArgs {
     /// Write it to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
+    /// Send the run as spans of OpenTelemetry to this collector instead
+    #[arg(long, value_name = "URL", conflicts_with_all = ["output", "format", "json"])]
+    pub(super) otlp_endpoint: Option<String>,
     /// The same as `--format json`
     #[arg(long, conflicts_with = "format")]
     pub(super) json: bool,

@@ -4,6 +4,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use crate::config::Collector;
+use crate::driver::telling;
 use crate::error::{Error, Fault, Result};
 use crate::record::Run;
 use crate::record::history::{Depth, Entry, Filter, History};
@@ -70,7 +72,9 @@ impl Told<'_> {
             Format::Junit => junit::document(s, root.as_deref()).map_err(|error| bug("XML", &error))?,
             Format::Trace => compact(&trace::document(s))?,
             Format::Prometheus => prometheus::text(&self.runs()),
-            Format::Otlp => compact(&otlp::whole(s, parent(self.session).as_ref()))?,
+            Format::Otlp => {
+                compact(&otlp::whole(s, self.session.env.trace_parent().and_then(otlp::Parent::of).as_ref()))?
+            }
             Format::Badge => badge::svg(s),
             // No text.
             Format::Zip => String::new(),
@@ -144,9 +148,10 @@ fn known(state_dir: &Path, filter: &Filter, depth: Depth, limit: usize) -> Vec<E
     }
 }
 
-/// The trace that this process is a part of.
-fn parent(session: &Session) -> Option<otlp::Parent> {
-    session.env.get("TRACEPARENT").and_then(otlp::Parent::of)
+/// Sends a run to a collector, as a part of this trace.
+pub(super) fn tell(collector: &Collector, summary: &Summary, parent: Option<&str>) -> Result<()> {
+    let parent = parent.and_then(otlp::Parent::of);
+    run::block_on(telling::tell(collector, &otlp::documents(summary, parent.as_ref())))
 }
 
 /// JSON for machines: in one line.

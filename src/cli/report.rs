@@ -2,6 +2,7 @@
 
 mod runs;
 
+use crate::config::Collector;
 use crate::error::{Error, Result};
 use crate::record::{self, Run};
 use crate::report::list::{self, Digest, Row};
@@ -9,7 +10,7 @@ use crate::report::summary::Summary;
 use crate::report::text::{Style, render};
 
 use super::args::{Format, Place, ReportArgs};
-use super::forms::Told;
+use super::forms::{self, Told};
 use super::{Session, print, print_json, state_dir};
 
 /// Prints a report, or the list of runs.
@@ -41,6 +42,10 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
         return Err(Error::usage(format!("run {} has recorded nothing", run.short)).hint("drover report list"));
     }
     let told = Told { session, run: &run, summary: Summary::of(&record.events), state_dir: &state_dir };
+    if let Some(endpoint) = &args.otlp_endpoint {
+        forms::tell(&Collector::below(endpoint, &session.env), &told.summary, session.env.trace_parent())?;
+        return Ok(0);
+    }
     told.put(format, args.output.as_deref())?;
     Ok(0)
 }

@@ -153,6 +153,11 @@ pub(super) fn keep(output: &OutputSettings, finished: Finished, summary: &Summar
     if let Some(file) = output.step_summary.as_ref().filter(|_| told) {
         add_page(file, summary, &output.state_dir);
     }
+    if let Some(collector) = output.collector.as_ref().filter(|_| told)
+        && let Err(error) = forms::tell(collector, summary, output.trace_parent.as_deref())
+    {
+        tracing::warn!("{}", error.message);
+    }
     if let Some(file) = &output.report {
         write_page(file, &forms::page(summary, &output.state_dir)?)?;
     }

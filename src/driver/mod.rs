@@ -76,6 +76,7 @@ mod sources;
 mod start;
 mod stopping;
 mod tasks;
+pub mod telling;
 mod trust;
 pub mod upkeep;
 mod watch;

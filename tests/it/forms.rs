@@ -353,7 +353,7 @@ fn promtool(text: &str) {
 
 /// The spans of a document as PyPI's opentelemetry-proto reads them. In OTLP's JSON ids are hexadecimal, where that of
 /// Protocol Buffers has base64.
-fn spans(document: &Value) -> Vec<Value> {
+pub(crate) fn spans(document: &Value) -> Vec<Value> {
     const SCRIPT: &str = "
 import base64, json, sys
 from google.protobuf import json_format

@@ -39,6 +39,7 @@ mod farm_loss;
 mod farm_run;
 mod farm_stop;
 mod forms;
+mod forms_told;
 mod gc;
 mod imports;
 mod killed;

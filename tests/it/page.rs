@@ -1,16 +1,20 @@
 //! The page for a browser: opened in a headless Chromium, in light and dark, wide and narrow.
 #![expect(clippy::disallowed_methods, reason = "where pages are kept that somebody wants to look at")]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use drover::event::{Event, Stage};
-use drover::id::{CacheId, DrvId, Kind};
+use drover::event::{AttemptEnd, DrvOutcome, Event, Fact, Stage, Status};
+use drover::id::{AttemptId, BuilderId, CacheId, DrvId, Kind};
 use drover::record::history::Entry;
 use drover::report::summary::Summary;
 use drover::report::{entry, html};
 
 use crate::support::browser::{Browser, Look};
 use crate::support::story::{Story, Twist, fleet};
+
+/// As many as the largest known closure of a package set has.
+const DRVS: usize = 12_902;
 
 /// Bytes of a page, and seconds until its load event is over, at 12,902 drvs.
 const BYTES: usize = 3 << 20;
@@ -66,12 +70,12 @@ fn earlier(events: &[Event]) -> Vec<Entry> {
     (0..20).map(run).collect()
 }
 
-/// As many drvs as the largest known closure of a package set has, on four builders.
+/// As many drvs as the largest known closure of a package set has, on four builders of 16 slots.
 fn large() -> Vec<Event> {
     let mut story = Story::new("run", &[".#packages"]);
     story.cache(0.2, 0, "acme.cachix.org", true);
-    for builder in 0..4 {
-        story.builder(0.1, builder, ["local", "big1", "big2", "big3"][builder as usize], 16, &["x86_64-linux"]);
+    for (n, name) in ["local", "big1", "big2", "big3"].into_iter().enumerate() {
+        story.builder(0.1, n as u32, name, 16, &["x86_64-linux"]);
     }
     story.flake(0.5, 0, false);
     let attrs: Vec<_> = (0..120).map(|n| story.attr(1.0, Kind::Packages, &format!("package{n:03}"))).collect();
@@ -79,34 +83,43 @@ fn large() -> Vec<Event> {
         let start = 1.0 + (n / 4) as f64 * 0.9;
         story.evaluated(*attr, (n % 4) as u32, start, start + 0.9);
     }
-    let mut drvs: Vec<DrvId> = Vec::new();
-    for n in 0..12_902_usize {
-        let inputs: Vec<DrvId> = [3, 40, 171]
-            .iter()
-            .filter(|_| n % 3 > 0)
-            .filter_map(|back| drvs.get(n.checked_sub(*back + n % 64)?).copied())
-            .collect();
-        let seconds = 0.4 + (n * 7919 % 97) as f64 / 20.0 + if n % 997 == 0 { 120.0 } else { 0.0 };
-        let at = 3.0 + n as f64 / 430.0;
-        drvs.push(story.need(
-            at,
-            &format!("python3.13-library-number-{n}-1.{}.{}", n % 9, n % 5),
-            seconds,
-            &inputs,
-            attrs[n % 120],
-            n % 2 == 0,
-        ));
+    // When each slot is free again, in milliseconds; and when each drv was there.
+    let mut slots: BTreeSet<(u64, u32, u32)> = (0..64).map(|n| (3000, n % 4, n / 4)).collect();
+    let mut there: Vec<u64> = Vec::new();
+    for n in 0..DRVS {
+        let before = [3, 40, 171].into_iter().filter(|_| n % 3 > 0).filter_map(|back| n.checked_sub(back + n % 64));
+        let inputs: Vec<DrvId> = before.map(|input| DrvId(input as u32)).collect();
+        let name = format!("python3.13-library-number-{n}-1.{}.{}", n % 9, n % 5);
+        let needed = 3000 + n as u64 * 2;
+        let length = 400 + (n as u64 * 7919 % 97) * 50 + if n % 997 == 0 { 120_000 } else { 0 };
+        let at = |ms: u64| ms as f64 / 1000.0;
+        story.need(at(needed), &name, at(length), &inputs, attrs[n % 120], n % 2 == 0);
+        let ready = inputs.iter().map(|input| there[input.index()]).fold(needed, u64::max);
+        let (free, builder, slot) = slots.pop_first().unwrap();
+        let asked = ready.max(free);
+        let (building, end) = (asked + 200, asked + 200 + length);
+        slots.insert((end, builder, slot));
+        there.push(end);
+        let (attempt, drv) = (AttemptId(n as u32), DrvId(n as u32));
+        story.at(at(asked), Fact::AttemptStarted { attempt, drv, builder: BuilderId(builder) });
+        story.at(at(asked), Fact::AttemptBringing { attempt, paths: 3, nar_size: 3 << 20 });
+        story.at(at(building), Fact::AttemptPrepared { attempt, copied: 3, copied_size: 3 << 20, fetched: 0 });
+        story.at(at(building), Fact::AttemptBuilding { attempt });
+        let built = AttemptEnd::Built { outputs: vec![] };
+        story.at(at(end), Fact::AttemptEnded { attempt, end: built, log_lines: 20, log_tail: vec![] });
+        story.at(at(end), Fact::DrvEnded { drv, outcome: DrvOutcome::Built });
+        story.push(at(end), CacheId(0), &name, 3 << 20, 0.4 + at(length) / 50.0);
     }
+    let end = there.into_iter().max().unwrap() as f64 / 1000.0;
     for (n, attr) in attrs.iter().enumerate() {
-        story.planned(34.0, *attr, drover::event::Status::ToBuild, drvs.get(12_700 + n).copied(), 100);
+        let drv = DrvId((DRVS - 120 + n) as u32);
+        story.planned(34.0, *attr, Status::ToBuild, Some(drv), 100);
+        story.at(end, Fact::AttrEnded { attr: *attr, status: Status::Built, reason: None, root: None });
     }
-    story.stage(Stage::Eval, 0.5, 28.0);
-    let end = story.play();
-    story.end_attrs();
-    story.stage(Stage::Build, 3.0, end);
-    story.stage(Stage::Push, 4.0, end + 8.0);
-    story.at(end + 9.0, drover::event::Fact::PushVerified { cache: CacheId(0), present: 12_902, missing: vec![] });
-    story.at(end + 9.1, drover::event::Fact::RunEnded { exit: 0 });
+    for (stage, from, to) in [(Stage::Eval, 0.5, 28.0), (Stage::Build, 3.0, end), (Stage::Push, 4.0, end + 8.0)] {
+        story.stage(stage, from, to);
+    }
+    story.at(end + 9.1, Fact::RunEnded { exit: 0 });
     story.events()
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Env, Words};
-use crate::config::Forge;
+use crate::config::{Collector, Forge};
 use crate::error::{Error, Result};
 
 /// The page about a run, in the directory that is named for it.
@@ -24,6 +24,10 @@ pub struct OutputSettings {
     pub result_file: Option<ResultFile>,
     /// Where a page about the run is written, for a browser.
     pub report: Option<PathBuf>,
+    /// Where spans of the run are sent to.
+    pub collector: Option<Collector>,
+    /// The trace that the run is a part of, as whoever started it says (`TRACEPARENT`).
+    pub trace_parent: Option<String>,
     /// The CI system that reads what is shown.
     pub forge: Option<Forge>,
     /// Where a page about the run is added, in Markdown.
@@ -64,6 +68,8 @@ impl OutputSettings {
             verbose: words.verbose,
             result_file: result_file(words.result_file.clone(), words.result_format.as_deref())?,
             report: words.report_dir.as_ref().map(|dir| dir.join(REPORT)),
+            collector: Collector::of(env),
+            trace_parent: env.trace_parent().map(str::to_owned),
             forge: env.forge(),
             step_summary: env.step_summary(),
             events: words.events.clone(),
