@@ -27,8 +27,8 @@ pub use forge::Forge;
 pub(crate) use near::nearest;
 pub use settings::{
     AttrSettings, BaseSettings, BuildSettings, CacheSettings, CheckBuild, CheckSettings, EvalSettings, GoalSettings,
-    LeaveOut, Origin, OutputSettings, PlanSettings, PushSettings, PushWhen, Quarantine, ReadBack, ResultFile,
-    ResultFormat, Settings, ShareSettings, Words, is_for_nix,
+    LeaveOut, NotifySettings, NotifyTo, Origin, OutputSettings, PlanSettings, PushSettings, PushWhen, Quarantine,
+    ReadBack, ResultFile, ResultFormat, Settings, ShareSettings, Words, is_for_nix,
 };
 pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

@@ -30,13 +30,14 @@ use super::context::Context;
 use super::input::Input;
 use super::recall::{Keys, Located, Recall};
 use super::source::PlainFile;
+use super::validity::Holding;
 
 /// What effects of this part answer.
 pub(super) enum EvalInput {
     /// The source is fixed.
     Located(std::result::Result<Box<Located>, Error>),
-    /// The derivations of an evaluator's answer have roots now.
-    Held(Ack),
+    /// The derivations of evaluators' answers have roots now.
+    Held(Vec<Ack>),
     /// The evaluators have something to say.
     Message(EvalMsg),
     /// What was learned is with others now, or a warning.
@@ -65,9 +66,12 @@ pub(super) struct Evaluation {
     file: Option<PlainFile>,
     /// Where what it says is remembered, if it is.
     recall: Option<Arc<Recall>>,
+    /// The work tree is clean and this machine has not seen its commit yet.
+    new: bool,
     sharing: bool,
     /// Started before anything was known, until it is known whether it is of use.
     early: Option<Early>,
+    holding: Holding,
     evaluator: Option<Evaluator>,
     locked: Option<Locked>,
     keys: Keys,
@@ -126,8 +130,10 @@ impl Evaluation {
                 by_name,
                 file: None,
                 recall: None,
+                new: false,
                 sharing: false,
                 early: None,
+                holding: Holding::default(),
                 evaluator: Some(evaluator),
                 locked: None,
                 keys: Keys::default(),
@@ -142,6 +148,7 @@ impl Evaluation {
         let Looked { commit, ahead } = wanted.looked;
         let quick = commit.map(|commit| commit.key(recall.context()));
         let (begun, early) = ahead.map_or((None, None), |ahead| (Some(ahead.locking), ahead.evaluator));
+        let new = quick.as_deref().is_some_and(|key| recall.locked(key).is_none());
         let options = EvalOptions {
             nix: wanted.nix,
             flake: wanted.flake,
@@ -165,8 +172,10 @@ impl Evaluation {
             by_name,
             file: wanted.file,
             recall,
+            new,
             sharing: false,
             early,
+            holding: Holding::default(),
             evaluator: None,
             locked: None,
             keys: Keys::default(),
@@ -185,6 +194,11 @@ impl Evaluation {
     /// What is evaluated, and how; `None` if the answers come from elsewhere, or nothing is locked yet.
     pub(super) fn source(&self) -> Option<(&EvalOptions, &Locked)> {
         self.options.as_ref().zip(self.locked.as_ref())
+    }
+
+    /// Nobody has evaluated this commit here: most likely there is something to build.
+    pub(super) fn is_new(&self) -> bool {
+        self.new
     }
 
     /// Nothing more comes.
@@ -208,6 +222,12 @@ impl Evaluation {
         if !std::mem::replace(&mut self.over, true) {
             ctx.bus.emit(Fact::StageEnded { stage: Stage::Eval });
         }
+    }
+
+    /// Derivations have roots: their evaluators may go, and those that came meanwhile get theirs.
+    pub(super) fn held(&mut self, ctx: &mut Context, acks: Vec<Ack>) {
+        drop(acks);
+        self.holding.held(ctx);
     }
 
     /// The next message of the evaluators.
@@ -349,12 +369,7 @@ impl Evaluation {
         let evaluated = answer.evaluated(&store_dir);
         ctx.bus.emit(Fact::EvalEnded { attr, evaluated, peak: cost.peak, grown: cost.grown });
         if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
-            let (roots, path) = (ctx.eval_roots.clone(), drv.drv.clone());
-            ctx.tasks.start(async move {
-                // If the store cannot be reached, whatever needs the derivation says so.
-                let _ = roots.lock().await.hold(&[path]).await;
-                Input::Eval(EvalInput::Held(ack))
-            });
+            self.holding.hold(ctx, drv.drv.clone(), ack);
         }
         Outcome::Answered(attr, answer)
     }

@@ -324,7 +324,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let named = named(&settings, &ctx.store)?;
     warn_of_builders(&mut ctx, &named);
     ctx.is_farm = named.iter().any(|builder| !builder.is_local());
-    let (farm, known) = Farm::new(&mut ctx, named);
+    let (mut farm, known) = Farm::new(&mut ctx, named);
     let mut building = Building::new(&ctx, history, quarantines.counts_failures());
     known.into_iter().for_each(|input| building.tell(&ctx, input));
     homecoming::warn(&mut ctx);
@@ -341,6 +341,9 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         Answers::Plan { evaluator, by_name } => Source::Stream { evaluator, by_name },
     };
     let evaluation = Evaluation::begin(&mut ctx, source);
+    if mode.builds() && evaluation.is_new() {
+        farm.warm_up(&mut ctx);
+    }
     if let Some(plan) = ctx.plan.clone() {
         plan_file::announce(&mut ctx, &plan);
     }

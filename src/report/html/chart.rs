@@ -172,7 +172,7 @@ impl Drawing<'_> {
             if is_slots(track) { (SLOTS, slots, 17.0) } else { (OTHERS, track.lanes.len(), 8.0) };
         let lane = (budget / lanes.max(1) as f64).floor().clamp(2.0, most);
         let bar = if lane > 5.0 { lane - 2.0 } else { lane - 0.5 };
-        self.label(track.site.name(self.s), detail(track));
+        self.label(track.site.name(self.s), detail(self.s, track));
         let top = self.y;
         let number = self.chart.data.sites.len();
         self.chart.data.sites.push(track.site.name(self.s));
@@ -273,12 +273,13 @@ impl Drawing<'_> {
 }
 
 /// `16 slots, 61% busy`.
-fn detail(track: &Track) -> String {
+fn detail(s: &Summary, track: &Track) -> String {
     let bars: usize = track.lanes.iter().map(Vec::len).sum();
     match track.site {
         Site::Evaluators => format!("{} · {}", count(track.lanes.len()), plural(bars, "evaluation", "evaluations")),
-        Site::Slots(_) => {
-            format!("{} · {}", plural(track.lanes.len(), "slot", "slots"), plural(bars, "attempt", "attempts"))
+        Site::Slots(builder) => {
+            let slots = s.builders.get(&builder).map_or(track.lanes.len(), |builder| builder.slots as usize);
+            format!("{} · {}", plural(slots, "slot", "slots"), plural(bars, "attempt", "attempts"))
         }
         _ => format!("{}, {} at once", count(bars), count(track.lanes.len())),
     }

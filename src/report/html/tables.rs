@@ -94,6 +94,9 @@ pub(super) struct AttrRow {
 }
 
 pub(super) fn builders(s: &Summary, this: &Entry) -> Vec<BuilderRow> {
+    if s.attempts.is_empty() && this.builders.iter().all(|used| used.lost == 0) {
+        return Vec::new();
+    }
     let rows = s.builders.values().zip(&this.builders).filter(|(_, used)| used.slots > 0 || used.lost > 0);
     rows.map(|(builder, used)| {
         let there = used.up * f64::from(used.slots);
@@ -132,7 +135,11 @@ pub(super) fn caches(this: &Entry) -> Vec<CacheRow> {
             note: failed.into_iter().chain(trouble).collect::<Vec<_>>().join(" · "),
         }
     };
-    this.caches.iter().map(row).collect()
+    let known = |used: &&CacheUse| {
+        let asked = used.present + used.absent + used.untrusted + used.no_answer;
+        asked + used.pushed + used.push_failed > 0 || used.trouble.is_some()
+    };
+    this.caches.iter().filter(known).map(row).collect()
 }
 
 /// The attempts that took longest, and of how many.

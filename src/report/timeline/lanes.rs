@@ -8,7 +8,7 @@ use crate::report::summary::{Attempt, Attr, Drv, LOCAL, Push, Summary};
 
 use super::{Bar, End, Site, Subject, Track};
 
-/// All tracks that have a bar, and the slots of all builders.
+/// All tracks that have a bar, and the slots of builders where something was built.
 pub(super) fn tracks(s: &Summary) -> Vec<Track> {
     let mut tracks = evaluators(s).into_iter().chain(fetches(s)).collect::<Vec<_>>();
     for (id, builder) in &s.builders {
@@ -18,8 +18,12 @@ pub(super) fn tracks(s: &Summary) -> Vec<Track> {
         let results = s.drvs.iter().flat_map(|(drv, known)| results(s, *drv, known, *id)).collect();
         tracks.extend(track(Site::Inputs(*id), inputs));
         let mut lanes = laid(slots);
-        let used = attempts().next().is_some() || *id != LOCAL;
-        lanes.resize(lanes.len().max(if used { builder.slots as usize } else { 0 }).min(MOST_SLOTS), Vec::new());
+        let free = match attempts().next() {
+            Some(_) => builder.slots as usize,
+            // One lane says that it was there and had nothing to do.
+            None => usize::from(!s.attempts.is_empty() && *id != LOCAL),
+        };
+        lanes.resize(lanes.len().max(free.min(MOST_SLOTS)), Vec::new());
         tracks.extend((!lanes.is_empty()).then_some(Track { site: Site::Slots(*id), lanes }));
         tracks.extend(track(Site::Results(*id), results));
     }

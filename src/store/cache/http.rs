@@ -23,7 +23,7 @@ use super::OpenContext;
 use super::answer::no_answer;
 use super::engine::{Engine, Stopwatch};
 use super::error::CacheError;
-use super::gate::Gate;
+use super::gate::{Door, Gate};
 use super::info::{self, CacheInfo};
 use super::link::Link;
 use super::login::Auth;
@@ -255,11 +255,16 @@ impl HttpCache {
 
     /// One file, with all the attempts that it takes.
     pub(super) async fn fetch(&self, method: Method, name: &str, limit: usize, attempts: u32) -> Fetched {
+        self.fetch_by(&Door::default(), method, name, limit, attempts).await
+    }
+
+    /// The same, after those who came by the same door.
+    async fn fetch_by(&self, door: &Door, method: Method, name: &str, limit: usize, attempts: u32) -> Fetched {
         let Ok(url) = self.base.join(name) else {
             return Fetched::Refused(no_answer(Class::Cache, format!("'{name}' is no URL")), 0);
         };
         let mut last = None;
-        let tries = self.try_often(&method, &url, limit, attempts, &mut last);
+        let tries = self.try_often(door, (&method, &url, limit), attempts, &mut last);
         if let Ok(fetched) = tokio::time::timeout(self.patience.path, tries).await {
             return fetched;
         }
@@ -270,15 +275,14 @@ impl HttpCache {
 
     async fn try_often(
         &self,
-        method: &Method,
-        url: &Url,
-        limit: usize,
+        door: &Door,
+        (method, url, limit): (&Method, &Url, usize),
         attempts: u32,
         last: &mut Option<Failure>,
     ) -> Fetched {
         let mut attempt = 0;
         loop {
-            let place = self.gate.enter().await;
+            let place = self.gate.enter_by(door).await;
             if attempt < attempts && attempts > 1 && self.health.is_down() {
                 return Fetched::NoAnswer(last.take().unwrap_or_else(ask::down));
             }
