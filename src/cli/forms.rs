@@ -71,7 +71,7 @@ impl Told<'_> {
             }
             Format::Junit => junit::document(s, root.as_deref()).map_err(|error| bug("XML", &error))?,
             Format::Trace => compact(&trace::document(s))?,
-            Format::Prometheus => prometheus::text(&self.runs()),
+            Format::Prometheus => self.metrics(),
             Format::Otlp => {
                 compact(&otlp::whole(s, self.session.env.trace_parent().and_then(otlp::Parent::of).as_ref()))?
             }
@@ -93,11 +93,19 @@ impl Told<'_> {
         render(&closing::screen(&self.summary, &options), plain)
     }
 
-    /// The run with all those before it, of whatever kind.
-    fn runs(&self) -> Vec<Entry> {
+    /// Metrics of the run and all those before it, of whatever kind.
+    fn metrics(&self) -> String {
         let this = entry::of(&self.summary);
         let before = Filter { before: this.as_ref().map(|this| this.run), ..Filter::default() };
-        known(self.state_dir, &before, Depth::Builds, usize::MAX).into_iter().chain(this).collect()
+        let history = history(self.state_dir);
+        let mut metrics = prometheus::Metrics::default();
+        for mut run in known(history.as_ref(), &before, usize::MAX) {
+            let builds = history.as_ref().and_then(|history| history.builds(run.run).ok());
+            run.builds = builds.unwrap_or_default();
+            metrics.add(&run);
+        }
+        this.iter().for_each(|this| metrics.add(this));
+        metrics.text()
     }
 
     /// All that is known of a run: its record, its logs, and it in every format. The record knows no secrets; what a
@@ -128,24 +136,24 @@ pub(super) fn page(summary: &Summary, state_dir: &Path) -> Result<String> {
 pub(super) fn earlier(summary: &Summary, state_dir: &Path) -> Vec<Entry> {
     let Some(this) = entry::of(summary) else { return Vec::new() };
     let same = Filter { series: Some(this.series()), before: Some(this.run), ..Filter::default() };
-    known(state_dir, &same, Depth::Numbers, EARLIER)
+    known(history(state_dir).as_ref(), &same, EARLIER)
 }
 
-/// Runs that the history knows, the oldest first. A run is told of also where there is no history.
-fn known(state_dir: &Path, filter: &Filter, depth: Depth, limit: usize) -> Vec<Entry> {
-    if !History::path_in(state_dir).exists() {
-        return Vec::new();
-    }
-    match History::open(state_dir).and_then(|history| history.entries(filter, depth, limit)) {
-        Ok(mut entries) => {
-            entries.sort_by_key(|entry| entry.started);
-            entries
-        }
-        Err(error) => {
-            tracing::warn!(%error, "cannot read the history");
-            Vec::new()
-        }
-    }
+/// The history, where there is one. A run is told of also without.
+fn history(state_dir: &Path) -> Option<History> {
+    let there = History::path_in(state_dir).exists();
+    let opened = there.then(|| History::open(state_dir))?;
+    opened.inspect_err(|error| tracing::warn!(%error, "cannot open the history")).ok()
+}
+
+/// Runs that it knows, the oldest first, without their attrs and builds.
+fn known(history: Option<&History>, filter: &Filter, limit: usize) -> Vec<Entry> {
+    let Some(history) = history else { return Vec::new() };
+    let entries = history.entries(filter, Depth::Numbers, limit);
+    let mut entries =
+        entries.inspect_err(|error| tracing::warn!(%error, "cannot read the history")).unwrap_or_default();
+    entries.reverse();
+    entries
 }
 
 /// Sends a run to a collector, as a part of this trace.

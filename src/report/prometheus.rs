@@ -20,6 +20,7 @@ const SHORT: [f64; 10] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 
 type Labels = Vec<(&'static str, String)>;
 
 /// One metric with all its samples.
+#[derive(Debug, Clone)]
 struct Family {
     name: &'static str,
     help: &'static str,
@@ -28,10 +29,66 @@ struct Family {
     samples: Vec<(String, f64)>,
 }
 
-/// The text, of runs in the order in which they began; the last is the one that gauges are about.
+/// Sums over runs, which are added one after the other so that none of them need be kept.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// Counters and histograms.
+    sums: Vec<Family>,
+    /// Where in `sums` a sample is.
+    known: BTreeMap<String, (usize, usize)>,
+    /// What is said of the last run.
+    last: Vec<Family>,
+    /// When the last run ended that succeeded, in seconds since 1970.
+    good: Option<f64>,
+}
+
+impl Metrics {
+    /// Adds a run; the last one added is the one that gauges are about.
+    pub fn add(&mut self, run: &Entry) {
+        for family in counters(run).into_iter().chain(histograms(run)) {
+            self.sum(family);
+        }
+        if run.exit == Some(0) {
+            self.good = Some(ended(run));
+        }
+        self.last = gauges(run, self.good);
+    }
+
+    fn sum(&mut self, family: Family) {
+        let at = self.sums.iter().position(|known| known.name == family.name).unwrap_or(self.sums.len());
+        if at == self.sums.len() {
+            let Family { name, help, kind, .. } = family;
+            self.sums.push(Family { name, help, kind, samples: Vec::new() });
+        }
+        let sum = &mut self.sums[at].samples;
+        for (labels, value) in family.samples {
+            let key = format!("{}{labels}", family.name);
+            match self.known.get(&key).and_then(|(_, n)| sum.get_mut(*n)) {
+                Some((_, known)) => *known += value,
+                None => {
+                    self.known.insert(key, (at, sum.len()));
+                    sum.push((labels, value));
+                }
+            }
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        written(self.sums.iter().chain(&self.last))
+    }
+}
+
+/// The text, of runs in the order in which they began.
 #[must_use]
 pub fn text(runs: &[Entry]) -> String {
-    let families = counters(runs).into_iter().chain(histograms(runs)).chain(gauges(runs));
+    let mut metrics = Metrics::default();
+    runs.iter().for_each(|run| metrics.add(run));
+    metrics.text()
+}
+
+fn written<'a>(families: impl Iterator<Item = &'a Family>) -> String {
     let mut out = String::new();
     for family in families.filter(|family| !family.samples.is_empty()) {
         let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {}", family.name, family.help, family.name, family.kind);
@@ -62,7 +119,7 @@ fn labelled(labels: &[(&'static str, String)]) -> String {
     format!("{{{}}}", pairs.join(","))
 }
 
-/// A counter, summed over all runs by its labels.
+/// A counter, summed by its labels.
 fn counter(name: &'static str, help: &'static str, parts: impl Iterator<Item = (Labels, f64)>) -> Family {
     let mut sums: BTreeMap<Labels, f64> = BTreeMap::new();
     for (labels, value) in parts {
@@ -104,21 +161,19 @@ fn gauge(name: &'static str, help: &'static str, samples: impl IntoIterator<Item
     Family { name, help, kind: "gauge", samples }
 }
 
-fn histograms(runs: &[Entry]) -> Vec<Family> {
-    let builds = || runs.iter().flat_map(|run| &run.builds);
+fn histograms(run: &Entry) -> Vec<Family> {
+    let builds = || run.builds.iter();
     let of_run =
         |run: &Entry| (vec![("command", run.command.clone()), ("result", result(run.exit).to_owned())], run.seconds);
-    let stages = runs.iter().flat_map(|run| {
-        run.stages
-            .iter()
-            .map(|(name, spell)| (vec![("stage", timeline::word(*name).to_owned())], spell.end - spell.start))
-    });
+    let stages = run.stages.iter();
+    let stages =
+        stages.map(|(name, spell)| (vec![("stage", timeline::word(*name).to_owned())], spell.end - spell.start));
     let of_build = |build: &Build| {
         (vec![("system", build.system.to_string()), ("result", outcome(build).to_owned())], build.seconds())
     };
     let waited = |build: &Build| (vec![("system", build.system.to_string())], (build.started - build.ready).max(0.0));
     vec![
-        histogram("drover_run_duration_seconds", "Wall time of runs.", &LONG, runs.iter().map(of_run)),
+        histogram("drover_run_duration_seconds", "Wall time of runs.", &LONG, std::iter::once(run).map(of_run)),
         histogram("drover_stage_duration_seconds", "Time from the beginning of a stage to its end.", &LONG, stages),
         histogram(
             "drover_build_duration_seconds",
@@ -144,12 +199,12 @@ fn outcome(build: &Build) -> &'static str {
     }
 }
 
-fn counters(runs: &[Entry]) -> Vec<Family> {
-    let builders = || runs.iter().flat_map(|run| &run.builders);
-    let caches = || runs.iter().flat_map(|run| &run.caches);
+fn counters(run: &Entry) -> Vec<Family> {
+    let builders = || run.builders.iter();
+    let caches = || run.caches.iter();
     let builder = |name: &str| vec![("builder", name.to_owned())];
     let cache = |name: &str| vec![("cache", name.to_owned())];
-    let total = |of: fn(&Entry) -> u64| runs.iter().map(move |run| (Labels::new(), of(run) as f64));
+    let total = |number: u64| std::iter::once((Labels::new(), number as f64));
     let lookups = caches().flat_map(|used| {
         let outcomes = [
             ("hit", used.present),
@@ -160,7 +215,7 @@ fn counters(runs: &[Entry]) -> Vec<Family> {
         let name = used.name.clone();
         outcomes.map(move |(outcome, n)| (vec![("cache", name.clone()), ("outcome", outcome.to_owned())], n as f64))
     });
-    let failures = runs.iter().flat_map(|run| &run.builds).filter_map(|build| match build.outcome {
+    let failures = run.builds.iter().filter_map(|build| match build.outcome {
         Outcome::Failed(class) => Some((vec![("class", in_json(class))], 1.0)),
         _ => None,
     });
@@ -168,8 +223,7 @@ fn counters(runs: &[Entry]) -> Vec<Family> {
         counter(
             "drover_runs_total",
             "Runs by how they ended.",
-            runs.iter()
-                .map(|run| (vec![("command", run.command.clone()), ("result", result(run.exit).to_owned())], 1.0)),
+            std::iter::once((vec![("command", run.command.clone()), ("result", result(run.exit).to_owned())], 1.0)),
         ),
         counter(
             "drover_builder_busy_seconds_total",
@@ -207,25 +261,26 @@ fn counters(runs: &[Entry]) -> Vec<Family> {
         counter(
             "drover_cache_spared_seconds_total",
             "Time of building that caches spared, as far as it is known.",
-            total(|run| run.counters.spared_seconds),
+            total(run.counters.spared_seconds),
         ),
         counter("drover_failures_total", "Attempts that failed, by class.", failures),
-        counter("drover_retries_total", "Attempts after the first of a drv.", total(|run| run.counters.retries)),
+        counter("drover_retries_total", "Attempts after the first of a drv.", total(run.counters.retries)),
         counter(
             "drover_flaky_drvs_total",
             "Drvs that failed and then, the same, were built.",
-            total(|run| run.counters.flaky),
+            total(run.counters.flaky),
         ),
-        counter("drover_drvs_built_total", "Drvs that were built.", total(|run| run.counters.built)),
-        counter("drover_attrs_evaluated_total", "Attrs that were evaluated.", total(|run| run.counters.evaluated)),
+        counter("drover_drvs_built_total", "Drvs that were built.", total(run.counters.built)),
+        counter("drover_attrs_evaluated_total", "Attrs that were evaluated.", total(run.counters.evaluated)),
     ]
 }
 
-fn gauges(runs: &[Entry]) -> Vec<Family> {
-    let Some(last) = runs.last() else { return Vec::new() };
+fn ended(run: &Entry) -> f64 {
+    run.started.as_millisecond() as f64 / 1000.0 + run.seconds
+}
+
+fn gauges(last: &Entry, good: Option<f64>) -> Vec<Family> {
     let none = Labels::new;
-    let ended = |run: &Entry| run.started.as_millisecond() as f64 / 1000.0 + run.seconds;
-    let good = runs.iter().rev().find(|run| run.exit == Some(0));
     let counters = &last.counters;
     let share = |hit: u64, of: u64| (of > 0).then(|| (none(), hit as f64 / of as f64));
     let slots = last.builders.iter().map(|used| (vec![("builder", used.name.clone())], f64::from(used.slots)));
@@ -235,7 +290,7 @@ fn gauges(runs: &[Entry]) -> Vec<Family> {
         gauge(
             "drover_last_success_timestamp_seconds",
             "When the last run ended that succeeded.",
-            good.map(|run| (none(), ended(run))),
+            good.map(|at| (none(), at)),
         ),
         gauge("drover_last_run_duration_seconds", "Wall time of the last run.", [(none(), last.seconds)]),
         gauge(

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use drover::event::Event;
+use drover::event::{Difference, Event, Fact, Moment};
+use drover::id::AttrId;
 use drover::record::history::Entry;
 use drover::report::account::Owner;
 use drover::report::otlp::Parent;
@@ -193,6 +194,35 @@ fn markdown_and_badge_have_the_same_numbers() {
     let badge = badge::svg(&summary());
     assert!(badge.contains("aria-label=\"drover: 3 of 4 attrs ok, db1 failed\""), "{badge}");
     assert!(badge.contains("#c1272d"), "{badge}");
+}
+
+/// In a comment on a change: how many of how many, those that differ in the same way in a row, and their closures.
+#[test]
+fn the_page_for_a_change_names_what_differs() {
+    let mut events = fleet(Twist::default()).events();
+    let mut put = |at: f64, fact| {
+        let seq = events.len() as u64;
+        events.push(Event { seq, at: Moment((at * 1e6) as u64), fact });
+    };
+    let (label, locked) = ("main@a01b77e".into(), "git+file:///home/me/infra?rev=a01b77e3".into());
+    put(309.0, Fact::BaseKnown { label, rev: None, locked, recorded: true, attrs: 49, failed: 0 });
+    for n in 0..49 {
+        let difference = match n {
+            0..8 => Difference::Changed,
+            8 => Difference::Added,
+            _ => Difference::Unchanged,
+        };
+        let (attr, base_drv) = (AttrId(n), None);
+        put(309.0, Fact::AttrCompared { attr, difference, revision_only: n == 7, same_outputs: false, base_drv });
+    }
+    put(309.0, Fact::ClosureSized { attr: AttrId(0), paths: 412, nar_size: 3 << 30 });
+    let page = step_summary::page(&Summary::of(&events), None, None, step_summary::COMMENT);
+    let wanted = "### drover run: 9 of 49 attrs change, all built ✓ 5m09s\n\n\
+        | | | how | closures |\n|---|---|---|---|\n\
+        | 7 hosts | web1 web2 web3 db1 db2 lb1 mon1 | changed | 3.0 GiB |\n\
+        | 1 host | pi1 | changed, by its revision only |  |\n\
+        | 1 host | pi2 | new |  |\n";
+    assert!(page.starts_with(wanted), "{page}");
 }
 
 /// Slices by thread, from a trace.
