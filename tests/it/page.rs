@@ -123,6 +123,15 @@ fn large() -> Vec<Event> {
     story.events()
 }
 
+/// The same run, with names that would be tags, ends of scripts and attributes if they were taken as such.
+fn hostile(events: &[Event]) -> Vec<Event> {
+    const NAME: &str = r#"</script><img src=x onerror=alert(1)>\"'>&amp;"#;
+    let name = serde_json::to_string(NAME).unwrap();
+    let text = serde_json::to_string(events).unwrap().replace("nginx-1.29.4", name.trim_matches('"'));
+    let text = text.replace("OpenSSL library", "<script>alert(2)</script>");
+    serde_json::from_str(&text).unwrap()
+}
+
 #[test]
 fn a_page_is_whole_in_every_look() {
     let gallery = Gallery::new();
@@ -132,6 +141,7 @@ fn a_page_is_whole_in_every_look() {
     let pages = [
         ("well", gallery.page("well", &well, &earlier(&well))),
         ("failed", gallery.page("failed", &failed, &[])),
+        ("hostile", gallery.page("hostile", &hostile(&failed), &[])),
         ("idle", gallery.page("idle", &idle, &[])),
         ("every", gallery.page("every", &crate::support::story::every_fact(), &[])),
     ];
@@ -144,6 +154,9 @@ fn a_page_is_whole_in_every_look() {
             assert_eq!(foreign.collect::<Vec<_>>(), [""; 0], "{name} {look:?}");
             assert_eq!(opened.requests.iter().filter(|url| url.starts_with("file://")).count(), 1, "{name}");
             assert!(opened.scroll_width <= opened.inner_width, "{name} {look:?}: {opened:?}");
+            // The data and the script; nothing that somebody's name brought with it.
+            let made = browser.evaluate("[document.scripts.length, document.images.length]");
+            assert_eq!(made, serde_json::json!([2, 0]), "{name}");
             browser.grow(look);
             let scheme = if look.dark { "dark" } else { "light" };
             browser.picture(&gallery.dir.join(format!("{name}-{}-{scheme}.png", look.width)), true);
