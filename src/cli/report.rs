@@ -2,6 +2,7 @@
 
 mod history;
 mod runs;
+mod slow;
 
 use crate::config::Collector;
 use crate::error::{Error, Result};

@@ -27,3 +27,5 @@ pub mod story;
 pub mod story_farm;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story_known;
+#[allow(dead_code, unreachable_pub, reason = "each test uses what it needs")]
+pub mod virtual_run;
