@@ -365,9 +365,16 @@ pub(super) struct ReportArgs {
     /// Of `import`: state directories, records, entries, and files of history
     #[arg(value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
-    /// How: the closing lines of the run, the document of `run --json`, or the folder of its record
-    #[arg(long, value_enum, default_value_t = Format::Summary, hide_possible_values = true, value_name = "summary|json|path")]
+    /// How: the closing lines of the run, the document of `run --json`, the folder of its record, a page for a browser
+    /// or for a forge, or what other tools read
+    #[arg(long, value_enum, default_value_t = Format::Summary, hide_possible_values = true, value_name = FORMATS)]
     pub(super) format: Format,
+    /// Write it to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Send the run as spans of OpenTelemetry to this collector instead
+    #[arg(long, value_name = "URL", conflicts_with_all = ["output", "format", "json"])]
+    pub(super) otlp_endpoint: Option<String>,
     /// The same as `--format json`
     #[arg(long, conflicts_with = "format")]
     pub(super) json: bool,
@@ -402,7 +409,18 @@ pub(super) enum Format {
     Summary,
     Json,
     Path,
+    Html,
+    Markdown,
+    Junit,
+    Trace,
+    Prometheus,
+    Otlp,
+    Badge,
+    Zip,
 }
+
+/// Their names.
+const FORMATS: &str = "summary|json|path|html|markdown|junit|trace|prometheus|otlp|badge|zip";
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ mod audit;
 mod cache;
 mod check;
 mod doctor;
+mod forms;
 mod home;
 mod live;
 mod log;
@@ -175,9 +176,14 @@ fn write_file(file: &Path, text: &[u8]) -> Result<()> {
 
 /// Prints one JSON document.
 fn print_json(document: &impl serde::Serialize) -> Result<()> {
+    print(json_text(document)?.as_bytes())
+}
+
+/// One JSON document, in which a CI system finds none of its commands.
+fn json_text(document: &impl serde::Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(document)
         .map_err(|error| Error::new(Fault::Bug, format!("cannot write JSON: {error}")))?;
-    print(format!("{}\n", harmless::json(&text)).as_bytes())
+    Ok(format!("{}\n", harmless::json(&text)))
 }
 
 /// Prints foreign text; where a CI system may read it, so that it finds none of its commands.

@@ -4,20 +4,18 @@ mod history;
 mod runs;
 mod slow;
 
+use crate::config::Collector;
 use crate::error::{Error, Result};
 use crate::record;
-use crate::report::closing;
-use crate::report::json;
 use crate::report::summary::Summary;
-use crate::report::text::{Style, render};
 
 use super::args::{Format, Place, ReportArgs};
-use super::{Session, print, print_json, state_dir};
+use super::forms::{self, Told};
+use super::{Session, print, state_dir};
 
 /// Prints a report, or the list of runs.
 pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Result<u8> {
     let state_dir = state_dir(session, place.state_dir.as_deref())?;
-    let plain = Style { colour: false, ascii: false, ..session.stdout_style() };
     let format = if args.json { Format::Json } else { args.format };
     let json = format == Format::Json;
     match args.run.as_str() {
@@ -42,19 +40,11 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
     if record.events.is_empty() {
         return Err(Error::usage(format!("run {} has recorded nothing", run.short)).hint("drover report list"));
     }
-    let summary = Summary::of(&record.events);
-    match format {
-        Format::Json => print_json(&json::document(&summary))?,
-        Format::Summary | Format::Path => {
-            let options = closing::Options {
-                width: session.width(),
-                verbose: true,
-                run: Some(run.short),
-                report: None,
-                clock: false,
-            };
-            print(render(&closing::screen(&summary, &options), plain).as_bytes())?;
-        }
+    let told = Told { session, run: &run, summary: Summary::of(&record.events), state_dir: &state_dir };
+    if let Some(endpoint) = &args.otlp_endpoint {
+        forms::tell(&Collector::below(endpoint, &session.env), &told.summary, session.env.trace_parent())?;
+        return Ok(0);
     }
+    told.put(format, args.output.as_deref())?;
     Ok(0)
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Fault, Result};
 use crate::event::Status;
 use crate::id::RunId;
 use crate::record::{self, RunDir};
+use crate::report::html;
 use crate::report::json;
 use crate::report::junit;
 use crate::report::list::{self, Digest};
@@ -16,7 +17,7 @@ use crate::report::summary::Summary;
 use crate::ui::{self, Marks, Ui};
 
 use super::args::{Place, PlanArgs, RunArgs, Select};
-use super::{Session, print, print_json, write_file};
+use super::{Session, forms, print, print_json, write_file};
 
 /// `drover run`.
 pub(super) fn run(session: &Session, args: RunArgs, place: &Place) -> Result<u8> {
@@ -109,7 +110,7 @@ pub(super) fn screen(session: &Session, settings: &Settings, planned: bool, run:
         verbose: output.verbose > 0,
         fail_fast: settings.build.fail_fast,
         run: record::short_id(&output.state_dir, run).unwrap_or_else(|_| run.short()),
-        report: None,
+        report: output.report.as_ref().map(|file| file.display().to_string()),
         marks: if planned { Marks::None } else { marks(session, settings) },
     };
     Ui::new(shown, Box::new(std::io::stderr()))
@@ -139,7 +140,7 @@ fn marks(session: &Session, settings: &Settings) -> Marks {
 }
 
 /// The root of the repository that this is started in.
-fn repository() -> Option<PathBuf> {
+pub(super) fn repository() -> Option<PathBuf> {
     config::work_tree(Path::new("."))
 }
 
@@ -147,7 +148,15 @@ fn repository() -> Option<PathBuf> {
 pub(super) fn keep(output: &OutputSettings, summary: &Summary) -> Result<()> {
     let told = summary.header.as_ref().is_some_and(|header| matches!(&*header.command, "run" | "check"));
     if let Some(file) = output.step_summary.as_ref().filter(|_| told) {
-        add_page(file, summary);
+        add_page(file, summary, &output.state_dir);
+    }
+    if let Some(collector) = output.collector.as_ref().filter(|_| told)
+        && let Err(error) = forms::tell(collector, summary, output.trace_parent.as_deref())
+    {
+        tracing::warn!("{}", error.message);
+    }
+    if let Some(file) = &output.report {
+        write_page(file, &forms::page(summary, &output.state_dir)?)?;
     }
     match &output.result_file {
         None => {}
@@ -161,10 +170,22 @@ pub(super) fn keep(output: &OutputSettings, summary: &Summary) -> Result<()> {
     Ok(())
 }
 
+/// Writes the page about a run, in a directory that may be new.
+fn write_page(file: &Path, page: &str) -> Result<()> {
+    if let Some(dir) = file.parent() {
+        std::fs::create_dir_all(dir).map_err(|error| {
+            Error::new(Fault::Unreachable, format!("cannot make {}: {error}", dir.display()))
+                .hint("drover report --format html > report.html")
+        })?;
+    }
+    write_file(file, page.as_bytes())
+}
+
 /// Adds the page about a run to what others wrote. A run is not worse for a page that could not be written.
-fn add_page(file: &Path, summary: &Summary) {
+fn add_page(file: &Path, summary: &Summary, state_dir: &Path) {
+    let usual = html::usual(&forms::earlier(summary, state_dir));
     let there = std::fs::metadata(file).map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX));
-    let page = step_summary::page(summary, repository().as_deref(), step_summary::MOST.saturating_sub(there));
+    let page = step_summary::page(summary, repository().as_deref(), usual, step_summary::MOST.saturating_sub(there));
     let added = std::fs::OpenOptions::new().create(true).append(true).open(file);
     if let Err(error) = added.and_then(|mut file| std::io::Write::write_all(&mut file, page.as_bytes())) {
         tracing::warn!(%error, file = %file.display(), "cannot write the summary of the step");

@@ -24,6 +24,8 @@ pub(super) const DROVER_BUILDERS: &str = "DROVER_BUILDERS";
 pub(super) const DROVER_BUILDER_WAIT: &str = "DROVER_BUILDER_WAIT";
 /// The private key to log in to builders with, where nothing names another.
 pub(super) const DROVER_SSH_KEY: &str = "DROVER_SSH_KEY";
+/// The trace that this process is a part of, as W3C's Trace Context has it.
+pub(super) const TRACEPARENT: &str = "TRACEPARENT";
 /// Lines of a `known_hosts` of ssh: builders and their public keys.
 pub(super) const DROVER_SSH_KNOWN_HOSTS: &str = "DROVER_SSH_KNOWN_HOSTS";
 /// More words for ssh, as Nix takes them.
@@ -100,6 +102,12 @@ impl Env {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The trace that this process is a part of, if whoever started it says so.
+    #[must_use]
+    pub fn trace_parent(&self) -> Option<&str> {
+        self.get(TRACEPARENT)
     }
 
     /// What it says of logins to caches.

@@ -80,6 +80,7 @@ mod sources;
 mod start;
 mod stopping;
 mod tasks;
+pub mod telling;
 mod trust;
 pub mod upkeep;
 mod validity;

@@ -176,6 +176,19 @@ impl RunDir {
         self.path.join("logs")
     }
 
+    /// All files of the run, in the order of their names: its events, its logs, its small documents.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let below = |dir: &Path| {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect::<Vec<_>>()
+        };
+        let mut files = below(&self.path);
+        files.extend(below(&self.logs()));
+        files.sort();
+        files
+    }
+
     /// Keeps a small document derived from the events beside them, such as the digest that lists read. It replaces
     /// the previous one at once or not at all.
     ///

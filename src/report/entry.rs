@@ -11,7 +11,8 @@ use super::chain;
 use super::hits;
 use super::list;
 use super::number::pname;
-use super::summary::{Attempt, Drv, Span, Summary};
+use super::summary::{Attempt, Span, Summary};
+use super::timeline;
 
 /// Of a run; `None` if its record does not even say how it began.
 #[must_use]
@@ -215,7 +216,7 @@ fn build(s: &Summary, attempt: &Attempt) -> Option<Build> {
         name: drv.name.to_string(),
         system: drv.system.clone(),
         builder: s.builder_name(attempt.builder),
-        ready: ready(s, drv).min(attempt.started.seconds()),
+        ready: timeline::ready(s, drv).min(attempt.started).seconds(),
         started: attempt.started.seconds(),
         building: attempt.building.map(crate::event::Moment::seconds),
         ended: end(s, attempt),
@@ -224,12 +225,6 @@ fn build(s: &Summary, attempt: &Attempt) -> Option<Build> {
         brought: attempt.prepared.map_or(0, |prepared| prepared.copied_size),
         bytes: s.sizes.get(&attempt.drv).copied(),
     })
-}
-
-/// When a drv had all its inputs.
-fn ready(s: &Summary, drv: &Drv) -> f64 {
-    let inputs = drv.inputs.iter().filter_map(|input| s.drvs.get(input)?.ended.as_ref());
-    inputs.fold(drv.needed, |latest, (at, _)| latest.max(*at)).seconds()
 }
 
 fn end(s: &Summary, attempt: &Attempt) -> f64 {

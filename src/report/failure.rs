@@ -351,6 +351,11 @@ fn code(message: &str) -> Option<u32> {
     })
 }
 
+/// A class as it is called in JSON.
+pub(super) fn in_json(class: Class) -> String {
+    serde_json::to_value(class).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 /// What a class of failure is called where nothing better is known.
 pub(super) fn word(class: Class) -> &'static str {
     match class {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use quick_junit::{NonSuccessKind, Property, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
 
 use crate::error::{Fault, fault_of};
-use crate::event::{Class, Failure, Text};
+use crate::event::{Failure, Text};
 use crate::id::{DrvId, Kind};
 
 use super::annotations::{self, Annotation, Level};
@@ -114,15 +114,10 @@ fn non_success(failure: Option<&Failure>) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(kind);
     if let Some(failure) = failure {
         status.set_message(legal(&failure::cause(failure)));
-        status.set_type(class(failure.class));
+        status.set_type(failure::in_json(failure.class));
         status.set_description(legal(&failure.message));
     }
     status
-}
-
-/// A class as it is called in JSON.
-fn class(class: Class) -> String {
-    serde_json::to_value(class).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// What was said on the way: remarks of Nix, what is only a warning, the end of the log.
@@ -206,7 +201,7 @@ fn legal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Evaluated, Event, Fact, Moment, Status};
+    use crate::event::{Class, Evaluated, Event, Fact, Moment, Status};
     use crate::id::{AttrId, AttrPath};
 
     /// Attrs of this name that ended so, in a run that is over.

@@ -1,23 +1,31 @@
-//! The page in Markdown that a step of GitHub, Forgejo or Gitea leaves: what became of all attrs, each cause of failure
-//! in a row, and the ends of the logs.
+//! The page in Markdown that a step of GitHub, Forgejo or Gitea leaves, and that a comment on a proposed change may hold:
+//! what became of all attrs and which of them differ from the base, each cause of failure in a row, and the ends of the
+//! logs.
 //!
 //! GitHub shows nothing at all of a page over 1 MiB, so what does not fit is left out, the least important first.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::event::Text;
-use crate::id::Kind;
+use crate::event::{Difference, Text};
+use crate::id::{AttrId, Kind};
 
 use super::affected;
 use super::annotations::{self, Annotation, Level};
 use super::check;
 use super::closing;
 use super::failure;
-use super::number::{count, duration, plural};
-use super::summary::{Cause, Summary};
+use super::number::{count, duration, plural, size};
+use super::summary::{Cause, Compared, Summary};
 
 /// Bytes that a page may have, with what was there before.
 pub const MOST: usize = 1 << 20;
+
+/// Bytes that a comment may have: GitHub takes 65,536 characters.
+pub const COMMENT: usize = 65_000;
+
+/// Attrs that are named in a row.
+const NAMED: usize = 20;
 
 /// Bytes that are kept free for the line that says what is left out.
 const RESERVE: usize = 300;
@@ -29,10 +37,10 @@ const LINES: usize = 4;
 const LINE: usize = 300;
 
 /// The page, of so many bytes at most; empty where not even its heading has room. `root` is the root of the repository at
-/// hand.
+/// hand, `usual` how many seconds such a run takes, if there were some.
 #[must_use]
-pub fn page(summary: &Summary, root: Option<&Path>, room: usize) -> String {
-    let mut page = heading(summary);
+pub fn page(summary: &Summary, root: Option<&Path>, usual: Option<f64>, room: usize) -> String {
+    let mut page = heading(summary, usual);
     if page.len() + RESERVE > room {
         return String::new();
     }
@@ -40,8 +48,14 @@ pub fn page(summary: &Summary, root: Option<&Path>, room: usize) -> String {
     let logs = logs(summary);
     let head = "\n| | what | why | where |\n|---|---|---|---|\n".to_owned();
     let head = (!rows.is_empty()).then_some(head);
-    let all: Vec<String> =
-        head.into_iter().chain(rows).chain(logs).chain(base(summary)).chain(counts(summary)).collect();
+    let all: Vec<String> = changes(summary)
+        .into_iter()
+        .chain(head)
+        .chain(rows)
+        .chain(logs)
+        .chain(base(summary))
+        .chain(counts(summary))
+        .collect();
     for (n, block) in all.iter().enumerate() {
         if page.len() + block.len() + RESERVE > room {
             let run = summary.header.as_ref().map_or_else(|| "last".to_owned(), |header| header.run.to_string());
@@ -55,19 +69,78 @@ pub fn page(summary: &Summary, root: Option<&Path>, room: usize) -> String {
 }
 
 /// `### drover check: 40 hosts: 9 built, 31 cached ✓ 7m12s`.
-fn heading(summary: &Summary) -> String {
+fn heading(summary: &Summary, usual: Option<f64>) -> String {
     let command = summary.header.as_ref().map_or("run", |header| &header.command);
-    let what = match summary.error {
-        Some(_) => "stopped".to_owned(),
-        None if check::is_check(summary) => check::screen::counted(summary, false),
-        None => closing::what_was(summary, failure::kinds),
-    };
+    let what = changed(summary).unwrap_or_else(|| what_was(summary));
+    let usual = usual.map(|usual| format!(" (usually {})", duration(usual))).unwrap_or_default();
     let mark = match summary.exit {
         Some(0) => " ✓",
         Some(_) => " ✗",
         None => "",
     };
-    format!("### drover {command}: {}{mark} {}\n", escaped(&what), duration(summary.seconds()))
+    format!("### drover {command}: {}{mark} {}{usual}\n", escaped(&what), duration(summary.seconds()))
+}
+
+/// `9 of 40 hosts change, all built`, of a run that is compared with a base and in which nothing went wrong.
+fn changed(summary: &Summary) -> Option<String> {
+    summary.base.as_ref().filter(|_| summary.exit == Some(0) && !check::is_check(summary))?;
+    let (all, affected) = (summary.taken(), affected::affected(summary));
+    let names = match (failure::kinds(summary, &all), affected.len()) {
+        (_, 0) => return None,
+        (kinds, n) if kinds.contains(',') => format!("{} of {}", count(n), plural(all.len(), "attr", "attrs")),
+        (kinds, n) => format!("{} of {kinds}", count(n)),
+    };
+    let verb = if affected.len() == 1 { "changes" } else { "change" };
+    let planned = summary.header.as_ref().is_some_and(super::summary::Header::is_plan);
+    Some(format!("{names} {verb}{}", if planned { "" } else { ", all built" }))
+}
+
+/// Which attrs differ from the base, those that do so in the same way in a row.
+fn changes(summary: &Summary) -> Option<String> {
+    summary.base.as_ref()?;
+    let mut groups: BTreeMap<(Kind, String), Vec<AttrId>> = BTreeMap::new();
+    for id in affected::affected(summary) {
+        let Some(attr) = summary.attrs.get(&id) else { continue };
+        if let Some(compared) = &attr.compared {
+            groups.entry((attr.kind, how(compared))).or_default().push(id);
+        }
+    }
+    let sized = groups.values().flatten().any(|id| summary.attrs.get(id).is_some_and(|attr| attr.closure.is_some()));
+    let row = |((kind, how), ids): (&(Kind, String), &Vec<AttrId>)| {
+        let mut names: Vec<String> = ids.iter().take(NAMED).map(|id| escaped(&summary.attr_name(*id))).collect();
+        names.extend((ids.len() > NAMED).then(|| format!("and {} more", count(ids.len() - NAMED))));
+        let bytes =
+            ids.iter().filter_map(|id| summary.attrs.get(id)?.closure).fold(0_u64, |sum, (_, b)| sum.saturating_add(b));
+        let closure = if bytes > 0 { size(bytes) } else { String::new() };
+        let closure = if sized { format!(" {closure} |") } else { String::new() };
+        format!("| {} {} | {} | {how} |{closure}\n", count(ids.len()), kind.noun(ids.len()), names.join(" "))
+    };
+    let rows: String = groups.iter().map(row).collect();
+    let (title, line) = if sized { (" closures |", "---|") } else { ("", "") };
+    (!rows.is_empty()).then(|| format!("\n| | | how |{title}\n|---|---|---|{line}\n{rows}"))
+}
+
+/// How an attr differs.
+fn how(compared: &Compared) -> String {
+    let word = match compared.difference {
+        Difference::Added => "new",
+        Difference::Fixed => "fixed: it did not evaluate",
+        Difference::NewlyBroken => "newly broken",
+        _ if compared.same_outputs => "changed, with the same outputs",
+        _ if compared.revision_only => "changed, by its revision only",
+        _ => "changed",
+    };
+    word.to_owned()
+}
+
+/// `40 hosts: 9 built, 31 cached`, of any command.
+pub(super) fn what_was(summary: &Summary) -> String {
+    match summary.error {
+        Some(_) => "stopped".to_owned(),
+        None if check::is_check(summary) => check::screen::counted(summary, false),
+        None if closing::is_push(summary) => closing::what_was_pushed(summary),
+        None => closing::what_was(summary, failure::kinds),
+    }
 }
 
 /// `| ✗ | web1 web2: nginx-1.29.4 failed | builder exited with code 2 | hosts/web.nix:12 |`.

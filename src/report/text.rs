@@ -104,6 +104,11 @@ impl Line {
         self.text(" ".repeat(blanks))
     }
 
+    /// Its pieces, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = (Paint, &str)> {
+        self.0.iter().map(|(paint, text)| (*paint, text.as_str()))
+    }
+
     /// Columns.
     #[must_use]
     pub fn width(&self) -> usize {

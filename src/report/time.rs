@@ -33,24 +33,34 @@ pub struct Row {
     pub owner: String,
     /// More about it.
     pub detail: String,
+    /// What was being done most of that time.
+    pub what: What,
 }
 
 /// The screen.
 #[must_use]
 pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
-    let rows = rows(summary, &account::of(summary));
-    let times: Vec<u64> = rows.iter().map(|row| row.time).collect();
-    let (total, parts) = rounded(&times);
-    let mut lines = vec![Line::new().paint(Paint::Bold, format!("{}, and where it went:", total.as_total()))];
-    let shown: Vec<(Row, Shown)> = rows.into_iter().zip(parts).filter(|(_, part)| part.units > 0).collect();
-    let column = 12 + shown.iter().map(|(row, _)| Line::from(row.owner.as_str()).width()).max().unwrap_or(0);
-    for (row, part) in shown {
-        let line = Line::from(format!("  {:>6}  ", part.as_part())).text(row.owner).pad(column.min(width / 2));
+    let (total, shown) = told(summary);
+    let mut lines = vec![Line::new().paint(Paint::Bold, format!("{total}, and where it went:"))];
+    let column = 12 + shown.iter().map(|(_, row)| Line::from(row.owner.as_str()).width()).max().unwrap_or(0);
+    for (part, row) in shown {
+        let line = Line::from(format!("  {part:>6}  ")).text(row.owner).pad(column.min(width / 2));
         let line = line.text("  ");
         let detail = shortened(&row.detail, width.saturating_sub(line.width()));
         lines.push(line.paint(Paint::Dim, detail).fit(width));
     }
     lines
+}
+
+/// The wall time and its rows, with the times as they are shown: they add up to the whole as it is shown. Rows that
+/// would be shown as nothing are left out.
+#[must_use]
+pub fn told(summary: &Summary) -> (String, Vec<(String, Row)>) {
+    let rows = rows(summary, &account::of(summary));
+    let times: Vec<u64> = rows.iter().map(|row| row.time).collect();
+    let (total, parts) = rounded(&times);
+    let shown = parts.into_iter().zip(rows).filter(|(part, _)| part.units > 0);
+    (total.as_total(), shown.map(|(part, row)| (part.as_part(), row)).collect())
 }
 
 /// A detail without its last parts, as far as it takes to fit.
@@ -77,6 +87,44 @@ pub fn rows(summary: &Summary, intervals: &[Interval]) -> Vec<Row> {
         }
     }
     groups.into_iter().map(|(group, members)| row(summary, group, &members)).collect()
+}
+
+/// One stretch of time in words: `linux-6.12.58: building on big1`.
+#[must_use]
+pub fn said(s: &Summary, interval: &Interval) -> String {
+    let verb = match interval.what {
+        What::Starting => "starting",
+        What::Evaluating => "evaluating",
+        What::Comparing => "comparing with stores and caches",
+        What::Slot { .. } => "waiting for a slot",
+        What::Handing => "being handed out",
+        What::Again => "waiting to be tried again",
+        What::Away => "waiting for a builder",
+        What::Preparing => "bringing its inputs",
+        What::Elsewhere => "somebody else builds it",
+        What::Building => "building",
+        What::Fetching => "fetching",
+        What::Collecting => "taking over its results",
+        What::Returning => "bringing its results home",
+        What::Pushing => "pushing",
+        What::Closing => "closing the record",
+    };
+    let place = match (interval.what, interval.place) {
+        (_, None) | (_, Some(Place::Cache(_))) => String::new(),
+        (What::Slot { .. }, Some(Place::Builder(builder))) => format!(" of {}", s.builder_name(builder)),
+        (What::Away, Some(Place::Builder(builder))) => format!(", {}", s.builder_name(builder)),
+        (What::Preparing, Some(Place::Builder(builder))) => format!(" to {}", s.builder_name(builder)),
+        (What::Collecting | What::Returning, Some(Place::Builder(builder))) => {
+            format!(" from {}", s.builder_name(builder))
+        }
+        (_, Some(Place::Builder(builder))) => format!(" on {}", s.builder_name(builder)),
+    };
+    match interval.owner {
+        Owner::Run => verb.to_owned(),
+        Owner::Attr(attr) => format!("{}: {verb}{place}", s.attr_name(attr)),
+        Owner::Drv(drv) => format!("{}: {verb}{place}", s.drv_name(drv)),
+        Owner::Cache(cache) => format!("{verb} to {}", s.cache_name(cache)),
+    }
 }
 
 /// What is put together in one line.
@@ -175,7 +223,8 @@ fn row(s: &Summary, group: Group, members: &[Interval]) -> Row {
     };
     let detail =
         if drvs.len() == 1 && matches!(group, Group::Attrs | Group::SmallDrvs) { names(s, &drvs) } else { detail };
-    Row { time, owner, detail }
+    let longest = members.iter().max_by_key(|m| length(m));
+    Row { time, owner, detail, what: longest.map_or(What::Starting, |longest| longest.what) }
 }
 
 fn names(s: &Summary, drvs: &BTreeSet<DrvId>) -> String {

@@ -1,6 +1,8 @@
 //! What tests share: real Nixes, fakes that speak the real protocols, and the real drover.
 
 pub mod attic_server;
+#[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
+pub mod browser;
 pub mod bucket;
 pub mod cachix;
 pub mod exchanges;
@@ -23,5 +25,7 @@ pub mod sshd;
 pub mod story;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story_farm;
+#[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
+pub mod story_known;
 #[allow(dead_code, unreachable_pub, reason = "each test uses what it needs")]
 pub mod virtual_run;

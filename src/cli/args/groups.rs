@@ -272,6 +272,9 @@ pub(in crate::cli) struct OutputArgs {
     /// What that file holds: the document of --json, or JUnit's XML [default: json]
     #[arg(long, value_name = "json|junit", requires = "result_file", hide = true)]
     pub(in crate::cli) result_format: Option<String>,
+    /// Write a page about the run to this directory: report.html
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) report_dir: Option<PathBuf>,
     /// Write every event as a JSON line to this file
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) events: Option<PathBuf>,

@@ -135,8 +135,8 @@ impl BuildArgs {
 impl OutputArgs {
     /// Said on top of the rest.
     fn add(self, words: Words) -> Words {
-        let Self { json, events, result_file, result_format, print_build_logs, verbose } = self;
-        Words { json, events, result_file, result_format, print_build_logs, verbose, ..words }
+        let Self { json, events, result_file, result_format, report_dir, print_build_logs, verbose } = self;
+        Words { json, events, result_file, result_format, report_dir, print_build_logs, verbose, ..words }
     }
 }
 

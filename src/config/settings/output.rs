@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{Env, Words};
-use crate::config::{Forge, Whereabouts};
+use crate::config::{Collector, Forge, Whereabouts};
 use crate::error::{Error, Result};
+
+/// The page about a run, in the directory that is named for it.
+const REPORT: &str = "report.html";
 
 /// What is shown and written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +22,12 @@ pub struct OutputSettings {
     pub verbose: u8,
     /// A file that the run leaves.
     pub result_file: Option<ResultFile>,
+    /// Where a page about the run is written, for a browser.
+    pub report: Option<PathBuf>,
+    /// Where spans of the run are sent to.
+    pub collector: Option<Collector>,
+    /// The trace that the run is a part of, as whoever started it says (`TRACEPARENT`).
+    pub trace_parent: Option<String>,
     /// The CI system that reads what is shown.
     pub forge: Option<Forge>,
     /// Of what the run is.
@@ -60,6 +69,9 @@ impl OutputSettings {
             logs: words.print_build_logs,
             verbose: words.verbose,
             result_file: result_file(words.result_file.clone(), words.result_format.as_deref())?,
+            report: words.report_dir.as_ref().map(|dir| dir.join(REPORT)),
+            collector: Collector::of(env),
+            trace_parent: env.trace_parent().map(str::to_owned),
             forge: env.forge(),
             whereabouts: env.whereabouts(flake),
             step_summary: env.step_summary(),

@@ -66,6 +66,8 @@ pub struct Words {
     pub eval_store: Option<String>,
     pub events: Option<PathBuf>,
     pub result_file: Option<PathBuf>,
+    /// `--report-dir`.
+    pub report_dir: Option<PathBuf>,
     pub result_format: Option<String>,
     pub state_dir: Option<PathBuf>,
     pub json: bool,
