@@ -15,7 +15,7 @@ use crate::report::summary::Summary;
 use crate::report::text::{Line, Style, render};
 use crate::report::trend;
 
-use super::super::args::{OverArgs, Place};
+use super::super::args::{OverArgs, Place, WhatIf};
 use super::super::run::settings;
 use super::super::{Session, print, print_json};
 use super::slow;
@@ -30,12 +30,20 @@ pub(super) fn report(
     (asked, over, json): (&str, &OverArgs, bool),
     (place, state_dir): (&Place, &Path),
 ) -> Result<Option<u8>> {
-    if over.trend.is_none() && !over.gate && !over.goals && !over.slow {
+    let is_asked = over.gate || over.goals || over.slow;
+    if !is_asked && over.trend.is_none() && over.compare.is_none() && over.what_if.is_none() {
         return Ok(None);
     }
-    let runs = Runs::open(state_dir)?;
     let found = record::lookup(state_dir, asked)?;
+    if let Some(WhatIf(changes)) = &over.what_if {
+        return slow::what_if(&View { session, json }, &found, changes).map(Some);
+    }
+    let runs = Runs::open(state_dir)?;
     let run = found.id;
+    if let Some(other) = &over.compare {
+        let other = record::lookup(state_dir, other)?;
+        return slow::compare(&View { session, json }, &runs, (&other, &found)).map(Some);
+    }
     if over.slow {
         return slow::report(&View { session, json }, &runs, &found).map(Some);
     }
