@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 /// How long a file is waited for that another process writes to.
@@ -71,7 +72,7 @@ pub enum SqliteError {
 pub struct Kept {
     /// It, open.
     pub connection: Connection,
-    /// Where the one before was put, if that was damaged.
+    /// Where the one before was put, if that was damaged and this one is new.
     pub aside: Option<PathBuf>,
 }
 
@@ -105,25 +106,31 @@ pub fn open(path: &Path, layout: Layout) -> Result<Connection, SqliteError> {
 /// or none. A damaged file is put aside and a new one begun. May wait some seconds for other processes.
 pub fn open_kept(path: &Path, steps: &[&str]) -> Result<Kept, SqliteError> {
     make_dir(path)?;
-    match open_stepped(path, steps) {
+    let (connection, is_new) = match open_stepped(path, steps) {
         Err(SqliteError::Use { source, .. }) if is_damage(&source) => {
-            let aside = put_aside(path)?;
-            Ok(Kept { connection: open_stepped(path, steps)?, aside: Some(aside) })
+            put_aside(path)?;
+            open_stepped(path, steps)?
         }
-        opened => Ok(Kept { connection: opened?, aside: None }),
-    }
+        opened => opened?,
+    };
+    // It may have been put aside by whoever came before.
+    Ok(Kept { connection, aside: if is_new { last_aside(path) } else { None } })
 }
 
-fn open_stepped(path: &Path, steps: &[&str]) -> Result<Connection, SqliteError> {
+/// The file, and whether it was made now.
+fn open_stepped(path: &Path, steps: &[&str]) -> Result<(Connection, bool), SqliteError> {
     let failed = |source| SqliteError::Use { path: path.to_owned(), source };
     let known = i32::try_from(steps.len()).unwrap_or(i32::MAX);
     let mut connection = connect(path, PATIENCE_KEPT).map_err(failed)?;
-    match version(&connection).map_err(failed)? {
+    // To bring all into the file itself would make the end of a run wait for the disk. The next writer does it in time.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+    let found = version(&connection).map_err(failed)?;
+    match found {
         found if found > known => return Err(SqliteError::Newer { path: path.to_owned(), found, known }),
         found if found == known => {}
         _ => climb(&mut connection, steps, known).map_err(failed)?,
     }
-    Ok(connection)
+    Ok((connection, found == 0))
 }
 
 /// Does the steps that a file has not seen yet; another process may just have done so.
@@ -139,26 +146,47 @@ fn climb(connection: &mut Connection, steps: &[&str], known: i32) -> rusqlite::R
     change.commit()
 }
 
-/// Gives a damaged file, and what SQLite keeps beside it, a name that says when it was last written; gives the name.
+/// What the names of damaged files have after that of the file: when they were last written follows.
+const DAMAGED: &str = ".damaged-";
+
+/// Gives a damaged file, and what SQLite keeps beside it, a name of its own; gives the name.
 pub fn put_aside(path: &Path) -> Result<PathBuf, SqliteError> {
     let written = fs::metadata(path).and_then(|file| file.modified()).ok();
     let written = written.and_then(|time| jiff::Timestamp::try_from(time).ok()).unwrap_or_default();
-    let when = written.strftime("%Y%m%dT%H%M%S%.6fZ");
-    let named = |beside: &str, more: String| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(beside);
-        name.push(more);
-        PathBuf::from(name)
-    };
+    let aside = followed(path, &format!("{DAMAGED}{}", written.strftime("%Y%m%dT%H%M%S%.6fZ")));
     for beside in ["", "-wal", "-shm"] {
-        let (from, to) = (named(beside, String::new()), named(&format!(".damaged-{when}"), beside.to_owned()));
-        match fs::rename(&from, to) {
+        let from = followed(path, beside);
+        match fs::rename(&from, followed(&aside, beside)) {
             // Another process has just done it, or there is no such file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             done => done.map_err(|source| SqliteError::Create { path: from, source })?,
         }
     }
-    Ok(named(&format!(".damaged-{when}"), String::new()))
+    Ok(aside)
+}
+
+/// Where the file was put that was last found to be damaged.
+fn last_aside(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let beside = fs::read_dir(path.parent()?).ok()?.filter_map(|file| file.ok()?.file_name().into_string().ok());
+    let aside = beside.filter(|file| {
+        let rest = file.strip_prefix(name).and_then(|rest| rest.strip_prefix(DAMAGED));
+        rest.is_some_and(|rest| rest.ends_with('Z'))
+    });
+    Some(path.with_file_name(aside.max()?))
+}
+
+/// What was written to a file and is not in the file itself yet is in this one.
+#[must_use]
+pub fn log_of(path: &Path) -> PathBuf {
+    followed(path, "-wal")
+}
+
+/// A name with something after it.
+fn followed(path: &Path, more: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(more);
+    PathBuf::from(name)
 }
 
 fn make_dir(path: &Path) -> Result<(), SqliteError> {
@@ -208,12 +236,11 @@ fn tables(change: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
 /// Removes a file and what SQLite keeps beside it. Nothing is lost that was not lost before.
 fn take_away(path: &Path) {
     for beside in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(beside);
+        let name = followed(path, beside);
         if let Err(error) = fs::remove_file(&name)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::debug!("cannot remove {}: {error}", PathBuf::from(&name).display());
+            tracing::debug!("cannot remove {}: {error}", name.display());
         }
     }
 }

@@ -3,11 +3,10 @@
 use crate::driver::{self, Finished, Mode};
 use crate::error::Result;
 use crate::report::affected;
-use crate::report::summary::Summary;
 
 use super::args::{AffectedArgs, Place};
 use super::audit;
-use super::run::{block_on, check, keep_digest, request, settings};
+use super::run::{block_on, check, request, settings};
 use super::{Session, print_foreign, print_json};
 
 /// Prints what differs; the whole answer also where some attrs do not evaluate.
@@ -20,9 +19,7 @@ pub(super) fn affected(session: &Session, args: AffectedArgs, place: &Place) -> 
     let settings = settings(session, words)?;
     let json = settings.output.json;
     let request = request(session, settings, Mode::Affected);
-    let Finished { events, exit, dir, .. } = block_on(driver::drive(request))?;
-    let summary = Summary::of(&events);
-    keep_digest(&dir, &summary);
+    let Finished { summary, exit, .. } = block_on(driver::drive(request))?;
     if json {
         print_json(&affected::document(&summary))?;
     } else {

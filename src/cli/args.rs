@@ -361,9 +361,12 @@ pub(super) struct LogArgs {
 /// `drover report`.
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
-    /// A run, `last`, or `list`
+    /// A run, `last`, or `list`; or `import`, which takes in what is known elsewhere
     #[arg(value_name = "RUN", default_value = "last")]
     pub(super) run: String,
+    /// Of `import`: state directories, records, entries, and files of history
+    #[arg(value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
     /// How: the closing lines of the run, the document of `run --json`, or the folder of its record
     #[arg(long, value_enum, default_value_t = Format::Summary, hide_possible_values = true, value_name = "summary|json|path")]
     pub(super) format: Format,

@@ -21,7 +21,7 @@ use crate::report::summary::Summary;
 use crate::report::text::{Line, render};
 
 use super::args::{CacheCommand, Place, PruneArgs, StatusArgs, VerifyArgs, WarmArgs};
-use super::run::{block_on, drive, keep_digest, settings};
+use super::run::{block_on, drive, settings};
 use super::{Session, print, print_json, say, state_dir};
 
 /// Hours that a push may take.
@@ -150,9 +150,7 @@ fn warm_of(session: &Session, args: WarmArgs, place: &Place) -> Result<u8> {
     let planning = Words { push_to: Vec::new(), no_push: true, json: true, ..words.clone() };
     let (mut base, progress) = begin(session, words)?;
     base.settings.output.cache_dir = None;
-    let (_, Finished { events, exit, dir, .. }) = drive(session, planning, Mode::Plan)?;
-    let summary = Summary::of(&events);
-    keep_digest(&dir, &summary);
+    let (_, Finished { summary, exit, .. }) = drive(session, planning, Mode::Plan)?;
     if matches!(exit, 2 | 70 | 130) {
         return Ok(exit);
     }

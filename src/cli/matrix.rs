@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use crate::config::{Env, Settings};
 use crate::diff::matrix::{AttrWork, DrvWork, Limits, Packing, Work, pack};
-use crate::driver::Mode;
+use crate::driver::{Finished, Mode};
 use crate::error::{Error, Fault, Result};
 use crate::report::harmless;
 use crate::report::matrix::{self, Document, MOST_BYTES, MOST_ROWS, Needs, Pipeline, Row, Shared};
@@ -35,9 +35,8 @@ pub(super) fn matrix(session: &Session, args: MatrixArgs, place: &Place) -> Resu
     super::run::check(&args.select)?;
     let wish = wish(&args, &session.env)?;
     let words = args.words(place);
-    let (settings, finished) = super::run::drive(session, words, Mode::Matrix)?;
-    let summary = Summary::of(&finished.events);
-    let exit = super::run::keep(&settings.output, finished, &summary)?;
+    let (settings, Finished { summary, exit, .. }) = super::run::drive(session, words, Mode::Matrix)?;
+    super::run::keep(&settings.output, &summary)?;
     if summary.error.is_some() || summary.cancelled.is_some() {
         return Ok(exit);
     }

@@ -1,13 +1,13 @@
 //! `drover report`: what a recorded run did, and what many did.
 
+mod history;
 mod runs;
 mod slow;
 
 use crate::error::{Error, Result};
-use crate::record::{self, Run};
+use crate::record;
 use crate::report::closing;
 use crate::report::json;
-use crate::report::list::{self, Digest, Row};
 use crate::report::summary::Summary;
 use crate::report::text::{Style, render};
 
@@ -19,21 +19,21 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
     let state_dir = state_dir(session, place.state_dir.as_deref())?;
     let plain = Style { colour: false, ascii: false, ..session.stdout_style() };
     let format = if args.json { Format::Json } else { args.format };
-    if args.run == "list" {
-        let rows: Vec<Row> = record::list(&state_dir)?.iter().map(row).collect();
-        if format == Format::Json {
-            print_json(&list::document(&rows))?;
-            return Ok(0);
-        }
-        let screen = list::screen(&rows, session.clock.started, session.width());
-        print(render(&screen, plain).as_bytes())?;
-        return Ok(0);
-    }
     let json = format == Format::Json;
+    match args.run.as_str() {
+        "list" => return history::list(session, &state_dir, json),
+        "import" => return history::import(session, &state_dir, &args.paths, json),
+        _ if !args.paths.is_empty() => {
+            return Err(Error::usage(format!("a report is of one run, not of '{}' as well", args.paths[0].display()))
+                .hint("drover report import PATH…    takes in what is known elsewhere"));
+        }
+        _ => {}
+    }
     if let Some(exit) = runs::report(session, (&args.run, &args.over, json), (place, &state_dir))? {
         return Ok(exit);
     }
-    let run = record::lookup(&state_dir, &args.run)?;
+    let run =
+        record::lookup(&state_dir, &args.run).map_err(|error| history::no_record(&state_dir, &args.run, error))?;
     if format == Format::Path {
         print(format!("{}\n", run.dir.path().display()).as_bytes())?;
         return Ok(0);
@@ -57,13 +57,4 @@ pub(super) fn report(session: &Session, args: &ReportArgs, place: &Place) -> Res
         }
     }
     Ok(0)
-}
-
-/// One line of the list: the digest that the run left, or, for a run that was killed, a fold of its record.
-fn row(run: &Run) -> Row {
-    let folded = || {
-        let events = record::read(&run.dir.events()).ok()?.events;
-        Digest::of(&Summary::of(&events))
-    };
-    Row { run: run.short.clone(), digest: run.dir.load(list::FILE).or_else(folded), live: run.dir.is_live() }
 }

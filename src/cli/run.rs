@@ -118,9 +118,8 @@ pub(super) fn screen(session: &Session, settings: &Settings, planned: bool, run:
 /// What is left when the screen is closed: what was asked for on stdout. The error that ended the run, if one did, has
 /// been the last thing on the screen.
 pub(super) fn tell(output: &OutputSettings, finished: Finished) -> Result<u8> {
-    let summary = Summary::of(&finished.events);
-    let outputs = finished.outputs.clone();
-    let exit = keep(output, finished, &summary)?;
+    let Finished { summary, outputs, exit, .. } = finished;
+    keep(output, &summary)?;
     if output.json {
         print_json(&json::document(&summary))?;
     } else if output.print_out_paths {
@@ -144,10 +143,8 @@ fn repository() -> Option<PathBuf> {
     config::work_tree(Path::new("."))
 }
 
-/// What every run leaves: its digest, a file where one was named for it, and a page for the CI system. Gives the exit
-/// code.
-pub(super) fn keep(output: &OutputSettings, finished: Finished, summary: &Summary) -> Result<u8> {
-    keep_digest(&finished.dir, summary);
+/// What a run leaves outside of the state directory: a file where one was named for it, and a page for the CI system.
+pub(super) fn keep(output: &OutputSettings, summary: &Summary) -> Result<()> {
     let told = summary.header.as_ref().is_some_and(|header| matches!(&*header.command, "run" | "check"));
     if let Some(file) = output.step_summary.as_ref().filter(|_| told) {
         add_page(file, summary);
@@ -161,7 +158,7 @@ pub(super) fn keep(output: &OutputSettings, finished: Finished, summary: &Summar
             write_file(path, text.as_bytes())?;
         }
     }
-    Ok(finished.exit)
+    Ok(())
 }
 
 /// Adds the page about a run to what others wrote. A run is not worse for a page that could not be written.
@@ -171,14 +168,6 @@ fn add_page(file: &Path, summary: &Summary) {
     let added = std::fs::OpenOptions::new().create(true).append(true).open(file);
     if let Err(error) = added.and_then(|mut file| std::io::Write::write_all(&mut file, page.as_bytes())) {
         tracing::warn!(%error, file = %file.display(), "cannot write the summary of the step");
-    }
-}
-
-/// Stores what lists say of a run.
-pub(super) fn keep_digest(dir: &RunDir, summary: &Summary) {
-    let digest = Digest::of(summary).map_or(Ok(()), |digest| dir.save(list::FILE, &digest));
-    if let Err(error) = digest {
-        tracing::warn!(%error, "cannot store the digest of the run");
     }
 }
 

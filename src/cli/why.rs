@@ -12,7 +12,7 @@ use crate::report::text::render;
 use crate::report::why::{changed, missing};
 
 use super::args::{Place, WhyArgs};
-use super::run::{block_on, check, keep_digest, request, settings};
+use super::run::{block_on, check, request, settings};
 use super::{Session, print, print_json};
 
 /// Says what changed against a base, or why no cache has it.
@@ -28,8 +28,6 @@ pub(super) fn why(session: &Session, args: WhyArgs, place: &Place) -> Result<u8>
     let output = settings.output.clone();
     let request = request(session, settings, Mode::Why);
     let Explained { finished, answer } = block_on(why::explain(request))?;
-    let summary = Summary::of(&finished.events);
-    keep_digest(&finished.dir, &summary);
     match answer {
         Answer::Changed(mut answer) => {
             if !named {
@@ -43,18 +41,12 @@ pub(super) fn why(session: &Session, args: WhyArgs, place: &Place) -> Result<u8>
             }
             Ok(finished.exit)
         }
-        Answer::Missing(attrs) => tell(session, &output, &finished, &summary, attrs),
+        Answer::Missing(attrs) => tell(session, &output, &finished, attrs),
     }
 }
 
 /// Why no cache has it.
-fn tell(
-    session: &Session,
-    output: &OutputSettings,
-    finished: &Finished,
-    summary: &Summary,
-    attrs: Vec<Explanation>,
-) -> Result<u8> {
+fn tell(session: &Session, output: &OutputSettings, finished: &Finished, attrs: Vec<Explanation>) -> Result<u8> {
     let paths = attrs.iter().flat_map(|one| std::iter::once(&one.own).chain(&one.first)).flat_map(|one| &one.outputs);
     let earlier = earlier(output, finished, &paths.cloned().collect::<Vec<_>>())?;
     let looked = |looked: Looked| {
@@ -70,7 +62,7 @@ fn tell(
     let answers: Vec<missing::Answer> = attrs
         .into_iter()
         .filter_map(|one| {
-            let attr = summary.attrs.get(&one.attr)?;
+            let attr = finished.summary.attrs.get(&one.attr)?;
             Some(missing::Answer {
                 attr: attr.path.to_string(),
                 name: attr.name.to_string(),

@@ -33,6 +33,8 @@ pub struct File {
     pub quarantine: BTreeMap<String, QuarantineTable>,
     /// `[goals]`.
     pub goals: GoalsTable,
+    /// `[notify.NAME]`.
+    pub notify: BTreeMap<String, NotifyTable>,
     /// The line of each key, from 1: `build.retries` → 7.
     #[serde(skip)]
     pub lines: BTreeMap<String, usize>,
@@ -176,6 +178,41 @@ pub struct GoalsTable {
     pub recovery: Option<String>,
     /// How long it may take until the first failure is told, `"3m"`.
     pub first_failure: Option<String>,
+}
+
+/// `[notify.NAME]`: somebody who is told when runs begin to fail, and when they no longer do.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct NotifyTable {
+    /// The URL of a webhook that takes what Slack's do.
+    pub slack: Option<String>,
+    /// The variable that holds it.
+    pub slack_env: Option<String>,
+    /// The file that holds it.
+    pub slack_file: Option<PathBuf>,
+    /// The URL of a webhook that takes drover's own document.
+    pub webhook: Option<String>,
+    /// The variable that holds it.
+    pub webhook_env: Option<String>,
+    /// The file that holds it.
+    pub webhook_file: Option<PathBuf>,
+    /// The variable with a token that is sent to it.
+    pub token_env: Option<String>,
+    /// The file with that token.
+    pub token_file: Option<PathBuf>,
+    /// A program with its arguments.
+    pub command: Vec<String>,
+    /// `["failure", "recovery"]`.
+    pub on: Option<Vec<String>>,
+    /// Only for runs of these branches.
+    pub branches: Vec<String>,
+}
+
+impl std::fmt::Debug for NotifyTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // URLs of webhooks are secrets.
+        f.debug_struct("NotifyTable").field("on", &self.on).field("branches", &self.branches).finish_non_exhaustive()
+    }
 }
 
 /// `[quarantine.NAME]`: attrs that may fail for a while.
@@ -333,7 +370,7 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// How every key is written.
-const EXAMPLES: [(&str, &str); 36] = [
+const EXAMPLES: [(&str, &str); 40] = [
     ("kinds", "[\"nixosConfigurations\", \"checks\"]"),
     ("only", "[\"web*\"]"),
     ("exclude", "[\"*.installer\"]"),
@@ -364,6 +401,10 @@ const EXAMPLES: [(&str, &str); 36] = [
     ("ssh-key-env", "\"DROVER_SSH_KEY\""),
     ("builder-wait", "120"),
     ("keep-days", "7"),
+    ("slack-env", "\"SLACK_WEBHOOK\""),
+    ("webhook-env", "\"DROVER_WEBHOOK\""),
+    ("on", "[\"failure\", \"recovery\"]"),
+    ("branches", "[\"main\"]"),
     ("hit-rate", "0.9"),
     ("success-rate", "0.95"),
     ("duration", "\"10m\""),
@@ -371,9 +412,6 @@ const EXAMPLES: [(&str, &str); 36] = [
     ("first-failure", "\"3m\""),
     ("attrs", "{ exclude = [\"*.installer\"] }"),
 ];
-
-/// Tables of the design that this drover does not know.
-const LATER: [&str; 1] = ["notify"];
 
 /// How the URL of a builder is written.
 const BUILDER: &str = "url = \"ssh-ng://ci@big1.acme.net\"";
@@ -385,7 +423,6 @@ fn explained(message: &str, line: &str, of_builder: bool) -> (String, String) {
         let given = words.next().unwrap_or_default();
         let known: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
         let hint = match nearest(given, known.iter().copied()) {
-            _ if LATER.contains(&given) => "leave it out: this drover does not have it yet".to_owned(),
             Some(near) => format!("did you mean '{near}'?"),
             None => format!("here are known: {}", known.join(", ")),
         };

@@ -21,12 +21,12 @@ pub use branch::work_tree;
 pub use builders::{BuilderSettings, FarmSettings, Secret, SshSettings};
 pub use env::{DROVER_LOG, Env, LoginVars, PullRequest};
 pub use file::{File, FileError};
-pub use forge::Forge;
+pub use forge::{Forge, Whereabouts};
 pub(crate) use near::nearest;
 pub use settings::{
     AttrSettings, BaseSettings, BuildSettings, CacheSettings, CheckBuild, CheckSettings, EvalSettings, GoalSettings,
-    LeaveOut, Origin, OutputSettings, PlanSettings, PushSettings, PushWhen, Quarantine, ReadBack, ResultFile,
-    ResultFormat, Settings, ShareSettings, Words, is_for_nix,
+    LeaveOut, NotifySettings, NotifyTo, Origin, OutputSettings, PlanSettings, PushSettings, PushWhen, Quarantine,
+    ReadBack, ResultFile, ResultFormat, Settings, ShareSettings, Words, is_for_nix,
 };
 pub use shown::{Shown, public_url, shown};
 pub use terminal::Terminal;

@@ -7,6 +7,7 @@ mod caches;
 mod check;
 mod eval;
 mod goals;
+mod notify;
 mod output;
 mod push;
 mod share;
@@ -19,6 +20,7 @@ pub use caches::{CacheSettings, LeaveOut, PushWhen, is_for_nix};
 pub use check::{CheckBuild, CheckSettings, Quarantine};
 pub use eval::EvalSettings;
 pub use goals::GoalSettings;
+pub use notify::{NotifySettings, NotifyTo};
 pub use output::{OutputSettings, ResultFile, ResultFormat};
 pub use push::{PushSettings, ReadBack};
 pub use share::ShareSettings;
@@ -93,6 +95,8 @@ pub struct Settings {
     pub share: ShareSettings,
     /// What is asked of runs.
     pub goals: GoalSettings,
+    /// Who is told of failures and recoveries.
+    pub notify: Vec<NotifySettings>,
     /// No network: no cache is asked.
     pub offline: bool,
     /// A cache that gives no answer is an error, and not a warning.
@@ -141,11 +145,12 @@ impl Settings {
             logins: env.logins(),
             push: PushSettings::of(&words)?,
             goals: GoalSettings::of(&file)?,
+            notify: notify::all(&file, env)?,
             share: share::share(file.share, env)?,
             offline: words.offline,
             strict_caches: words.strict_caches,
             refresh: words.refresh,
-            output: OutputSettings::of(&words, env, state_dir)?,
+            output: OutputSettings::of(&words, env, file.dir.as_deref(), state_dir)?,
             plan: PlanSettings { read: words.plan, write: words.plan_output },
             store: words.store,
             eval_store: words.eval_store,

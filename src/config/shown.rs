@@ -6,7 +6,9 @@ use super::env::{
     DROVER_BUILDER_WAIT, DROVER_BUILDERS, DROVER_EVAL_WORKERS, DROVER_MAX_JOBS, DROVER_PUSH_TO, DROVER_SSH_KEY,
     DROVER_SSH_KNOWN_HOSTS, DROVER_STATE_DIR, NIX_SSHOPTS,
 };
-use super::settings::{CacheSettings, GoalSettings, Origin, PushWhen, Settings, ShareSettings, Words, is_for_nix};
+use super::settings::{
+    CacheSettings, GoalSettings, NotifySettings, NotifyTo, Origin, PushWhen, Settings, ShareSettings, Words, is_for_nix,
+};
 use super::{Env, File};
 use crate::id::Kind;
 
@@ -116,6 +118,7 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings, builder
     }
     book.share(&settings.share);
     book.goals(&settings.goals);
+    book.notify(&settings.notify);
     book.rows
 }
 
@@ -240,6 +243,18 @@ impl Book<'_> {
         ];
         for (key, goal) in all.into_iter().filter(|(_, goal)| goal.is_some()) {
             self.row(key, goal, Sayers::default());
+        }
+    }
+
+    /// Where webhooks are is a secret.
+    fn notify(&mut self, all: &[NotifySettings]) {
+        for one in all {
+            let to = match &one.to {
+                NotifyTo::Slack(_) => "slack",
+                NotifyTo::Webhook { .. } => "webhook",
+                NotifyTo::Command(words) => words.first().map_or("", String::as_str),
+            };
+            self.row(&format!("notify.{}", one.name), Some(to.to_owned()), Sayers::default());
         }
     }
 

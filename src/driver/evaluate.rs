@@ -13,6 +13,7 @@ use crate::eval::budget;
 use crate::eval::flake::{FlakeOptions, Locked};
 use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
+use crate::eval::lockfile;
 use crate::eval::memory;
 use crate::eval::own_config::OwnConfig;
 use crate::eval::record::{self, Commit, Record};
@@ -21,7 +22,7 @@ use crate::eval::{
     Ack, Answer, Budget, Checked, Cost, EvalMsg, EvalOptions, Evaluator, Expected, Import, Imports, Listed, Nix,
     Selection, What,
 };
-use crate::event::{Fact, Stage};
+use crate::event::{Fact, LockedInput, Stage};
 use crate::id::{AttrId, System};
 use crate::store::local::{LocalStore, StoreOptions};
 
@@ -30,13 +31,14 @@ use super::context::Context;
 use super::input::Input;
 use super::recall::{Keys, Located, Recall};
 use super::source::PlainFile;
+use super::validity::Holding;
 
 /// What effects of this part answer.
 pub(super) enum EvalInput {
     /// The source is fixed.
     Located(std::result::Result<Box<Located>, Error>),
-    /// The derivations of an evaluator's answer have roots now.
-    Held(Ack),
+    /// The derivations of evaluators' answers have roots now.
+    Held(Vec<Ack>),
     /// The evaluators have something to say.
     Message(EvalMsg),
     /// What was learned is with others now, or a warning.
@@ -65,9 +67,12 @@ pub(super) struct Evaluation {
     file: Option<PlainFile>,
     /// Where what it says is remembered, if it is.
     recall: Option<Arc<Recall>>,
+    /// The work tree is clean and this machine has not seen its commit yet.
+    new: bool,
     sharing: bool,
     /// Started before anything was known, until it is known whether it is of use.
     early: Option<Early>,
+    holding: Holding,
     evaluator: Option<Evaluator>,
     locked: Option<Locked>,
     keys: Keys,
@@ -126,8 +131,10 @@ impl Evaluation {
                 by_name,
                 file: None,
                 recall: None,
+                new: false,
                 sharing: false,
                 early: None,
+                holding: Holding::default(),
                 evaluator: Some(evaluator),
                 locked: None,
                 keys: Keys::default(),
@@ -142,6 +149,7 @@ impl Evaluation {
         let Looked { commit, ahead } = wanted.looked;
         let quick = commit.map(|commit| commit.key(recall.context()));
         let (begun, early) = ahead.map_or((None, None), |ahead| (Some(ahead.locking), ahead.evaluator));
+        let new = quick.as_deref().is_some_and(|key| recall.locked(key).is_none());
         let options = EvalOptions {
             nix: wanted.nix,
             flake: wanted.flake,
@@ -165,8 +173,10 @@ impl Evaluation {
             by_name,
             file: wanted.file,
             recall,
+            new,
             sharing: false,
             early,
+            holding: Holding::default(),
             evaluator: None,
             locked: None,
             keys: Keys::default(),
@@ -185,6 +195,11 @@ impl Evaluation {
     /// What is evaluated, and how; `None` if the answers come from elsewhere, or nothing is locked yet.
     pub(super) fn source(&self) -> Option<(&EvalOptions, &Locked)> {
         self.options.as_ref().zip(self.locked.as_ref())
+    }
+
+    /// Nobody has evaluated this commit here: most likely there is something to build.
+    pub(super) fn is_new(&self) -> bool {
+        self.new
     }
 
     /// Nothing more comes.
@@ -210,6 +225,12 @@ impl Evaluation {
         }
     }
 
+    /// Derivations have roots: their evaluators may go, and those that came meanwhile get theirs.
+    pub(super) fn held(&mut self, ctx: &mut Context, acks: Vec<Ack>) {
+        drop(acks);
+        self.holding.held(ctx);
+    }
+
     /// The next message of the evaluators.
     pub(super) async fn next(&mut self) -> EvalMsg {
         let message = match &mut self.evaluator {
@@ -233,6 +254,11 @@ impl Evaluation {
             dirty_files: locked.dirty,
             recorded: *recorded,
         });
+        let inputs = lockfile::inputs(&locked.locks).into_iter();
+        let inputs: Vec<_> = inputs.map(|(name, rev)| LockedInput { name: name.into(), rev: rev.into() }).collect();
+        if !inputs.is_empty() {
+            ctx.bus.emit(Fact::InputsLocked { inputs });
+        }
         for warning in warnings.iter().chain(&locked.warnings) {
             if !is_about_store(warning) {
                 ctx.bus.warn(warning.as_str(), None);
@@ -349,12 +375,7 @@ impl Evaluation {
         let evaluated = answer.evaluated(&store_dir);
         ctx.bus.emit(Fact::EvalEnded { attr, evaluated, peak: cost.peak, grown: cost.grown });
         if let (Answer::Drv(drv), Some(ack)) = (&answer, ack) {
-            let (roots, path) = (ctx.eval_roots.clone(), drv.drv.clone());
-            ctx.tasks.start(async move {
-                // If the store cannot be reached, whatever needs the derivation says so.
-                let _ = roots.lock().await.hold(&[path]).await;
-                Input::Eval(EvalInput::Held(ack))
-            });
+            self.holding.hold(ctx, drv.drv.clone(), ack);
         }
         Outcome::Answered(attr, answer)
     }

@@ -122,6 +122,9 @@ impl Farm {
     /// Opens connections while the evaluators are busy. A commit that nobody has evaluated most likely has something
     /// to build, and each connection is a process to start.
     pub(super) fn warm_up(&mut self, ctx: &mut Context) {
+        if self.dialled {
+            return;
+        }
         let slots = self.posts.get(&LOCAL).and_then(|post| post.up.as_ref()).map_or(0, |up| up.builder.slots);
         let pool = ctx.pool.clone();
         ctx.tasks.start(async move {

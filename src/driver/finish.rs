@@ -9,8 +9,10 @@ use crate::report::history::History;
 use crate::report::summary::Summary;
 use crate::store::remote::RemoteStore;
 
+use super::caches;
 use super::context::Context;
 use super::exit::{self, Lenience};
+use super::history;
 use super::{Driver, Finished, LAST_CHILDREN, Mode};
 
 /// The last words of a run. Whatever its effects hold has to be gone by now.
@@ -21,6 +23,12 @@ pub(super) async fn close(
     error: Option<&Error>,
     outputs: Vec<String>,
 ) -> Finished {
+    caches::tell_repeats(&mut ctx);
+    let (mut history, warnings) = history::open_for(&ctx.dir, &ctx.settings.output.state_dir);
+    for (message, hint) in warnings {
+        ctx.bus.warn(message, Some(&hint));
+    }
+    let exchange = history::take(&mut ctx, &mut history).await;
     ctx.bus.emit(Fact::StageEnded { stage: Stage::Record });
     if let Some(error) = error {
         let hint = error.hint.as_deref().map(Into::into);
@@ -31,13 +39,16 @@ pub(super) async fn close(
         // What it did not write by then is asked again.
         let _ = tokio::time::timeout(LAST_CHILDREN, memory.settle()).await;
     }
-    let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, .. } = ctx;
+    let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, settings, .. } = ctx;
     let events = bus.close();
+    let summary = Box::new(Summary::of(&events));
+    history::keep(history, &dir, &settings.output.state_dir, &summary);
     // Their connections first: a daemon ends when its client goes away.
     drop((pool, roots, eval_roots, site, eval_site, sites));
     let builders = join_all(builders.iter().map(|builder| builder.settle(LAST_CHILDREN)));
-    tokio::join!(store.settle(LAST_CHILDREN), eval_store.settle(LAST_CHILDREN), builders);
-    Finished { events, exit, dir, outputs }
+    let shared = history::put(exchange, &settings);
+    tokio::join!(store.settle(LAST_CHILDREN), eval_store.settle(LAST_CHILDREN), builders, shared);
+    Finished { events, summary, exit, dir, outputs }
 }
 
 impl Driver {
@@ -55,6 +66,7 @@ impl Driver {
         let mut faults = exit::faults(self.ctx.bus.events(), &self.lenience());
         faults.extend(self.stopping.error().map(|error| error.fault));
         let exit = exit_code(&faults);
+        self.notify(exit).await;
         let outputs = self.attrs.iter().map(|(attr, _)| attr).collect::<Vec<_>>();
         let outputs = outputs.into_iter().flat_map(|attr| self.outputs_of(attr));
         let dir = self.ctx.store_dir().clone();

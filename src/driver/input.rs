@@ -82,7 +82,10 @@ pub(super) enum Input {
 impl Input {
     /// Whether it says what is asked for or what is there: many of these can be handled before anything is done.
     pub(super) fn is_of_planning(&self) -> bool {
-        matches!(self, Self::Eval(EvalInput::Message(_)) | Self::Loaded(_) | Self::Valid(_) | Self::Facts(..))
+        matches!(
+            self,
+            Self::Eval(EvalInput::Message(_) | EvalInput::Held(_)) | Self::Loaded(_) | Self::Valid(_) | Self::Facts(..)
+        )
     }
 }
 

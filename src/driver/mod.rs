@@ -11,6 +11,7 @@
 //! | `base`, `comparing`, `revision` | what answered attrs are compared with, and how they differ |
 //! | `before` | what recorded runs of the base say of attrs that fail to build |
 //! | `planning` | answered attrs → decisions, with the graph and the planner |
+//! | `validity` | what the store has and holds of that |
 //! | `importing` | what attrs import from derivations |
 //! | `building`, `attempts`, `fetching` | the scheduler's actions |
 //! | `farm`, `dialling`, `watch`, `asking` | the builders: dialled, watched, asked what they hold |
@@ -27,6 +28,7 @@
 //! | `tasks` | effects under way |
 //! | `stopping` | whether the run goes on, and until when it pushes |
 //! | `results`, `links` | the files that a run leaves |
+//! | `notify` | who is told of failures and recoveries |
 //! | `finish`, `exit` | the last words, and the exit code |
 //! | `why` | a plan, and a closer look at what it found to be missing |
 //! | `changed`, `sources` | what makes attrs differ from the base |
@@ -57,12 +59,14 @@ mod exit;
 pub(crate) mod farm;
 mod fetching;
 mod finish;
+pub mod history;
 mod homecoming;
 mod importing;
 mod input;
 mod keeping;
 mod left_out;
 mod links;
+mod notify;
 mod plan_file;
 mod planning;
 pub mod push;
@@ -80,6 +84,7 @@ mod stopping;
 mod tasks;
 mod trust;
 pub mod upkeep;
+mod validity;
 mod watch;
 pub mod why;
 
@@ -96,6 +101,7 @@ use crate::eval::{Answer, Import};
 use crate::event::{DrvOutcome, Event, Fact, Moment, Status};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId, RunId, StorePath};
 use crate::record::RunDir;
+use crate::report::summary::Summary;
 use crate::sched::Input as SchedInput;
 use crate::ui::Ui;
 
@@ -175,6 +181,8 @@ pub struct Request {
 pub struct Finished {
     /// All that happened.
     pub events: Vec<Event>,
+    /// What follows from it.
+    pub summary: Box<Summary>,
     /// The exit code.
     pub exit: u8,
     /// Its record.
@@ -291,7 +299,7 @@ impl Driver {
             Input::OnBase(before) => self.on_base.read(ctx, before),
             Input::BaseAgain(base) => self.base_again = Some(BaseAgain::Done(base)),
             Input::OnlyRevision(attrs) => self.only_revision(&attrs),
-            Input::Eval(EvalInput::Held(ack)) => drop(ack),
+            Input::Eval(EvalInput::Held(acks)) => self.evaluation.held(ctx, acks),
             Input::Eval(EvalInput::Message(message)) => self.heard(message),
             Input::Eval(EvalInput::Shared(shared)) => self.evaluation.shared(ctx, shared),
             Input::Loaded(read) => self.planning.loaded(read),
@@ -348,6 +356,7 @@ impl Driver {
             Input::Stop(level) => self.stop(level),
             Input::Tick => {
                 self.comparing.tick(ctx);
+                caches::tell_repeats_now_and_then(ctx);
                 self.building.tell(ctx, SchedInput::Tick);
             }
             Input::Broken(what) => {

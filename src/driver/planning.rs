@@ -21,9 +21,13 @@ use crate::store::cache::{Cache, Memory};
 use super::asking::Asking;
 use super::building::Building;
 use super::caches;
-use super::context::{Context, store_failure};
+use super::context::Context;
 use super::farm::Farm;
 use super::input::{Asked, Input};
+use super::validity::Validity;
+
+/// .drv files that are read as one piece.
+const LOADED_AT_ONCE: usize = 256;
 
 /// The caches that are read from.
 enum Caches {
@@ -40,6 +44,7 @@ pub(super) struct Planning {
     pub(super) graph: Graph,
     planner: Planner,
     caches: Caches,
+    validity: Validity,
     asking: Asking,
     /// What is not valid will be made: it is held before.
     makes: bool,
@@ -67,6 +72,7 @@ impl Planning {
             graph: Graph::new(),
             planner: Planner::new(PlanPolicy { fetch_roots }),
             caches: Caches::Unopened,
+            validity: Validity::default(),
             asking: Asking::default(),
             makes,
             races: 0,
@@ -196,6 +202,7 @@ impl Planning {
 
     /// The store answered. What it does not have is asked of the caches.
     pub(super) fn valid(&mut self, ctx: &mut Context, farm: &mut Farm, answers: Vec<(Asked, bool)>) {
+        self.validity.answered(ctx, self.makes);
         if ctx.is_farm {
             return self.valid_or_elsewhere(ctx, farm, answers);
         }
@@ -396,8 +403,9 @@ impl Planning {
     /// Starts what the planner wants to know; gives what it has decided. To be called until it gives nothing.
     pub(super) fn turn(&mut self, ctx: &mut Context) -> Vec<Decision> {
         let questions = self.planner.questions(&self.graph);
-        if !questions.load.is_empty() {
-            let drvs = questions.load;
+        // What comes of the first is asked while the rest is read.
+        for drvs in questions.load.chunks(LOADED_AT_ONCE) {
+            let drvs = drvs.to_vec();
             let paths: Vec<StorePath> = drvs.iter().map(|drv| self.graph.path(*drv).clone()).collect();
             let (store, plan) = (ctx.eval_store.clone(), ctx.plan.clone());
             ctx.tasks.start(async move {
@@ -408,20 +416,8 @@ impl Planning {
                 Input::Loaded(drvs.into_iter().zip(infos).collect())
             });
         }
-        if !questions.ask.is_empty() {
-            let asked: Vec<Asked> =
-                questions.ask.into_iter().map(|q| Asked { path: q.path, caches: q.caches }).collect();
-            let (roots, makes) = (ctx.roots.clone(), self.makes);
-            ctx.tasks.start(async move {
-                let paths: Vec<StorePath> = asked.iter().map(|asked| asked.path.clone()).collect();
-                let mut roots = roots.lock().await;
-                let valid = if makes { roots.valid(&paths).await } else { roots.hold_valid(&paths).await };
-                Input::Valid(match valid {
-                    Ok(valid) => Ok(asked.into_iter().zip(valid).collect()),
-                    Err(error) => Err(store_failure(&error)),
-                })
-            });
-        }
+        let asked = questions.ask.into_iter().map(|question| Asked { path: question.path, caches: question.caches });
+        self.validity.ask(ctx, asked, self.makes);
         let decisions = self.planner.decisions(&self.graph);
         self.tell(ctx);
         decisions

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::build::{News, Origin, Pool, Site, Sites};
-use crate::config::{BuilderSettings, Settings, builders};
+use crate::config::{BuilderSettings, Settings, Whereabouts, builders};
 use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
 use crate::eval::{Evaluator, Expected, Import, Imports};
-use crate::event::{FORMAT, Fact, Text};
+use crate::event::{FORMAT, Fact, Moment, Text};
 use crate::id::{AttemptId, BuilderId, CacheId, RunId};
 use crate::record::{self, RecordError, RunDir};
 use crate::report::history::History;
@@ -156,6 +156,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         started: clock.started,
         nix: store.version().text.as_str().into(),
     });
+    tell_whereabouts(&mut bus, &settings.output.whereabouts);
     if let Some(untested) = store.version().untested() {
         bus.warn(untested, None);
     }
@@ -197,6 +198,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         news: news_in,
         imports: imports_in,
         farm_inputs: farm_in,
+        next_repeats: Moment::default(),
     };
     for cache in &open.caches {
         caches::announce(&mut ctx, cache);
@@ -206,6 +208,21 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
     }
     let _ = record::prune(&ctx.settings.output.state_dir, record::KEEP);
     Ok(Begun { ctx, news, imports, farm_inputs, signals, opened: open.caches, sick: open.sick })
+}
+
+/// Says of what the run is, if anybody knows.
+fn tell_whereabouts(bus: &mut Bus, of: &Whereabouts) {
+    if *of == Whereabouts::default() {
+        return;
+    }
+    let text = |text: &Option<String>| text.as_deref().map(Into::into);
+    bus.emit(Fact::RunPlaced {
+        forge: of.forge.map(Into::into),
+        repository: text(&of.repository),
+        branch: text(&of.branch),
+        change: text(&of.change),
+        url: text(&of.url),
+    });
 }
 
 /// Where the answers of a run will come from.
@@ -324,7 +341,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
     let named = named(&settings, &ctx.store)?;
     warn_of_builders(&mut ctx, &named);
     ctx.is_farm = named.iter().any(|builder| !builder.is_local());
-    let (farm, known) = Farm::new(&mut ctx, named);
+    let (mut farm, known) = Farm::new(&mut ctx, named);
     let mut building = Building::new(&ctx, history, quarantines.counts_failures());
     known.into_iter().for_each(|input| building.tell(&ctx, input));
     homecoming::warn(&mut ctx);
@@ -341,6 +358,9 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         Answers::Plan { evaluator, by_name } => Source::Stream { evaluator, by_name },
     };
     let evaluation = Evaluation::begin(&mut ctx, source);
+    if mode.builds() && evaluation.is_new() {
+        farm.warm_up(&mut ctx);
+    }
     if let Some(plan) = ctx.plan.clone() {
         plan_file::announce(&mut ctx, &plan);
     }

@@ -59,10 +59,20 @@ pub fn screen(summary: &Summary, groups: &[FailureGroup], width: usize) -> Vec<L
 /// What ended everything: a sentence, and what to type. The hint is never cut.
 #[must_use]
 pub fn fatal(message: &str, hint: Option<&str>, width: usize) -> Vec<Line> {
+    said(Line::new().paint(Paint::Bad, "error:"), message, hint, width)
+}
+
+/// What is no reason to stop, outside of a run: the same.
+#[must_use]
+pub fn warning(message: &str, hint: Option<&str>, width: usize) -> Vec<Line> {
+    said(Line::new().paint(Paint::Warn, "warning:"), message, hint, width)
+}
+
+fn said(word: Line, message: &str, hint: Option<&str>, width: usize) -> Vec<Line> {
     let message = without_numbers(message);
-    let mut text = wrapped(&message, width.saturating_sub(7), FATAL).into_iter();
+    let mut text = wrapped(&message, width.saturating_sub(word.width() + 1), FATAL).into_iter();
     let first = text.next().unwrap_or_default();
-    let mut lines = vec![Line::new().paint(Paint::Bad, "error:").text(format!(" {first}"))];
+    let mut lines = vec![word.text(format!(" {first}"))];
     lines.extend(text.map(|line| Line::from(format!("  {line}"))));
     let mut hint = hint.into_iter().flat_map(str::lines);
     lines.extend(hint.next().map(|first| Line::new().text("  ").paint(Paint::Dim, "hint:").text(format!(" {first}"))));

@@ -1,10 +1,11 @@
-//! `drover report list`: a line a run. Reads no events: each run has a small digest beside them, folded once when it
-//! ends.
+//! `drover report list`: a line a run. Reads no events: history knows each run, or a small digest beside its record,
+//! folded once when it ends.
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::Status;
 use crate::id::AttrId;
+use crate::record::history::Entry;
 
 use super::closing;
 use super::failure;
@@ -52,6 +53,21 @@ impl Digest {
             attrs: summary.attrs.len(),
             verdict: verdict(summary),
         })
+    }
+}
+
+impl From<Entry> for Digest {
+    fn from(entry: Entry) -> Self {
+        Self {
+            command: entry.command,
+            what: entry.what,
+            flake: entry.flake,
+            started: entry.started,
+            seconds: entry.seconds,
+            exit: entry.exit,
+            attrs: usize::try_from(entry.counters.attrs).unwrap_or(usize::MAX),
+            verdict: entry.verdict,
+        }
     }
 }
 

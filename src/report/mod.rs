@@ -34,6 +34,7 @@ pub mod list;
 pub mod matrix;
 pub mod metric;
 pub mod missing;
+pub mod notify;
 pub mod number;
 pub mod past;
 pub mod place;

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod cache;
 pub mod error;
 pub mod local;
+pub mod post;
 pub mod program;
 pub mod remote;
 pub mod roots;

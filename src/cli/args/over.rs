@@ -33,7 +33,7 @@ pub(in crate::cli) struct OverArgs {
     /// Look only at this number; may be given again
     #[arg(long, value_name = "METRIC", requires = "gate")]
     pub(in crate::cli) metric: Vec<String>,
-    /// Whether the last runs reach what [goals] asks; exit 1 if not
+    /// Whether the last runs reach the goals of drover.toml; exit 1 if not
     #[arg(long, conflicts_with = "gate")]
     pub(in crate::cli) goals: bool,
 }

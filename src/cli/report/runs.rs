@@ -7,17 +7,16 @@ use crate::error::{Error, Fault, Result, exit_code};
 use crate::id::RunId;
 use crate::record::history::{Depth, Entry, Filter, History};
 use crate::record::{self, short_ids};
-use crate::report::entry;
 use crate::report::gate::{self, Rule};
 use crate::report::goals::{self, Goal, Wanted};
 use crate::report::metric::Metric;
-use crate::report::summary::Summary;
 use crate::report::text::{Line, Style, render};
 use crate::report::trend;
 
 use super::super::args::{OverArgs, Place, WhatIf};
 use super::super::run::settings;
 use super::super::{Session, print, print_json};
+use super::history;
 use super::slow;
 
 /// Runs of each side that a gate looks at, and those of a trend.
@@ -38,7 +37,7 @@ pub(super) fn report(
     if let Some(WhatIf(changes)) = &over.what_if {
         return slow::what_if(&View { session, json }, &found, changes).map(Some);
     }
-    let runs = Runs::open(state_dir)?;
+    let runs = Runs::open(session, state_dir)?;
     let run = found.id;
     if let Some(other) = &over.compare {
         let other = record::lookup(state_dir, other)?;
@@ -67,18 +66,9 @@ fn wanted(session: &Session, place: &Place) -> Result<Wanted> {
 pub(super) struct Runs(History);
 
 impl Runs {
-    /// Opens the history, and takes in what is recorded and not in it yet.
-    fn open(state_dir: &Path) -> Result<Self> {
-        let mut history = History::open(state_dir)?;
-        let recorded = record::list(state_dir)?;
-        let unknown = history.unknown(recorded.iter().filter(|run| !run.dir.is_live()).map(|run| run.id))?;
-        for run in recorded.iter().filter(|run| unknown.contains(&run.id)) {
-            let Ok(record) = record::read(&run.dir.events()) else { continue };
-            if let Some(entry) = entry::of(&Summary::of(&record.events)) {
-                history.add(&entry)?;
-            }
-        }
-        Ok(Self(history))
+    /// Opens the history, with what is recorded and was not in it yet.
+    fn open(session: &Session, state_dir: &Path) -> Result<Self> {
+        history::open(session, state_dir).map(Self)
     }
 
     /// A run that is recorded.

@@ -81,6 +81,14 @@ impl Entry {
         self.exit.is_some_and(|exit| exit != 130)
     }
 
+    /// Whether it evaluated, built, fetched or pushed anything, or failed to; other machines learn from no other runs.
+    #[must_use]
+    pub fn did_something(&self) -> bool {
+        let Counters { evaluated, eval_failed, failed_attrs, built, failed, fetched, pushed, push_failed, .. } =
+            self.counters;
+        [evaluated, eval_failed, failed_attrs, built, failed, fetched, pushed, push_failed].iter().any(|n| *n > 0)
+    }
+
     /// Seconds of a stage; 0 if it never was.
     #[must_use]
     pub fn stage_seconds(&self, stage: Stage) -> f64 {

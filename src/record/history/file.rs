@@ -33,6 +33,20 @@ pub enum HistoryError {
         /// What SQLite says.
         source: rusqlite::Error,
     },
+    /// Another file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another file is no history, or is damaged.
+    #[error("{} is no history of runs, or is damaged", path.display())]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+    },
     /// A run cannot be put into words.
     #[error("cannot write the history of run {run}")]
     Write {
@@ -49,8 +63,15 @@ impl From<HistoryError> for error::Error {
             HistoryError::File(_) => "drover --state-dir DIR    with a directory that can be used",
             HistoryError::Damaged { .. } => "drover report list    begins it anew from the records",
             HistoryError::Write { .. } => "drover report --format json",
+            HistoryError::Read { .. } | HistoryError::Foreign { .. } => {
+                "drover report import DIR    with a state directory, or FILE: history.sqlite, events.jsonl, RUN.json.zst"
+            }
         };
-        Self::from_chain(Fault::Unreachable, &error).hint(hint)
+        let fault = match &error {
+            HistoryError::Read { .. } | HistoryError::Foreign { .. } => Fault::Usage,
+            _ => Fault::Unreachable,
+        };
+        Self::from_chain(fault, &error).hint(hint)
     }
 }
 
@@ -77,7 +98,7 @@ impl History {
         state_dir.join("history.sqlite")
     }
 
-    /// Where a damaged file was put when this one was opened, which was begun anew then.
+    /// Where a damaged file was put, if this one was begun just now in its place.
     #[must_use]
     pub fn aside(&self) -> Option<&Path> {
         self.aside.as_deref()
@@ -104,13 +125,13 @@ impl History {
         added.map_err(|error| self.failed(error))
     }
 
-    /// Which of these runs are not in it, in the order given; nor those that were cut off.
+    /// Which of these runs are not in it, in the order given.
     ///
     /// # Errors
     /// If the file cannot be read.
     pub fn unknown(&self, runs: impl IntoIterator<Item = RunId>) -> Result<Vec<RunId>, HistoryError> {
         let unknown = || {
-            let mut query = self.connection.prepare_cached("SELECT 1 FROM runs WHERE run = ? AND exit IS NOT NULL")?;
+            let mut query = self.connection.prepare_cached("SELECT 1 FROM runs WHERE run = ?")?;
             let mut unknown = Vec::new();
             for run in runs {
                 if !query.exists([run.to_string()])? {
@@ -223,7 +244,6 @@ mod tests {
         let whole = Entry { builds: vec![build("a-1", 1.0), build("b-1", 1.0)], ..entry(1) };
         let cut = Entry { exit: None, builds: vec![build("a-1", 1.0)], ..entry(1) };
         assert!(history.add(&cut).unwrap());
-        assert_eq!(history.unknown([run(1)]).unwrap(), [run(1)]);
         assert!(history.add(&whole).unwrap());
         assert!(!history.add(&cut).unwrap());
         assert_eq!(all(&history), [whole]);
@@ -269,6 +289,8 @@ mod tests {
         let mut history = History::open(state.path()).unwrap();
         let builds: Vec<Build> = (0..500).map(|n| build(&format!("p{n}-1"), 1.0)).collect();
         history.add(&Entry { builds, ..entry(1) }).unwrap();
+        // Brings all into the file itself.
+        history.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
         drop(history);
         let path = History::path_in(state.path());
         let mut bytes = std::fs::read(&path).unwrap();
@@ -281,6 +303,7 @@ mod tests {
         assert!(aside.exists() && !path.exists());
         drop(damaged);
         let mut anew = History::open(state.path()).unwrap();
+        assert!(anew.aside().is_some_and(Path::exists), "whoever begins it anew says where the other is");
         assert!(anew.add(&entry(2)).unwrap());
         assert_eq!(all(&anew), [entry(2)]);
     }

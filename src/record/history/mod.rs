@@ -7,6 +7,8 @@
 mod ask;
 mod entry;
 mod file;
+mod folder;
+mod merge;
 mod retention;
 mod rows;
 mod tables;
@@ -16,4 +18,5 @@ mod testing;
 pub use ask::{Depth, Filter, Took};
 pub use entry::{AttrTimes, Build, BuilderUse, CacheUse, Counters, Entry, Outcome, Part, Spell, Trouble};
 pub use file::{History, HistoryError};
+pub use folder::{Folder, MAX_PACKED, pack, unpack};
 pub use retention::{Day, KEPT_DAYS, KEPT_RUNS};

@@ -50,7 +50,8 @@ pub(super) fn name(change: &Connection, name: &str) -> rusqlite::Result<i64> {
     Ok(change.last_insert_rowid())
 }
 
-fn package(change: &Connection, pname: &str, system: i64) -> rusqlite::Result<i64> {
+/// The number of a package on a system, the same.
+pub(super) fn package(change: &Connection, pname: &str, system: i64) -> rusqlite::Result<i64> {
     let known = change
         .prepare_cached("SELECT id FROM packages WHERE pname = ? AND system = ?")?
         .query_row(params![pname, system], |row| row.get(0));

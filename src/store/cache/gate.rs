@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
 
 use super::engine::Stopwatch;
 
@@ -72,14 +72,37 @@ impl Window {
     }
 }
 
+/// The way to a gate for requests that belong together. Only the first of them waits at the gate, so that a few that come
+/// later by another door need not wait for thousands.
+#[derive(Debug, Default)]
+pub(super) struct Door(AsyncMutex<()>);
+
 /// Lets so many requests pass at once.
 #[derive(Debug)]
 pub(super) struct Gate {
     permits: Semaphore,
     /// Places to be taken away as soon as they are given back.
     owed: AtomicUsize,
+    /// Requests that have come by some door and have no place yet.
+    waiting: AtomicUsize,
     window: Mutex<Window>,
     watch: Stopwatch,
+}
+
+/// One that waits, until dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn count(all: &'a AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A place for one request; given back when dropped.
@@ -104,7 +127,15 @@ impl Gate {
     pub(super) fn new(most: usize) -> Self {
         let window = Window::new(most);
         let permits = Semaphore::new(window.width);
-        Self { permits, owed: AtomicUsize::new(0), window: Mutex::new(window), watch: Stopwatch::start() }
+        let (owed, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { permits, owed, waiting, window: Mutex::new(window), watch: Stopwatch::start() }
+    }
+
+    /// Waits for a place, after those who came by the same door.
+    pub(super) async fn enter_by(&self, door: &Door) -> Option<Place<'_>> {
+        let _waiting = Waiting::count(&self.waiting);
+        let _first = door.0.lock().await;
+        self.enter().await
     }
 
     /// Waits for a place. `None` cannot happen: the gate is never closed.
@@ -115,7 +146,7 @@ impl Gate {
 
     /// The server answered.
     pub(super) fn answered(&self) {
-        let full = self.permits.available_permits() == 0;
+        let full = self.permits.available_permits() == 0 || self.waiting.load(Ordering::Relaxed) > 0;
         self.change(|window, now| window.answered(now, full));
     }
 
@@ -186,6 +217,24 @@ mod tests {
         windowful(&mut window, &mut now, 1);
         assert_eq!(window.width, FEWEST + 1, "and grows slowly from then on");
         assert_eq!(Window::new(2).width, 2);
+    }
+
+    #[tokio::test]
+    async fn a_few_do_not_wait_for_many_that_came_before() {
+        let gate = Gate::new(1);
+        let (many, few) = (Door::default(), Door::default());
+        let held = gate.enter().await;
+        let order = Mutex::new(Vec::new());
+        let pass = async |door: &Door, name: &'static str| {
+            let place = gate.enter_by(door).await;
+            order.lock().unwrap().push(name);
+            drop(place);
+        };
+        let all = async {
+            tokio::join!(pass(&many, "many"), pass(&many, "many"), pass(&many, "many"), pass(&few, "few"));
+        };
+        tokio::join!(all, async { drop(held) });
+        assert_eq!(*order.lock().unwrap(), ["many", "few", "many", "many"]);
     }
 
     #[tokio::test]

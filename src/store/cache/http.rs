@@ -23,11 +23,12 @@ use super::OpenContext;
 use super::answer::no_answer;
 use super::engine::{Engine, Stopwatch};
 use super::error::CacheError;
-use super::gate::Gate;
+use super::gate::{Door, Gate};
 use super::info::{self, CacheInfo};
 use super::link::Link;
 use super::login::Auth;
 use super::put::{Content, PutFailure};
+use super::repeats::Repeats;
 use super::retry::{Health, Pace, Patience};
 use super::s3;
 use super::upload::Manners;
@@ -62,6 +63,7 @@ pub(super) struct HttpCache {
     /// For NARs.
     pub(super) link: Link,
     pub(super) requests: AtomicU64,
+    pub(super) repeats: Repeats,
 }
 
 impl std::fmt::Debug for HttpCache {
@@ -151,6 +153,7 @@ impl HttpCache {
             manners: Manners::default(),
             link: Link::default(),
             requests: AtomicU64::new(0),
+            repeats: context.repeats.clone(),
         })
     }
 
@@ -255,11 +258,16 @@ impl HttpCache {
 
     /// One file, with all the attempts that it takes.
     pub(super) async fn fetch(&self, method: Method, name: &str, limit: usize, attempts: u32) -> Fetched {
+        self.fetch_by(&Door::default(), method, name, limit, attempts).await
+    }
+
+    /// The same, after those who came by the same door.
+    async fn fetch_by(&self, door: &Door, method: Method, name: &str, limit: usize, attempts: u32) -> Fetched {
         let Ok(url) = self.base.join(name) else {
             return Fetched::Refused(no_answer(Class::Cache, format!("'{name}' is no URL")), 0);
         };
         let mut last = None;
-        let tries = self.try_often(&method, &url, limit, attempts, &mut last);
+        let tries = self.try_often(door, (&method, &url, limit), attempts, &mut last);
         if let Ok(fetched) = tokio::time::timeout(self.patience.path, tries).await {
             return fetched;
         }
@@ -270,15 +278,14 @@ impl HttpCache {
 
     async fn try_often(
         &self,
-        method: &Method,
-        url: &Url,
-        limit: usize,
+        door: &Door,
+        (method, url, limit): (&Method, &Url, usize),
         attempts: u32,
         last: &mut Option<Failure>,
     ) -> Fetched {
         let mut attempt = 0;
         loop {
-            let place = self.gate.enter().await;
+            let place = self.gate.enter_by(door).await;
             if attempt < attempts && attempts > 1 && self.health.is_down() {
                 return Fetched::NoAnswer(last.take().unwrap_or_else(ask::down));
             }
@@ -310,8 +317,10 @@ impl HttpCache {
                 return Fetched::NoAnswer(failure);
             }
             tracing::debug!(cache = %self.shown, path = url.path(), attempt, why = %failure.message, "trying again");
+            let wait = self.patience.wait(attempt, throttled, floor);
+            self.repeats.note(&self.shown, &failure, wait);
             *last = Some(failure);
-            tokio::time::sleep(self.patience.wait(attempt, throttled, floor)).await;
+            tokio::time::sleep(wait).await;
         }
     }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::RemoteStore;
+use super::shell::{self, Started};
+use super::ssh::Ssh;
 use crate::id::System;
 use crate::store::settings::NixSettings;
 
@@ -47,9 +49,20 @@ const SCRIPT: &str = "echo drover:cpus; getconf _NPROCESSORS_ONLN 2>/dev/null ||
     </dev/null 2>/dev/null || nix --extra-experimental-features nix-command show-config --json </dev/null";
 
 impl About {
-    /// Asks.
-    pub(super) async fn ask(store: &RemoteStore) -> Self {
-        match tokio::time::timeout(PATIENCE, store.shell(SCRIPT)).await {
+    /// Begins to ask, for whoever wants to know a little later.
+    pub(super) async fn begin(ssh: &Ssh) -> Option<Started> {
+        shell::start(ssh, SCRIPT).await.ok()
+    }
+
+    /// Asks, or hears what it said to whoever began.
+    pub(super) async fn ask(store: &RemoteStore, begun: Option<Started>) -> Self {
+        let said = async {
+            match begun {
+                Some(begun) => shell::finish(begun).await,
+                None => store.shell(SCRIPT).await,
+            }
+        };
+        match tokio::time::timeout(PATIENCE, said).await {
             Ok(Ok(bytes)) if bytes.len() <= MOST => Self::parse(&String::from_utf8_lossy(&bytes)),
             Ok(Ok(_)) => Self::default(),
             Ok(Err(error)) => {

@@ -43,6 +43,7 @@ pub use shell::ShellError;
 
 use self::address::Address;
 use self::error::Whom;
+use self::shell::Started;
 use self::ssh::Ssh;
 use super::error::StoreError;
 use super::local::{Usual, Wishes, set_up};
@@ -126,6 +127,8 @@ struct Inner {
     version: String,
     /// The connection that told whether we are trusted, until somebody needs one.
     spare: Mutex<Option<Session>>,
+    /// What it says of itself, begun to be asked when it was dialled.
+    begun: Mutex<Option<Started>>,
     about: OnceCell<About>,
 }
 
@@ -157,21 +160,24 @@ impl RemoteStore {
     async fn reach(options: RemoteOptions, address: Address, whom: &Whom) -> Result<Self, DialError> {
         let uri: Arc<str> = options.uri.as_str().into();
         let dir = options.store_dir.clone();
-        let (way, mut session) = match address {
+        let (way, mut session, begun) = match address {
             Address::Socket(path) => {
                 let session = over_socket(&path, dir, uri.clone()).await.map_err(|error| whom.of_store(&error))?;
-                (Way::Socket(path), session)
+                (Way::Socket(path), session, None)
             }
             Address::Ssh(address) => {
-                let (ssh, session) = Ssh::reach(&options, &address, whom).await?;
-                (Way::Ssh(Box::new(ssh)), session)
+                let ssh = Ssh::log_in(&options, &address, whom).await?;
+                // What it says of itself takes as long as the first connection, so neither waits for the other.
+                let (begun, first) = tokio::join!(About::begin(&ssh), ssh.first(&options, &address));
+                let (ssh, session) = ssh.like(first?);
+                (Way::Ssh(Box::new(ssh)), session, begun)
             }
         };
         check_store_dir(&mut session, &options.store_dir, whom).await?;
         let (trust, version) = (session.trust(), session.peer().nix_version.clone());
         let spare = Mutex::new(Some(session));
-        let about = OnceCell::new();
-        Ok(Self(Arc::new(Inner { options, uri, way, trust, version, spare, about })))
+        let (begun, about) = (Mutex::new(begun), OnceCell::new());
+        Ok(Self(Arc::new(Inner { options, uri, way, trust, version, spare, begun, about })))
     }
 
     /// A new connection, with options set as its nix.conf says.
@@ -254,7 +260,8 @@ impl RemoteStore {
     /// What it says about itself. Asked over the same ssh by the first that wants to know, which takes as long as a
     /// command over there; of a login without a shell nothing is known, and nothing is an error.
     pub async fn about(&self) -> &About {
-        self.0.about.get_or_init(|| About::ask(self)).await
+        let begun = || self.0.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.about.get_or_init(|| About::ask(self, begun())).await
     }
 
     /// The same, as far as somebody has asked already.

@@ -4,7 +4,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::error::DialError;
 use super::mux::Running;
-use super::ssh::Ssh;
+use super::ssh::{Place, Ssh};
 use crate::nix_compat::ansi;
 use crate::process::quote;
 
@@ -38,9 +38,26 @@ pub(super) fn command(script: &str) -> String {
     format!("sh -c {}", quote(script))
 }
 
+/// A script that runs over there, without input.
+#[derive(Debug)]
+pub(super) struct Started {
+    running: Running,
+    _place: Place,
+}
+
+/// Starts a script.
+pub(super) async fn start(ssh: &Ssh, script: &str) -> Result<Started, ShellError> {
+    let (running, place) = ssh.session(&command(script)).await?;
+    Ok(Started { running, _place: place })
+}
+
 /// Runs a script without input and gives what it prints.
 pub(super) async fn run(ssh: &Ssh, script: &str) -> Result<Vec<u8>, ShellError> {
-    let (running, _place) = ssh.session(&command(script)).await?;
+    finish(start(ssh, script).await?).await
+}
+
+/// What a script prints until it ends.
+pub(super) async fn finish(Started { running, _place }: Started) -> Result<Vec<u8>, ShellError> {
     let Running { stdin, stdout, stderr, mut control } = running;
     drop(stdin);
     let ((printed, whole), (said, _)) = tokio::join!(read(stdout, MOST), read(stderr, MOST_WORDS));

@@ -56,6 +56,15 @@ enum Reach {
     Program(String),
 }
 
+/// The first connection to a store, and how it came about.
+pub(super) struct First {
+    session: Session,
+    /// Through this socket over there; `None`: to a program.
+    socket: Option<String>,
+    /// The socket was to be forwarded and could not be.
+    unforwarded: bool,
+}
+
 /// A master and how many channels it has.
 #[derive(Debug)]
 struct Seat {
@@ -125,12 +134,8 @@ impl Place {
 }
 
 impl Ssh {
-    /// Logs in and shakes hands.
-    pub(super) async fn reach(
-        options: &RemoteOptions,
-        address: &SshAddress,
-        whom: &Whom,
-    ) -> Result<(Self, Session), DialError> {
+    /// Logs in.
+    pub(super) async fn log_in(options: &RemoteOptions, address: &SshAddress, whom: &Whom) -> Result<Self, DialError> {
         let login = Login::new(options, address, whom)?;
         let mut words = address.program.clone().unwrap_or_else(|| vec!["nix-daemon".to_owned()]);
         words.push("--stdio".to_owned());
@@ -140,25 +145,38 @@ impl Ssh {
         let reach = Reach::Program(program);
         let seats = Mutex::new(vec![first.clone()]);
         let (room, unconfirmed) = (AtomicUsize::new(0), Unconfirmed::default());
-        let mut this = Self { seats, first, login, whom: whom.clone(), reach, unforwarded: false, room, unconfirmed };
+        let this = Self { seats, first, login, whom: whom.clone(), reach, unforwarded: false, room, unconfirmed };
         this.master(&this.first).await?;
+        Ok(this)
+    }
+
+    /// The first connection, hands shaken: through the daemon's socket if that can be, else to a program.
+    pub(super) async fn first(&self, options: &RemoteOptions, address: &SshAddress) -> Result<First, DialError> {
         let (dir, uri): (_, Arc<str>) = (&options.store_dir, Arc::from(options.uri.as_str()));
+        let mut unforwarded = false;
         if let Some(socket) = socket_of(address) {
-            match this.tunnel(&socket).await {
+            match self.tunnel(&socket).await {
                 Ok(halves) => {
-                    let session = over_tunnel(halves, dir.clone(), uri).await.map_err(|error| whom.of_store(&error))?;
-                    this.reach = Reach::Socket(socket);
-                    return Ok((this, session));
+                    let session = over_tunnel(halves, dir.clone(), uri).await;
+                    let session = session.map_err(|error| self.whom.of_store(&error))?;
+                    return Ok(First { session, socket: Some(socket), unforwarded });
                 }
                 // There is no daemon, or sshd does not forward sockets.
-                Err(TunnelError::Mux(MuxError::Refused(_))) => this.unforwarded = true,
-                Err(error) => return Err(error.of(whom)),
+                Err(TunnelError::Mux(MuxError::Refused(_))) => unforwarded = true,
+                Err(error) => return Err(error.of(&self.whom)),
             }
         }
-        match this.connect(dir.clone(), &uri).await {
-            Ok(session) => Ok((this, session)),
-            Err(error) => Err(whom.of_store(&error)),
+        match self.connect(dir.clone(), &uri).await {
+            Ok(session) => Ok(First { session, socket: None, unforwarded }),
+            Err(error) => Err(self.whom.of_store(&error)),
         }
+    }
+
+    /// All connections come about as the first did. Gives that one, too.
+    pub(super) fn like(self, first: First) -> (Self, Session) {
+        let First { session, socket, unforwarded } = first;
+        let reach = socket.map_or(self.reach, Reach::Socket);
+        (Self { reach, unforwarded, ..self }, session)
     }
 
     /// A new connection, hands shaken.

@@ -1,8 +1,9 @@
-//! Questions about many paths: their records are read on the engine's thread, and their signatures checked beside it.
+//! Questions about many paths: their records are read on the engine's thread, and their signatures checked beside it, by all processors.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use rayon::prelude::*;
 use reqwest::Method;
 
 use super::{Fetched, HttpCache};
@@ -12,9 +13,13 @@ use crate::nix_compat::narinfo::MAX_NARINFO_SIZE;
 use crate::store::cache::Held;
 use crate::store::cache::answer::{Answer, Trust, narinfo_name, no_answer};
 use crate::store::cache::answers::{Paths, Pieces};
+use crate::store::cache::gate::Door;
 
 /// Questions of one batch that exist at once; the gate bounds what is really in flight.
 const WINDOW: usize = 256;
+
+/// Records that are judged by one processor: with fewer it takes longer to share them out.
+const FEW: usize = 8;
 
 /// What one record came to.
 type Record = Result<Option<Vec<u8>>, Failure>;
@@ -37,7 +42,7 @@ impl HttpCache {
             if let Some(first) = paths.first()
                 && self.health.may_probe(&self.patience)
             {
-                let record = self.record(first, 1).await;
+                let record = self.record(&Door::default(), first, 1).await;
                 let _ = pieces.send(vec![(0, trust.answer(first, record))]);
                 next = 1;
             }
@@ -47,7 +52,8 @@ impl HttpCache {
                 return;
             }
         }
-        let read = |at: usize| self.record(&paths[at], self.patience.attempts).map(move |record| (at, record));
+        let door = Door::default();
+        let read = |at: usize| self.record(&door, &paths[at], self.patience.attempts).map(move |record| (at, record));
         let records = stream::iter((next..paths.len()).map(read)).buffer_unordered(WINDOW);
         let mut records = std::pin::pin!(records.ready_chunks(WINDOW));
         while let Some(records) = records.next().await {
@@ -89,7 +95,8 @@ impl HttpCache {
     }
 
     async fn look_at(&self, trust: &Trust, path: StorePath, nars: bool) -> Result<Option<Held>, Failure> {
-        let Some(body) = self.record(&path, self.patience.attempts).await? else { return Ok(None) };
+        let record = self.record(&Door::default(), &path, self.patience.attempts).await?;
+        let Some(body) = record else { return Ok(None) };
         let info = Box::new(trust.read(&path, &body)?);
         if !nars {
             return Ok(Some(Held { info, nar: true }));
@@ -103,8 +110,8 @@ impl HttpCache {
     }
 
     /// The body of a path's record.
-    async fn record(&self, path: &StorePath, attempts: u32) -> Record {
-        match self.fetch(Method::GET, &narinfo_name(path), MAX_NARINFO_SIZE, attempts).await {
+    async fn record(&self, door: &Door, path: &StorePath, attempts: u32) -> Record {
+        match self.fetch_by(door, Method::GET, &narinfo_name(path), MAX_NARINFO_SIZE, attempts).await {
             Fetched::Found(file) => Ok(Some(file.body)),
             Fetched::Missing => Ok(None),
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => Err(failure),
@@ -128,12 +135,13 @@ struct Work {
 impl Work {
     fn answer(self) {
         let judge = |(at, record)| (at, self.trust.answer(&self.paths[at], record));
+        let records = self.records.into_par_iter().with_min_len(FEW);
         // Nobody may be listening any more.
-        let _ = self.pieces.send(self.records.into_iter().map(judge).collect());
+        let _ = self.pieces.send(records.map(judge).collect());
     }
 }
 
-/// Turns records into answers on one more thread, while there are any.
+/// Turns records into answers beside the thread that reads them, while there are any, on all processors.
 #[derive(Default)]
 pub(super) struct Judge {
     queue: Arc<Mutex<Queue>>,
@@ -166,7 +174,7 @@ impl Judge {
                 if work.is_empty() {
                     return;
                 }
-                work.into_iter().for_each(Work::answer);
+                work.into_par_iter().for_each(Work::answer);
             }
         });
     }
