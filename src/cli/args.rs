@@ -8,6 +8,7 @@ mod cache;
 mod groups;
 mod over;
 mod said;
+mod what_if;
 
 pub(super) use cache::{CacheArgs, CacheCommand, PruneArgs, StatusArgs, VerifyArgs, WarmArgs};
 pub(super) use groups::Select;
@@ -15,6 +16,7 @@ use groups::{
     BaseArgs, BuildArgs, BuildersArgs, FlakeArgs, FromPlan, OutputArgs, PushAliases, PushArgs, PushedArgs, SourceArgs,
 };
 pub(super) use over::OverArgs;
+pub(super) use what_if::WhatIf;
 
 /// Evaluate a flake once, build what nobody has built yet, push it, and say where the time went
 #[derive(Debug, Parser)]

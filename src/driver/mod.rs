@@ -33,6 +33,7 @@
 //! | `why` | a plan, and a closer look at what it found to be missing |
 //! | `changed`, `sources` | what makes attrs differ from the base |
 //! | `push`, `elsewhere` | the smaller loop of `drover push`: the pushing, and nothing before it |
+//! | `replay` | `drover report --what-if`: a recorded run, played again by the scheduler |
 //! | `upkeep` | `drover cache`: no run, only work on caches |
 
 mod answers;
@@ -72,6 +73,7 @@ pub mod push;
 mod pushing;
 mod quarantine;
 mod recall;
+pub mod replay;
 mod results;
 mod revision;
 mod signals;

@@ -1,6 +1,7 @@
 //! How long it will take: the drvs that are left, played on the builders there are, the longest chain first. Only
 //! from measured durations; what has none is counted, never guessed.
 
+mod checked;
 mod left;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use crate::id::{BuilderId, DrvId};
 
 use super::summary::Summary;
 use left::Left;
+
+pub use checked::{Checked, checked, line};
 
 /// What is left to build.
 #[derive(Debug, Clone, PartialEq, Default)]

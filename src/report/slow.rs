@@ -19,6 +19,7 @@ use crate::record::history::Entry;
 use ledger::Ledger;
 use usual::Usual;
 
+pub(super) use screen::signed;
 pub use screen::{document, screen};
 
 /// Runs like this one that are looked at.
@@ -43,6 +44,8 @@ pub struct Slow {
     pub usual: Option<f64>,
     /// How many those are.
     pub runs: usize,
+    /// The builders that usually are there, and were not.
+    pub absent: Vec<String>,
     /// Why it took longer, what took most first; their seconds add up to the difference. Below 0: why it took less.
     pub causes: Vec<Cause>,
 }
@@ -113,8 +116,14 @@ pub fn slow(now: &Entry, before: &[Entry]) -> Slow {
         seconds: now.seconds,
         usual: seconds,
         runs: usual.len(),
+        absent: absent(now, &usual),
         causes,
     }
+}
+
+fn absent(now: &Entry, usual: &Usual<'_>) -> Vec<String> {
+    let names = usual.builders().into_iter().map(|builder| builder.name);
+    names.filter(|name| usual::up(now).all(|used| used.name != *name)).collect()
 }
 
 fn causes(now: &Entry, usual: &Usual<'_>, seconds: f64) -> Vec<Cause> {

@@ -2,7 +2,7 @@
 //! nothing goes wrong.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::event::{Class, Failure, Moment};
 use crate::id::{AttemptId, BuilderId, DrvId};
@@ -36,27 +36,48 @@ pub struct Forecast {
     pub chain: Vec<DrvId>,
 }
 
+/// What is played: who is there and what is needed, each from when on.
+#[derive(Debug, Clone, Default)]
+pub struct Course {
+    /// What is needed, in the order of time.
+    pub items: Vec<(Moment, Item)>,
+    /// Bytes of the outputs of drvs, as far as known.
+    pub sizes: Vec<(DrvId, u64)>,
+    /// Who builds.
+    pub builders: Vec<(Moment, Builder)>,
+    /// Transfers that were measured: to which builder, bytes, seconds.
+    pub links: Vec<(BuilderId, u64, f64)>,
+    /// What is wanted of the scheduler.
+    pub policy: Policy,
+}
+
+impl Course {
+    /// All of it from the start on.
+    #[must_use]
+    pub fn at_once(items: Vec<Item>, builders: Vec<Builder>, policy: Policy) -> Self {
+        let items = items.into_iter().map(|item| (Moment(0), item)).collect();
+        let builders = builders.into_iter().map(|builder| (Moment(0), builder)).collect();
+        Self { items, builders, policy, ..Self::default() }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
+    /// The next builder is up.
+    Up,
+    /// All items are needed that are by now.
+    Needed,
     Prepared(AttemptId),
     Ended(AttemptId),
     Fetched(DrvId),
 }
 
-/// Builds these items on these builders in virtual time. `sizes`: bytes of the outputs of drvs, as far as known.
+/// Plays a course in virtual time.
 #[must_use]
-pub fn forecast(items: Vec<Item>, sizes: &[(DrvId, u64)], builders: &[Builder], policy: Policy) -> Forecast {
-    let inputs: BTreeMap<DrvId, Vec<DrvId>> = items.iter().map(|item| (item.drv, item.inputs.clone())).collect();
-    let mut play = Play { scheduler: Scheduler::new(policy), ..Play::default() };
-    for builder in builders {
-        play.tell(Input::BuilderUp(builder.clone()));
-    }
-    play.tell(Input::NoMoreBuilders);
-    for (drv, bytes) in sizes {
-        play.tell(Input::Sized { drv: *drv, bytes: *bytes });
-    }
-    play.tell(Input::Add(items));
-    play.tell(Input::NoMore);
+pub fn forecast(course: Course) -> Forecast {
+    let inputs: BTreeMap<DrvId, Vec<DrvId>> =
+        course.items.iter().map(|(_, item)| (item.drv, item.inputs.clone())).collect();
+    let mut play = Play::new(course);
     play.run();
     let mut planned: Vec<Planned> = play.planned.into_values().filter(|planned| planned.end.is_finite()).collect();
     planned.sort_by(|a, b| a.start.total_cmp(&b.start).then_with(|| a.drv.cmp(&b.drv)));
@@ -70,47 +91,96 @@ struct Play {
     scheduler: Scheduler,
     now: Moment,
     events: BinaryHeap<Reverse<(Moment, Event)>>,
+    /// Those that are not up yet, the latest first.
+    builders: Vec<(Moment, Builder)>,
+    links: Vec<(BuilderId, u64, f64)>,
+    /// What is not needed yet, the latest first.
+    items: Vec<(Moment, Item)>,
     planned: BTreeMap<AttemptId, Planned>,
 }
 
-impl Default for Play {
-    fn default() -> Self {
-        let (now, events) = (Moment(0), BinaryHeap::new());
-        Self { scheduler: Scheduler::new(Policy::default()), now, events, planned: BTreeMap::new() }
-    }
-}
-
 impl Play {
+    fn new(course: Course) -> Self {
+        let Course { mut items, sizes, mut builders, links, policy } = course;
+        builders.sort_by_key(|(at, builder)| Reverse((*at, builder.id)));
+        // Of one moment, in the order in which they came.
+        items.reverse();
+        items.sort_by_key(|(at, _)| Reverse(*at));
+        let mut events = BinaryHeap::new();
+        events.extend(builders.iter().map(|(at, _)| Reverse((*at, Event::Up))));
+        let moments: BTreeSet<Moment> = items.iter().map(|(at, _)| *at).collect();
+        events.extend(moments.into_iter().map(|at| Reverse((at, Event::Needed))));
+        let (scheduler, planned) = (Scheduler::new(policy), BTreeMap::new());
+        let mut play = Self { scheduler, now: Moment(0), events, builders, links, items, planned };
+        for (drv, bytes) in sizes {
+            play.tell(Input::Sized { drv, bytes });
+        }
+        play.tell_ends();
+        play
+    }
+
+    /// Whether anything more is to come.
+    fn tell_ends(&mut self) {
+        if self.builders.is_empty() {
+            self.tell(Input::NoMoreBuilders);
+        }
+        if self.items.is_empty() {
+            self.tell(Input::NoMore);
+        }
+    }
+
+    fn up(&mut self) {
+        let Some((_, builder)) = self.builders.pop() else { return };
+        let id = builder.id;
+        self.tell(Input::BuilderUp(builder));
+        let (its, others) = std::mem::take(&mut self.links).into_iter().partition(|link| link.0 == id);
+        self.links = others;
+        for (builder, bytes, seconds) in its {
+            self.tell(Input::Transferred { builder, bytes, seconds });
+        }
+        self.tell_ends();
+    }
+
+    fn needed(&mut self) {
+        let mut items = Vec::new();
+        while self.items.last().is_some_and(|(at, _)| *at <= self.now) {
+            items.extend(self.items.pop().map(|(_, item)| item));
+        }
+        self.tell(Input::Add(items));
+        self.tell_ends();
+    }
+
     fn run(&mut self) {
         while !self.scheduler.is_done() {
             let next = self.events.peek().map(|Reverse((at, _))| *at);
-            let input = match self.scheduler.next_deadline().filter(|at| next.is_none_or(|next| *at < next)) {
+            match self.scheduler.next_deadline().filter(|at| next.is_none_or(|next| *at < next)) {
                 Some(at) => {
                     self.now = self.now.max(at);
-                    Input::Tick
+                    self.tell(Input::Tick);
                 }
                 None => {
                     // Without anything to come nothing would ever change.
                     let Some(Reverse((at, event))) = self.events.pop() else { return };
                     self.now = self.now.max(at);
-                    self.happened(event)
+                    self.happened(event);
                 }
-            };
-            self.tell(input);
+            }
         }
     }
 
-    fn happened(&mut self, event: Event) -> Input {
+    fn happened(&mut self, event: Event) {
         match event {
-            Event::Prepared(attempt) => Input::Prepared { attempt },
+            Event::Up => self.up(),
+            Event::Needed => self.needed(),
+            Event::Prepared(attempt) => self.tell(Input::Prepared { attempt }),
             Event::Ended(attempt) => {
                 if let Some(planned) = self.planned.get_mut(&attempt) {
                     planned.end = self.now.seconds();
                 }
                 let end = crate::event::AttemptEnd::Built { outputs: Vec::new() };
-                Input::AttemptEnded { attempt, end, gone: Vec::new() }
+                self.tell(Input::AttemptEnded { attempt, end, gone: Vec::new() });
             }
-            Event::Fetched(drv) => Input::FetchEnded { drv, failure: None },
+            Event::Fetched(drv) => self.tell(Input::FetchEnded { drv, failure: None }),
         }
     }
 

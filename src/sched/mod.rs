@@ -11,7 +11,7 @@
 //! | what is where, and what it costs to bring it | `transfer` |
 //! | what is tried again, where and when | `retry` |
 //! | what is made again because it is nowhere any more | `remake` |
-//! | how long a run would take on given builders, in virtual time, to measure decisions | `forecast` |
+//! | how long a run would take on given builders, in virtual time | `forecast` |
 //! | what an input does | `handle` |
 //! | what keeps the books | `state` |
 
@@ -31,7 +31,7 @@ mod transfer;
 
 pub use crate::graph::Work;
 pub use builders::Builder;
-pub use forecast::{Forecast, Planned, forecast};
+pub use forecast::{Course, Forecast, Planned, forecast};
 pub use item::{Action, Counts, Input, Item, Policy};
 pub use retry::{Again, Limit, Retry, retry_of};
 pub use state::Scheduler;

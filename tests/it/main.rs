@@ -84,5 +84,6 @@ mod slow;
 mod sources;
 mod upkeep;
 mod upkeep_far;
+mod what_if;
 mod why;
 mod why_base;

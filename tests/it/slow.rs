@@ -9,7 +9,7 @@ use drover::record::history::Entry;
 use drover::report::slow::{self, Kind, Slow};
 use drover::report::summary::Summary;
 use drover::report::text::{Style, render};
-use drover::report::{chain, entry};
+use drover::report::{chain, compare, entry};
 
 use crate::support::virtual_run::{Host, Machine, Package, Repeats, World, play, run_id};
 
@@ -198,12 +198,41 @@ fn it_is_told_of_recorded_runs() {
     let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
     assert_eq!((told["runs"].as_u64(), told["causes"][0]["kind"].as_str()), (Some(6), Some("drv")), "{told}");
     assert!(told["chain"]["seconds"].as_f64().unwrap() > 150.0, "{told}");
+    let other = run_id(0).0.to_string();
+    let told_of_two = report(state.path(), &["--compare", &other, "--json"]);
+    let told_of_two: serde_json::Value = serde_json::from_slice(&told_of_two.stdout).unwrap();
+    assert_eq!(told_of_two["runs"]["before"], other.as_str());
+    assert_eq!(told_of_two["packages"][0]["what"], "app20");
     let screen = String::from_utf8(report(state.path(), &["--slow"]).stdout).unwrap();
     assert!(screen.contains("app20-2.20 2m30s on "), "{screen}");
     assert!(screen.contains("Longest chain "), "{screen}");
 }
 
-fn write(state: &Path, run: u64, events: &[Event]) {
+#[test]
+fn two_runs_are_compared() {
+    let quiet = |run: u64| World { sigma: 0.0, ..world(run) };
+    let (_, before) = entry_of(&quiet(1), 1, 1);
+    let mut world = quiet(2);
+    world.packages[BASE + 20].seconds = 150.0;
+    world.machines.retain(|machine| machine.name != "big2");
+    with_base(&mut world, "new");
+    world.inputs = vec![("nixpkgs", "9c1d0700bb")];
+    let (_, now) = entry_of(&world, 2, 2);
+    let compared = compare::compare(&now, &before);
+    let sum: f64 = compared.account.iter().map(|row| row.now - row.before).sum();
+    assert!((sum - (now.seconds - before.seconds)).abs() < 1e-6, "{sum}");
+    let text = |width| {
+        let lines = compare::screen(&compared, ("01KAJX3M", "01KAKQ7T"), width);
+        assert!(lines.iter().all(|line| line.width() <= width));
+        render(&lines, Style::default())
+    };
+    insta::assert_snapshot!(format!("{}\n{}", text(100), text(60)));
+    // A run differs from itself by nothing.
+    let same = compare::compare(&now, &now);
+    assert_eq!(compare::screen(&same, ("a", "b"), 100).len(), 1);
+}
+
+pub(crate) fn write(state: &Path, run: u64, events: &[Event]) {
     let dir = state.join("runs").join(run_id(run).0.to_string());
     std::fs::create_dir_all(&dir).unwrap();
     let lines: String = events.iter().map(|event| serde_json::to_string(event).unwrap() + "\n").collect();

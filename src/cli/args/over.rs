@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::what_if::{WhatIf, what_if};
+
 /// What is asked of many runs.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Over many runs")]
@@ -12,6 +14,13 @@ pub(in crate::cli) struct OverArgs {
     /// Why the run took longer than runs like it usually do, or less, by seconds
     #[arg(long, conflicts_with_all = ["trend", "gate", "goals"])]
     pub(in crate::cli) slow: bool,
+    /// What differs from another run, by seconds
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["trend", "gate", "goals", "slow"])]
+    pub(in crate::cli) compare: Option<String>,
+    /// What the run would have taken: builders=+2, without=NAME, slots=NAME:32, speed=NAME:2, cache=warm; several with
+    /// commas
+    #[arg(long, value_name = "CHANGES", conflicts_with_all = ["trend", "gate", "goals", "slow", "compare"], value_parser = what_if)]
+    pub(in crate::cli) what_if: Option<WhatIf>,
     /// Exit 1 if the runs of this branch or commit are worse than those of a baseline
     #[arg(long)]
     pub(in crate::cli) gate: bool,

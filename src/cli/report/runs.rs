@@ -13,7 +13,7 @@ use crate::report::metric::Metric;
 use crate::report::text::{Line, Style, render};
 use crate::report::trend;
 
-use super::super::args::{OverArgs, Place};
+use super::super::args::{OverArgs, Place, WhatIf};
 use super::super::run::settings;
 use super::super::{Session, print, print_json};
 use super::history;
@@ -29,17 +29,25 @@ pub(super) fn report(
     (asked, over, json): (&str, &OverArgs, bool),
     (place, state_dir): (&Place, &Path),
 ) -> Result<Option<u8>> {
-    if over.trend.is_none() && !over.gate && !over.goals && !over.slow {
+    let is_asked = over.gate || over.goals || over.slow;
+    if !is_asked && over.trend.is_none() && over.compare.is_none() && over.what_if.is_none() {
         return Ok(None);
     }
+    let view = View { session, json };
+    let found = || record::lookup(state_dir, asked);
+    if let Some(WhatIf(changes)) = &over.what_if {
+        return slow::what_if(&view, &found()?, changes).map(Some);
+    }
     let runs = Runs::open(session, state_dir)?;
+    if let Some(other) = &over.compare {
+        let other = record::lookup(state_dir, other)?;
+        return slow::compare(&view, &runs, (&other, &found()?)).map(Some);
+    }
     if over.slow {
-        let found = record::lookup(state_dir, asked)?;
-        return slow::report(&View { session, json }, &runs, &found).map(Some);
+        return slow::report(&view, &runs, &found()?).map(Some);
     }
     let run = history::lookup(&runs.0, state_dir, asked)?;
     let wanted = wanted(session, place)?;
-    let view = View { session, json };
     Ok(Some(match &over.trend {
         Some(metric) => view.trend(&runs, run, metric)?,
         None if over.gate => view.gate(&runs, run, over, &wanted)?,

@@ -87,7 +87,7 @@ fn lines_of(cause: &Cause, time: String, width: usize) -> Vec<Line> {
 }
 
 /// `+11m05s`, `−0m10s`, `+0.9s`.
-fn signed(units: i64, unit: f64) -> String {
+pub(in crate::report) fn signed(units: i64, unit: f64) -> String {
     let sign = if units < 0 { '−' } else { '+' };
     let seconds = units.unsigned_abs() as f64 * unit;
     if unit < 1.0 { format!("{sign}{seconds:.1}s") } else { format!("{sign}{}", clock(seconds)) }

@@ -1,7 +1,7 @@
 //! Stories of several builders: transfers, placement, losses.
 
 use super::*;
-use crate::sched::forecast;
+use crate::sched::{Course, forecast};
 
 fn prepared(attempt: u32) -> Input {
     Input::Prepared { attempt: AttemptId(attempt) }
@@ -314,10 +314,22 @@ fn a_forecast_is_what_a_run_would_do() {
     let items = vec![cost(0, &[], 10.0), cost(1, &[], 4.0), cost(2, &[0], 6.0), fetch(3)];
     let foreign = Item { system: System::from("aarch64-linux"), ..build(4, &[]) };
     let items = items.into_iter().chain([foreign, build(5, &[4])]).collect();
-    let told = forecast(items, &[(DrvId(0), 0)], &[builder(0, 1), fast], Policy::default());
+    let course = Course::at_once(items, vec![builder(0, 1), fast], Policy::default());
+    let told = forecast(Course { sizes: vec![(DrvId(0), 0)], ..course });
     let shown: Vec<_> = told.planned.iter().map(|p| (p.drv.0, p.builder.0, p.start, p.end)).collect();
     assert_eq!(shown, [(0, 1, 0.0, 5.0), (1, 0, 0.0, 4.0), (2, 1, 5.0, 8.0)]);
     assert_eq!((told.seconds, told.chain), (8.0, vec![DrvId(0), DrvId(2)]));
-    let nothing = forecast(Vec::new(), &[], &[], Policy::default());
+    let nothing = forecast(Course::default());
     assert_eq!(nothing, crate::sched::Forecast::default());
+}
+
+#[test]
+fn a_forecast_waits_for_what_comes_later() {
+    let at = |seconds: f64| Moment::from_seconds(seconds);
+    let items = vec![(at(0.0), cost(0, &[], 10.0)), (at(3.0), cost(1, &[], 4.0)), (at(3.0), cost(2, &[1], 1.0))];
+    let builders = vec![(at(1.0), builder(0, 1)), (at(5.0), builder(1, 1))];
+    let told = forecast(Course { items, builders, ..Course::default() });
+    let shown: Vec<_> = told.planned.iter().map(|p| (p.drv.0, p.builder.0, p.start)).collect();
+    assert_eq!(shown[..2], [(0, 0, 1.0), (1, 1, 5.0)]);
+    assert_eq!((told.planned.len(), told.chain), (3, vec![DrvId(0)]));
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use drover::graph::Work;
 use drover::id::{BuilderId, DrvId, System};
-use drover::sched::{Builder, Item, Policy, forecast};
+use drover::sched::{Builder, Course, Item, Policy, forecast};
 
 use super::graph::{memory, processor_seconds};
 use super::package_set::random::Random;
@@ -46,7 +46,8 @@ pub(crate) fn schedule() {
     let least = least(&items, &builders);
     let (before, _) = memory();
     let (start, busy) = (Instant::now(), processor_seconds());
-    let told = forecast(items, &sizes, &builders, Policy { fetch_where_needed: true, ..Policy::default() });
+    let course = Course::at_once(items, builders, Policy { fetch_where_needed: true, ..Policy::default() });
+    let told = forecast(Course { sizes, ..course });
     let (wall, cpu) = (start.elapsed().as_secs_f64(), processor_seconds() - busy);
     let (_, peak) = memory();
     assert_eq!(told.planned.len(), shape.nodes.len(), "every drv is built");
