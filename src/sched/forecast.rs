@@ -53,7 +53,7 @@ pub fn forecast(items: Vec<Item>, sizes: &[(DrvId, u64)], builders: &[Builder], 
     }
     play.tell(Input::NoMoreBuilders);
     for (drv, bytes) in sizes {
-        play.tell(Input::Sized { drv: *drv, bytes: *bytes });
+        play.tell(Input::Sized { drv: *drv, bytes: *bytes, signed: true });
     }
     play.tell(Input::Add(items));
     play.tell(Input::NoMore);

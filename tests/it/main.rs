@@ -38,6 +38,7 @@ mod farm_keep;
 mod farm_loss;
 mod farm_run;
 mod farm_stop;
+mod farm_trust;
 mod gc;
 mod history;
 mod imports;
