@@ -33,6 +33,7 @@ mod eval_flake;
 mod eval_many;
 mod eval_memory;
 mod eval_record;
+mod farm_disk;
 mod farm_faults;
 mod farm_keep;
 mod farm_loss;
