@@ -488,6 +488,7 @@ fn look_at_everything(events: &[Event], width: usize) {
         style: Style { colour: true, ..Style::default() },
         width: Some(width),
         verbose: true,
+        pushes: true,
         fail_fast: false,
         run: "01KAJX3M".into(),
         report: None,
@@ -514,7 +515,7 @@ fn look_at_everything(events: &[Event], width: usize) {
     for line in drover::ui::live::region(&model, model.now, width) {
         assert!(line.width() <= width.max(20), "{width} columns: {line:?}");
     }
-    let _ = plan::screen(&summary, width);
+    let _ = plan::screen(&summary, width, true);
     let _ = schedule::screen(&summary, width);
     let options = closing::Options { width, verbose: true, run: None, report: None, clock: false };
     let _ = closing::screen(&summary, &options);
