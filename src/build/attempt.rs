@@ -62,6 +62,8 @@ pub enum News {
     Phase(String),
     /// A line of its log, without newline.
     Log(Vec<u8>),
+    /// It has ended, and took so much of processors; where the daemon tells.
+    Measured(Duration),
 }
 
 /// Builds it, until it ends or is stopped. Dropping the future stops it too, but less surely: a daemon can miss that
@@ -98,8 +100,11 @@ pub async fn run(
         }
     };
     match ended {
-        Ok(ended) => {
+        Ok((ended, cpu)) => {
             pool.give_back(session);
+            if let Some(cpu) = cpu {
+                news(News::Measured(cpu));
+            }
             blamed(ended, attempt, signs.ran.load(Ordering::Relaxed))
         }
         Err(ended) => {
@@ -226,7 +231,7 @@ async fn ask(
     connection: &mut Session,
     attempt: &Attempt,
     listen: &mut (dyn FnMut(Message) + Send),
-) -> AttemptEnd {
+) -> (AttemptEnd, Option<Duration>) {
     // Input-addressed derivations of their own words are taken from trusted clients only; the .drv speaks for itself.
     let by_drv = attempt.opaque || pool.store().trust() == Trust::Untrusted;
     let answer = if by_drv {
@@ -234,18 +239,28 @@ async fn ask(
     } else {
         let drv = match attempt.origin.read_drv(&attempt.path).await {
             Ok(drv) => drv,
-            Err(error @ OriginError::Elsewhere { .. }) => return failed(Class::Cache, error.to_string()),
-            Err(error) => return failed(Class::Internal, crate::error::chain(&error)),
+            Err(error @ OriginError::Elsewhere { .. }) => return (failed(Class::Cache, error.to_string()), None),
+            Err(error) => return (failed(Class::Internal, crate::error::chain(&error)), None),
         };
         let basic = match BasicDerivation::new(&drv, attempt.inputs.iter().cloned()) {
             Ok(basic) => basic,
-            Err(error) => return failed(Class::Internal, format!("cannot send {}: {error}", attempt.path.name())),
+            Err(error) => {
+                return (failed(Class::Internal, format!("cannot send {}: {error}", attempt.path.name())), None);
+            }
         };
         connection.build_derivation(&attempt.path, &basic, BuildMode::Normal, listen).await
     };
     match answer {
-        Ok(result) => end_of(&result, attempt, connection.store_dir()),
-        Err(error) => failed(error_class::of_error(&error), crate::error::chain(&error)),
+        Ok(result) => (end_of(&result, attempt, connection.store_dir()), cpu_of(&result)),
+        Err(error) => (failed(error_class::of_error(&error), crate::error::chain(&error)), None),
+    }
+}
+
+/// What it took of processors; `None` where the daemon does not know, which needs cgroups.
+fn cpu_of(result: &BuildResult) -> Option<Duration> {
+    match (result.cpu_user, result.cpu_system) {
+        (None, None) => None,
+        (user, system) => Some(user.unwrap_or_default().saturating_add(system.unwrap_or_default())),
     }
 }
 

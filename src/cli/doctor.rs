@@ -18,6 +18,7 @@ mod progress;
 mod scene;
 mod show;
 
+use crate::config::public_url;
 use crate::error::{Error, Fault, Result, exit_code, without_numbers};
 use crate::report::doctor::{Checked, Facts, Trouble, examine, screen};
 use crate::report::text;
@@ -69,7 +70,8 @@ async fn gather(scene: &Scene<'_>, progress: &Progress) -> Facts {
         tokio::join!(nix, place::flake(scene, progress), place::git(scene, progress));
     let disks = progress.blocking("disks", place::rooms(scene, &asked, &open)).await.unwrap_or_default();
     let state_dir = scene.settings.as_ref().map(|settings| settings.output.state_dir.clone());
-    let state = progress.blocking("state", place::state(state_dir)).await.unwrap_or_default();
+    let shared = scene.settings.as_ref().and_then(|settings| settings.share.url.as_deref()).map(public_url);
+    let state = progress.blocking("state", place::state(state_dir, shared)).await.unwrap_or_default();
     Facts {
         nix: asked.facts(scene),
         store: open.facts,

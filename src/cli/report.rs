@@ -2,6 +2,7 @@
 
 mod history;
 mod runs;
+mod slow;
 
 use crate::error::{Error, Result};
 use crate::record;

@@ -25,10 +25,19 @@ pub(super) fn is_default(env: &Env, dir: Option<&Path>) -> bool {
     !env.is_ci() && dir.and_then(of_files).unwrap_or(false)
 }
 
+/// The branch that is checked out here, as git's own files say.
+pub(super) fn checked_out(dir: &Path) -> Option<String> {
+    head_of(&git_dir(dir)?)
+}
+
+fn head_of(git: &Path) -> Option<String> {
+    Some(read(&git.join("HEAD"))?.strip_prefix("ref: refs/heads/")?.to_owned())
+}
+
 fn of_files(dir: &Path) -> Option<bool> {
     let git = git_dir(dir)?;
-    let head = read(&git.join("HEAD"))?;
-    let branch = head.strip_prefix("ref: refs/heads/")?;
+    let branch = head_of(&git)?;
+    let branch = branch.as_str();
     // A second work tree shares what it knows of remotes with the first.
     let common = read(&git.join("commondir")).map_or_else(|| git.clone(), |common| git.join(common));
     let default = read(&common.join("refs/remotes/origin/HEAD"));
@@ -104,5 +113,7 @@ mod tests {
         assert!(is(&[], Some(&dir.path().join("w"))));
         write("repo/.git/HEAD", "5b0a4d3c2e1f5b0a4d3c2e1f5b0a4d3c2e1f5b0a\n");
         assert!(!is(&[], Some(&repo)), "no branch at all");
+        assert_eq!(checked_out(&repo), None);
+        assert_eq!(checked_out(&dir.path().join("w")).as_deref(), Some("trunk"));
     }
 }

@@ -1,8 +1,8 @@
 //! Which CI system this runs in, and what it takes besides lines of a log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Env;
+use super::{Env, branch};
 
 /// A CI system that does more with a log than to keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,21 @@ impl Forge {
     }
 }
 
+/// Of what a run is, as far as the CI system or git says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The CI system, `github`.
+    pub forge: Option<&'static str>,
+    /// `acme/infra`.
+    pub repository: Option<String>,
+    /// The branch; of a pull request the one that is proposed.
+    pub branch: Option<String>,
+    /// The number of the pull request.
+    pub change: Option<String>,
+    /// Where the CI system shows this run.
+    pub url: Option<String>,
+}
+
 /// Where a step may leave a page in Markdown. Forgejo and Gitea set the first as well.
 const STEP_SUMMARY: [&str; 3] = ["GITHUB_STEP_SUMMARY", "FORGEJO_STEP_SUMMARY", "GITEA_STEP_SUMMARY"];
 
@@ -46,6 +61,49 @@ impl Env {
         forges.into_iter().find_map(|(name, forge)| is(name).then_some(forge))
     }
 
+    /// Of what this run is; where no CI system says, the branch is that which is checked out in this directory.
+    pub(super) fn whereabouts(&self, dir: Option<&Path>) -> Whereabouts {
+        let text = |name: &str| self.get(name).map(str::to_owned);
+        match self.forge() {
+            None if self.is_ci() => Whereabouts::default(),
+            None => Whereabouts { branch: dir.and_then(branch::checked_out), ..Whereabouts::default() },
+            Some(Forge::Gitlab) => Whereabouts {
+                forge: Some("gitlab"),
+                repository: text("CI_PROJECT_PATH"),
+                branch: text("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME").or_else(|| text("CI_COMMIT_BRANCH")),
+                change: text("CI_MERGE_REQUEST_IID"),
+                url: text("CI_PIPELINE_URL"),
+            },
+            Some(forge) => {
+                let forge = match forge {
+                    Forge::Forgejo => "forgejo",
+                    Forge::Gitea => "gitea",
+                    Forge::Github | Forge::Gitlab => "github",
+                };
+                self.actions(forge)
+            }
+        }
+    }
+
+    /// The same by the variables of GitHub, which Forgejo and Gitea set as well.
+    fn actions(&self, forge: &'static str) -> Whereabouts {
+        let reference = self.get("GITHUB_REF").unwrap_or_default();
+        let repository = self.get("GITHUB_REPOSITORY");
+        let pull = reference.strip_prefix("refs/pull/").and_then(|rest| rest.split('/').next());
+        let proposed = self.get("GITHUB_HEAD_REF").filter(|branch| !branch.is_empty());
+        let url = || {
+            let (server, run) = (self.get("GITHUB_SERVER_URL")?, self.get("GITHUB_RUN_ID")?);
+            Some(format!("{server}/{}/actions/runs/{run}", repository?))
+        };
+        Whereabouts {
+            forge: Some(forge),
+            repository: repository.map(str::to_owned),
+            branch: proposed.or_else(|| reference.strip_prefix("refs/heads/")).map(str::to_owned),
+            change: pull.map(str::to_owned),
+            url: url(),
+        }
+    }
+
     /// The file in which this step may leave a page in Markdown.
     pub(super) fn step_summary(&self) -> Option<PathBuf> {
         STEP_SUMMARY.into_iter().find_map(|name| self.get(name)).map(PathBuf::from)
@@ -55,6 +113,39 @@ impl Env {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_of_a_branch_or_a_pull_request() {
+        let of = |vars: &[(&'static str, &'static str)]| Env::of(vars.iter().copied()).whereabouts(None);
+        let text = |text: &str| Some(text.to_owned());
+        let github = [
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_REPOSITORY", "acme/infra"),
+            ("GITHUB_SERVER_URL", "https://github.com"),
+            ("GITHUB_RUN_ID", "77"),
+        ];
+        let common = Whereabouts {
+            forge: Some("github"),
+            repository: text("acme/infra"),
+            url: text("https://github.com/acme/infra/actions/runs/77"),
+            ..Whereabouts::default()
+        };
+        let with = |more: &[(&'static str, &'static str)]| of(&[&github, more].concat());
+        let main = Whereabouts { branch: text("main"), ..common.clone() };
+        assert_eq!(with(&[("GITHUB_REF", "refs/heads/main"), ("GITHUB_HEAD_REF", "")]), main);
+        let pull = Whereabouts { branch: text("nginx"), change: text("812"), ..common.clone() };
+        assert_eq!(with(&[("GITHUB_REF", "refs/pull/812/merge"), ("GITHUB_HEAD_REF", "nginx")]), pull);
+        assert_eq!(with(&[("GITHUB_REF", "refs/tags/v1")]), common);
+        assert_eq!(of(&[("FORGEJO_ACTIONS", "1"), ("GITHUB_ACTIONS", "1")]).forge, Some("forgejo"));
+        let gitlab = of(&[
+            ("GITLAB_CI", "true"),
+            ("CI_PROJECT_PATH", "acme/infra"),
+            ("CI_MERGE_REQUEST_IID", "7"),
+            ("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "nginx"),
+        ]);
+        assert_eq!((gitlab.branch, gitlab.change, gitlab.repository), (text("nginx"), text("7"), text("acme/infra")));
+        assert_eq!(of(&[("CI", "true")]), Whereabouts::default());
+    }
 
     #[test]
     fn forges_say_who_they_are() {

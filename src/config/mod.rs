@@ -21,7 +21,7 @@ pub use branch::work_tree;
 pub use builders::{BuilderSettings, FarmSettings, Secret, SshSettings};
 pub use env::{DROVER_LOG, Env, LoginVars, PullRequest};
 pub use file::{File, FileError};
-pub use forge::Forge;
+pub use forge::{Forge, Whereabouts};
 pub(crate) use near::nearest;
 pub use settings::{
     AttrSettings, BaseSettings, BuildSettings, CacheSettings, CheckBuild, CheckSettings, EvalSettings, GoalSettings,

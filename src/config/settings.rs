@@ -150,7 +150,7 @@ impl Settings {
             offline: words.offline,
             strict_caches: words.strict_caches,
             refresh: words.refresh,
-            output: OutputSettings::of(&words, env, state_dir)?,
+            output: OutputSettings::of(&words, env, file.dir.as_deref(), state_dir)?,
             plan: PlanSettings { read: words.plan, write: words.plan_output },
             store: words.store,
             eval_store: words.eval_store,

@@ -141,7 +141,7 @@ impl Attempts {
                             return;
                         }
                     }
-                    News::Bringing(_) | News::Waiting(_) | News::Phase(_) => {}
+                    News::Bringing(_) | News::Waiting(_) | News::Phase(_) | News::Measured(_) => {}
                 }
                 let _ = news.send((attempt, told));
             })
@@ -202,6 +202,7 @@ impl Attempts {
                 ctx.bus.emit(Fact::AttemptWaiting { attempt, reason: reason.into() });
                 return Some(true);
             }
+            News::Measured(cpu) => ctx.bus.emit(Fact::AttemptMeasured { attempt, cpu: cpu.as_secs_f64() }),
             News::Phase(phase) => ctx.bus.emit(Fact::AttemptPhase { attempt, phase: phase.into() }),
         }
         None

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -11,7 +12,9 @@ use crate::event::{Class, Fact, Failure};
 use crate::id::CacheId;
 use crate::nix_compat::daemon::Trust;
 use crate::push::LeaveOut;
-use crate::store::cache::{Cache, CacheConfig, CacheError, Ledger, Memory, OpenContext, SecretKey, by_hand, ledger};
+use crate::store::cache::{
+    Cache, CacheConfig, CacheError, Ledger, Memory, OpenContext, Repeated, SecretKey, by_hand, ledger,
+};
 use crate::store::local::LocalStore;
 
 use super::context::Context;
@@ -219,6 +222,13 @@ impl CacheList {
         }
     }
 
+    /// Caches of which more requests had to be made again than when this was last asked.
+    fn repeats(&self) -> Vec<(CacheId, Repeated)> {
+        let of = |url: &str| self.known.iter().find(|known| known.config.shown_url() == url).map(|known| known.id);
+        let news = self.context.repeats.news().into_iter();
+        news.filter_map(|(url, repeated)| Some((of(&url)?, repeated))).collect()
+    }
+
     /// A cache that is to be pushed to and is not open.
     pub(super) fn known(&self, id: CacheId) -> Fact {
         let known = self.known.iter().find(|known| known.id == id);
@@ -337,6 +347,25 @@ fn fatal(error: CacheError, verb: Verb) -> Error {
     let nothing = if verb == Verb::Push { "nothing was pushed" } else { "nothing was built" };
     Error { fault, message: format!("{}\n{nothing}", error.message), hint }
 }
+
+/// Says which caches requests had to be made to again since this was last said, in totals.
+pub(super) fn tell_repeats(ctx: &mut Context) {
+    for (cache, Repeated { reason, requests, waited }) in ctx.caches.repeats() {
+        ctx.bus.emit(Fact::CacheRepeated { cache, reason: reason.into(), requests, waited: waited.as_secs_f64() });
+    }
+}
+
+/// The same, not more often than it is worth.
+pub(super) fn tell_repeats_now_and_then(ctx: &mut Context) {
+    let now = ctx.bus.now();
+    if now >= ctx.next_repeats {
+        ctx.next_repeats = ctx.bus.in_future(REPEATS_EVERY);
+        tell_repeats(ctx);
+    }
+}
+
+/// How often totals of requests that were made again are told, at most.
+const REPEATS_EVERY: Duration = Duration::from_secs(1);
 
 /// A cache that is ready.
 pub(super) fn announce(ctx: &mut Context, cache: &Cache) {

@@ -9,7 +9,7 @@ use crate::build::{News, Origin, Pool, Site, Sites, Sources};
 use crate::config::Settings;
 use crate::diff::plan_file::PlanFile;
 use crate::eval::Import;
-use crate::event::{Failure, OutputPath};
+use crate::event::{Failure, Moment, OutputPath};
 use crate::id::{AttemptId, BuilderId, StoreDir, StorePath};
 use crate::record::RunDir;
 use crate::store::error::StoreError;
@@ -54,6 +54,8 @@ pub(super) struct Context {
     pub(super) farm_inputs: mpsc::UnboundedSender<(BuilderId, FarmInput)>,
     /// Where evaluations beside that of the run ask for what they import from derivations.
     pub(super) imports: mpsc::UnboundedSender<Import>,
+    /// When it is told again which requests had to be made again.
+    pub(super) next_repeats: Moment,
 }
 
 /// The number of the local store as a builder.

@@ -13,6 +13,7 @@ use crate::eval::budget;
 use crate::eval::flake::{FlakeOptions, Locked};
 use crate::eval::glob::Filter;
 use crate::eval::list::LeftOut;
+use crate::eval::lockfile;
 use crate::eval::memory;
 use crate::eval::own_config::OwnConfig;
 use crate::eval::record::{self, Commit, Record};
@@ -21,7 +22,7 @@ use crate::eval::{
     Ack, Answer, Budget, Checked, Cost, EvalMsg, EvalOptions, Evaluator, Expected, Import, Imports, Listed, Nix,
     Selection, What,
 };
-use crate::event::{Fact, Stage};
+use crate::event::{Fact, LockedInput, Stage};
 use crate::id::{AttrId, System};
 use crate::store::local::{LocalStore, StoreOptions};
 
@@ -253,6 +254,11 @@ impl Evaluation {
             dirty_files: locked.dirty,
             recorded: *recorded,
         });
+        let inputs = lockfile::inputs(&locked.locks).into_iter();
+        let inputs: Vec<_> = inputs.map(|(name, rev)| LockedInput { name: name.into(), rev: rev.into() }).collect();
+        if !inputs.is_empty() {
+            ctx.bus.emit(Fact::InputsLocked { inputs });
+        }
         for warning in warnings.iter().chain(&locked.warnings) {
             if !is_about_store(warning) {
                 ctx.bus.warn(warning.as_str(), None);

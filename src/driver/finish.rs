@@ -9,6 +9,7 @@ use crate::report::history::History;
 use crate::report::summary::Summary;
 use crate::store::remote::RemoteStore;
 
+use super::caches;
 use super::context::Context;
 use super::exit::{self, Lenience};
 use super::history;
@@ -22,10 +23,12 @@ pub(super) async fn close(
     error: Option<&Error>,
     outputs: Vec<String>,
 ) -> Finished {
-    let (history, warnings) = history::open_for(&ctx.dir, &ctx.settings.output.state_dir);
+    caches::tell_repeats(&mut ctx);
+    let (mut history, warnings) = history::open_for(&ctx.dir, &ctx.settings.output.state_dir);
     for (message, hint) in warnings {
         ctx.bus.warn(message, Some(&hint));
     }
+    let exchange = history::take(&mut ctx, &mut history).await;
     ctx.bus.emit(Fact::StageEnded { stage: Stage::Record });
     if let Some(error) = error {
         let hint = error.hint.as_deref().map(Into::into);
@@ -43,7 +46,8 @@ pub(super) async fn close(
     // Their connections first: a daemon ends when its client goes away.
     drop((pool, roots, eval_roots, site, eval_site, sites));
     let builders = join_all(builders.iter().map(|builder| builder.settle(LAST_CHILDREN)));
-    tokio::join!(store.settle(LAST_CHILDREN), eval_store.settle(LAST_CHILDREN), builders);
+    let shared = history::put(exchange, &settings);
+    tokio::join!(store.settle(LAST_CHILDREN), eval_store.settle(LAST_CHILDREN), builders, shared);
     Finished { events, summary, exit, dir, outputs }
 }
 

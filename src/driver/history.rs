@@ -1,8 +1,11 @@
 //! What runs leave: a line for lists, their numbers in history, and these as a file for other machines. At its end each
 //! run takes in what others left that could not, because they were killed, or are of another machine.
 
+mod exchange;
+
 use std::path::Path;
 
+use crate::config::Settings;
 use crate::error::{self, Error, Result};
 use crate::id::RunId;
 use crate::record::history::{Entry, Folder, History, HistoryError};
@@ -10,6 +13,9 @@ use crate::record::{self, RunDir};
 use crate::report::entry;
 use crate::report::list::{self, Digest};
 use crate::report::summary::Summary;
+
+use super::context::Context;
+use exchange::Exchange;
 
 /// How many records of others the end of a run reads, at most; they may be large.
 const MOST_RECORDS: usize = 3;
@@ -148,6 +154,26 @@ pub(super) fn open_for(dir: &RunDir, state_dir: &Path) -> (Option<History>, Vec<
             let message = format!("this run is not added to history: {}", error::chain(&failure));
             (None, vec![(message, Error::from(failure).hint.unwrap_or_default())])
         }
+    }
+}
+
+/// Takes in what other machines share, which a warning tells if it cannot be had.
+pub(super) async fn take(ctx: &mut Context, history: &mut Option<History>) -> Option<Exchange> {
+    let (history, settings) = (history.as_mut()?, ctx.settings.clone());
+    match exchange::take(&settings, &ctx.caches, ctx.bus.events(), history).await {
+        Ok(exchange) => exchange,
+        Err(message) => {
+            ctx.bus.warn(message, Some("the run is not worse for it; drover doctor    says what is shared"));
+            None
+        }
+    }
+}
+
+/// Shares what is known here.
+pub(super) async fn put(exchange: Option<Exchange>, settings: &Settings) {
+    let Some(exchange) = exchange else { return };
+    if let Err(why) = exchange.put(&Folder::of(&settings.output.state_dir)).await {
+        tracing::warn!("{why}");
     }
 }
 

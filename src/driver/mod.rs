@@ -355,6 +355,7 @@ impl Driver {
             Input::Stop(level) => self.stop(level),
             Input::Tick => {
                 self.comparing.tick(ctx);
+                caches::tell_repeats_now_and_then(ctx);
                 self.building.tell(ctx, SchedInput::Tick);
             }
             Input::Broken(what) => {

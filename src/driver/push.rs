@@ -167,6 +167,7 @@ impl Pusher {
             Input::Farm(builder, input) => self.elsewhere.heard(&mut self.ctx, builder, input),
             Input::BuilderAnswered(builder, paths, valid) => self.elsewhere.answered(&self.ctx, builder, &paths, valid),
             Input::Push(cache, input) => self.pushing.handle(&mut self.ctx, cache, input),
+            Input::Tick => caches::tell_repeats_now_and_then(&mut self.ctx),
             Input::Kept(kept) => self.keeping.kept(&mut self.ctx, kept),
             Input::Stop(level) => {
                 self.ctx.bus.emit(Fact::Cancelled { level });

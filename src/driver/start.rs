@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::build::{News, Origin, Pool, Site, Sites};
-use crate::config::{BuilderSettings, Settings, builders};
+use crate::config::{BuilderSettings, Settings, Whereabouts, builders};
 use crate::diff::plan_file::PlanFile;
 use crate::error::{Error, Fault, Result};
 use crate::eval::{Evaluator, Expected, Import, Imports};
-use crate::event::{FORMAT, Fact, Text};
+use crate::event::{FORMAT, Fact, Moment, Text};
 use crate::id::{AttemptId, BuilderId, CacheId, RunId};
 use crate::record::{self, RecordError, RunDir};
 use crate::report::history::History;
@@ -156,6 +156,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         started: clock.started,
         nix: store.version().text.as_str().into(),
     });
+    tell_whereabouts(&mut bus, &settings.output.whereabouts);
     if let Some(untested) = store.version().untested() {
         bus.warn(untested, None);
     }
@@ -197,6 +198,7 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
         news: news_in,
         imports: imports_in,
         farm_inputs: farm_in,
+        next_repeats: Moment::default(),
     };
     for cache in &open.caches {
         caches::announce(&mut ctx, cache);
@@ -206,6 +208,21 @@ pub(super) fn begin(beginning: Beginning, store: LocalStore, caches: CacheList, 
     }
     let _ = record::prune(&ctx.settings.output.state_dir, record::KEEP);
     Ok(Begun { ctx, news, imports, farm_inputs, signals, opened: open.caches, sick: open.sick })
+}
+
+/// Says of what the run is, if anybody knows.
+fn tell_whereabouts(bus: &mut Bus, of: &Whereabouts) {
+    if *of == Whereabouts::default() {
+        return;
+    }
+    let text = |text: &Option<String>| text.as_deref().map(Into::into);
+    bus.emit(Fact::RunPlaced {
+        forge: of.forge.map(Into::into),
+        repository: text(&of.repository),
+        branch: text(&of.branch),
+        change: text(&of.change),
+        url: text(&of.url),
+    });
 }
 
 /// Where the answers of a run will come from.

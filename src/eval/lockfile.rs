@@ -72,6 +72,24 @@ impl Source {
     }
 }
 
+/// What the inputs of the flake itself are locked to, in the order of their names: the revision, else the hash of the
+/// tree, of either so much as tells it from others. What follows an input of an input is no input of its own.
+#[must_use]
+pub fn inputs(locks: &Value) -> Vec<(String, String)> {
+    let Ok(Lock { root, nodes }) = Lock::deserialize(locks) else { return Vec::new() };
+    let own = nodes.get(&root).into_iter().flat_map(Node::own_inputs);
+    let locked = own.filter_map(|(input, node)| {
+        let source = nodes.get(node)?.locked.as_ref()?;
+        let hash = || source.nar_hash.as_deref().map(|hash| hash.strip_prefix("sha256-").unwrap_or(hash));
+        let known = source.rev.as_deref().or_else(hash)?;
+        Some((input.to_owned(), known.chars().take(TELLING).collect()))
+    });
+    locked.collect()
+}
+
+/// Characters of a revision or a hash that tell it from others.
+const TELLING: usize = 12;
+
 /// How a flake and its lock file stand to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -222,6 +240,20 @@ mod tests {
 
     fn messages(lock: &Value) -> Vec<String> {
         findings(lock, Standing::InStep, NOW).into_iter().map(|found| found.message.to_string()).collect()
+    }
+
+    #[test]
+    fn an_input_is_known_by_its_revision_or_its_hash() {
+        let locks = serde_json::json!({ "version": 7, "root": "root", "nodes": {
+            "root": { "inputs": { "nixpkgs": "nixpkgs_2", "data": "data", "same": ["data", "nixpkgs"], "gone": "gone" } },
+            "nixpkgs_2": { "locked": { "type": "github", "rev": "5f2a1c9d07e15f2a1c9d07e15f2a1c9d07e15f2a" } },
+            "nixpkgs": { "locked": { "type": "github", "rev": "1111111111111111111111111111111111111111" } },
+            "data": { "inputs": { "nixpkgs": "nixpkgs" },
+                "locked": { "type": "tarball", "narHash": "sha256-9c1d07AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" } },
+        } });
+        let pair = |name: &str, rev: &str| (name.to_owned(), rev.to_owned());
+        assert_eq!(inputs(&locks), [pair("data", "9c1d07AAAAAA"), pair("nixpkgs", "5f2a1c9d07e1")]);
+        assert_eq!(inputs(&Value::Null), []);
     }
 
     #[test]

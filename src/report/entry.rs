@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{AttemptEnd, DrvOutcome, Evaluated, Pushed, Status, Text};
-use crate::id::{DrvId, Kind};
+use crate::event::{AttemptEnd, Evaluated, Pushed, Status, Text};
+use crate::id::Kind;
 use crate::record::history::{AttrTimes, Build, BuilderUse, CacheUse, Counters, Entry, Outcome, Part, Spell, Trouble};
 
 use super::account::{self, Interval, Owner, Place};
+use super::chain;
 use super::hits;
 use super::list;
 use super::number::pname;
@@ -40,7 +41,7 @@ pub fn of(s: &Summary) -> Option<Entry> {
         caches: caches(s),
         attrs: attrs(s),
         builds: builds(s),
-        chain_seconds: chain_seconds(s),
+        chain_seconds: chain::longest(s).seconds,
     })
 }
 
@@ -233,25 +234,6 @@ fn ready(s: &Summary, drv: &Drv) -> f64 {
 
 fn end(s: &Summary, attempt: &Attempt) -> f64 {
     attempt.ended.as_ref().map_or(s.end, |(at, _)| *at).seconds()
-}
-
-/// Seconds of the longest chain of builds that followed from each other.
-fn chain_seconds(s: &Summary) -> f64 {
-    let built = |(id, drv): (&DrvId, &Drv)| match drv.ended.as_ref()? {
-        (at, DrvOutcome::Built) => Some((*at, *id)),
-        _ => None,
-    };
-    let mut order: Vec<_> = s.drvs.iter().filter_map(built).collect();
-    // What was built for another was built before it.
-    order.sort_unstable();
-    let mut chains: BTreeMap<DrvId, f64> = BTreeMap::new();
-    for (_, id) in order {
-        let Some(drv) = s.drvs.get(&id) else { continue };
-        let own = s.attempts_of(id).last().map_or(0.0, |attempt| attempt.seconds(s.end));
-        let before = drv.inputs.iter().filter_map(|input| chains.get(input)).copied().fold(0.0, f64::max);
-        chains.insert(id, before + own);
-    }
-    chains.into_values().fold(0.0, f64::max)
 }
 
 fn base_name(path: &Text) -> String {

@@ -11,8 +11,9 @@ use drover::id::RunId;
 use drover::record::history::{Build, Depth, Entry, Filter, Folder, History, Outcome};
 use serde_json::{Value, json};
 
+use crate::support::fake_cache::{FakeCache, Fault};
 use crate::support::nix::{Lab, newest};
-use crate::support::site::{Site, wait_until};
+use crate::support::site::{Events, Site, finish, wait_until};
 
 const FLAKE: &str = r#"{ outputs = { self }: let
     build = name: script: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" script ]; };
@@ -234,4 +235,117 @@ fn a_run_that_was_killed_is_taken_from_its_record() {
     let seen: Vec<_> = entries.iter().map(|entry| (entry.exit, entry.counters.built, entry.builds.len())).collect();
     assert_eq!(seen, [(Some(0), 0, 0), (None, 2, 2)]);
     assert_eq!(entries[1].verdict, "cut off");
+}
+
+#[test]
+fn a_run_says_where_it_is_from_what_its_inputs_are_and_which_requests_were_repeated() {
+    let lab = Lab::plain(&newest());
+    lab.write("data/file", "some data\n");
+    let input = format!(
+        "inputs.data = {{ url = \"path:{}\"; flake = false; }}; outputs = {{ self, data }}:",
+        lab.work().join("data").display()
+    );
+    let site = Site::of(lab, &FLAKE.replace("outputs = { self }:", &input));
+    let dir = site.lab.path("served");
+    fs::create_dir(&dir).unwrap();
+    let server = FakeCache::start(&dir).writable();
+    let key = site.key("served-1");
+    let retry = "retry-attempts=5&retry-delay=1&retry-delay-rate-limited=1&retry-max-delay=5";
+    let url = format!("{}?secret-key={}&{retry}", server.url, key.secret.display());
+    server.next("PUT nar", [Fault::Status(429), Fault::Status(429), Fault::Status(503)]);
+    let mut command = site.command(&["run", ".#b", "--push-to", &url]);
+    command.envs([
+        ("CI", "true"),
+        ("GITHUB_ACTIONS", "true"),
+        ("GITHUB_REPOSITORY", "acme/infra"),
+        ("GITHUB_REF", "refs/heads/topic"),
+        ("GITHUB_SERVER_URL", "https://forge.example"),
+        ("GITHUB_RUN_ID", "77"),
+    ]);
+    finish(command, &["run"]).expect(0);
+
+    let events = site.events();
+    let placed = events.of("run_placed");
+    assert_eq!((&placed[0]["repository"], &placed[0]["branch"]), (&json!("acme/infra"), &json!("topic")));
+    assert_eq!(placed[0]["url"], "https://forge.example/acme/infra/actions/runs/77");
+    let inputs = &events.of("inputs_locked")[0]["inputs"];
+    let hash = site.lab.run("nix", &["hash", "path", &site.lab.work().join("data").display().to_string()]);
+    assert_eq!(inputs, &json!([{ "name": "data", "rev": &hash["sha256-".len()..][..12] }]));
+    let repeated = events.of("cache_repeated");
+    let last = repeated.last().unwrap();
+    assert_eq!((&last["requests"], &last["reason"]), (&json!(3), &json!("HTTP 429")), "{repeated:?}");
+
+    let history = History::open(&site.state()).unwrap();
+    let [entry]: [Entry; 1] = history.entries(&Filter::default(), Depth::Builds, 9).unwrap().try_into().unwrap();
+    assert_eq!(entry.branch.as_deref(), Some("topic"));
+    assert_eq!(entry.inputs.get("data").map(String::len), Some(12));
+    let trouble = entry.caches.iter().find_map(|cache| cache.trouble.as_ref()).unwrap();
+    assert_eq!((trouble.requests, trouble.reason.as_str()), (3, "HTTP 429"));
+}
+
+/// Runs drover with this `drover.toml` in the state directory of a machine.
+fn on_machine(site: &Site, name: &str, share: &str, vars: &[(&str, &str)], attr: &str) -> Vec<String> {
+    let key = site.lab.work().join("share-1.key");
+    if !key.exists() {
+        site.key("share-1");
+    }
+    let config = format!("[share]\nurl = '{share}'\nsecret-key = '{}'\n", key.display());
+    fs::write(site.flake.join("drover.toml"), config).unwrap();
+    let state = site.lab.path(name);
+    let mut command = site.command(&["run", attr, "--refresh", "--state-dir"]);
+    command.arg(&state).envs(vars.iter().copied());
+    finish(command, &["run"]).expect(0);
+    let runs = fs::read_dir(state.join("runs")).unwrap().map(|run| run.unwrap().path());
+    let events = Events::read(&runs.max().unwrap().join("events.jsonl"));
+    let warned = events.of("warning").into_iter().map(|event| event["message"].as_str().unwrap().to_owned());
+    warned.filter(|message| message.contains("history")).collect()
+}
+
+fn runs_of(site: &Site, machine: &str) -> Vec<Entry> {
+    let history = History::open(&site.lab.path(machine)).unwrap();
+    history.entries(&Filter::default(), Depth::Builds, 99).unwrap()
+}
+
+#[test]
+fn machines_that_share_a_place_know_each_others_runs() {
+    let site = Site::of(Lab::plain(&newest()), FLAKE);
+    let place = site.lab.path("place");
+    fs::create_dir(&place).unwrap();
+    let server = FakeCache::start(&place).writable();
+    let file = format!("file://{}", place.display());
+    assert_eq!(on_machine(&site, "one", &server.url, &[], ".#a"), [""; 0]);
+    assert_eq!(on_machine(&site, "two", &file, &[], ".#b"), [""; 0]);
+    let two = runs_of(&site, "two");
+    let [own, of_one] = two.as_slice() else { panic!("{two:#?}") };
+    assert_eq!((own.counters.built, of_one.counters.built), (1, 1));
+    assert_eq!(*of_one, runs_of(&site, "one")[0]);
+    assert_eq!(of_one.builds[0].name, "a-1.0");
+
+    // Whoever may not write reads; what is no entry is left out.
+    let fork = [("CI", "1"), ("GITHUB_EVENT_NAME", "pull_request"), ("GITHUB_REPOSITORY", "me/infra")];
+    fs::write(place.join(format!("drover/history/{}.json.zst", own.run)), "no entry").unwrap();
+    assert_eq!(on_machine(&site, "fork", &server.url, &fork, ".#b"), [""; 0]);
+    assert_eq!(runs_of(&site, "fork").len(), 2);
+    let index: Value = serde_json::from_slice(&fs::read(place.join("drover/history/index.json")).unwrap()).unwrap();
+    let runs: BTreeSet<&str> = index["runs"].as_array().unwrap().iter().map(|run| run.as_str().unwrap()).collect();
+    assert_eq!(runs, [own.run.to_string(), of_one.run.to_string()].iter().map(String::as_str).collect());
+
+    // An index that was lost comes back with what each knows of its own.
+    fs::remove_file(place.join("drover/history/index.json")).unwrap();
+    on_machine(&site, "one", &file, &[], ".#b");
+    on_machine(&site, "two", &server.url, &[], ".#b");
+    assert_eq!(runs_of(&site, "two").len(), 4);
+}
+
+#[test]
+fn a_place_that_does_not_answer_is_one_warning() {
+    let site = Site::of(Lab::plain(&newest()), FLAKE);
+    let dir = site.lab.path("place");
+    fs::create_dir(&dir).unwrap();
+    let server = FakeCache::start(&dir).writable();
+    server.always("drover/history/index.json", Fault::Status(500));
+    let warned = on_machine(&site, "one", &server.url, &[], ".#a");
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].starts_with("no history is taken from http://"), "{warned:?}");
+    assert_eq!(runs_of(&site, "one").len(), 1);
 }

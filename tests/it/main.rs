@@ -79,6 +79,7 @@ mod screens_check;
 mod screens_farm;
 mod secrets;
 mod share;
+mod slow;
 mod sources;
 mod upkeep;
 mod upkeep_far;

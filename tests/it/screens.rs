@@ -234,7 +234,12 @@ fn doctor_says_what_is_wrong_and_what_mends_it() {
         caches: vec![Cache { skew: Some(1), ..cache("c.acme.net", Reach::Ok) }],
         keys: vec![doctor::PublicKey { key: "c.acme.net-1:AAAA".into(), table: None, bad: None }],
         disks: vec![Disk { free: 71 << 30, ..disk.clone() }],
-        state: StateDir { dir: Some("/home/me/.local/state/drover".into()), problem: None },
+        state: StateDir {
+            dir: Some("/home/me/.local/state/drover".into()),
+            runs: Some(212),
+            shared: Some("https://acme.example/drover".to_owned()),
+            problem: None,
+        },
         ..Facts::default()
     };
     let mut ill = fine.clone();

@@ -158,6 +158,11 @@ fn reader(url: &str, key: &Key) -> String {
     format!("[share]\nurl = '{url}'\npublic-keys = ['{}']\n", key.public)
 }
 
+/// Records of evaluations that were sent there.
+fn records(server: &FakeCache) -> Vec<String> {
+    server.uploads().into_iter().filter(|name| name.starts_with("drover/eval/")).collect()
+}
+
 #[test]
 fn machines_that_share_a_place_evaluate_once() {
     each_nix(|nix| {
@@ -181,7 +186,7 @@ fn machines_that_share_a_place_evaluate_once() {
             let again = first.plan();
             again.asks_nothing();
             assert_eq!(again.drvs, seen.drvs);
-            assert_eq!(server.uploads().len(), usize::from(http), "what is there is not sent again");
+            assert_eq!(records(&server).len(), usize::from(http), "what is there is not sent again");
 
             // Another one on the same store, with no key and in another directory.
             let second = Machine::new(&site, "second", &reader(&url, &key));
@@ -201,7 +206,7 @@ fn machines_that_share_a_place_evaluate_once() {
             theirs.asks(&HEALTHY);
             assert_eq!(theirs.drvs, seen.drvs);
             third.plan().asks_nothing();
-            assert_eq!(server.uploads().len(), usize::from(http), "who has no key writes nothing");
+            assert_eq!(records(&server).len(), usize::from(http), "who has no key writes nothing");
         }
     });
 }
@@ -346,7 +351,7 @@ fn forks_and_those_without_a_key_never_write() {
     assert!(server.all_requests() > 0, "they do read");
     // Its own branch writes.
     fork.plan().asks_nothing();
-    assert_eq!(server.uploads().len(), 1);
+    assert_eq!(records(&server).len(), 1);
 }
 
 #[test]

@@ -23,3 +23,5 @@ pub mod sshd;
 pub mod story;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story_farm;
+#[allow(dead_code, unreachable_pub, reason = "each test uses what it needs")]
+pub mod virtual_run;

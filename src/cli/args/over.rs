@@ -9,6 +9,9 @@ pub(in crate::cli) struct OverArgs {
     /// One number of the run and those like it before: duration, evaluation, built, closure, hit-rate, …
     #[arg(long, value_name = "METRIC", conflicts_with_all = ["gate", "goals"])]
     pub(in crate::cli) trend: Option<String>,
+    /// Why the run took longer than runs like it usually do, or less, by seconds
+    #[arg(long, conflicts_with_all = ["trend", "gate", "goals"])]
+    pub(in crate::cli) slow: bool,
     /// Exit 1 if the runs of this branch or commit are worse than those of a baseline
     #[arg(long)]
     pub(in crate::cli) gate: bool,

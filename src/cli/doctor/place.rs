@@ -8,6 +8,7 @@ use rustix::fs::{Access, access, statvfs};
 use crate::eval::Nix as EvalNix;
 use crate::eval::git::{self, Look};
 use crate::process::{Cmd, ProcessError, quote};
+use crate::record::history::History;
 use crate::report::doctor::{Checked, Disk, Flake, Git, StateDir, Trouble};
 
 use super::nix::{Asked, Open};
@@ -170,11 +171,13 @@ pub(super) fn writable(dir: &Path) -> Result<(), (PathBuf, String)> {
 }
 
 /// Where records are kept.
-pub(super) fn state(dir: Option<PathBuf>) -> impl FnOnce() -> StateDir + Send + 'static {
+pub(super) fn state(dir: Option<PathBuf>, shared: Option<String>) -> impl FnOnce() -> StateDir + Send + 'static {
     move || {
+        let known = |dir: &Path| History::path_in(dir).exists().then(|| History::open(dir).ok()?.runs().ok()).flatten();
+        let runs = dir.as_deref().and_then(known).map(|runs| runs.len());
         let problem =
             dir.as_deref().and_then(|dir| writable(dir).err()).map(|(at, why)| format!("{}: {why}", at.display()));
-        StateDir { dir, problem }
+        StateDir { runs, shared, dir, problem }
     }
 }
 

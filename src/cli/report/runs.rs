@@ -17,22 +17,27 @@ use super::super::args::{OverArgs, Place};
 use super::super::run::settings;
 use super::super::{Session, print, print_json};
 use super::history;
+use super::slow;
 
 /// Runs of each side that a gate looks at, and those of a trend.
 const SIDE: usize = 20;
 const TREND: usize = 100;
 
-/// A trend, a gate or goals, whichever is asked for; `None` if none is.
+/// A trend, a gate, goals, or why a run was slow, whichever is asked for; `None` if none is.
 pub(super) fn report(
     session: &Session,
     (asked, over, json): (&str, &OverArgs, bool),
     (place, state_dir): (&Place, &Path),
 ) -> Result<Option<u8>> {
-    if over.trend.is_none() && !over.gate && !over.goals {
+    if over.trend.is_none() && !over.gate && !over.goals && !over.slow {
         return Ok(None);
     }
     let runs = Runs::open(session, state_dir)?;
-    let run = record::lookup(state_dir, asked)?.id;
+    let found = record::lookup(state_dir, asked)?;
+    let run = found.id;
+    if over.slow {
+        return slow::report(&View { session, json }, &runs, &found).map(Some);
+    }
     let wanted = wanted(session, place)?;
     let view = View { session, json };
     Ok(Some(match &over.trend {
@@ -50,7 +55,7 @@ fn wanted(session: &Session, place: &Place) -> Result<Wanted> {
 }
 
 /// The runs that are known.
-struct Runs(History);
+pub(super) struct Runs(History);
 
 impl Runs {
     /// Opens the history, with what is recorded and was not in it yet.
@@ -59,13 +64,13 @@ impl Runs {
     }
 
     /// A run that is recorded.
-    fn entry(&self, run: RunId) -> Result<Entry> {
-        let entry = self.0.entry(run, Depth::Numbers)?;
+    pub(super) fn entry(&self, run: RunId, depth: Depth) -> Result<Entry> {
+        let entry = self.0.entry(run, depth)?;
         entry.ok_or_else(|| Error::usage(format!("run {run} has recorded nothing")).hint("drover report list"))
     }
 
     /// Runs of the same series up to this one, the newest last.
-    fn like(&self, entry: &Entry, branch: Option<&str>, depth: Depth, limit: usize) -> Result<Vec<Entry>> {
+    pub(super) fn like(&self, entry: &Entry, branch: Option<&str>, depth: Depth, limit: usize) -> Result<Vec<Entry>> {
         let branch = branch.map(str::to_owned);
         let filter = Filter { series: Some(entry.series()), branch, before: Some(entry.run), ..Filter::default() };
         let mut entries = self.0.entries(&filter, depth, limit)?;
@@ -96,7 +101,7 @@ impl Runs {
 }
 
 /// How it is shown.
-struct View<'a> {
+pub(super) struct View<'a> {
     session: &'a Session,
     json: bool,
 }
@@ -105,7 +110,7 @@ impl View<'_> {
     fn trend(&self, runs: &Runs, run: RunId, metric: &str) -> Result<u8> {
         let metric = Metric::named(metric)?;
         let depth = if metric.needs_builds { Depth::Builds } else { Depth::Numbers };
-        let entries = runs.up_to(&runs.entry(run)?, depth, TREND)?;
+        let entries = runs.up_to(&runs.entry(run, Depth::Numbers)?, depth, TREND)?;
         let trend = trend::trend(metric, &entries);
         let ids: Vec<RunId> = entries.iter().map(|entry| entry.run).collect();
         let shorts = short_ids(&ids);
@@ -122,7 +127,7 @@ impl View<'_> {
         let names: Result<Vec<&'static str>> =
             over.metric.iter().map(|name| Metric::named(name).map(|metric| metric.name)).collect();
         let rule = Rule { baseline: over.baseline.clone(), max_regression: over.max_regression.0, metrics: names? };
-        let entry = runs.entry(run)?;
+        let entry = runs.entry(run, Depth::Numbers)?;
         let (before, now) = runs.sides(&entry, &rule.baseline)?;
         let gate = gate::gate(&before, &now, &rule);
         let goals = goals::goals(wanted, &runs.up_to(&entry, Depth::Builds, SIDE)?);
@@ -143,13 +148,13 @@ impl View<'_> {
             let hint = "in drover.toml: [goals] hit-rate = 0.9, duration = \"10m\", success-rate = 0.95";
             return Err(Error::usage("no goals are set").hint(hint));
         }
-        let goals = goals::goals(wanted, &runs.up_to(&runs.entry(run)?, Depth::Builds, SIDE)?);
+        let goals = goals::goals(wanted, &runs.up_to(&runs.entry(run, Depth::Numbers)?, Depth::Builds, SIDE)?);
         let document = serde_json::json!({ "version": crate::report::json::VERSION, "goals": goals::document(&goals) });
         self.show(&document, |width| goals::screen(&goals, width))?;
         Ok(verdict(goals.iter().all(is_met)))
     }
 
-    fn show(&self, document: &serde_json::Value, screen: impl FnOnce(usize) -> Vec<Line>) -> Result<()> {
+    pub(super) fn show(&self, document: &serde_json::Value, screen: impl FnOnce(usize) -> Vec<Line>) -> Result<()> {
         if self.json {
             return print_json(document);
         }

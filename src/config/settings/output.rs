@@ -1,9 +1,9 @@
 //! What is shown and written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Env, Words};
-use crate::config::Forge;
+use crate::config::{Forge, Whereabouts};
 use crate::error::{Error, Result};
 
 /// What is shown and written.
@@ -21,6 +21,8 @@ pub struct OutputSettings {
     pub result_file: Option<ResultFile>,
     /// The CI system that reads what is shown.
     pub forge: Option<Forge>,
+    /// Of what the run is.
+    pub whereabouts: Whereabouts,
     /// Where a page about the run is added, in Markdown.
     pub step_summary: Option<PathBuf>,
     /// A second place for the events.
@@ -50,8 +52,8 @@ pub enum ResultFormat {
 }
 
 impl OutputSettings {
-    /// What flags and the CI system say; records are kept in this directory.
-    pub(super) fn of(words: &Words, env: &Env, state_dir: PathBuf) -> Result<Self> {
+    /// What flags and the CI system say of a flake in this directory; records are kept in that one.
+    pub(super) fn of(words: &Words, env: &Env, flake: Option<&Path>, state_dir: PathBuf) -> Result<Self> {
         Ok(Self {
             json: words.json,
             print_out_paths: words.print_out_paths,
@@ -59,6 +61,7 @@ impl OutputSettings {
             verbose: words.verbose,
             result_file: result_file(words.result_file.clone(), words.result_format.as_deref())?,
             forge: env.forge(),
+            whereabouts: env.whereabouts(flake),
             step_summary: env.step_summary(),
             events: words.events.clone(),
             state_dir,

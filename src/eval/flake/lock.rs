@@ -86,9 +86,11 @@ pub async fn lock_begun(nix: &Nix, options: &FlakeOptions, begun: Option<Begun>)
         Some(Begun(mut task)) => task.join_next().await.and_then(Result::ok),
         None => None,
     };
+    // One that was begun early and failed says nothing yet: processes that open a store for the first time, at once, get
+    // in each other's way ("creating symlink: File exists"). By now the store is open.
     let ran = match begun {
-        Some(ran) => ran?,
-        None => metadata(nix, options, &args.flags(), KEEP).await?,
+        Some(Ok(ran)) if ran.ok => ran,
+        _ => metadata(nix, options, &args.flags(), KEEP).await?,
     };
     let base = if ran.ok {
         Some((parse(options, &ran)?, ran))

@@ -475,6 +475,10 @@ pub struct Disk {
 /// Where records are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StateDir {
+    /// Runs that history knows; `None` if there is no history yet.
+    pub runs: Option<usize>,
+    /// Where history is shared, and evaluations.
+    pub shared: Option<String>,
     /// Where; `None` if nobody knows.
     pub dir: Option<PathBuf>,
     /// Why it cannot be written.

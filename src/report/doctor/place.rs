@@ -154,12 +154,25 @@ fn more_room(disk: &Disk) -> String {
     }
 }
 
+/// What is known of runs, and who shares it.
+fn history(facts: &Facts, sheet: &mut Sheet) {
+    let Some(runs) = facts.state.runs else { return };
+    let shared = match &facts.state.shared {
+        Some(url) => format!("shared at {url}"),
+        None => "shared with nobody ([share] url, or carry the folder share/)".to_owned(),
+    };
+    sheet.area("history", format!("{}, {shared}", plural(runs, "run", "runs")));
+}
+
 /// Where records are kept.
 pub(super) fn state(facts: &Facts, sheet: &mut Sheet) {
     let why = "a run records what it does, and does not start where it cannot";
     match (&facts.state.dir, &facts.state.problem) {
         (None, _) => {}
-        (Some(dir), None) => sheet.area("state", dir.display().to_string()),
+        (Some(dir), None) => {
+            sheet.area("state", dir.display().to_string());
+            history(facts, sheet);
+        }
         (Some(dir), Some(problem)) => {
             sheet.area("state", dir.display().to_string());
             let message = format!("cannot keep records in {}: {problem}", dir.display());

@@ -26,7 +26,7 @@ fn healthy() -> Facts {
         caches: vec![cache("c.example")],
         keys: vec![key("c.example-1:AAAA")],
         disks: vec![disk(100 * GIB, 1000 * GIB)],
-        state: StateDir { dir: Some("/s".into()), problem: None },
+        state: StateDir { dir: Some("/s".into()), ..StateDir::default() },
         ..Facts::default()
     }
 }

@@ -21,6 +21,7 @@ use super::gate::Gate;
 use super::http::{LONGEST_RETRY_AFTER, Outcome, S3_AGAIN, bad_status, broken, client, not_well};
 use super::login::Auth;
 use super::put::{self, told, watched};
+use super::repeats::Repeats;
 use super::retry::{Patience, Tries};
 use super::sink::{Again, PutError};
 use super::{LoginSource, OpenContext};
@@ -50,6 +51,7 @@ pub(super) struct Api {
     /// All patience for one call has been used up, and nothing was answered since.
     hopeless: AtomicBool,
     requests: AtomicU64,
+    repeats: Repeats,
 }
 
 impl std::fmt::Debug for Api {
@@ -179,6 +181,7 @@ impl Api {
             gate: Gate::new(context.connections),
             hopeless: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            repeats: context.repeats.clone(),
         })
     }
 
@@ -235,6 +238,7 @@ impl Api {
             };
             let count = tries.count();
             tracing::debug!(cache = %self.shown, path = call.url.path(), count, why = %failure.message, "calling again");
+            self.repeats.note(&self.shown, &failure, wait);
             tokio::time::sleep(wait).await;
         }
     }

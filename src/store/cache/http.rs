@@ -28,6 +28,7 @@ use super::info::{self, CacheInfo};
 use super::link::Link;
 use super::login::Auth;
 use super::put::{Content, PutFailure};
+use super::repeats::Repeats;
 use super::retry::{Health, Pace, Patience};
 use super::s3;
 use super::upload::Manners;
@@ -62,6 +63,7 @@ pub(super) struct HttpCache {
     /// For NARs.
     pub(super) link: Link,
     pub(super) requests: AtomicU64,
+    pub(super) repeats: Repeats,
 }
 
 impl std::fmt::Debug for HttpCache {
@@ -151,6 +153,7 @@ impl HttpCache {
             manners: Manners::default(),
             link: Link::default(),
             requests: AtomicU64::new(0),
+            repeats: context.repeats.clone(),
         })
     }
 
@@ -314,8 +317,10 @@ impl HttpCache {
                 return Fetched::NoAnswer(failure);
             }
             tracing::debug!(cache = %self.shown, path = url.path(), attempt, why = %failure.message, "trying again");
+            let wait = self.patience.wait(attempt, throttled, floor);
+            self.repeats.note(&self.shown, &failure, wait);
             *last = Some(failure);
-            tokio::time::sleep(self.patience.wait(attempt, throttled, floor)).await;
+            tokio::time::sleep(wait).await;
         }
     }
 

@@ -35,6 +35,7 @@ mod niks3;
 mod pack;
 mod put;
 mod record;
+mod repeats;
 mod retry;
 mod s3;
 pub mod share;
@@ -60,6 +61,7 @@ pub use login::{LoginEnv, LoginSource, TokenError};
 pub use memory::Memory;
 pub use nar::NarReader;
 pub use record::RecordError;
+pub use repeats::{Repeated, Repeats};
 pub use retry::Patience;
 pub use s3::ProfileError;
 use sink::Packing;
@@ -166,6 +168,8 @@ pub struct OpenContext {
     pub ledger: Ledger,
     /// Memory that all pushes take together.
     pub budget: Budget,
+    /// Requests that were made again.
+    pub repeats: Repeats,
 }
 
 impl OpenContext {
@@ -187,6 +191,7 @@ impl OpenContext {
             memory: None,
             ledger: Ledger::default(),
             budget: Budget::default(),
+            repeats: Repeats::default(),
         }
     }
 }

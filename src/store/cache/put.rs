@@ -148,6 +148,7 @@ impl HttpCache {
             };
             let count = tries.count();
             tracing::debug!(cache = %self.shown, path = url.path(), count, why = %failure.message, "writing again");
+            self.repeats.note(&self.shown, &failure, wait);
             tokio::time::sleep(wait).await;
         }
     }

@@ -136,6 +136,7 @@ impl HttpCache {
             self.hopeless.store(true, Ordering::Relaxed);
             return Err(told(&again.failure, tries, waited));
         }
+        self.repeats.note(&self.shown, &again.failure, wait);
         Ok(wait)
     }
 
