@@ -362,6 +362,11 @@ fn arb_fact() -> BoxedStrategy<Fact> {
         (cache(), text()).prop_map(|(cache, path)| Fact::PushStarted { cache, path }),
         (cache(), text(), pushed).prop_map(|(cache, path, pushed)| Fact::PushEnded { cache, path, pushed }),
         (cache(), text()).prop_map(|(cache, path)| Fact::PushVerified { cache, present: 1, missing: vec![path] }),
+        (cache(), text(), text()).prop_map(|(cache, path, user)| Fact::PushLeftOut {
+            cache,
+            paths: vec![path],
+            without: vec![user]
+        }),
         text().prop_map(|message| Fact::Warning { message, hint: None }),
         arb_farm_fact(),
         any::<u8>().prop_map(|level| Fact::Cancelled { level }),
