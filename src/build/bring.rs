@@ -66,13 +66,16 @@ pub struct NotBrought {
     pub failure: Failure,
     /// The wanted paths that are nowhere, or refer to something that is, and what that is.
     pub gone: Vec<(StorePath, Vec<StorePath>)>,
+    /// The wanted paths that the store does not take for want of a signature by a key that it trusts, or that refer to
+    /// such a one, and which that is.
+    pub refused: Vec<(StorePath, Vec<StorePath>)>,
     /// Builders that have some of it and do not answer.
     pub suspects: Vec<BuilderId>,
 }
 
 impl From<Failure> for NotBrought {
     fn from(failure: Failure) -> Self {
-        Self { failure, gone: Vec::new(), suspects: Vec::new() }
+        Self { failure, gone: Vec::new(), refused: Vec::new(), suspects: Vec::new() }
     }
 }
 
@@ -148,7 +151,7 @@ impl Work<'_> {
         match nowhere.first() {
             None => Ok(()),
             Some(path) => {
-                let gone = gone(&self.edges(), wanted, &nowhere);
+                let gone = because_of(&self.edges(), wanted, &nowhere);
                 Err(NotBrought { gone, ..self.from.nowhere(path).into() })
             }
         }
@@ -245,7 +248,7 @@ impl Work<'_> {
         let (to, from, edges, mut brought) = (self.to, self.from, self.edges(), self.brought);
         let mut running: FuturesUnordered<_> =
             self.pieces.into_values().map(|piece| copy_when_ready(to, from, piece)).collect();
-        let mut nowhere = BTreeSet::new();
+        let (mut nowhere, mut refused) = (BTreeSet::new(), BTreeSet::new());
         let mut suspects = BTreeSet::new();
         let mut failed: Option<Failure> = None;
         while let Some(copied) = running.next().await {
@@ -256,8 +259,11 @@ impl Work<'_> {
                 }
                 // Whoever gave it up says why, or it is brought in the next round.
                 Err(NotCopied::Unready) => {}
-                Err(NotCopied::There(failure)) => {
+                Err(NotCopied::There(path, failure)) => {
                     let end = failure.class == Class::BuilderLost;
+                    if failure.class == Class::Signature {
+                        refused.insert(path);
+                    }
                     failed.get_or_insert(failure);
                     if end {
                         break;
@@ -277,7 +283,8 @@ impl Work<'_> {
             None => Ok(brought),
             Some(failure) => {
                 let suspects = suspects.into_iter().collect();
-                Err(NotBrought { failure, gone: gone(&edges, wanted, &nowhere), suspects })
+                let gone = because_of(&edges, wanted, &nowhere);
+                Err(NotBrought { failure, gone, refused: because_of(&edges, wanted, &refused), suspects })
             }
         }
     }
@@ -286,14 +293,14 @@ impl Work<'_> {
 /// What paths refer to, as far as they are missing.
 type Edges = BTreeMap<StorePath, Vec<StorePath>>;
 
-/// Which of the wanted paths cannot be had because these are nowhere.
-fn gone(edges: &Edges, wanted: &[StorePath], nowhere: &BTreeSet<StorePath>) -> Vec<(StorePath, Vec<StorePath>)> {
+/// Which of the wanted paths cannot be had because of these, which are nowhere or not taken.
+fn because_of(edges: &Edges, wanted: &[StorePath], these: &BTreeSet<StorePath>) -> Vec<(StorePath, Vec<StorePath>)> {
     let below = |root: &StorePath| -> Vec<StorePath> {
         let mut open = vec![root];
         let mut seen: HashSet<&StorePath> = HashSet::from([root]);
         let mut culprits = Vec::new();
         while let Some(path) = open.pop() {
-            if let Some(culprit) = nowhere.get(path) {
+            if let Some(culprit) = these.get(path) {
                 culprits.push(culprit.clone());
             }
             open.extend(edges.get(path).into_iter().flatten().filter(|other| seen.insert(other)));
@@ -309,7 +316,7 @@ enum NotCopied {
     /// Something that it refers to has not come.
     Unready,
     /// The store that it was for does not take it.
-    There(Failure),
+    There(StorePath, Failure),
     /// Everybody who had it has failed.
     Nowhere(StorePath, Failure),
     /// The builder that has it does not answer.
@@ -332,7 +339,7 @@ async fn copy_when_ready(to: &Site, from: &Sources, piece: Piece) -> Result<u64,
                 claim.fulfil();
                 return Ok(info.nar_size);
             }
-            Err(Stopped::There(failure)) => return Err(NotCopied::There(failure)),
+            Err(Stopped::There(failure)) => return Err(NotCopied::There(info.path, failure)),
             Err(Stopped::Here(failure)) => {
                 tracing::debug!(why = %failure.message, "looking for another source of {}", info.path);
                 search.without.insert(source.id());

@@ -162,6 +162,7 @@ fn compare(session: &Session, words: &Words, head: &str, base: &str) -> Result<S
         style: session.style(),
         width: None,
         verbose: false,
+        pushes: false,
         fail_fast: false,
         run: run.short(),
         report: None,

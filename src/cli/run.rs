@@ -108,6 +108,7 @@ pub(super) fn screen(session: &Session, settings: &Settings, planned: bool, run:
         style: session.style(),
         width: session.terminal.width,
         verbose: output.verbose > 0,
+        pushes: !settings.push.off,
         fail_fast: settings.build.fail_fast,
         run: record::short_id(&output.state_dir, run).unwrap_or_else(|_| run.short()),
         report: output.report.as_ref().map(|file| file.display().to_string()),

@@ -236,9 +236,9 @@ impl Attempts {
         Some(AttemptOver { drv, builder, end, outputs })
     }
 
-    /// The drv of an attempt.
-    pub(super) fn drv(&self, attempt: AttemptId) -> Option<DrvId> {
-        self.running.get(&attempt).map(|running| running.drv)
+    /// The drv of an attempt, and its builder.
+    pub(super) fn of(&self, attempt: AttemptId) -> Option<(DrvId, BuilderId)> {
+        self.running.get(&attempt).map(|running| (running.drv, running.builder))
     }
 }
 
@@ -295,15 +295,15 @@ fn spec(ctx: &Context, graph: &Graph, drv: DrvId) -> Attempt {
 }
 
 /// The inputs of a drv that cannot be had because of these wanted paths, each with what is to blame.
-pub(super) fn gone_inputs(
+pub(super) fn inputs_of(
     graph: &Graph,
     drv: DrvId,
-    gone: &[(StorePath, Vec<StorePath>)],
+    blamed: &[(StorePath, Vec<StorePath>)],
 ) -> BTreeMap<DrvId, Vec<StorePath>> {
     let mut inputs: BTreeMap<DrvId, Vec<StorePath>> = BTreeMap::new();
     for (input, names) in graph.inputs(drv) {
         for path in names.iter().filter_map(|name| graph.output_path(input, name)) {
-            let culprits = gone.iter().filter(|(wanted, _)| wanted == path).flat_map(|(_, culprits)| culprits);
+            let culprits = blamed.iter().filter(|(wanted, _)| wanted == path).flat_map(|(_, culprits)| culprits);
             for culprit in culprits {
                 inputs.entry(input).or_default().push(culprit.clone());
             }

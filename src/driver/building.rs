@@ -10,7 +10,7 @@ use crate::id::{AttemptId, AttrId, AttrPath, BuilderId, DrvId, StorePath};
 use crate::report::history::History;
 use crate::sched::{Action, Input as SchedInput, Item, Policy, Scheduler};
 
-use super::attempts::{AttemptOver, Attempts, Prepared, gone_inputs, stopped};
+use super::attempts::{AttemptOver, Attempts, Prepared, inputs_of, stopped};
 use super::context::{Context, LOCAL};
 use super::fetching::Fetching;
 use super::input::{Input, Tail};
@@ -315,9 +315,13 @@ impl Building {
                 self.tell(ctx, SchedInput::Prepared { attempt });
                 None
             }
-            Err(NotBrought { failure, gone, .. }) => {
-                let drv = self.attempts.drv(attempt)?;
-                let gone = gone_inputs(&planning.graph, drv, &gone);
+            Err(NotBrought { failure, gone, refused, .. }) => {
+                let (drv, builder) = self.attempts.of(attempt)?;
+                let inputs: Vec<DrvId> = inputs_of(&planning.graph, drv, &refused).into_keys().collect();
+                if !inputs.is_empty() {
+                    self.tell(ctx, SchedInput::Refused { builder, inputs });
+                }
+                let gone = inputs_of(&planning.graph, drv, &gone);
                 for (input, culprits) in &gone {
                     self.fetching.blame(*input, culprits);
                 }
@@ -422,8 +426,8 @@ fn hold(ctx: &mut Context, drv: DrvId, builder: BuilderId, outputs: Vec<StorePat
             let _ = roots.hold(&outputs).await;
             return Input::Idle;
         }
-        match roots.size(&outputs).await {
-            Ok(bytes) => Input::Sized(drv, bytes),
+        match roots.look(&outputs).await {
+            Ok(made) => Input::Sized(drv, made),
             Err(_) => Input::Idle,
         }
     });

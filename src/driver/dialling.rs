@@ -57,6 +57,7 @@ impl Dialling {
         }
         let jobs = about.max_jobs.and_then(|jobs| u32::try_from(jobs).ok()).filter(|jobs| *jobs > 0);
         known.slots = settings.max_jobs.or(jobs).unwrap_or(1);
+        known.trusting = store.trust() != Trust::Untrusted || about.takes_unsigned;
         let any = Store::Remote(store.clone());
         // One without caches of its own fetches from ours, if it obeys us.
         let willing = !about.shell || about.substitutes || about.substituters.is_empty();

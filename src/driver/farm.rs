@@ -13,6 +13,7 @@ use crate::config::BuilderSettings;
 use crate::config::builders::SshSettings;
 use crate::event::{Fact, Failure, Moment, Text};
 use crate::id::{BuilderId, System};
+use crate::nix_compat::daemon::Trust;
 use crate::sched::{Builder, Input as SchedInput};
 use crate::store::local::LocalStore;
 use crate::store::remote::{DialError, Load, RemoteStore};
@@ -410,6 +411,7 @@ fn builder(ctx: &Context, id: BuilderId, settings: &BuilderSettings, slots: Opti
         mandatory: settings.mandatory.iter().cloned().collect(),
         speed: settings.speed.unwrap_or(1.0),
         local: false,
+        trusting: true,
     }
 }
 
@@ -431,6 +433,7 @@ fn local_builder(ctx: &Context, own: Option<&BuilderSettings>) -> Builder {
         mandatory: own.iter().flat_map(|own| own.mandatory.iter().cloned()).collect(),
         speed: own.and_then(|own| own.speed).unwrap_or(1.0),
         local: true,
+        trusting: ctx.store.trust() != Trust::Untrusted || !ctx.store.receiver().require_sigs,
     }
 }
 

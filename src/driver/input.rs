@@ -11,6 +11,7 @@ use crate::graph::DrvInfo;
 use crate::id::{AttemptId, AttrId, BuilderId, CacheId, DrvId, StorePath};
 use crate::process::ProcessError;
 use crate::report::before::Before;
+use crate::store::roots::Made;
 
 use super::base::Found;
 use super::caches::Opened;
@@ -61,8 +62,8 @@ pub(super) enum Input {
     Farm(BuilderId, FarmInput),
     /// A builder was asked which paths it holds; `None`: it did not answer.
     BuilderAnswered(BuilderId, Vec<StorePath>, Option<Vec<bool>>),
-    /// How big the outputs of a drv are, in bytes.
-    Sized(DrvId, u64),
+    /// How big the outputs of a drv are, and whether they are signed.
+    Sized(DrvId, Made),
     /// Results have come into the local store, or not.
     Returned(DrvId, Vec<StorePath>, Result<Brought, NotBrought>),
     /// `nix flake check` has run beside the check, or could not.

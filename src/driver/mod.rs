@@ -104,6 +104,7 @@ use crate::id::{AttemptId, AttrId, BuilderId, DrvId, RunId, StorePath};
 use crate::record::RunDir;
 use crate::report::summary::Summary;
 use crate::sched::Input as SchedInput;
+use crate::store::roots::Made;
 use crate::ui::Ui;
 
 use attrs::Attrs;
@@ -331,9 +332,9 @@ impl Driver {
             Input::BuilderAnswered(builder, paths, valid) => {
                 self.planning.builder_answered(ctx, builder, &paths, valid.as_deref());
             }
-            Input::Sized(drv, bytes) => {
-                ctx.bus.emit(Fact::DrvSized { drv, nar_size: bytes });
-                self.building.tell(ctx, SchedInput::Sized { drv, bytes });
+            Input::Sized(drv, Made { nar_size, signed }) => {
+                ctx.bus.emit(Fact::DrvSized { drv, nar_size });
+                self.building.tell(ctx, SchedInput::Sized { drv, bytes: nar_size, signed });
             }
             Input::Returned(drv, paths, brought) => self.returned(drv, &paths, brought),
             Input::NixChecked(said) => self.beside.ended(ctx, said),

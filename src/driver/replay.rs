@@ -161,6 +161,8 @@ fn builder(id: BuilderId, known: &summary::Builder) -> Option<(Moment, Builder)>
         mandatory: BTreeSet::new(),
         speed: known.speed(),
         local: id == LOCAL,
+        // A record does not say; what was refused was built elsewhere.
+        trusting: true,
     };
     Some((from, builder))
 }
@@ -189,11 +191,12 @@ fn apply(course: &mut Course, change: &Change) -> Result<String, String> {
         Change::With { name, slots, systems, speed } => {
             let (slots, speed, systems) = (*slots, *speed, systems.iter().cloned().collect());
             let features = largest(course).map(|(_, like)| like.features).unwrap_or_default();
-            let (id, mandatory, local) = (LOCAL, BTreeSet::new(), false);
+            let (id, mandatory, local, trusting) = (LOCAL, BTreeSet::new(), false, true);
             let from = course.builders.iter().map(|(from, _)| *from).max().unwrap_or_default();
-            let builder = Builder { id, name: name.clone(), slots, systems, features, mandatory, speed, local };
+            let (text, name) = (format!("with {name} back"), name.clone());
+            let builder = Builder { id, name, slots, systems, features, mandatory, speed, local, trusting };
             add(course, from, builder);
-            Ok(format!("with {name} back"))
+            Ok(text)
         }
         Change::Without(name) => {
             let at = named(course, name)?;

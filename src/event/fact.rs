@@ -671,4 +671,13 @@ pub enum Fact {
         /// It was fine there; else it failed there, too, or failed for the same drv.
         ok: bool,
     },
+    /// What was not pushed because the configuration leaves it out. Comes before the cache is read back.
+    PushLeftOut {
+        /// Of which cache.
+        cache: CacheId,
+        /// Absolute store paths that are left out.
+        paths: Vec<Text>,
+        /// Absolute store paths that are pushed and refer to one of those, directly or not.
+        without: Vec<Text>,
+    },
 }

@@ -2,6 +2,8 @@
 //!
 //! Whatever refers to them is pushed all the same, and is not whole in that cache. That has to be said.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::PathInfo;
@@ -33,20 +35,38 @@ impl LeaveOut {
     }
 }
 
+/// Which of these paths refer to one that is left out, directly or not.
+pub fn without<'a, V>(
+    infos: impl IntoIterator<Item = &'a PathInfo>,
+    left_out: &'a BTreeMap<StorePath, V>,
+) -> BTreeSet<&'a StorePath> {
+    let mut users: BTreeMap<&StorePath, Vec<&StorePath>> = BTreeMap::new();
+    for info in infos {
+        info.others().for_each(|reference| users.entry(reference).or_default().push(&info.path));
+    }
+    let (mut without, mut open) = (BTreeSet::new(), left_out.keys().collect::<Vec<_>>());
+    while let Some(path) = open.pop() {
+        let new = users.get(path).into_iter().flatten().copied().filter(|user| without.insert(*user));
+        open.extend(new);
+    }
+    without
+}
+
 fn name(path: &StorePath) -> &str {
     path.name()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
-    #[test]
-    fn size_and_name_leave_out() {
-        let info = |name: &str, nar_size| PathInfo {
-            path: StorePath::from_parts([1; 20], name).unwrap(),
+    fn path(name: &str) -> StorePath {
+        StorePath::from_parts([1; 20], name).unwrap()
+    }
+
+    fn info(name: &str, nar_size: u64) -> PathInfo {
+        PathInfo {
+            path: path(name),
             nar_hash: [0; 32],
             nar_size,
             registration_time: 0,
@@ -55,7 +75,24 @@ mod tests {
             deriver: None,
             signatures: BTreeSet::new(),
             ca: None,
+        }
+    }
+
+    #[test]
+    fn whatever_refers_to_what_is_left_out_is_without_it() {
+        let of = |name: &str, references: &[&str]| PathInfo {
+            references: references.iter().map(|name| path(name)).chain([path(name)]).collect(),
+            ..info(name, 1)
         };
+        let infos = [of("web", &["etc", "big"]), of("etc", &["firmware"]), of("db", &["etc"]), of("big", &[])];
+        let left_out = BTreeMap::from([(path("firmware"), 7)]);
+        let expected = [path("db"), path("etc"), path("web")];
+        assert_eq!(without(&infos, &left_out).into_iter().cloned().collect::<Vec<_>>(), expected);
+        assert!(without(&infos, &BTreeMap::<StorePath, u64>::new()).is_empty());
+    }
+
+    #[test]
+    fn size_and_name_leave_out() {
         let rules = LeaveOut::new(Some(100), &["*-source".to_owned(), "linux-*".to_owned(), "[".to_owned()]);
         for (name, size, fits) in
             [("a-source", 1, true), ("linux-6.1", 1, true), ("hello", 100, false), ("hello", 101, true)]

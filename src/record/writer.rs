@@ -110,6 +110,7 @@ fn ends_something(fact: &Fact) -> bool {
             | Fact::FetchEnded { .. }
             | Fact::PushEnded { .. }
             | Fact::PushVerified { .. }
+            | Fact::PushLeftOut { .. }
             | Fact::Warning { .. }
             | Fact::Cancelled { .. }
             | Fact::RunFailed { .. }

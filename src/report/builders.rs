@@ -1,14 +1,20 @@
 //! Builders that come and go, in words: for lines while a run goes on, and for its verdict.
 
-use crate::event::Moment;
-use crate::id::{BuilderId, DrvId};
+use std::collections::BTreeSet;
 
-use super::failure::headline;
+use crate::event::Moment;
+use crate::id::{AttrId, BuilderId, DrvId};
+
+use super::failure::{headline, kinds};
 use super::number::{duration, plural};
-use super::summary::{Attempt, Builder, LOCAL, Outage, State, Summary};
+use super::summary::{Attempt, Builder, Drv, LOCAL, Outage, State, Summary};
+use super::text::listed;
 
 /// Builders that a sentence names; more are counted.
 const NAMED: usize = 3;
+
+/// Columns for the names of attrs in a sentence; more are counted.
+const NAMES: usize = 60;
 
 /// A builder cannot be used any more, or could not be reached: what that is, and what goes on instead.
 #[must_use]
@@ -29,6 +35,7 @@ pub fn away(s: &Summary, id: BuilderId, outage: &Outage) -> Vec<String> {
             if others.is_empty() { "nothing to build on so far".to_owned() } else { format!("going on with {others}") };
         lines.push(format!("{others}; {name} is {}", again(outage)));
     }
+    lines.extend(left_without(s, id));
     lines.extend(outage.hint.iter().map(|hint| format!("hint: {hint}")));
     lines
 }
@@ -76,6 +83,36 @@ pub fn given_up(s: &Summary, id: BuilderId, outage: &Outage) -> String {
         is_away(outage, s.end),
         headline(&outage.failure.message)
     )
+}
+
+/// What waits for a builder that is away because no other takes it, as far as it is planned:
+/// `nobody else builds for aarch64-linux: 3 hosts need it: pi1 pi2 pi3 (41 drvs)`.
+#[must_use]
+pub fn left_without(s: &Summary, id: BuilderId) -> Option<String> {
+    let away = s.builders.get(&id)?;
+    // One that was never reached has not said what it builds for.
+    let may = |drv: &Drv| away.up.is_empty() || away.takes(drv);
+    let others: Vec<&Builder> =
+        s.builders.iter().filter(|(other, at)| **other != id && at.outage().is_none()).map(|(_, at)| at).collect();
+    let is_left = |drv: &&Drv| {
+        let open = drv.ended.is_none() && !drv.fetch && !drv.opaque;
+        open && may(drv) && !others.iter().any(|other| other.takes(drv))
+    };
+    let left: Vec<&Drv> = s.drvs.values().filter(is_left).collect();
+    let asks: BTreeSet<String> = left.iter().map(|drv| drv.asks()).collect();
+    let asks: Vec<String> = asks.into_iter().collect();
+    let attrs: BTreeSet<AttrId> = left.iter().filter_map(|drv| drv.attr).collect();
+    let attrs: Vec<AttrId> = attrs.into_iter().collect();
+    let drvs = plural(left.len(), "drv", "drvs");
+    let verb = if attrs.len() == 1 { "needs" } else { "need" };
+    let (asks, names) = (asks.join(", "), listed(&s.names(&attrs), " ", NAMES));
+    match (left.is_empty(), attrs.is_empty()) {
+        (true, _) => None,
+        (false, true) => Some(format!("nobody else builds for {asks} ({drvs})")),
+        (false, false) => {
+            Some(format!("nobody else builds for {asks}: {} {verb} it: {names} ({drvs})", kinds(s, &attrs)))
+        }
+    }
 }
 
 /// `unreachable (3 tries, 2m00s)`.

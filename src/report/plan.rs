@@ -21,9 +21,9 @@ const LABEL: usize = 9;
 /// Drvs from this many seconds on are named as the biggest.
 const BIG: f64 = 5.0;
 
-/// The screen of a plan.
+/// The screen of a plan. `pushes`: it says what would be pushed, too.
 #[must_use]
-pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
+pub fn screen(summary: &Summary, width: usize, pushes: bool) -> Vec<Line> {
     let mut lines = vec![eval(summary, width)];
     lines.extend(imports(summary, width.saturating_sub(9)).map(|text| Line::new().pad(9).text(text)));
     let counted = affected::counted(summary).unwrap_or_default();
@@ -56,7 +56,7 @@ pub fn screen(summary: &Summary, width: usize) -> Vec<Line> {
     lines.push(to_build(summary, estimate.as_ref(), width));
     lines.extend(attrs(summary, width));
     lines.extend(biggest(summary, width));
-    lines.extend(fetch_and_push(summary, width));
+    lines.extend(fetch_and_push(summary, width, pushes));
     lines.extend(written(summary));
     lines.extend(not_evaluated(summary, width));
     lines.extend(not_buildable(summary, width));
@@ -230,7 +230,7 @@ fn biggest(s: &Summary, width: usize) -> Option<Line> {
     Some(line.text(tail).fit(width))
 }
 
-fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
+fn fetch_and_push(s: &Summary, width: usize, pushes: bool) -> Vec<Line> {
     let sizes = s.fetches.iter().map(|path| if path.file_size > 0 { path.file_size } else { path.nar_size });
     let bytes = sizes.fold(0_u64, u64::saturating_add);
     let fetch = if s.fetches.is_empty() {
@@ -247,6 +247,9 @@ fn fetch_and_push(s: &Summary, width: usize) -> Vec<Line> {
         (caches, n) => format!("what the {} give, to {}", plural(n, "drv", "drvs"), caches.join(", ")),
     };
     let fetch = Line::new().paint(Paint::Bold, "To fetch: ").text(fetch);
+    if !pushes {
+        return vec![fetch.fit(width)];
+    }
     let push = Line::new().paint(Paint::Bold, "To push: ").text(push);
     if fetch.width() + 5 + push.width() <= width {
         return vec![fetch.text("     ").then(push)];

@@ -71,6 +71,7 @@ pub fn completeness(summary: &Summary, id: AttrId, cache: CacheId) -> Complete {
         let push = summary.pushes.get(&(cache, path.clone()))?;
         Some(is_there(push) && !unread.contains(path))
     };
+    let whole = !outputs.iter().any(|path| is_left_out(summary, path, cache));
     let done = match summary.status(attr) {
         // What an upstream cache holds is not queued. Reading back comes last: all else was looked at.
         Some(Status::Cached | Status::Valid) => {
@@ -80,7 +81,7 @@ pub fn completeness(summary: &Summary, id: AttrId, cache: CacheId) -> Complete {
         _ => false,
     };
     if done {
-        return Complete::Complete;
+        return if whole { Complete::Complete } else { Complete::Partial };
     }
     let some = closure_paths(summary, attr).iter().any(|path| there(path).unwrap_or(false));
     if some { Complete::Partial } else { Complete::No }
@@ -100,6 +101,7 @@ pub fn of_path(summary: &Summary, path: &Text, cache: CacheId) -> Complete {
     };
     let some = || of_cache(summary, cache).any(|((_, path), push)| there(path, push));
     match done {
+        true if is_left_out(summary, path, cache) => Complete::Partial,
         true => Complete::Complete,
         false if some() => Complete::Partial,
         false => Complete::No,
@@ -126,6 +128,11 @@ pub fn reason(totals: &Totals) -> Option<&Failure> {
 
 fn of_cache(summary: &Summary, cache: CacheId) -> impl Iterator<Item = (&(CacheId, Text), &Push)> {
     summary.pushes.range((cache, Text::from(""))..).take_while(move |((c, _), _)| *c == cache)
+}
+
+/// Whether a path, or something that it refers to, is not pushed because the configuration leaves it out.
+fn is_left_out(summary: &Summary, path: &Text, cache: CacheId) -> bool {
+    summary.not_whole.get(&cache).is_some_and(|paths| paths.contains(path))
 }
 
 fn is_there(push: &Push) -> bool {

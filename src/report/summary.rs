@@ -81,6 +81,8 @@ pub struct Summary {
     pub kept: Vec<Kept>,
     /// What was read back from each push cache.
     pub verified: BTreeMap<CacheId, Verified>,
+    /// What is not whole in each push cache because the configuration leaves out it, or something that it refers to.
+    pub not_whole: BTreeMap<CacheId, BTreeSet<Text>>,
     /// Totals of the comparison.
     pub diff: Option<Diff>,
     /// What caches spare the run; known when the comparison is over.

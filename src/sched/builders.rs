@@ -30,6 +30,8 @@ pub struct Builder {
     pub speed: f64,
     /// It is the local store.
     pub local: bool,
+    /// It takes what others have built as it is. Otherwise only what somebody has signed, and what says itself what it is.
+    pub trusting: bool,
 }
 
 /// What an attempt takes of a builder while it builds.
@@ -158,13 +160,26 @@ pub(super) struct Seat {
     why: Option<Arc<str>>,
     /// What it costs to bring something there.
     pub(super) link: Link,
+    /// Builders of which it has refused something that was built there.
+    pub(super) refuses: BTreeSet<BuilderId>,
+    /// It has refused something.
+    pub(super) refused: bool,
     /// By [`Kind::index`].
     lanes: [Lane; 3],
 }
 
 impl Seat {
     fn new(builder: Builder) -> Self {
-        Self { builder, up: false, hope: true, why: None, link: Link::default(), lanes: Default::default() }
+        Self {
+            builder,
+            up: false,
+            hope: true,
+            why: None,
+            link: Link::default(),
+            refuses: BTreeSet::new(),
+            refused: false,
+            lanes: Default::default(),
+        }
     }
 
     /// Whether an attempt that is prepared may build.
@@ -184,6 +199,11 @@ impl Seat {
         let few = (places + self.builder.ahead(kind)).saturating_sub(bound);
         let all = places.saturating_mul(ATTEMPTS_PER_SLOT).saturating_sub(bound + lane.waiting);
         if self.up { few.min(all) } else { 0 }
+    }
+
+    /// Whether there may be something that it does not take because of who made it.
+    pub(super) fn is_choosy(&self) -> bool {
+        !self.builder.trusting || self.refused
     }
 
     /// How many attempts of a kind build there.

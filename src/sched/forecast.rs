@@ -113,7 +113,7 @@ impl Play {
         let (scheduler, planned) = (Scheduler::new(policy), BTreeMap::new());
         let mut play = Self { scheduler, now: Moment(0), events, builders, links, items, planned };
         for (drv, bytes) in sizes {
-            play.tell(Input::Sized { drv, bytes });
+            play.tell(Input::Sized { drv, bytes, signed: true });
         }
         play.tell_ends();
         play

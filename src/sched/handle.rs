@@ -42,7 +42,8 @@ impl Scheduler {
             Input::Waiting { attempt, waiting } => self.waiting(attempt, waiting),
             Input::AttemptEnded { attempt, end, gone } => self.attempt_ended(attempt, end, &gone, actions),
             Input::Lost { drv } => self.lost(drv, actions),
-            Input::Sized { drv, bytes } => self.sized(drv, bytes),
+            Input::Sized { drv, bytes, signed } => self.sized(drv, bytes, signed),
+            Input::Refused { builder, inputs } => self.refused(builder, &inputs),
             Input::Transferred { builder, bytes, seconds } => self.transferred(builder, bytes, seconds),
             Input::FetchEnded { drv, failure } => self.fetch_ended(drv, failure, actions),
             Input::Tick => {}
@@ -271,11 +272,11 @@ impl Scheduler {
         let drv = live.drv;
         match end {
             AttemptEnd::Built { .. } => {
-                self.holds(live.builder, drv);
+                self.made(live.builder, drv);
                 self.end(drv, End::Built, DrvOutcome::Built, actions);
             }
             AttemptEnd::AlreadyValid { .. } => {
-                self.holds(live.builder, drv);
+                self.made(live.builder, drv);
                 self.end(drv, End::Valid, DrvOutcome::Valid, actions);
             }
             // It was not the drv's fault.

@@ -99,6 +99,16 @@ pub enum Input {
         drv: DrvId,
         /// Bytes of their NARs.
         bytes: u64,
+        /// Each is signed by somebody, or says itself what it is (content-addressed).
+        signed: bool,
+    },
+    /// A builder's store does not take the outputs of these, for want of a signature by a key that it trusts. Told
+    /// before the attempt ends that needs them there.
+    Refused {
+        /// Which.
+        builder: BuilderId,
+        /// Whose outputs.
+        inputs: Vec<DrvId>,
     },
     /// How long it took to bring something to a builder.
     Transferred {

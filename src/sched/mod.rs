@@ -9,6 +9,7 @@
 //! |---|---|
 //! | which drv goes first, which builder gets it | `pick`, `timeline`, `rank` |
 //! | what is where, and what it costs to bring it | `transfer` |
+//! | what a store does not take because of who made it | `signed` |
 //! | what is tried again, where and when | `retry` |
 //! | what is made again because it is nowhere any more | `remake` |
 //! | how long a run would take on given builders, in virtual time | `forecast` |
@@ -23,6 +24,7 @@ mod pick;
 mod rank;
 mod remake;
 mod retry;
+mod signed;
 mod state;
 #[cfg(test)]
 mod tests;

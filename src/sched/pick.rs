@@ -5,6 +5,7 @@
 //! builder with a free place. Where it is one that is busy (a fast one, or the one that holds the inputs), the item
 //! waits for it, and the place that it will take counts as taken for all that is less urgent.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
@@ -126,6 +127,8 @@ struct Line<'a> {
     items: std::iter::Peekable<std::collections::btree_set::Iter<'a, Place>>,
     kind: Kind,
     benches: Vec<usize>,
+    /// Those on which its items failed: for what no other takes.
+    failed_on: Vec<usize>,
 }
 
 /// What would become of an item at a builder.
@@ -162,6 +165,10 @@ struct Sketch<'a> {
     recheck: Option<u64>,
     looked: u32,
     looked_ahead: u32,
+    /// Some bench may not take something because of who made it.
+    choosy: bool,
+    /// Items that could have begun, were it not for that.
+    refused: u32,
     /// There may be more to begin.
     cut: bool,
 }
@@ -199,8 +206,19 @@ impl<'a> Sketch<'a> {
             let more = kept_empty(entry, bench.seat.builder.places(live.kind));
             bench.lanes[live.kind.index()].take(there, bench.seat.time(entry.cost), more);
         }
-        let (starts, coming) = (Vec::new(), BTreeSet::new());
-        Self { sched, now, benches, starts, coming, recheck: None, looked: 0, looked_ahead: 0, cut: false }
+        Self {
+            sched,
+            now,
+            benches,
+            starts: Vec::new(),
+            coming: BTreeSet::new(),
+            recheck: None,
+            looked: 0,
+            looked_ahead: 0,
+            choosy: sched.any_is_choosy(),
+            refused: 0,
+            cut: false,
+        }
     }
 
     /// Goes through the queues, the most urgent item first, as long as something may begin.
@@ -216,7 +234,8 @@ impl<'a> Sketch<'a> {
             }
             let line = &mut lines[at];
             if let Some((_, drv)) = line.items.next() {
-                self.place(*drv, line.kind, &line.benches);
+                let (kind, benches) = (line.kind, self.who_takes(*drv, line));
+                self.place(*drv, kind, &benches);
             }
         }
         self
@@ -226,15 +245,43 @@ impl<'a> Sketch<'a> {
     fn line(&self, need: NeedId, avoid: &[BuilderId], queue: &'a BTreeSet<Place>) -> Line<'a> {
         let row = &self.sched.needs[need.0];
         let up = row.takers.iter().filter_map(|id| self.benches.binary_search_by_key(id, |bench| bench.id).ok());
-        let mut benches: Vec<usize> = up.collect();
-        if benches.iter().any(|at| !avoid.contains(&self.benches[*at].id)) {
-            benches.retain(|at| !avoid.contains(&self.benches[*at].id));
+        let (mut failed_on, mut benches) = up.partition::<Vec<usize>, _>(|at| avoid.contains(&self.benches[*at].id));
+        if benches.is_empty() {
+            std::mem::swap(&mut failed_on, &mut benches);
         }
-        Line { items: queue.iter().peekable(), kind: row.need.kind, benches }
+        Line { items: queue.iter().peekable(), kind: row.need.kind, benches, failed_on }
     }
 
+    /// The benches of a line that take what this item needs, whoever made it. None: somebody will who is not up.
+    fn who_takes<'l>(&mut self, drv: DrvId, line: &'l Line) -> Cow<'l, [usize]> {
+        if !self.choosy {
+            return Cow::Borrowed(&line.benches);
+        }
+        let takes = |at: &&usize| !self.sched.refuses(self.benches[**at].id, self.benches[**at].seat, drv);
+        let among = |benches: &[usize]| -> Vec<usize> { benches.iter().filter(takes).copied().collect() };
+        let mut takers = among(&line.benches);
+        if takers.is_empty() {
+            takers = among(&line.failed_on);
+        }
+        if takers.is_empty() && !self.sched.some_takes(drv) {
+            return Cow::Borrowed(&line.benches);
+        }
+        let open = |at: &usize| self.benches[*at].is_open(line.kind);
+        if line.benches.iter().chain(&line.failed_on).any(open) && !takers.iter().any(open) {
+            // That it was looked at changes nothing for the others, as long as there are not too many of these.
+            self.looked = self.looked.saturating_sub(1);
+            self.refused += 1;
+        }
+        Cow::Owned(takers)
+    }
+
+    /// Whether some bench of a line may have something for one of its items to begin. Those that many items could not
+    /// go to because of who made what they need are not looked at any more.
     fn may_begin(&mut self, line: &Line) -> bool {
-        let any = |is: fn(&Bench<'a>, Kind) -> bool| line.benches.iter().any(|at| is(&self.benches[*at], line.kind));
+        let all = || line.benches.iter().chain(line.failed_on.iter().filter(|_| self.choosy));
+        let counts = |bench: &Bench| self.refused < LOOKS || !bench.seat.is_choosy();
+        let benches = || all().map(|at| &self.benches[*at]).filter(|bench| counts(bench));
+        let any = |is: fn(&Bench<'a>, Kind) -> bool| benches().any(|bench| is(bench, line.kind));
         let (count, most) = if any(Bench::is_open) {
             (&mut self.looked, LOOKS)
         } else if any(Bench::looks_ahead) {

@@ -172,6 +172,7 @@ impl Scheduler {
         // Raised by whoever waits for it.
         self.set_rank(drv, 0);
         let holders = std::mem::take(&mut self.entry(drv).holders);
+        self.unmade(drv);
         let away = |id: &BuilderId| self.builders.seat(*id).is_some_and(|seat| !seat.up);
         let away: Vec<BuilderId> = holders.into_iter().filter(away).collect();
         let entry = self.entry(drv);

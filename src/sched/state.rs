@@ -128,6 +128,12 @@ pub(super) struct Entry {
     pub(super) there: Vec<DrvId>,
     /// Builders that its outputs are on, or on their way to; sorted.
     pub(super) holders: Vec<BuilderId>,
+    /// Builders that made its outputs, or had them before anybody brought them there.
+    pub(super) made_on: Vec<BuilderId>,
+    /// Builders whose store does not take its outputs.
+    pub(super) refused_by: Vec<BuilderId>,
+    /// Each of its outputs is known to be signed, or to say itself what it is.
+    pub(super) signed: bool,
     /// Bytes of its outputs.
     pub(super) size: Option<u64>,
     /// How often it was made again because its outputs were nowhere.
@@ -155,6 +161,9 @@ impl Entry {
             needs: Vec::new(),
             there: Vec::new(),
             holders: Vec::new(),
+            made_on: Vec::new(),
+            refused_by: Vec::new(),
+            signed: false,
             size: None,
             remade: 0,
             lost: false,

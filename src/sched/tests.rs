@@ -50,6 +50,7 @@ fn builder(id: u32, slots: u32) -> Builder {
         mandatory: BTreeSet::new(),
         speed: 1.0,
         local: id == 0,
+        trusting: true,
     }
 }
 

@@ -68,8 +68,10 @@ impl Link {
 }
 
 impl Scheduler {
-    pub(super) fn sized(&mut self, drv: DrvId, bytes: u64) {
-        self.entry(drv).size = Some(bytes);
+    pub(super) fn sized(&mut self, drv: DrvId, bytes: u64, signed: bool) {
+        let entry = self.entry(drv);
+        entry.size = Some(bytes);
+        entry.signed = signed;
     }
 
     pub(super) fn transferred(&mut self, builder: BuilderId, bytes: u64, seconds: f64) {

@@ -30,6 +30,15 @@ pub struct Roots<C> {
     held: HashSet<StorePath>,
 }
 
+/// What the outputs of a drv are like, all together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Bytes of their NARs.
+    pub nar_size: u64,
+    /// Each is signed by somebody, or says itself what it is (content-addressed).
+    pub signed: bool,
+}
+
 /// What is to be done on the connection.
 enum Ask {
     Hold,
@@ -55,12 +64,19 @@ impl<C: Connect> Roots<C> {
         Ok(())
     }
 
-    /// Holds these paths, then says how big those are together that are valid, in bytes of their NARs.
-    pub async fn size(&mut self, paths: &[StorePath]) -> Result<u64, StoreError> {
+    /// Holds these paths, then says what those are like that are valid.
+    pub async fn look(&mut self, paths: &[StorePath]) -> Result<Made, StoreError> {
         self.hold(paths).await?;
-        let Some(session) = self.session.as_mut().filter(|session| session.is_usable()) else { return Ok(0) };
+        let Some(session) = self.session.as_mut().filter(|session| session.is_usable()) else {
+            return Ok(Made::default());
+        };
         let infos = session.path_infos(paths).await.map_err(|error| session.explain(error))?;
-        Ok(infos.into_iter().flatten().map(|info| info.nar_size).sum())
+        let known = || infos.iter().flatten();
+        Ok(Made {
+            nar_size: known().map(|info| info.nar_size).sum(),
+            signed: known().count() == paths.len()
+                && known().all(|info| info.ca.is_some() || !info.signatures.is_empty()),
+        })
     }
 
     /// Holds these paths, then says which of them are valid; those stay so.

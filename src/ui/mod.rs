@@ -77,6 +77,8 @@ pub struct Settings {
     pub width: Option<usize>,
     /// `-v`: a line a drv, and always where the time went.
     pub verbose: bool,
+    /// A plan says what would be pushed, too.
+    pub pushes: bool,
     /// `--fail-fast`: nothing goes on after a failure.
     pub fail_fast: bool,
     /// The id of the run as shown (`record::short_id`).
@@ -177,7 +179,7 @@ impl Ui {
         } else if whole && self.is_plan() {
             let schedule = if self.settings.verbose { schedule::screen(summary, width) } else { Vec::new() };
             let gap = (!schedule.is_empty()).then(Line::new);
-            schedule.into_iter().chain(gap).chain(plan::screen(summary, width)).collect()
+            schedule.into_iter().chain(gap).chain(plan::screen(summary, width, self.settings.pushes)).collect()
         } else {
             let options = closing::Options {
                 width,

@@ -362,6 +362,11 @@ fn arb_fact() -> BoxedStrategy<Fact> {
         (cache(), text()).prop_map(|(cache, path)| Fact::PushStarted { cache, path }),
         (cache(), text(), pushed).prop_map(|(cache, path, pushed)| Fact::PushEnded { cache, path, pushed }),
         (cache(), text()).prop_map(|(cache, path)| Fact::PushVerified { cache, present: 1, missing: vec![path] }),
+        (cache(), text(), text()).prop_map(|(cache, path, user)| Fact::PushLeftOut {
+            cache,
+            paths: vec![path],
+            without: vec![user]
+        }),
         text().prop_map(|message| Fact::Warning { message, hint: None }),
         arb_farm_fact(),
         any::<u8>().prop_map(|level| Fact::Cancelled { level }),
@@ -488,6 +493,7 @@ fn look_at_everything(events: &[Event], width: usize) {
         style: Style { colour: true, ..Style::default() },
         width: Some(width),
         verbose: true,
+        pushes: true,
         fail_fast: false,
         run: "01KAJX3M".into(),
         report: None,
@@ -514,7 +520,7 @@ fn look_at_everything(events: &[Event], width: usize) {
     for line in drover::ui::live::region(&model, model.now, width) {
         assert!(line.width() <= width.max(20), "{width} columns: {line:?}");
     }
-    let _ = plan::screen(&summary, width);
+    let _ = plan::screen(&summary, width, true);
     let _ = schedule::screen(&summary, width);
     let options = closing::Options { width, verbose: true, run: None, report: None, clock: false };
     let _ = closing::screen(&summary, &options);

@@ -185,6 +185,39 @@ async fn a_better_cache_that_says_nothing_holds_up_only_what_no_other_has() {
 }
 
 #[tokio::test]
+async fn a_cache_that_says_nothing_behind_a_better_one_is_found_to_be_down() {
+    let dir = thirds(30);
+    let servers = [FakeCache::start_by(dir.path(), Front::plain()), FakeCache::start_by(dir.path(), Front::plain())];
+    let brief = |id: u32, server: &FakeCache| {
+        let config = CacheConfig { url: server.url.clone(), pull: true, ..CacheConfig::default() };
+        let context = context(server);
+        let patience = Patience { answer: Duration::from_millis(300), ..context.patience };
+        async move { Cache::open(CacheId(id), config, &OpenContext { patience, ..context }).await.unwrap() }
+    };
+    let caches = [Arc::new(brief(0, &servers[0]).await), Arc::new(brief(1, &servers[1]).await)];
+    servers[1].always("*.narinfo", Fault::Hang);
+    // The better one has all of these, so nobody waits for the other.
+    let wanted: Vec<StorePath> = (0..30).filter(|n| n % 3 == 0).map(path).collect();
+    let facts = presence::race(&caches, wanted.clone(), false).all().await;
+    assert!(facts.iter().all(|(_, fact)| matches!(fact, Fact::Present { cache: CacheId(0), .. })), "{facts:?}");
+    assert!(!caches[1].is_down());
+    while !caches[1].is_down() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!caches[0].is_down());
+    // One that answers is not suspected, however often nobody waits for it.
+    servers[1].heal("*.narinfo");
+    assert_eq!(caches[1].ask(&wanted).await.len(), wanted.len());
+    assert!(!caches[1].is_down());
+    servers[1].delay(Duration::from_millis(20));
+    for _ in 0..20 {
+        drop(presence::race(&caches, wanted.clone(), false).all().await);
+    }
+    assert_eq!(caches[1].ask(&wanted).await.len(), wanted.len());
+    assert!(!caches[1].is_down());
+}
+
+#[tokio::test]
 async fn a_cache_far_away_is_asked_for_what_one_nearby_lacks() {
     const COUNT: u16 = 90;
     let (dir, all) = (thirds(COUNT), thirds(COUNT));

@@ -250,3 +250,23 @@ fn what_is_left_out_is_said() {
     let said = place.site.exits(2, &["push", "--run", "last"]).stderr;
     assert!(said.contains("skip-licenses of [cache.acme] cannot be done"), "{said}");
 }
+
+#[test]
+fn what_refers_to_what_is_left_out_is_there_and_not_whole() {
+    let place = Place::new();
+    let config = format!("[cache.acme]\nurl = \"{}\"\npush = true\nskip-names = [\"lib-*\"]\n", place.url());
+    place.site.edit("drover.toml", &config);
+    let pushed = |document: &serde_json::Value, attr: &str| {
+        let mut attrs = document["attrs"].as_array().unwrap().iter();
+        attrs.find(|found| found["attr"].as_str().unwrap().ends_with(attr)).unwrap()["pushed"]["acme"].clone()
+    };
+    // Also when all that is pushed is there already.
+    for _ in 0..2 {
+        let document = place.site.exits(0, &["run", "--json", "--require-complete"]).json();
+        assert_eq!((pushed(&document, "app"), pushed(&document, "big")), ("partial".into(), "complete".into()));
+        let document = place.site.exits(0, &["push", "--json", &place.output("app")]).json();
+        assert_eq!(document["paths"][0]["pushed"]["acme"], "partial", "{document}");
+    }
+    let names: BTreeSet<String> = narinfos(place.server.root()).into_keys().map(|name| name[33..].to_owned()).collect();
+    assert_eq!(names, set(&["app-1.0", "base-1.0", "big-1.0"]));
+}

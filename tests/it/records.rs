@@ -48,6 +48,7 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::PushStarted { .. } => "push_started",
         Fact::PushEnded { .. } => "push_ended",
         Fact::PushVerified { .. } => "push_verified",
+        Fact::PushLeftOut { .. } => "push_left_out",
         Fact::Warning { .. } => "warning",
         Fact::Cancelled { .. } => "cancelled",
         Fact::RunFailed { .. } => "run_failed",
@@ -86,7 +87,7 @@ fn tag(fact: &Fact) -> &'static str {
     }
 }
 
-const FACTS: usize = 65;
+const FACTS: usize = 66;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

@@ -23,6 +23,7 @@ fn settings(mode: Mode) -> Settings {
         style: Style::default(),
         width: None,
         verbose: false,
+        pushes: true,
         fail_fast: false,
         run: "01KAJX3M".to_owned(),
         report: None,
@@ -263,7 +264,7 @@ fn a_plan_says_what_would_be_done_and_for_how_long() {
     let mut story = fleet(Twist { plan: true, eval_fails: true, ..Twist::default() });
     story.fetches(53.0, &["glibc-2.42", "openssl-3.5.1"]);
     let summary = Summary::of(&story.events());
-    let known = both(|width| show(&plan::screen(&summary, width), width));
+    let known = both(|width| show(&plan::screen(&summary, width, true), width));
     snap("plan", &format!("{known}\n== CI\n{}", ci(&story.events())));
 }
 
@@ -347,7 +348,7 @@ fn what_skip_skips_is_named() {
 fn a_plan_without_history_invents_no_number() {
     let story = fleet(Twist { plan: true, no_history: true, push: true, ..Twist::default() });
     let summary = Summary::of(&story.events());
-    snap("plan_no_history", &both(|width| show(&plan::screen(&summary, width), width)));
+    snap("plan_no_history", &both(|width| show(&plan::screen(&summary, width, true), width)));
 }
 
 #[test]

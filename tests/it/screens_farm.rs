@@ -87,7 +87,7 @@ fn what_was_not_pushed_is_kept_on_builders() {
 fn a_plan_shows_its_schedule() {
     let summary = Summary::of(&farm::planned().story.events());
     let screen = |width| {
-        let lines = schedule::screen(&summary, width).into_iter().chain(plan::screen(&summary, width));
+        let lines = schedule::screen(&summary, width).into_iter().chain(plan::screen(&summary, width, true));
         show(&lines.collect::<Vec<_>>(), width)
     };
     snap("farm_plan", &both(screen));

@@ -417,6 +417,7 @@ fn a_cache_is_warmed_from_another_without_building() {
         let again = place.site.exits(0, &["cache", "warm", "app", "p1", "--push-to", "warm"]);
         assert!(again.stderr.contains("in no cache: 1  p1"), "{}", again.stderr);
         assert!(again.last_line().contains("1 attr warm · 0 paths copied"), "{}", again.stderr);
+        assert!(again.stderr.contains("To fetch: ") && !again.stderr.contains("To push: "), "{}", again.stderr);
     });
 }
 

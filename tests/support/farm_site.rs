@@ -1,10 +1,11 @@
 //! A flake whose coordinator has builders: what the stories of faults share.
 #![allow(dead_code, unreachable_pub, reason = "a toolbox for many tests; not every tool is in use at every moment")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what went wrong by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests say what went wrong by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a run that does not end has to be noticed")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,29 @@ impl FarmSite {
     /// The hash of the NAR of the result of each attr that has one here.
     pub fn results(&self, document: &Value) -> BTreeMap<String, String> {
         results(&self.site.lab, document)
+    }
+}
+
+/// A small file system in memory; unmounted when dropped.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`, and a word about it, where this user or machine cannot mount.
+    pub fn mount(at: &Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let mut command = Command::new("mount");
+        let output = command.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output().unwrap();
+        if output.status.success() {
+            return Some(Self(at.to_owned()));
+        }
+        eprintln!("-- NOT RUN with a small disk: {}", String::from_utf8_lossy(&output.stderr).trim());
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 

@@ -720,5 +720,7 @@ pub fn every_fact() -> Vec<Event> {
     };
     story.at(7.0, Fact::EvalEnded { attr: AttrId(99), evaluated, peak: None, grown: None });
     story.at(7.0, Fact::FailureCompared { attr: attrs[1], ok: true });
+    let (paths, without) = (vec![store_path("firmware").into()], vec![store_path("web1").into()]);
+    story.at(7.0, Fact::PushLeftOut { cache: CacheId(0), paths, without });
     story.events()
 }

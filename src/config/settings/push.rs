@@ -19,6 +19,8 @@ pub enum ReadBack {
 /// What is pushed, and how it is made sure of; the same for all caches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PushSettings {
+    /// Nothing is pushed, whatever else says so.
+    pub off: bool,
     /// How it is looked at afterwards.
     pub read_back: ReadBack,
     /// Pushing takes so long at most from the start of the run; what is not pushed by then is told.
@@ -35,7 +37,8 @@ impl PushSettings {
             duration(text).ok_or_else(|| error().hint("drover run --push-deadline 30m    or 90s, 1h30m"))
         });
         let read_back = if words.verify_push_deep { ReadBack::Deep } else { ReadBack::Records };
-        Ok(Self { read_back, deadline: deadline.transpose()?, require_complete: words.require_complete })
+        let (deadline, require_complete) = (deadline.transpose()?, words.require_complete);
+        Ok(Self { off: words.no_push, read_back, deadline, require_complete })
     }
 }
 

@@ -423,6 +423,12 @@ impl Target {
             names.join(", "),
         );
         ctx.bus.warn(message, None);
+        let without = crate::push::leave_out::without(self.infos.values(), &self.left_out);
+        ctx.bus.emit(Fact::PushLeftOut {
+            cache: self.cache.id(),
+            paths: self.left_out.keys().map(|path| ctx.absolute(path)).collect(),
+            without: without.into_iter().map(|path| ctx.absolute(path)).collect(),
+        });
     }
 }
 

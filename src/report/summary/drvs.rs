@@ -40,6 +40,16 @@ pub struct Drv {
     pub ended: Option<(Moment, DrvOutcome)>,
 }
 
+impl Drv {
+    /// What it asks of a builder: `aarch64-linux with kvm`.
+    #[must_use]
+    pub fn asks(&self) -> String {
+        let features: Vec<&str> = self.features.iter().map(|feature| &**feature).collect();
+        let features = if features.is_empty() { String::new() } else { format!(" with {}", features.join(", ")) };
+        format!("{}{features}", self.system)
+    }
+}
+
 /// One fetch of a drv's outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetch {

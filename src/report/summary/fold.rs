@@ -54,9 +54,11 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::ResultsReturning { .. }
         | Fact::ResultsReturned { .. } => attempts::add(s, at, &event.fact),
         Fact::PushAsked { paths } => s.asked.extend(paths.iter().cloned()),
-        Fact::PushQueued { .. } | Fact::PushStarted { .. } | Fact::PushEnded { .. } | Fact::PushVerified { .. } => {
-            push_fact(s, at, &event.fact);
-        }
+        Fact::PushQueued { .. }
+        | Fact::PushStarted { .. }
+        | Fact::PushEnded { .. }
+        | Fact::PushLeftOut { .. }
+        | Fact::PushVerified { .. } => push_fact(s, at, &event.fact),
         Fact::Warning { message, hint } => {
             s.warnings.push(Warning { at, message: message.clone(), hint: hint.clone() });
         }
@@ -425,6 +427,9 @@ fn push_fact(s: &mut Summary, at: Moment, fact: &Fact) {
         }
         Fact::PushVerified { cache, present, missing } => {
             s.verified.insert(*cache, Verified { at, present: *present, missing: missing.clone() });
+        }
+        Fact::PushLeftOut { cache, paths, without } => {
+            s.not_whole.entry(*cache).or_default().extend(paths.iter().chain(without).cloned());
         }
         _ => {}
     }

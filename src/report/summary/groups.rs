@@ -124,9 +124,7 @@ impl Summary {
     #[must_use]
     pub fn no_builder_for(&self, id: DrvId) -> Option<String> {
         let drv = self.drvs.get(&id).filter(|_| self.has_no_builder(id))?;
-        let features: Vec<&str> = drv.features.iter().map(|feature| &**feature).collect();
-        let features = if features.is_empty() { String::new() } else { format!(" with {}", features.join(", ")) };
-        Some(format!("no builder for {}{features}", drv.system))
+        Some(format!("no builder for {}", drv.asks()))
     }
 
     /// Whether a drv failed because no builder takes it, and not because the one that should have refused it.

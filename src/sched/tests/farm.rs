@@ -8,7 +8,7 @@ fn prepared(attempt: u32) -> Input {
 }
 
 fn sized(drv: u32, bytes: u64) -> Input {
-    Input::Sized { drv: DrvId(drv), bytes }
+    Input::Sized { drv: DrvId(drv), bytes, signed: false }
 }
 
 fn down(builder: u32, back: bool) -> Input {
@@ -332,4 +332,85 @@ fn a_forecast_waits_for_what_comes_later() {
     let shown: Vec<_> = told.planned.iter().map(|p| (p.drv.0, p.builder.0, p.start)).collect();
     assert_eq!(shown[..2], [(0, 0, 1.0), (1, 1, 5.0)]);
     assert_eq!((told.planned.len(), told.chain), (3, vec![DrvId(0)]));
+}
+
+fn untrusting(id: u32, slots: u32) -> Builder {
+    Builder { trusting: false, ..builder(id, slots) }
+}
+
+/// 0 is built on 1, which is busy with 2 for 100 s then, and 1 on 2, which takes nothing that nobody has signed.
+fn a_busy_one_and_one_that_does_not_trust() -> Story {
+    let mut story = Story::new(Policy::default(), &[builder(1, 1), untrusting(2, 1)]);
+    let start = story.tell(Input::Add(vec![build(0, &[]), build(1, &[])]));
+    assert_eq!(start, ["start 0 as 0 on 1", "start 1 as 1 on 2"]);
+    story.tell(built(0));
+    assert_eq!(story.tell(Input::Add(vec![cost(2, &[], 100.0)])), ["start 2 as 2 on 1"]);
+    story.tell(built(1));
+    story
+}
+
+#[test]
+fn what_nobody_has_signed_does_not_go_where_it_is_not_taken() {
+    let mut story = a_busy_one_and_one_that_does_not_trust();
+    assert_eq!(story.tell(Input::Add(vec![build(3, &[0])])), NOTHING, "it waits for the other");
+    assert_eq!(
+        story.tell(Input::Add(vec![build(4, &[1])])),
+        ["start 4 as 3 on 2"],
+        "what it has built itself it takes"
+    );
+    assert_eq!(story.tell(built(3)), ["4 built"]);
+    assert_eq!(story.at(100.0, built(2)), ["2 built", "start 3 as 4 on 1"]);
+}
+
+#[test]
+fn one_refusal_speaks_for_all_that_was_built_there() {
+    let mut story = a_busy_one_and_one_that_does_not_trust();
+    let signed = |drv| Input::Sized { drv: DrvId(drv), bytes: 1, signed: true };
+    story.tell(Input::Add(vec![build(3, &[0])]));
+    assert_eq!(story.tell(signed(0)), ["start 3 as 3 on 2"]);
+    // By a key that is not known there.
+    story.tell(Input::Refused { builder: BuilderId(2), inputs: vec![DrvId(0)] });
+    assert_eq!(story.tell(failed(3, Class::Signature)), NOTHING);
+    assert_eq!(story.at(100.0, built(2)), ["2 built", "start 3 as 4 on 1"]);
+    story.tell(signed(2));
+    assert_eq!(story.tell(Input::Add(vec![build(5, &[2])])), NOTHING, "nor does it take what else was built there");
+    let content_addressed = Item { fixed_output: true, ..build(6, &[]) };
+    assert_eq!(story.tell(Input::Add(vec![content_addressed, build(7, &[6])])), ["start 6 as 5 on 1"]);
+    assert_eq!(story.tell(built(5)), ["6 built", "start 7 as 6 on 2"]);
+}
+
+#[test]
+fn a_refused_input_that_was_there_before_is_not_sent_again() {
+    let mut story = Story::new(Policy::default(), &[builder(1, 1), builder(2, 1)]);
+    assert_eq!(story.tell(Input::Add(vec![cost(1, &[], 100.0)])), ["start 1 as 0 on 1"]);
+    let uses = |drv| Item { there: vec![DrvId(0)], ..build(drv, &[]) };
+    assert_eq!(story.tell(Input::Add(vec![uses(2)])), ["start 2 as 1 on 2"]);
+    story.tell(Input::Refused { builder: BuilderId(2), inputs: vec![DrvId(0)] });
+    assert_eq!(story.tell(failed(1, Class::Signature)), NOTHING);
+    assert_eq!(story.tell(Input::Add(vec![uses(3)])), NOTHING);
+    assert_eq!(story.tell(Input::Add(vec![build(4, &[])])), ["start 4 as 2 on 2"]);
+}
+
+#[test]
+fn where_nobody_takes_it_it_is_tried_so_that_the_failure_says_why() {
+    let mut story = a_busy_one_and_one_that_does_not_trust();
+    assert_eq!(story.tell(Input::Add(vec![build(3, &[0])])), NOTHING);
+    assert_eq!(story.tell(down(1, true)), NOTHING, "it may come back");
+    assert_eq!(story.tell(down(1, false)), ["start 3 as 3 on 2"]);
+    // Who failed with it is better than who does not take it.
+    let mut story = a_busy_one_and_one_that_does_not_trust();
+    assert_eq!(story.at(100.0, built(2)), ["2 built"]);
+    assert_eq!(story.tell(Input::Add(vec![build(3, &[0])])), ["start 3 as 3 on 1"]);
+    assert_eq!(story.tell(failed(3, Class::NoBuilder)), ["start 3 as 4 on 1"]);
+}
+
+#[test]
+fn many_that_are_not_taken_hold_nobody_up() {
+    let arm = Builder { systems: BTreeSet::from([System::from("aarch64-linux")]), ..builder(3, 1) };
+    let mut story = a_busy_one_and_one_that_does_not_trust();
+    story.tell(Input::BuilderUp(arm));
+    let many = (10..300).map(|drv| cost(drv, &[0], 50.0)).collect();
+    assert_eq!(story.tell(Input::Add(many)), NOTHING);
+    let other = Item { system: System::from("aarch64-linux"), ..build(3, &[]) };
+    assert_eq!(story.tell(Input::Add(vec![other])), ["start 3 as 3 on 3"]);
 }

@@ -399,7 +399,7 @@ impl Model {
                 }
             }
             // Random runs do not lose results.
-            Input::Lost { .. } | Input::Sized { .. } | Input::Transferred { .. } => {}
+            Input::Lost { .. } | Input::Sized { .. } | Input::Refused { .. } | Input::Transferred { .. } => {}
             Input::AttemptEnded { attempt, end, gone } => {
                 if let Some(attempt) = self.live.remove(attempt) {
                     self.attempt_ended(attempt, end, gone);

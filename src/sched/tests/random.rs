@@ -183,6 +183,7 @@ prop_compose! {
             mandatory,
             speed,
             local: false,
+            trusting: true,
         }
     }
 }
@@ -369,7 +370,7 @@ impl<'a> Run<'a> {
         let bytes = which as u64 * which as u64 * 1000;
         let drv = DrvId(u32::try_from(which % 12).unwrap());
         let builder = BuilderId(u32::try_from(which % 4).unwrap());
-        self.tell(Input::Sized { drv, bytes });
+        self.tell(Input::Sized { drv, bytes, signed: which.is_multiple_of(3) });
         let seconds = [0.0, 0.01, 2.0, 100.0, f64::NAN, -1.0][which % 6];
         self.tell(Input::Transferred { builder, bytes, seconds });
     }

@@ -154,7 +154,7 @@ impl<'a> Simulation<'a> {
     fn sizes(&mut self, batch: &[Item]) {
         for item in batch {
             let bytes = self.world.sizes[item.drv.index()];
-            self.tell(Input::Sized { drv: item.drv, bytes });
+            self.tell(Input::Sized { drv: item.drv, bytes, signed: false });
         }
     }
 
@@ -296,7 +296,7 @@ impl<'a> Simulation<'a> {
             AttemptEnd::Built { outputs: Vec::new() }
         };
         let bytes = self.world.sizes[live.drv.index()];
-        self.tell(Input::Sized { drv: live.drv, bytes });
+        self.tell(Input::Sized { drv: live.drv, bytes, signed: false });
         self.end(attempt, end, Vec::new());
     }
 

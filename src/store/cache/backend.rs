@@ -159,6 +159,14 @@ impl Backend {
         }
     }
 
+    /// See [`Cache::is_down`](super::Cache::is_down).
+    pub(super) fn is_down(&self) -> bool {
+        match self.reader() {
+            Reader::File(_) | Reader::Copy(_) => false,
+            Reader::Http(http) => http.is_down(),
+        }
+    }
+
     /// Requests sent so far, attempts counted one by one.
     pub(super) fn requests(&self) -> u64 {
         match (self, self.reader()) {

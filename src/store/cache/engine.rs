@@ -41,6 +41,17 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Does something on the thread for which nobody waits; it ends with the thread at the latest.
+    pub(super) fn leave<F>(&self, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // Where it cannot be sent it is dropped.
+        let _ = self.jobs.get_or_init(start).send(work.boxed());
+    }
+}
+
 /// Ends what nobody waits for.
 struct Guard(AbortHandle);
 

@@ -222,6 +222,11 @@ impl HttpCache {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Whether it seems to be down.
+    pub(super) fn is_down(&self) -> bool {
+        self.health.is_down()
+    }
+
     /// How long it takes to answer; zero while that is not known.
     pub(super) fn pace(&self) -> Duration {
         self.pace.get()

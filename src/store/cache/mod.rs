@@ -324,6 +324,12 @@ impl Cache {
         self.backend.pace()
     }
 
+    /// Whether it seems to be down: nothing waits for it before it answers again.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.backend.is_down()
+    }
+
     /// Whether others were believed before it answered, and it has said nothing since.
     #[must_use]
     pub fn is_late(&self) -> bool {

@@ -92,6 +92,10 @@ pub(super) struct Health {
     given_up: AtomicU32,
     timed_out: AtomicU32,
     down: AtomicBool,
+    /// Answers so far.
+    answers: AtomicU64,
+    /// Somebody finds out whether it answers at all.
+    tested: AtomicBool,
     rest: Mutex<Rest>,
     watch: Stopwatch,
 }
@@ -110,6 +114,8 @@ impl Default for Health {
             given_up: AtomicU32::new(0),
             timed_out: AtomicU32::new(0),
             down: AtomicBool::new(false),
+            answers: AtomicU64::new(0),
+            tested: AtomicBool::new(false),
             rest: Mutex::default(),
             watch: Stopwatch::start(),
         }
@@ -136,8 +142,25 @@ impl Health {
         true
     }
 
+    /// How many answers there were.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody who was not answered, and cannot wait, should have it found out whether the cache answers at
+    /// all. `answers`: how many there had been when it was asked.
+    pub(super) fn is_in_doubt(&self, answers: u64) -> bool {
+        !self.is_down() && self.answers() == answers && !self.tested.swap(true, Ordering::Relaxed)
+    }
+
+    /// That has been found out.
+    pub(super) fn tested(&self) {
+        self.tested.store(false, Ordering::Relaxed);
+    }
+
     /// Any real answer, also "I do not have it".
     pub(super) fn answered(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
         self.given_up.store(0, Ordering::Relaxed);
         self.timed_out.store(0, Ordering::Relaxed);
         if self.down.swap(false, Ordering::Relaxed) {
@@ -252,6 +275,11 @@ mod tests {
             [0, 9, 10, 29, 30, 50].iter().map(|at| health.may_probe_at(second * *at, second * 10)).collect();
         assert_eq!(may, [true, false, true, false, true, false], "pauses double");
         health.answered();
+        assert_eq!(
+            [1, 2, 2].map(|answers| health.is_in_doubt(answers)),
+            [false, true, false],
+            "once, and only if it has said nothing since"
+        );
         assert!(!health.is_down() && health.may_probe_at(second * 51, second), "all is forgotten");
     }
 }

@@ -37,6 +37,8 @@ pub struct About {
     pub substituters: Vec<String>,
     /// Whose signatures it takes.
     pub trusted_public_keys: Vec<String>,
+    /// Whether it takes what nobody has signed.
+    pub takes_unsigned: bool,
     /// Where its database and its roots are: `/nix/var/nix`.
     pub state_dir: Option<String>,
     /// What its `nix --version` prints.
@@ -102,6 +104,7 @@ impl About {
             substitutes: settings.substitute && !settings.substituters.is_empty(),
             substituters: settings.substituters,
             trusted_public_keys: settings.trusted_public_keys,
+            takes_unsigned: !settings.require_sigs,
             state_dir: value("State directory:"),
             version: nix.lines().next().filter(|line| !line.is_empty()).map(str::to_owned),
         }

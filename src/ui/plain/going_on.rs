@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::event::{Moment, Stage};
 use crate::id::{AttemptId, AttrId, BuilderId};
 use crate::report::affected;
-use crate::report::builders::waits;
+use crate::report::builders::{left_without, waits};
 use crate::report::number::{count, duration, plural, size};
 use crate::report::summary::{Attempt, State};
 use crate::report::text::{Line, Paint, listed};
@@ -36,6 +36,9 @@ pub fn going_on(model: &Model, now: Moment, width: usize) -> Vec<Line> {
         // While something goes on, nobody waits for it.
         let word = if lines.is_empty() { "waiting" } else { "away" };
         lines.push(head(now, Paint::Plain, word).text(listed(&away, " · ", room)));
+        let away = s.builders.iter().filter(|(_, builder)| builder.outage().is_some());
+        let left: BTreeSet<String> = away.filter_map(|(id, _)| left_without(s, *id)).collect();
+        lines.extend(left.into_iter().map(|text| Line::new().pad(INDENT).text(text)));
     }
     if running.is_empty() {
         let ready = for_a_slot(model, now);

@@ -86,6 +86,7 @@ fn builder(shape: &Shape, id: u32) -> Builder {
         mandatory: [].into(),
         speed: 1.0 + f64::from(id % 3) / 2.0,
         local: id == 0,
+        trusting: true,
     }
 }
 

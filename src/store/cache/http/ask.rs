@@ -18,6 +18,9 @@ use crate::store::cache::gate::Door;
 /// Questions of one batch that exist at once; the gate bounds what is really in flight.
 const WINDOW: usize = 256;
 
+/// Paths that a cache is asked for to find out whether it answers at all: as many as make it count as down.
+const TESTS: usize = 3;
+
 /// Records that are judged by one processor: with fewer it takes longer to share them out.
 const FEW: usize = 8;
 
@@ -33,7 +36,20 @@ impl HttpCache {
         pieces: Pieces,
     ) -> impl Future<Output = ()> + Send {
         let engine = self.engine.clone();
-        engine.run(async move { self.ask_here(&trust, &paths, &pieces).await }).map(drop)
+        let unheard = Unheard { answers: self.health.answers(), cache: Some(self.clone()), paths: paths.clone() };
+        let asked = engine.run(async move { self.ask_here(&trust, &paths, &pieces).await });
+        async move {
+            asked.await;
+            unheard.ended();
+        }
+    }
+
+    /// Asks for some paths without any patience but for the answer itself, which says whether it is down.
+    async fn find_out(&self, paths: &[StorePath]) {
+        let door = Door::default();
+        let asked = paths.iter().take(TESTS).map(|path| self.record(&door, path, 1));
+        futures_util::future::join_all(asked).await;
+        self.health.tested();
     }
 
     async fn ask_here(&self, trust: &Arc<Trust>, paths: &Paths, pieces: &Pieces) {
@@ -116,6 +132,31 @@ impl HttpCache {
             Fetched::Missing => Ok(None),
             Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => Err(failure),
         }
+    }
+}
+
+/// A question to a cache whose answer may not be waited for, because a better cache has all that is wanted. One that is
+/// never waited for would never be known to be down: if it has not said a word by then, that is found out beside.
+struct Unheard {
+    /// `None`: the question has come to its end.
+    cache: Option<Arc<HttpCache>>,
+    /// Answers that there had been before.
+    answers: u64,
+    paths: Paths,
+}
+
+impl Unheard {
+    /// The question has come to its end.
+    fn ended(mut self) {
+        self.cache = None;
+    }
+}
+
+impl Drop for Unheard {
+    fn drop(&mut self) {
+        let Some(cache) = self.cache.take().filter(|cache| cache.health.is_in_doubt(self.answers)) else { return };
+        let (engine, paths) = (cache.engine.clone(), self.paths.clone());
+        engine.leave(async move { cache.find_out(&paths).await });
     }
 }
 
