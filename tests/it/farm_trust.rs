@@ -164,7 +164,9 @@ fn a_daemon_that_does_not_trust_us_builds_beside_builders() {
         let ran = place.run(&["-j", "2"]);
         ran.expect(0);
         let statuses = statuses(&ran.json());
-        assert_eq!(statuses.values().filter(|status| *status == "built").count(), 25, "{statuses:?}");
+        // An attr that is evaluated late may find what another has had built.
+        let done = statuses.values().filter(|status| ["built", "valid"].contains(&status.as_str()));
+        assert_eq!(done.count(), 25, "{statuses:?}");
         let events = place.farm.site.events();
         events.expect_each_once();
         assert_eq!(events.failures(), Vec::<String>::new());
