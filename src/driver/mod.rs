@@ -28,6 +28,7 @@
 //! | `tasks` | effects under way |
 //! | `stopping` | whether the run goes on, and until when it pushes |
 //! | `results`, `links` | the files that a run leaves |
+//! | `sizing` | how big the closures are of what was built |
 //! | `notify` | who is told of failures and recoveries |
 //! | `finish`, `exit` | the last words, and the exit code |
 //! | `why` | a plan, and a closer look at what it found to be missing |
@@ -77,6 +78,7 @@ pub mod replay;
 mod results;
 mod revision;
 mod signals;
+mod sizing;
 mod source;
 mod sources;
 mod start;

@@ -10,6 +10,7 @@ pub mod named;
 pub mod prune;
 pub mod queue;
 mod room;
+pub mod sizes;
 pub mod upload;
 pub mod verify;
 

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::id::AttrPath;
 use crate::record::history::{Entry, Outcome};
 
 use super::metric::{METRICS, Metric, Unit};
@@ -35,6 +36,9 @@ pub const GIVEN: f64 = 0.6;
 
 /// Metrics that are looked at where none is named.
 const USUAL: usize = 6;
+
+/// The metric that is compared attr by attr.
+const CLOSURE: &str = "closure";
 
 /// Seconds below which a package's build time is not looked at: they are all noise.
 const LEAST: f64 = 1.0;
@@ -138,6 +142,10 @@ fn metrics(rule: &Rule) -> impl Iterator<Item = &'static Metric> {
 
 fn verdict(metric: &Metric, before: &[Entry], now: &[Entry], rule: &Rule) -> Verdict {
     let numbers = |entries: &[Entry]| -> Vec<f64> { entries.iter().filter_map(|entry| metric.of(entry)).collect() };
+    if metric.name == CLOSURE {
+        let (before, now) = closures(before, now);
+        return compared(metric, &before, &now, rule);
+    }
     if metric.exact {
         return compared(metric, &numbers(before), &numbers(now), rule);
     }
@@ -150,6 +158,23 @@ fn verdict(metric: &Metric, before: &[Entry], now: &[Entry], rule: &Rule) -> Ver
         why.push_str("; the others had much more or less to build");
     }
     verdict
+}
+
+/// The closures of those attrs alone that both sides know: a run knows only those of what it built or had.
+fn closures(before: &[Entry], now: &[Entry]) -> (Vec<f64>, Vec<f64>) {
+    let mut usual: BTreeMap<&AttrPath, Vec<f64>> = BTreeMap::new();
+    for attr in before.iter().flat_map(|entry| &entry.attrs) {
+        if let Some(bytes) = attr.closure {
+            usual.entry(&attr.attr).or_default().push(bytes as f64);
+        }
+    }
+    // Of each attr the newest that is known.
+    let newest: BTreeMap<&AttrPath, f64> =
+        now.iter().flat_map(|entry| &entry.attrs).filter_map(|a| Some((&a.attr, a.closure? as f64))).collect();
+    let both = newest.iter().filter_map(|(attr, now)| Some((stats::median(usual.get(attr)?)?, *now)));
+    let (before, now): (Vec<f64>, Vec<f64>) = both.unzip();
+    let sum = |all: &[f64]| (!all.is_empty()).then(|| all.iter().sum()).into_iter().collect();
+    (sum(&before), sum(&now))
 }
 
 /// Whether as much was to be built as in the runs of this side.

@@ -2,7 +2,8 @@
 
 use super::testing::run;
 use super::*;
-use crate::record::history::Build;
+use crate::id::Kind;
+use crate::record::history::{AttrTimes, Build};
 
 /// Numbers that look random and are the same each time (xorshift64*, Vigna 2016).
 struct Noise(u64);
@@ -104,6 +105,32 @@ fn few_runs_judge_no_time_and_any_counter() {
     assert!(!gate(&before, &[slow], &rule(&["hit-rate"])).holds());
 }
 
+fn host(name: &str, closure: u64) -> AttrTimes {
+    AttrTimes {
+        attr: format!("nixosConfigurations.{name}").parse().unwrap(),
+        kind: Kind::NixosConfigurations,
+        name: name.into(),
+        status: None,
+        drv: None,
+        eval: None,
+        ended: None,
+        closure: Some(closure),
+        difference: None,
+    }
+}
+
+/// A run that builds one host knows one closure; that others have not been built makes nothing smaller.
+#[test]
+fn closures_are_compared_attr_by_attr() {
+    let side = |hosts: Vec<AttrTimes>| Entry { attrs: hosts, ..run(1.0) };
+    let before = [side(vec![host("web1", 100), host("web2", 900)]), side(vec![host("web2", 900)])];
+    let verdict = |now: Vec<AttrTimes>| gate(&before, &[side(now)], &rule(&["closure"])).verdicts.remove(0);
+    let same = verdict(vec![host("web1", 105)]);
+    assert_eq!((same.before, same.now, &same.outcome), (Some(100.0), Some(105.0), &Judgement::Fine));
+    assert_eq!(verdict(vec![host("web1", 120)]).outcome, Judgement::Worse);
+    assert!(matches!(verdict(vec![host("db1", 5)]).outcome, Judgement::Unsure(_)));
+}
+
 #[test]
 fn nothing_became_something() {
     let mut before = run(1.0);
@@ -174,8 +201,8 @@ fn only_what_came_after_the_latest_jump_is_a_baseline() {
 fn how_it_reads() {
     let mut before: Vec<Entry> = (0..8).map(|i| run(432.0 + f64::from(i))).collect();
     let mut now: Vec<Entry> = (0..8).map(|i| run(520.0 + f64::from(i))).collect();
-    before.iter_mut().for_each(|entry| entry.counters.closure_bytes = 4 << 30);
-    now.iter_mut().for_each(|entry| entry.counters.closure_bytes = 4_400_000_000);
+    before.iter_mut().for_each(|entry| entry.attrs = vec![host("web1", 4 << 30), host("web2", 1 << 30)]);
+    now.iter_mut().for_each(|entry| entry.attrs = vec![host("web1", 4_400_000_000)]);
     let gate = gate(&before, &now, &rule(&[]));
     let text = |width| {
         let lines = screen(&gate, width);

@@ -1,5 +1,6 @@
 //! What history costs: 1,000 runs of 2,000 builds each are written, then `drover report list` and `--trend` are timed as
-//! whole processes, and so is what the end of a run adds to it.
+//! whole processes, and so is what the end of a run adds to it. With `record DIR SECONDS`, the folder of a real run and
+//! how long that took: what all of its recording costs, done again alone, with the same history.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a program that people run and read")]
 #![expect(clippy::disallowed_methods, reason = "times are what is measured")]
 
@@ -9,6 +10,10 @@ use std::time::{Duration, Instant};
 
 use drover::id::RunId;
 use drover::record::history::{Build, Entry, Folder, History, Outcome};
+use drover::record::{self, RunDir, Writer};
+use drover::report::entry;
+use drover::report::list::Digest;
+use drover::report::summary::Summary;
 use serde_json::json;
 
 const RUNS: u64 = 1000;
@@ -21,7 +26,7 @@ fn run(number: u64) -> RunId {
 }
 
 /// A run as a fleet of 40 hosts has them: other versions each time, so that hardly any derivation is the same.
-fn entry(number: u64) -> Entry {
+fn past(number: u64) -> Entry {
     let run = run(number);
     let started = jiff::Timestamp::from_second(1_760_000_000 + 1800 * number as i64).unwrap();
     let attrs: Vec<_> = (0..40)
@@ -93,26 +98,67 @@ fn drover(state: &Path, args: &[&str]) {
     assert!(command.status().unwrap().success(), "{args:?}");
 }
 
-fn main() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path();
+/// A history of 1,000 runs.
+fn full(state: &Path) -> History {
     let mut history = History::open(state).unwrap();
     let begun = Instant::now();
     for number in 0..RUNS {
-        history.add(&entry(number)).unwrap();
+        history.add(&past(number)).unwrap();
     }
     println!("{RUNS} runs of {BUILDS} builds written in {:.1} s", begun.elapsed().as_secs_f64());
+    history
+}
+
+/// Records a run once more, as its events came: each is written, and handed over where it would have been; then come its
+/// numbers, their file and the line for lists. Nothing of that is done beside the run, so that all of it counts.
+fn record_again(run: &Path, seconds: f64) {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path();
+    let mut history = full(state);
+    let events = record::read(&run.join("events.jsonl")).unwrap().events;
+    let mut number = RUNS;
+    let mut all = Vec::new();
+    timed(&format!("recording a run of {} events", events.len()), || {
+        let begun = Instant::now();
+        number += 1;
+        let into = RunDir::new(state, self::run(number));
+        let mut writer = Writer::create(&into, None).unwrap();
+        for event in &events {
+            writer.write(event).unwrap();
+        }
+        drop(writer);
+        let summary = Summary::of(&events);
+        let entry = Entry { run: into.run(), ..entry::of(&summary).unwrap() };
+        assert!(entry.builds.len() >= BUILDS, "only {} builds", entry.builds.len());
+        into.save("digest.json", &Digest::of(&summary)).unwrap();
+        history.add(&entry).unwrap();
+        Folder::of(state).put(&entry).unwrap();
+        all.push(begun.elapsed());
+    });
+    all.sort_unstable();
+    let median = all[all.len() / 2].as_secs_f64();
+    println!("of a run of {seconds:.2} s: {:.2} % (bar 2 %)", 100.0 * median / seconds);
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let Some(at) = args.iter().position(|arg| arg == "record") {
+        return record_again(Path::new(&args[at + 1]), args[at + 2].parse().unwrap());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path();
+    let mut history = full(state);
     let bytes: u64 = ["history.sqlite", "history.sqlite-wal"]
         .iter()
         .map(|file| std::fs::metadata(state.join(file)).map_or(0, |file| file.len()))
         .sum();
     println!("{:.0} MiB on disk", bytes as f64 / f64::from(1 << 20));
     let mut next = RUNS;
-    let mut prepared = entry(next);
+    let mut prepared = past(next);
     timed("adding a run of 2,000 builds", || {
         history.add(&prepared).unwrap();
         next += 1;
-        prepared = entry(next);
+        prepared = past(next);
     });
     timed("its file for other machines", || Folder::of(state).put(&prepared).unwrap());
     drop(history);
