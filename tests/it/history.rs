@@ -278,6 +278,7 @@ fn a_run_says_where_it_is_from_what_its_inputs_are_and_which_requests_were_repea
     let history = History::open(&site.state()).unwrap();
     let [entry]: [Entry; 1] = history.entries(&Filter::default(), Depth::Builds, 9).unwrap().try_into().unwrap();
     assert_eq!(entry.branch.as_deref(), Some("topic"));
+    assert!(entry.attrs.iter().any(|attr| attr.closure.is_some_and(|bytes| bytes > 0)), "{:?}", entry.attrs);
     assert_eq!(entry.inputs.get("data").map(String::len), Some(12));
     let trouble = entry.caches.iter().find_map(|cache| cache.trouble.as_ref()).unwrap();
     assert_eq!((trouble.requests, trouble.reason.as_str()), (3, "HTTP 429"));

@@ -169,6 +169,10 @@ impl RemoteStore {
                 let ssh = Ssh::log_in(&options, &address, whom).await?;
                 // What it says of itself takes as long as the first connection, so neither waits for the other.
                 let (begun, first) = tokio::join!(About::begin(&ssh), ssh.first(&options, &address));
+                let first = match first {
+                    Err(error) if is_in_the_way(&error) => ssh.first(&options, &address).await,
+                    first => first,
+                };
                 let (ssh, session) = ssh.like(first?);
                 (Way::Ssh(Box::new(ssh)), session, begun)
             }
@@ -314,6 +318,11 @@ async fn over_socket(path: &Path, dir: StoreDir, uri: Arc<str>) -> Result<Sessio
     // Not `into_split`, whose writing half shuts down before the close: a half-closed socket tells Nix nothing.
     let (reader, writer) = tokio::io::split(stream);
     Session::over_streams(Box::new(reader), Box::new(writer), dir, uri).await
+}
+
+/// Whether two processes that opened a new store at once have met: the other has made it by now.
+fn is_in_the_way(error: &DialError) -> bool {
+    ["File exists", "is corrupt"].iter().any(|sign| error.what.contains(sign))
 }
 
 /// Asks after a path that is in no store, to hear whether such paths could be in this one.
