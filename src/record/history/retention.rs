@@ -32,15 +32,21 @@ pub struct Day {
     pub longest: Option<f64>,
 }
 
-/// Puts what is too old together.
+/// Runs whose builds are put together each time, at most: after a long pause all of them may be too old, and the end of
+/// the first run is not to wait for that.
+const AT_ONCE: i64 = 4;
+
+/// Puts what is too old together, the oldest first.
 pub(super) fn retire(change: &Connection) -> rusqlite::Result<()> {
     let mut query = change.prepare_cached(
         "SELECT id FROM runs WHERE builds > 0 AND started < max(
              (SELECT max(started) FROM runs WHERE builds > 0) - ?1,
-             coalesce((SELECT started FROM runs WHERE builds > 0 ORDER BY started DESC LIMIT 1 OFFSET ?2), 0))",
+             coalesce((SELECT started FROM runs WHERE builds > 0 ORDER BY started DESC LIMIT 1 OFFSET ?2), 0))
+         ORDER BY started LIMIT ?3",
     )?;
-    let old: Vec<i64> =
-        query.query_map(params![KEPT_DAYS * DAY, KEPT_RUNS - 1], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let old: Vec<i64> = query
+        .query_map(params![KEPT_DAYS * DAY, KEPT_RUNS - 1, AT_ONCE], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
     for run in old {
         change
             .prepare_cached(
