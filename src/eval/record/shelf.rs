@@ -15,7 +15,7 @@ use super::seal::{self, Keyring, MAX_SEALED, SealError, Signer};
 use super::{Corrupt, FORMAT, Record};
 use crate::store::cache::SecretKey;
 
-/// Bytes that all records together may take. The whole folder holds at most 20 MB; the rest is for the history.
+/// Bytes that all records together may take. The whole folder holds at most 25 MB; the rest is for the history of runs.
 const ROOM: u64 = 15_000_000;
 /// A record that nobody used for so long is dropped.
 const AGE: Duration = Duration::from_secs(45 * 24 * 60 * 60);

@@ -12,8 +12,9 @@ pub const MAX_PACKED: usize = 16 << 20;
 /// The same before it is packed.
 const MAX_PLAIN: u64 = 256 << 20;
 
-/// Entries that the folder keeps.
+/// Entries that the folder keeps, and the bytes that they may take together: it is carried around.
 const KEPT: usize = 200;
+const KEPT_BYTES: u64 = 4 << 20;
 
 /// After the number of a run.
 const SUFFIX: &str = ".json.zst";
@@ -44,9 +45,14 @@ impl Folder {
         let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
         file.write_all(&pack(entry)?)?;
         file.persist(self.file(entry.run)).map_err(|error| error.error)?;
-        for run in self.runs().into_iter().skip(KEPT) {
-            // Another process may have done it.
-            let _ = std::fs::remove_file(self.file(run));
+        let mut bytes = 0;
+        for (newer, run) in self.runs().into_iter().enumerate() {
+            bytes += std::fs::metadata(self.file(run)).map_or(0, |file| file.len());
+            // The entry of this run stays, however large it is.
+            if newer >= KEPT || (bytes > KEPT_BYTES && run != entry.run) {
+                // Another process may have done it.
+                let _ = std::fs::remove_file(self.file(run));
+            }
         }
         Ok(())
     }
@@ -117,6 +123,25 @@ mod tests {
         }
         assert_eq!(folder.runs().len(), KEPT);
         assert_eq!((folder.get(run(1)), folder.get(run(2)).unwrap().builds.len()), (None, 1));
+    }
+
+    #[test]
+    fn large_entries_stay_only_as_far_as_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::of(dir.path());
+        // What does not shrink: each digit stands for itself.
+        let noise = |seed: u64| -> String {
+            let mut state = seed | 1;
+            let mut digit = || {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                char::from(33 + (state >> 58) as u8)
+            };
+            (0..2_000_000).map(|_| digit()).collect()
+        };
+        for hour in 0..4 {
+            folder.put(&Entry { verdict: noise(hour), ..entry(hour) }).unwrap();
+        }
+        assert_eq!(folder.runs(), [run(3), run(2)]);
     }
 
     #[test]
