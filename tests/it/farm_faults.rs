@@ -16,7 +16,7 @@ use crate::support::farm_lab::{BuilderSpec, FarmLab, Kind};
 use crate::support::farm_site::{FarmSite, SmallDisk, causes, results, spec, wait_at_most};
 use crate::support::fault_proxy::{Fault, Towards};
 use crate::support::nix::{Lab, Nix, all, newest};
-use crate::support::site::{Events, Ran, Site, classes, wait_until};
+use crate::support::site::{Events, Ran, Site, classes, statuses, wait_until};
 use crate::support::sshd::keygen;
 
 /// Per cent of the fleet's durations: 1.2 s on its critical path.
@@ -70,7 +70,10 @@ fn disturbed(farm: &mut FarmSite, more: &[&str], timeouts: u64, happens: impl Fn
 fn survives(farm: &mut FarmSite, timeouts: u64, happens: impl FnOnce(&mut FarmSite)) -> Events {
     let ran = disturbed(farm, &[], timeouts, happens);
     ran.expect(0);
-    assert_eq!(farm.results(&ran.json()), undisturbed(&farm.site.lab.nix).results);
+    let (got, wanted) = (farm.results(&ran.json()), undisturbed(&farm.site.lab.nix).results.clone());
+    let lacks: Vec<&String> = wanted.keys().filter(|path| !got.contains_key(*path)).collect();
+    let statuses: BTreeMap<String, String> = statuses(&ran.json());
+    assert!(got == wanted, "lacks {lacks:?}: {statuses:#?}\n{}", ran.stderr);
     farm.site.events()
 }
 

@@ -23,6 +23,14 @@ pub fn screen(gate: &Gate, width: usize) -> Vec<Line> {
     let mut lines: Vec<Line> = gate.verdicts.iter().flat_map(|verdict| lines_of(verdict, column, width)).collect();
     let worse = gate.verdicts.iter().filter(|verdict| verdict.outcome == Judgement::Worse).count();
     let limit = percent(gate.max_regression);
+    if gate.verdicts.iter().all(|verdict| matches!(verdict.outcome, Judgement::Unsure(_))) {
+        let line = Line::new().paint(Paint::Warn, "unsure");
+        lines.push(
+            line.text(format!("  nothing could be held against {}: this is no refusal", gate.baseline)).fit(width),
+        );
+        lines.push(Line::from("  runs    drover report list        another branch: --baseline BRANCH"));
+        return lines;
+    }
     let last = match worse {
         0 => Line::new()
             .paint(Paint::Good, "holds")

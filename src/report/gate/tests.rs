@@ -140,6 +140,8 @@ fn nothing_became_something() {
     now.counters.retries = 1;
     assert!(!gate(&[before], &[now], &rule(&["retries"])).holds());
     let none = gate(&[], &[run(1.0)], &rule(&["retries"]));
+    let text = crate::report::text::render(&screen(&none, 100), crate::report::text::Style::default());
+    assert!(text.contains("unsure  nothing could be held against main"), "{text}");
     assert!(none.holds() && none.verdicts[0].outcome == Judgement::Unsure("no run of the baseline has it".into()));
 }
 

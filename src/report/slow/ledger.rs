@@ -229,22 +229,24 @@ impl<'a> Ledger<'a> {
 
     /// Which builders are not there, or offer less: `builder big2 absent since 2026-11-21 22:10: 16 slots instead of 32`.
     fn builders_text(&self) -> Option<String> {
-        let mut texts = Vec::new();
+        let (mut texts, mut absent) = (Vec::new(), false);
         for usual in self.usual.builders() {
             let Some(used) = up(self.now).find(|used| used.name == usual.name) else {
                 let since = usual.absent_since.unwrap_or(self.now.started);
                 texts.push(format!("builder {} absent since {}", usual.name, since.strftime("%a %H:%M UTC")));
+                absent = true;
                 continue;
             };
             if f64::from(used.slots) < usual.slots {
-                texts.push(format!("builder {} has {} slots, usually {}", used.name, used.slots, usual.slots));
+                texts.push(format!("builder {} has {} slots instead of {}", used.name, used.slots, usual.slots));
             } else if used.lost > 0 {
                 texts.push(format!("builder {} lost, there for {} only", used.name, duration(used.up)));
             }
         }
         let all = |slots: u32, used: &BuilderUse| slots.saturating_add(used.slots);
         let (now, before) = (up(self.now).fold(0, all), self.usual(|run| f64::from(up(run).fold(0, all))).round());
-        let slots = if f64::from(now) < before { format!(": {now} slots instead of {before}") } else { String::new() };
+        let fewer = f64::from(now) < before && (absent || texts.len() > 1);
+        let slots = if fewer { format!(": {now} slots instead of {before}") } else { String::new() };
         (!texts.is_empty()).then(|| texts.join(", ") + &slots)
     }
 
