@@ -34,7 +34,7 @@ pub struct Day {
 
 /// Runs whose builds are put together each time, at most: after a long pause all of them may be too old, and the end of
 /// the first run is not to wait for that.
-const AT_ONCE: i64 = 4;
+const AT_ONCE: i64 = 2;
 
 /// Puts what is too old together, the oldest first.
 pub(super) fn retire(change: &Connection) -> rusqlite::Result<()> {
