@@ -156,8 +156,11 @@ mod tests {
         history.add_all(&runs(0, most)).unwrap();
         assert_eq!(history.builds(run(0)).unwrap().len(), 1);
         history.add_all(&runs(most, most + 3)).unwrap();
-        let left: Vec<usize> = (0..5).map(|hour| history.builds(run(hour)).unwrap().len()).collect();
-        assert_eq!(left, [0, 0, 0, 1, 1]);
-        assert_eq!(history.days("a", &"x86_64-linux".into()).unwrap()[0].built, 3);
+        let left =
+            |history: &History| -> Vec<usize> { (0..6).map(|hour| history.builds(run(hour)).unwrap().len()).collect() };
+        assert_eq!(left(&history), [0, 0, 1, 1, 1, 1], "no more than a few at once");
+        history.add_all(&runs(most + 3, most + 4)).unwrap();
+        assert_eq!(left(&history), [0, 0, 0, 0, 1, 1]);
+        assert_eq!(history.days("a", &"x86_64-linux".into()).unwrap()[0].built, 4);
     }
 }
