@@ -13,7 +13,7 @@ mod retention;
 mod rows;
 mod tables;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use ask::{Depth, Filter, Took};
 pub use entry::{AttrTimes, Build, BuilderUse, CacheUse, Counters, Entry, Outcome, Part, Spell, Trouble};

@@ -15,7 +15,7 @@ fn started(hour: u64) -> jiff::Timestamp {
 }
 
 /// A run that built nothing.
-pub(super) fn entry(hour: u64) -> Entry {
+pub(crate) fn entry(hour: u64) -> Entry {
     Entry {
         run: run(hour),
         started: started(hour),
