@@ -331,9 +331,16 @@ impl Building {
         }
     }
 
-    /// Whether a drv whose outputs have gone can be made again.
-    pub(super) fn can_make_again(&self, drv: DrvId) -> bool {
-        self.sched.can_make_again(drv)
+    /// A drv whose outputs have gone is made again, if it is not on its way already; false if it cannot be.
+    pub(super) fn make_again(&mut self, ctx: &Context, drv: DrvId) -> bool {
+        if self.sched.is_on_its_way(drv) {
+            return true;
+        }
+        let can = self.sched.can_make_again(drv);
+        if can {
+            self.tell(ctx, SchedInput::Lost { drv });
+        }
+        can
     }
 
     /// An attempt has something to say.

@@ -2,10 +2,11 @@
 
 use futures_util::future::join_all;
 
-use crate::error::{Error, exit_code};
+use crate::error::{Error, Fault, exit_code};
 use crate::event::{Fact, STOPPED, Stage, Status};
 use crate::report::check;
 use crate::report::history::History;
+use crate::report::number::plural;
 use crate::report::summary::Summary;
 use crate::store::remote::RemoteStore;
 
@@ -54,7 +55,13 @@ pub(super) async fn close(
 impl Driver {
     /// Gives everything that is still open its final word, and closes the record.
     pub(super) async fn finish(mut self) -> Finished {
-        for attr in self.attrs.open() {
+        let open = self.attrs.open();
+        if !open.is_empty() && !self.stopping.is_asked() {
+            // Whoever reads exit code 0 takes everything for there.
+            let message = format!("the run ended with {} unfinished", plural(open.len(), "attr", "attrs"));
+            self.stopping.fail(Error::new(Fault::Bug, message));
+        }
+        for attr in open {
             self.end_attr(attr, Status::Skipped, Some(STOPPED), None);
         }
         self.pushing.end(&mut self.ctx);

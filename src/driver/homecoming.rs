@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build::{self, Brought, NotBrought};
 use crate::event::{Class, Fact, Failure, Status};
-use crate::id::{AttrId, DrvId, StorePath};
+use crate::id::{AttrId, BuilderId, DrvId, StorePath};
 use crate::nix_compat::daemon::Trust;
 
 use super::context::{Context, LOCAL};
 use super::input::Input;
 use super::planning::Planning;
+
+/// How often a drv's outputs are looked for at others when whoever had them does not give them.
+const OTHERS: u32 = 3;
 
 /// See the module's page.
 #[derive(Default)]
@@ -18,6 +21,8 @@ pub(super) struct Homecoming {
     waiting: BTreeMap<DrvId, Vec<(AttrId, Status)>>,
     /// What is under way.
     paths: BTreeMap<DrvId, BTreeSet<StorePath>>,
+    /// How often they were asked of somebody else.
+    others: BTreeMap<DrvId, u32>,
 }
 
 /// Attrs whose results have come, or will not.
@@ -25,6 +30,8 @@ pub(super) struct Returned {
     pub(super) attrs: Vec<(AttrId, Status)>,
     /// Why an attr has failed by that.
     pub(super) failure: Option<Failure>,
+    /// Builders that have some of it and do not answer.
+    pub(super) suspects: Vec<BuilderId>,
 }
 
 impl Homecoming {
@@ -67,29 +74,42 @@ impl Homecoming {
         });
     }
 
-    /// Results have come, or not. `None` if more of them is under way.
+    /// Results have come, or not. `None` if more of them is under way, or somebody else who has them is asked.
     pub(super) fn returned(
         &mut self,
         ctx: &mut Context,
-        drv: DrvId,
-        paths: &[StorePath],
+        planning: &Planning,
+        (drv, paths): (DrvId, &[StorePath]),
         brought: Result<Brought, NotBrought>,
     ) -> Option<Returned> {
         if self.paths.get(&drv)?.len() > paths.len() {
             return None;
         }
-        self.paths.remove(&drv);
-        let attrs = self.waiting.remove(&drv)?;
-        let (brought, failure) = match brought {
-            Ok(brought) => (brought, None),
-            Err(NotBrought { failure, .. }) => (Brought::default(), Some(failure)),
+        let (brought, failure, suspects) = match brought {
+            Ok(brought) => (brought, None, Vec::new()),
+            Err(NotBrought { failure, suspects, .. }) => (Brought::default(), Some(failure), suspects),
         };
         let count = brought.copied.saturating_add(brought.fetched);
         let told = failure.clone();
         ctx.bus.emit(Fact::ResultsReturned { drv, paths: count, nar_size: brought.copied_size, failure: told });
+        if failure.is_some() && self.others_have(ctx, drv, paths, &suspects) {
+            self.start(ctx, planning, drv);
+            return Some(Returned { attrs: Vec::new(), failure: None, suspects });
+        }
+        self.paths.remove(&drv);
+        let attrs = self.waiting.remove(&drv)?;
         // A daemon that does not obey us takes only what is signed; the rest stays where it was built.
         let stays = |failure: &Failure| failure.class == Class::Signature && ctx.store.trust() == Trust::Untrusted;
-        Some(Returned { attrs, failure: failure.filter(|failure| !stays(failure)) })
+        Some(Returned { attrs, failure: failure.filter(|failure| !stays(failure)), suspects })
+    }
+
+    /// Whether it was made elsewhere while one did not give it: then it need not be made once more.
+    fn others_have(&mut self, ctx: &Context, drv: DrvId, paths: &[StorePath], suspects: &[BuilderId]) -> bool {
+        let answers = |path| ctx.sites.holders(path).iter().any(|(id, _)| !suspects.contains(id));
+        let asked = self.others.entry(drv).or_default();
+        let ask = !suspects.is_empty() && *asked < OTHERS && paths.iter().all(answers);
+        *asked += u32::from(ask);
+        ask
     }
 }
 

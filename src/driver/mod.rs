@@ -119,7 +119,7 @@ use comparing::Comparing;
 use context::Context;
 use evaluate::{EvalInput, Evaluation};
 use farm::{Farm, FarmInput, Heard};
-use homecoming::Homecoming;
+use homecoming::{Homecoming, Returned};
 use importing::Importing;
 use input::Input;
 use keeping::Keeping;
@@ -406,18 +406,20 @@ impl Driver {
 
     /// Results have come into the local store, or not.
     fn returned(&mut self, drv: DrvId, paths: &[StorePath], brought: std::result::Result<Brought, NotBrought>) {
-        let Some(returned) = self.homecoming.returned(&mut self.ctx, drv, paths, brought) else { return };
+        let returned = self.homecoming.returned(&mut self.ctx, &self.planning, (drv, paths), brought);
+        let Some(Returned { attrs, failure, suspects }) = returned else { return };
+        suspects.into_iter().for_each(|builder| self.suspect(Some(builder)));
         // What only a builder had that has gone is made again.
-        let again = returned.failure.is_some() && self.building.can_make_again(drv);
+        let again = failure.is_some() && self.building.make_again(&self.ctx, drv);
         if again {
             self.outcomes.remove(&drv);
-            self.building.tell(&self.ctx, SchedInput::Lost { drv });
         }
-        for (attr, status) in returned.attrs {
-            match &returned.failure {
+        for (attr, status) in attrs {
+            match &failure {
                 _ if again => self.attrs.wait_for(attr, drv),
                 None => self.end_attr(attr, status, None, None),
-                Some(failure) => self.end_attr(attr, Status::Failed, Some(&failure.message), Some(drv)),
+                // The drv was built: it is no root of this.
+                Some(failure) => self.end_attr(attr, Status::Failed, Some(&failure.message), None),
             }
         }
     }

@@ -69,6 +69,12 @@ impl Scheduler {
         self.stop == Stop::No && was_there && self.can_come_again(drv)
     }
 
+    /// Whether a drv is an item that has no final word, or none any more: somebody else missed its outputs before.
+    #[must_use]
+    pub fn is_on_its_way(&self, drv: DrvId) -> bool {
+        self.state(drv).is_open()
+    }
+
     /// It is no item, and no item has named it as one.
     fn is_unplanned(&self, drv: DrvId) -> bool {
         self.state(drv) == State::Unknown && !self.unknown.contains(&drv)

@@ -3,11 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "trycmd is told by a variable to overwrite")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::support::fake_cache::{FakeCache, Fault};
 use crate::support::nix::{Lab, newest};
+use crate::support::program::write_program;
 use crate::support::site::{Ran, Site, finish};
 
 /// Two hosts, a package, and something of each sort that is left out by default.
@@ -44,12 +44,6 @@ const CONFIGS: [(&str, &str); 13] = [
 /// Secret keys with something wrong. What is in them may never be shown.
 const KEYS: [(&str, &str); 2] = [("words.key", "this is private"), ("short.key", "cache-1:cHJpdmF0ZQ==")];
 
-fn executable(path: &Path, script: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, script).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
 /// The directory in which the commands of one file run.
 fn furnish(dir: &Path) {
     fs::create_dir_all(dir).unwrap();
@@ -77,15 +71,15 @@ fn furnish(dir: &Path) {
     write(&format!("{log}.1"), "no connection\n");
     write(log, "done\n");
     // `env NAME=VALUE drover …`, as people type it; trycmd's own variables cannot be overridden.
-    executable(
+    write_program(
         &dir.join("env"),
         &format!(
             "#!/bin/sh\nfor word; do shift; [ \"$word\" = drover ] && word={}; set -- \"$@\" \"$word\"; done\nexec /usr/bin/env \"$@\"\n",
             env!("CARGO_BIN_EXE_drover")
         ),
     );
-    executable(&dir.join("old-nix/nix"), "#!/bin/sh\necho 'nix (Nix) 2.3'\n");
-    executable(&dir.join("no-nix/nix"), "#!/bin/sh\necho hello\n");
+    write_program(&dir.join("old-nix/nix"), "#!/bin/sh\necho 'nix (Nix) 2.3'\n");
+    write_program(&dir.join("no-nix/nix"), "#!/bin/sh\necho hello\n");
 }
 
 /// Copies the files into the lab, each with a directory of its own, and gives where they are.

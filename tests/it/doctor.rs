@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::eval::{commit, git};
 use crate::support::fake_cache::{FakeCache, Fault};
 use crate::support::nix::{Lab, Nix, each_nix, newest};
+use crate::support::program::write_program;
 use crate::support::site::{Key, Ran, Site, finish};
 
 const FLAKE: &str = "{ outputs = _: { packages = { }; }; }\n";
@@ -206,8 +207,7 @@ fn no_nix_or_an_old_one() {
     none.mends("nix", "error", "there is no 'nix'", "nixos.org/nix/install");
     none.is_fine("git");
     // No Nix that old runs on today's machines.
-    fs::write(bin.join("nix"), "#!/bin/sh\necho 'nix (Nix) 2.3'\n").unwrap();
-    fs::set_permissions(bin.join("nix"), fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&bin.join("nix"), "#!/bin/sh\necho 'nix (Nix) 2.3'\n");
     Examined::of(with_path()).has("nix", "error", "Nix 2.3");
 }
 

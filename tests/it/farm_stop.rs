@@ -1,8 +1,8 @@
 //! What a run that is stopped or killed leaves on its builders: nothing.
-#![expect(clippy::disallowed_methods, reason = "how long it takes until nothing is left is what is tested")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::support::deadline::expect_nothing_left;
 use crate::support::farm_lab::Kind;
 use crate::support::farm_site::{FarmSite, spec, wait_at_most};
 use crate::support::nix::each_nix;
@@ -29,16 +29,11 @@ fn own_ssh(farm: &FarmSite) -> Vec<String> {
     processes_with(&farm.farm.ssh_config().display().to_string())
 }
 
-fn expect_nothing_left(farm: &FarmSite, until: Instant, what: &str) {
-    loop {
-        let mut left: Vec<String> = at_work(farm).concat();
-        left.extend(own_ssh(farm));
-        if left.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < until, "{what}: {left:#?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+/// Both.
+fn all(farm: &FarmSite) -> Vec<String> {
+    let mut all = at_work(farm).concat();
+    all.extend(own_ssh(farm));
+    all
 }
 
 #[test]
@@ -56,8 +51,7 @@ fn a_run_that_is_stopped_or_killed_leaves_nothing_on_its_builders() {
                 });
                 assert!(!own_ssh(&farm).is_empty());
                 signals.iter().for_each(|signal| running.signal(signal));
-                let until = Instant::now() + AFTER;
-                expect_nothing_left(&farm, until, &what);
+                expect_nothing_left(AFTER, &what, || all(&farm));
                 let ran = wait_at_most(running, Duration::from_secs(60));
                 assert_eq!(ran.code, if signals == ["KILL"] { None } else { Some(130) }, "{what}: {}", ran.stderr);
             }

@@ -1,6 +1,5 @@
 //! A drover that is killed with SIGKILL, whatever it is doing: nobody of its own is left, what it recorded can be read,
 //! and the next run goes on from what there is.
-#![expect(clippy::disallowed_methods, reason = "how long a child may live is what is tested")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::deadline::expect_nothing_left;
 use crate::support::nix::{Daemon, Lab, Nix, each_nix};
 use crate::support::site::{Key, Ran, Running, Site, base, finish, narinfos, start, wait_until};
 
@@ -106,16 +106,10 @@ impl Scene {
     /// Nobody is left but the daemon, nor anybody who works for it.
     fn expect_alone(&self) {
         let daemon = self.daemon.as_ref().map(Daemon::pid);
-        let until = std::time::Instant::now() + Duration::from_secs(2);
-        loop {
-            let left: Vec<_> =
-                self.site.processes().into_iter().filter(|process| Some(process.pid) != daemon).collect();
-            if left.is_empty() {
-                return;
-            }
-            assert!(std::time::Instant::now() < until, "still alive: {left:#?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        expect_nothing_left(Duration::from_secs(2), "a process", || {
+            let all = self.site.processes().into_iter();
+            all.filter(|process| Some(process.pid) != daemon).collect()
+        });
     }
 
     /// Kills the drover and looks at what it leaves; then another run has to do the rest.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::support::nix::{Lab, each_nix, newest};
+use crate::support::program::write_program;
 use crate::support::site::{Site, classes, statuses, wait_until};
 
 /// A package set as people write them: a function, sets that are entered and sets that are not.
@@ -249,12 +250,10 @@ done
 
 /// drover with a nix-eval-jobs that is this script on its `PATH`; gives its notes too.
 fn with_jobs(site: &Site, script: &str, version: &str, args: &[&str]) -> (std::process::Command, std::path::PathBuf) {
-    use std::os::unix::fs::PermissionsExt as _;
     let (path, notes) = site.spy("nix");
     let script = script.replace("VERSION", version).replace("NOTES", &notes.display().to_string());
     let script = script.replace("BIN", &site.lab.nix.bin.display().to_string());
-    let program = site.lab.write("../spy/nix-eval-jobs", &script);
-    std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&site.lab.path("spy/nix-eval-jobs"), &script);
     let mut command = site.command(args);
     command.env("PATH", path);
     (command, notes)

@@ -5,6 +5,8 @@ pub mod attic_server;
 pub mod browser;
 pub mod bucket;
 pub mod cachix;
+#[allow(unreachable_pub, reason = "each story uses what it needs")]
+pub mod deadline;
 pub mod exchanges;
 pub mod fake_cache;
 pub mod fake_daemon;
@@ -16,6 +18,8 @@ pub mod history;
 pub mod niks3_server;
 pub mod nix;
 pub mod package_set;
+#[allow(unreachable_pub, reason = "each story uses what it needs")]
+pub mod program;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod runner;
 pub mod service;

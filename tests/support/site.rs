@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::deadline::expect_nothing_left;
 use super::nix::{Lab, Nix};
+use super::program::write_program;
 use crate::eval::{commit, fixture};
 
 /// See the module's page.
@@ -161,8 +162,7 @@ impl Site {
         fs::write(&notes, "").unwrap();
         let real = self.lab.nix.bin.join(program);
         let script = format!("#!/bin/sh\necho \"$@\" >> {}\nexec {} \"$@\"\n", notes.display(), real.display());
-        fs::write(dir.join(program), script).unwrap();
-        fs::set_permissions(dir.join(program), fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&dir.join(program), &script);
         let path = std::env::var("PATH").unwrap_or_default();
         (format!("{}:{}:{path}", dir.display(), self.lab.nix.bin.display()), notes)
     }
@@ -191,15 +191,7 @@ impl Site {
 
     /// Fails if any process of this lab is alive after `patience`.
     pub fn expect_no_process(&self, patience: Duration) {
-        let until = Instant::now() + patience;
-        loop {
-            let left = self.processes();
-            if left.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < until, "still alive: {left:#?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        expect_nothing_left(patience, "a process", || self.processes());
     }
 }
 

@@ -245,7 +245,8 @@ fn a_result_that_was_only_found_on_a_lost_builder_is_planned() {
     let mut story = Story::new(Policy::default(), &[builder(1, 1)]);
     assert!(story.scheduler.can_make_again(DrvId(0)));
     assert_eq!(story.tell(Input::Lost { drv: DrvId(0) }), ["replan 0"]);
-    assert!(!story.scheduler.can_make_again(DrvId(0)), "it is on its way");
+    assert!(!story.scheduler.can_make_again(DrvId(0)));
+    assert!(story.scheduler.is_on_its_way(DrvId(0)));
     story.tell(Input::NoMore);
     assert_eq!(story.tell(Input::Add(vec![build(0, &[])])), ["start 0 as 0 on 1"]);
     assert_eq!(story.tell(built(0)), ["0 built"]);
