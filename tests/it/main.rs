@@ -40,6 +40,7 @@ mod farm_loss;
 mod farm_run;
 mod farm_stop;
 mod farm_trust;
+mod flake_nix;
 mod forms;
 mod forms_told;
 mod gc;
