@@ -5,7 +5,6 @@ pub mod attic_server;
 pub mod browser;
 pub mod bucket;
 pub mod cachix;
-#[allow(unreachable_pub, reason = "each story uses what it needs")]
 pub mod deadline;
 pub mod exchanges;
 pub mod fake_cache;
@@ -20,6 +19,8 @@ pub mod keys;
 pub mod niks3_server;
 pub mod nix;
 pub mod package_set;
+#[allow(unreachable_pub, reason = "each story uses what it needs")]
+pub mod perfetto;
 #[allow(unreachable_pub, reason = "each story uses what it needs")]
 pub mod program;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
