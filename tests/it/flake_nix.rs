@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::support::nix::{Lab, each_nix, newest};
 use crate::support::site::finish;
+use crate::support::stub::ROOT;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const SYSTEMS: [&str; 3] = ["x86_64-linux", "aarch64-linux", "aarch64-darwin"];
 
 /// What of the repository the flake in it is: files that git knows.
@@ -165,4 +165,22 @@ fn the_scripts_of_the_tests_with_machines_can_be_read() {
         let output = Command::new("python3").args(["-m", "py_compile"]).arg(file).output().unwrap();
         assert!(output.status.success(), "{test}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// The script of the check in which drover checks itself, as a sandbox would run it.
+#[test]
+fn drover_checks_itself_where_there_is_nothing_but_the_flake() {
+    each_nix(|nix| {
+        let lab = Lab::plain(nix);
+        let script = said(&lab, &["eval", "--raw"], "#checks.x86_64-linux.itself.buildCommand");
+        let drover = Path::new(env!("CARGO_BIN_EXE_drover")).parent().unwrap();
+        let path = format!("{}:{}:/usr/bin:/bin", drover.display(), nix.bin.display());
+        let (out, tmp) = (lab.work().join("out"), lab.path("tmp"));
+        let mut bash = Command::new("unshare");
+        bash.args(["--net", "bash", "-euc", &script]).env_clear().current_dir(&tmp);
+        bash.envs([("PATH", path.as_ref()), ("TMPDIR", tmp.as_os_str()), ("out", out.as_os_str())]);
+        let output = bash.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(out.exists());
+    });
 }

@@ -10,15 +10,11 @@ use serde_json::{Value, json};
 use crate::support::keys::{Takes, keys};
 use crate::support::nix::{Lab, each_nix, newest};
 use crate::support::site::Site;
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use crate::support::stub::{ROOT, value};
 
 /// All options of a module below a path, with those of the submodules in them.
 const LIST: &str = r#"
   let
-    stub = ROOT/tests/fixtures/nixpkgs;
-    lib = import (stub + "/lib.nix");
-    pkgs = import (stub + "/pkgs.nix") { inherit lib; system = "x86_64-linux"; isStatic = false; };
     list = options: builtins.concatLists (lib.mapAttrsToList (name: option:
       let
         inner = option.type.getSubOptions option.loc;
@@ -56,9 +52,7 @@ struct OptionOf {
 }
 
 fn options(lab: &Lab, module: &str) -> BTreeMap<String, OptionOf> {
-    let expr = LIST.replace("MODULE", module).replace("ROOT", ROOT);
-    let list: Vec<Value> =
-        serde_json::from_str(&lab.run("nix", &["eval", "--impure", "--json", "--expr", &expr])).unwrap();
+    let list = value(lab, &LIST.replace("MODULE", module));
     let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
     let one = |mut option: Value| {
         let takes = text(&option["type"]);
@@ -71,7 +65,7 @@ fn options(lab: &Lab, module: &str) -> BTreeMap<String, OptionOf> {
         };
         (text(&option["name"]), of)
     };
-    list.into_iter().map(one).collect()
+    list.as_array().unwrap().iter().cloned().map(one).collect()
 }
 
 fn toml_options(lab: &Lab) -> BTreeMap<String, OptionOf> {

@@ -12,15 +12,11 @@ use drover::config::File;
 use crate::support::nix::{Lab, each_nix, newest};
 use crate::support::program::write_program;
 use crate::support::site::finish;
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use crate::support::stub::{expression, value};
 
 /// A NixOS of the module and this one; of packages, what they are made of.
 const SYSTEM: &str = r#"
   let
-    stub = ROOT/tests/fixtures/nixpkgs;
-    lib = import (stub + "/lib.nix");
-    pkgs = import (stub + "/pkgs.nix") { inherit lib; system = "x86_64-linux"; isStatic = false; };
     config = import (stub + "/eval-config.nix") { inherit lib pkgs; } [ ROOT/modules/nixos.nix MODULE ];
     files = farm: lib.listToAttrs (map (entry: lib.nameValuePair entry.name entry.path.value) farm.entries);
   in
@@ -31,19 +27,14 @@ const SYSTEM: &str = r#"
   }
 "#;
 
-fn expression(module: &str) -> String {
-    SYSTEM.replace("MODULE", module).replace("ROOT", ROOT)
-}
-
 fn system(lab: &Lab, module: &str) -> Value {
-    let text = lab.run("nix", &["eval", "--impure", "--json", "--expr", &expression(module)]);
-    serde_json::from_str(&text).unwrap()
+    value(lab, &SYSTEM.replace("MODULE", module))
 }
 
 /// Why NixOS does not take a module.
 fn refusal(lab: &Lab, module: &str) -> String {
-    let output =
-        lab.command("nix").args(["eval", "--impure", "--json", "--expr", &expression(module)]).output().unwrap();
+    let expr = expression(&SYSTEM.replace("MODULE", module));
+    let output = lab.command("nix").args(["eval", "--impure", "--json", "--expr", &expr]).output().unwrap();
     assert!(!output.status.success(), "taken: {module}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -265,9 +256,6 @@ fn of_a_flake_that_is_elsewhere_the_settings_here_are_read() {
 /// A flake of flake-parts with the module; what it has for one system.
 const PARTS: &str = r#"
   let
-    stub = ROOT/tests/fixtures/nixpkgs;
-    lib = import (stub + "/lib.nix");
-    pkgs = import (stub + "/pkgs.nix") { inherit lib; system = "x86_64-linux"; isStatic = false; };
     free = lib.mkOption { type = lib.types.attrsOf lib.types.anything; };
     outer = lib.evalModules {
       modules = [
@@ -293,9 +281,7 @@ const PARTS: &str = r#"
 fn flake_parts_writes_the_file_and_checks_it() {
     each_nix(|nix| {
         let lab = Lab::plain(nix);
-        let expr = PARTS.replace("ROOT", ROOT);
-        let parts: Value =
-            serde_json::from_str(&lab.run("nix", &["eval", "--impure", "--json", "--expr", &expr])).unwrap();
+        let parts = value(&lab, PARTS);
         let program = |app: &str| parts["apps"][app]["program"].as_str().unwrap().to_owned();
         assert!(program("drover").ends_with("/bin/drover") && program("drover-toml").ends_with("/bin/drover-toml"));
         assert!(parts["checks"]["drover-toml"].as_str().unwrap().contains("diff /flake/drover.toml"), "{parts}");

@@ -34,5 +34,7 @@ pub mod story;
 pub mod story_farm;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story_known;
+#[allow(unreachable_pub, reason = "each story uses what it needs")]
+pub mod stub;
 #[allow(dead_code, unreachable_pub, reason = "each test uses what it needs")]
 pub mod virtual_run;
