@@ -184,3 +184,25 @@ fn drover_checks_itself_where_there_is_nothing_but_the_flake() {
         assert!(out.exists());
     });
 }
+
+/// What the package puts beside the program comes from the program: here from this one.
+#[test]
+fn the_package_has_completions_and_manual_pages() {
+    let lab = Lab::plain(&newest());
+    let script = said(&lab, &["eval", "--raw"], "#packages.x86_64-linux.default.postInstall");
+    let out = lab.work().join("out");
+    std::fs::create_dir_all(out.join("bin")).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_drover"), out.join("bin/drover")).unwrap();
+    // The two commands of nixpkgs: each says what it is given, which has to be there.
+    let commands = "installShellCompletion() { for word; do case $word in drover.*) test -s \"$word\"; echo \"$word\";; esac; done; }\n\
+         installManPage() { for page; do grep -q '^\\.TH ' \"$page\"; echo \"$page\"; done; }\n";
+    let mut bash = lab.program("bash");
+    bash.args(["-euc", &format!("{commands}{script}")]).env("out", &out);
+    let output = bash.output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    let given: BTreeSet<&str> = stdout.lines().collect();
+    for file in ["drover.bash", "drover.zsh", "drover.fish", "man/drover.1", "man/drover-run.1"] {
+        assert!(given.contains(file), "{file} is not among {given:?}");
+    }
+}
