@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use crate::error::{Error, Fault, exit_code};
 use crate::event::{Fact, STOPPED, Stage, Status};
 use crate::report::check;
+use crate::report::estimate;
 use crate::report::history::History;
 use crate::report::number::plural;
 use crate::report::summary::Summary;
@@ -70,6 +71,7 @@ impl Driver {
         self.look_at_programs();
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.size_closures().await;
+        self.explain_changes().await;
         self.remember_times();
         let mut faults = exit::faults(self.ctx.bus.events(), &self.lenience());
         faults.extend(self.stopping.error().map(|error| error.fault));
@@ -105,6 +107,9 @@ impl Driver {
         let state_dir = &self.ctx.settings.output.state_dir;
         let mut history = History::load(state_dir);
         history.fold(&summary);
+        if let Some(checked) = estimate::checked(self.ctx.bus.events(), &summary) {
+            history.fold_estimate(&checked);
+        }
         if let Err(error) = history.save(state_dir) {
             tracing::warn!(%error, "cannot store how long things took");
         }
