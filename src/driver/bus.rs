@@ -99,9 +99,14 @@ impl Bus {
 
     /// What all that happened comes to. Only what has happened since it was asked last is folded.
     pub(super) fn summary(&mut self) -> &Summary {
+        self.told().1
+    }
+
+    /// All that happened, and what it comes to.
+    pub(super) fn told(&mut self) -> (&[Event], &Summary) {
         self.events.iter().skip(self.folded).for_each(|event| self.summary.add(event));
         self.folded = self.events.len();
-        &self.summary
+        (&self.events, &self.summary)
     }
 
     /// Restores the terminal and gives back the events, and what they come to.

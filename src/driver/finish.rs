@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use crate::error::{Error, Fault, exit_code};
 use crate::event::{Fact, STOPPED, Stage, Status};
 use crate::report::check;
+use crate::report::estimate;
 use crate::report::history::History;
 use crate::report::number::plural;
 use crate::store::remote::RemoteStore;
@@ -68,6 +69,7 @@ impl Driver {
         self.look_at_programs();
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.size_closures().await;
+        self.explain_changes().await;
         self.remember_times();
         let lenience = self.lenience();
         let mut faults = exit::faults(self.ctx.bus.events(), &lenience);
@@ -96,7 +98,7 @@ impl Driver {
 
     /// Adds this run's times to the history.
     pub(super) fn remember_times(&mut self) {
-        let summary = self.ctx.bus.summary();
+        let (events, summary) = self.ctx.bus.told();
         let counts = summary.counts;
         if counts.built == 0 && counts.failed == 0 && summary.workers == 0 {
             return;
@@ -104,6 +106,9 @@ impl Driver {
         let state_dir = &self.ctx.settings.output.state_dir;
         let mut history = History::load(state_dir);
         history.fold(summary);
+        if let Some(checked) = estimate::checked(events, summary) {
+            history.fold_estimate(&checked);
+        }
         if let Err(error) = history.save(state_dir) {
             tracing::warn!(%error, "cannot store how long things took");
         }
