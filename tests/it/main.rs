@@ -82,6 +82,7 @@ mod screens_check;
 mod screens_farm;
 mod secrets;
 mod share;
+mod shell_help;
 mod slow;
 mod sources;
 mod upkeep;
