@@ -123,6 +123,11 @@ impl Env {
         }
     }
 
+    /// The file in which this step may leave values for later ones.
+    pub(super) fn step_output(&self) -> Option<PathBuf> {
+        self.get("GITHUB_OUTPUT").map(PathBuf::from)
+    }
+
     /// The file in which this step may leave a page in Markdown.
     pub(super) fn step_summary(&self) -> Option<PathBuf> {
         STEP_SUMMARY.into_iter().find_map(|name| self.get(name)).map(PathBuf::from)

@@ -45,6 +45,8 @@ mod forms_told;
 mod gc;
 mod history;
 mod imports;
+mod init;
+mod init_ci;
 mod killed;
 mod lab;
 mod layers;

@@ -13,6 +13,7 @@ pub mod fake_daemon;
 pub mod farm_lab;
 pub mod farm_site;
 pub mod fault_proxy;
+pub mod forge;
 pub mod front;
 pub mod history;
 pub mod niks3_server;

@@ -40,7 +40,7 @@ pub(super) fn files(workflow: &Workflow, forge: Forge) -> Vec<Written> {
     let template = if workflow.matrix { include_str!("actions-matrix.yml") } else { include_str!("actions.yml") };
     let runner = match (on_github, machine()) {
         (true, "aarch64") => "ubuntu-24.04-arm",
-        (true, _) => "ubuntu-24.04",
+        (true, _) => "ubuntu-latest",
         (false, _) => "docker",
     };
     let matrix = if workflow.matrix { " --matrix" } else { "" };

@@ -58,12 +58,15 @@ pub(super) fn init(session: &Session, args: &InitArgs, place: &Place) -> Result<
             CiForge::Gitlab => gitlab::files(&workflow),
         });
     }
-    let files: Vec<Written> = files.into_iter().map(|file| Written { path: root.join(&file.path), ..file }).collect();
     if args.dry_run {
-        let shown = |file: &Written| format!("# {}\n{}", file.path.display(), file.text);
+        let shown = |file: &Written| {
+            let path = file.path.strip_prefix(&flake).unwrap_or(&file.path);
+            format!("# {}\n{}", path.display(), file.text)
+        };
         print(files.iter().map(shown).collect::<Vec<_>>().join("\n").as_bytes())?;
         return Ok(0);
     }
+    let files: Vec<Written> = files.into_iter().map(|file| Written { path: root.join(&file.path), ..file }).collect();
     if let Some(file) = files.iter().find(|file| file.path.exists() && !args.force) {
         return Err(Error::usage(format!("{} is there already", file.path.display()))
             .hint("drover init --dry-run    prints what would be written; --force writes over it"));
