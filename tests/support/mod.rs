@@ -5,7 +5,6 @@ pub mod attic_server;
 pub mod browser;
 pub mod bucket;
 pub mod cachix;
-#[allow(unreachable_pub, reason = "each story uses what it needs")]
 pub mod deadline;
 pub mod exchanges;
 pub mod fake_cache;
