@@ -527,8 +527,10 @@ mod tests {
 
     /// The words of an example, up to what is said about it.
     fn words(example: &str) -> Vec<String> {
-        let typed = example.split("   ").next().unwrap_or_default().split(" > ").next().unwrap_or_default();
-        let typed = typed.split(" | ").next().unwrap_or_default().trim_start_matches("source <(").trim_end_matches(')');
+        let typed =
+            example.trim_start().split("   ").next().unwrap_or_default().split(" > ").next().unwrap_or_default();
+        let typed = typed.split(" | ").next().unwrap_or_default();
+        let typed = typed.trim().trim_start_matches("source <(").trim_end_matches(')');
         typed.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect()
     }
 
