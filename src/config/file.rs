@@ -41,6 +41,21 @@ pub struct File {
     /// The directory that it is in.
     #[serde(skip)]
     pub dir: Option<PathBuf>,
+    /// A stranger wrote it, and this is what counts of it.
+    #[serde(skip)]
+    pub stranger: Option<Stranger>,
+}
+
+/// What counts in the pull request of a fork, whose author may have written the file: the table `[attrs]`, and for all
+/// else the file of the branch that the request is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranger {
+    /// That branch.
+    pub target: String,
+    /// Its file was at hand.
+    pub at_hand: bool,
+    /// How it could be had, where it is not; something to type, or to write.
+    pub whole: &'static str,
 }
 
 /// `[attrs]`.
@@ -327,6 +342,23 @@ impl File {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(read(error)),
         }
+    }
+
+    /// Whether it says nothing but which attrs are taken.
+    #[must_use]
+    pub fn is_only_attrs(&self) -> bool {
+        let Self { attrs, lines, dir, .. } = self.clone();
+        *self == Self { attrs, lines, dir, ..Self::default() }
+    }
+
+    /// What counts of it if a stranger may have written it: `[attrs]`, and else what is in `base`. Without that, nothing;
+    /// builders stay so that it can be said which ones are passed over.
+    #[must_use]
+    pub fn of_stranger(self, base: Option<Self>, stranger: Stranger) -> Self {
+        let builder = if base.is_none() { self.builder } else { BTreeMap::new() };
+        let lines = self.lines;
+        let base = base.unwrap_or_else(|| Self { builder, lines, ..Self::default() });
+        Self { attrs: self.attrs, dir: self.dir, stranger: Some(stranger), ..base }
     }
 
     /// Reads this text; `path` is only named in errors.

@@ -148,6 +148,15 @@ impl History {
         quantile(&self.estimates, 0.9).filter(|_| self.estimates.len() >= ENOUGH_ESTIMATES)
     }
 
+    /// Takes in what another machine has learned since both knew the same, as the rows of a CI matrix do: of each package
+    /// and attr the times of whoever saw it in the later run.
+    pub fn absorb(&mut self, other: &Self) {
+        later(&mut self.times, &other.times);
+        later(&mut self.evals, &other.evals);
+        self.run = self.run.max(other.run);
+        self.eval_run = self.eval_run.max(other.eval_run);
+    }
+
     fn fold_failed(&mut self, summary: &Summary) {
         for attr in summary.attrs.values() {
             match summary.status(attr) {
@@ -237,6 +246,15 @@ impl History {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.times.is_empty()
+    }
+}
+
+/// Takes each entry that is of a later run.
+fn later(known: &mut BTreeMap<String, (u32, Vec<u32>)>, other: &BTreeMap<String, (u32, Vec<u32>)>) {
+    for (name, (run, times)) in other {
+        if known.get(name).is_none_or(|(last, _)| last < run) {
+            known.insert(name.clone(), (*run, times.clone()));
+        }
     }
 }
 
@@ -333,6 +351,28 @@ mod tests {
         assert_eq!(history.expected("linux-headers-9.9", &"x86_64-linux".into()), None);
         assert_eq!((history.guess("linux-9.9"), history.guess("linux-headers-9.9")), (Some(12.0), None));
         assert_eq!(history.typical(), Some(100.0));
+    }
+
+    #[test]
+    fn what_several_machines_learned_is_put_together() {
+        let mut common = History::default();
+        common.fold(&run_of("linux-6.1", 100.0));
+        let learned = |name: &str, seconds: f64| {
+            let mut history = common.clone();
+            history.fold(&run_of(name, seconds));
+            history
+        };
+        let (one, other) = (learned("nginx-1.2", 60.0), learned("linux-6.2", 200.0));
+        let mut all = common.clone();
+        all.absorb(&one);
+        all.absorb(&other);
+        let system = System::from("x86_64-linux");
+        assert_eq!(all.expected("nginx-1.3", &system), Some(60.0));
+        assert_eq!(all.expected("linux-6.3", &system), other.expected("linux-6.3", &system));
+        assert_eq!(all.run, 2);
+        let before = all.clone();
+        all.absorb(&common);
+        assert_eq!(all, before, "what is older changes nothing");
     }
 
     #[test]

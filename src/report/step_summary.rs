@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::event::{Difference, Text};
-use crate::id::Kind;
+use crate::event::{Difference, Status, Text};
+use crate::id::{AttrId, Kind};
 use crate::record::history::Entry;
 
 use super::affected;
@@ -81,7 +81,8 @@ pub fn page(summary: &Summary, root: Option<&Path>, before: &Before, room: usize
 /// `### drover check: 40 hosts: 9 built, 31 cached ✓ 7m12s`.
 fn heading(summary: &Summary, usual: Option<f64>) -> String {
     let command = summary.header.as_ref().map_or("run", |header| &header.command);
-    let what = changed(summary).unwrap_or_else(|| what_was(summary));
+    let stopped = if summary.cancelled.is_some() { "stopped, " } else { "" };
+    let what = format!("{stopped}{}", changed(summary).unwrap_or_else(|| what_was(summary)));
     let usual = usual.map(|usual| format!(" (usually {})", duration(usual))).unwrap_or_default();
     let mark = match summary.exit {
         Some(0) => " ✓",
@@ -247,6 +248,22 @@ fn fenced(lines: &[Text]) -> String {
     let fence = "`".repeat(longest.max(2) + 1);
     let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
     format!("{fence}text\n{lines}{fence}\n")
+}
+
+/// What later steps of a job may ask for (`steps.ID.outputs.failed`), as lines of the file that the runner reads.
+#[must_use]
+pub fn outputs(summary: &Summary) -> String {
+    let (mut built, mut failed) = (0, 0);
+    for status in summary.attrs.values().filter_map(|attr| summary.status(attr)) {
+        match status {
+            Status::Built => built += 1,
+            Status::Failed | Status::EvalFailed => failed += 1,
+            _ => {}
+        }
+    }
+    let run = summary.header.as_ref().map(|header| header.run.to_string()).unwrap_or_default();
+    let exit = summary.exit.map(|exit| exit.to_string()).unwrap_or_default();
+    format!("run={run}\nexit={exit}\nbuilt={built}\nfailed={failed}\n")
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::eval::copy_dir;
 use crate::support::bucket::{Bucket, KEY_ID, SECRET};
 use crate::support::fake_cache::{FakeCache, Fault};
 use crate::support::nix::{Lab, each_nix, newest};
-use crate::support::site::{Key, Ran, Site, finish, start};
+use crate::support::site::{Key, Ran, Site, commit_as_origin, finish, start};
 
 const FLAKE: &str = r#"{ outputs = { self }:
     let
@@ -372,9 +372,14 @@ fn forks_and_those_without_a_key_never_write() {
     keyless.plan().asks(&all());
     let fork = Machine::new(&site, "fork", &writer(&server.url, &key));
     let foreign: [&[(&str, &str)]; 2] = [
-        &[("GITHUB_EVENT_NAME", "pull_request"), ("GITHUB_REPOSITORY", "me/infra")],
-        &[("CI_MERGE_REQUEST_PROJECT_ID", "1"), ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "2")],
+        &[("GITHUB_EVENT_NAME", "pull_request"), ("GITHUB_REPOSITORY", "me/infra"), ("GITHUB_BASE_REF", "main")],
+        &[
+            ("CI_MERGE_REQUEST_PROJECT_ID", "1"),
+            ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "2"),
+            ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "main"),
+        ],
     ];
+    commit_as_origin(&site.lab, &fork.flake);
     for (vars, asked) in foreign.iter().zip([all(), Vec::new()]) {
         let mut command = fork.command(&["plan", "--json"]);
         command.envs(vars.iter().copied());

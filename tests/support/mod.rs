@@ -12,6 +12,7 @@ pub mod fake_daemon;
 pub mod farm_lab;
 pub mod farm_site;
 pub mod fault_proxy;
+pub mod forge;
 pub mod front;
 pub mod history;
 #[allow(unreachable_pub, reason = "a story uses it")]

@@ -82,7 +82,9 @@ impl Site {
         for name in ["CI", "NO_COLOR", "CLICOLOR_FORCE", "TERM", "DROVER_STATE_DIR", "DROVER_PUSH_TO", "DROVER_LOG"] {
             command.env_remove(name);
         }
-        for name in ["GITHUB_ACTIONS", "FORGEJO_ACTIONS", "GITEA_ACTIONS", "GITLAB_CI", "GITHUB_STEP_SUMMARY"] {
+        for name in
+            ["GITHUB_ACTIONS", "FORGEJO_ACTIONS", "GITEA_ACTIONS", "GITLAB_CI", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"]
+        {
             command.env_remove(name);
         }
         command.current_dir(&self.flake).args(args);
@@ -293,6 +295,13 @@ impl Ran {
     pub fn last_line(&self) -> &str {
         self.stderr.lines().next_back().unwrap_or_default()
     }
+}
+
+/// Commits all that is in a repository as what the default branch of its origin is.
+pub fn commit_as_origin(lab: &Lab, dir: &Path) {
+    commit(lab, dir);
+    let refs = ["update-ref", "refs/remotes/origin/main", "HEAD"];
+    assert!(lab.program("git").current_dir(dir).args(refs).status().unwrap().success());
 }
 
 /// Last part of a path.
