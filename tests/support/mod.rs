@@ -7,6 +7,8 @@ pub mod bucket;
 pub mod cachix;
 #[allow(unreachable_pub, reason = "each story uses what it needs")]
 pub mod deadline;
+#[allow(unreachable_pub, reason = "each story uses what it needs")]
+pub mod eval_jobs;
 pub mod exchanges;
 pub mod fake_cache;
 pub mod fake_daemon;
