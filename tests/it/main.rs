@@ -85,6 +85,7 @@ mod secrets;
 mod share;
 mod slow;
 mod sources;
+mod trace;
 mod upkeep;
 mod upkeep_far;
 mod what_if;

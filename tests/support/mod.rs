@@ -21,6 +21,8 @@ pub mod niks3_server;
 pub mod nix;
 pub mod package_set;
 #[allow(unreachable_pub, reason = "each story uses what it needs")]
+pub mod perfetto;
+#[allow(unreachable_pub, reason = "each story uses what it needs")]
 pub mod program;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod runner;
