@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::nix::{Lab, each_nix, newest};
 use crate::support::eval_jobs::{JOBS, write_eval_jobs};
+use crate::support::nix::{Lab, each_nix, newest};
 use crate::support::site::{Site, classes, statuses, wait_until};
 
 /// A package set as people write them: a function, sets that are entered and sets that are not.
