@@ -1,6 +1,7 @@
 //! What README.md tells people to type is typed here, line by line, and what it puts into drover.toml is read.
 //!
 //! A block that cannot run here says why in a comment before it: `<!-- elsewhere: WHY -->`.
+#![expect(clippy::disallowed_methods, reason = "which binary is tested is told by a variable")]
 #![allow(clippy::print_stderr, reason = "cargo shows it for failing tests only")]
 
 use std::fs;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::eval::git;
 use crate::support::eval_jobs::{JOBS, write_eval_jobs};
+use crate::support::fake_cache::FakeCache;
 use crate::support::farm_lab::{FarmLab, Kind};
 use crate::support::farm_site::spec;
 use crate::support::nix::{Lab, newest};
@@ -215,4 +217,25 @@ fn the_readmes_drover_toml_is_read() {
     for name in ["cache.acme", "builder.big1", "goals", "share", "notify.chat", "quarantine.vm", "skip"] {
         assert!(shown.contains(name), "{name} is not in\n{shown}");
     }
+}
+
+/// The binary of `nix/static`, where one is named: what is linked statically has to look up names by itself.
+#[test]
+fn the_static_binary_finds_servers_by_their_names() {
+    let Some(binary) = std::env::var_os("DROVER_TEST_STATIC") else {
+        eprintln!("-- NOT RUN: DROVER_TEST_STATIC names no binary; nix/test --long does");
+        return;
+    };
+    let site = Site::of(Lab::plain(&newest()), FLAKE);
+    site.edit("default.nix", DEFAULT);
+    site.edit("hosts/web1.nix", "\"one\"\n");
+    site.edit("hosts/db1.nix", "\"two\"\n");
+    let server = FakeCache::start(&site.cache());
+    let url = server.url.replace("127.0.0.1", "localhost");
+    assert!(url.contains("localhost"), "{url}");
+    let mut command = site.lab.program(binary);
+    command.current_dir(&site.flake).args(["plan", "--option", "substituters", &url]);
+    let ran = finish(command, &["plan"]);
+    ran.expect(0);
+    assert!(server.all_requests() > 0, "{}", ran.stderr);
 }
