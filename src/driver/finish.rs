@@ -14,7 +14,7 @@ use super::caches;
 use super::context::Context;
 use super::exit::{self, Lenience};
 use super::history;
-use super::{Driver, Finished, LAST_CHILDREN, Mode};
+use super::{Driver, Finished, LAST_CHILDREN, LAST_WRITES, Mode};
 
 /// The last words of a run. Whatever its effects hold has to be gone by now.
 pub(super) async fn close(
@@ -38,7 +38,7 @@ pub(super) async fn close(
     ctx.bus.emit(Fact::RunEnded { exit });
     if let Some(memory) = ctx.caches.memory() {
         // What it did not write by then is asked again.
-        let _ = tokio::time::timeout(LAST_CHILDREN, memory.settle()).await;
+        let _ = tokio::time::timeout(LAST_WRITES, memory.settle()).await;
     }
     let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, settings, .. } = ctx;
     let events = bus.close();

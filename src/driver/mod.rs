@@ -137,6 +137,9 @@ const FRAME: Duration = Duration::from_millis(100);
 /// Inputs that are handled before anything is done about them, at most.
 const MOST_AT_ONCE: usize = 256;
 
+/// How long the disk may take at the end to get what was learnt of caches.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+
 /// How long children are waited for at the end.
 const LAST_CHILDREN: Duration = Duration::from_millis(500);
 

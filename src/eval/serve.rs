@@ -26,8 +26,8 @@ use crate::id::{Kind, System};
 
 /// How often memory is sampled while attrs are in flight.
 const SAMPLE: Duration = Duration::from_millis(50);
-/// How long counting what was left out may take.
-const COUNTING: Duration = Duration::from_secs(1);
+/// How long counting what was left out may take: milliseconds, if nobody else wants the processors.
+const COUNTING: Duration = Duration::from_secs(5);
 
 /// What the evaluators of one evaluation share.
 pub(super) struct Work {

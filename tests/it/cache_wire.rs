@@ -191,7 +191,7 @@ async fn a_cache_that_says_nothing_behind_a_better_one_is_found_to_be_down() {
     let brief = |id: u32, server: &FakeCache| {
         let config = CacheConfig { url: server.url.clone(), pull: true, ..CacheConfig::default() };
         let context = context(server);
-        let patience = Patience { answer: Duration::from_millis(300), ..context.patience };
+        let patience = Patience { answer: Duration::from_secs(1), ..context.patience };
         async move { Cache::open(CacheId(id), config, &OpenContext { patience, ..context }).await.unwrap() }
     };
     let caches = [Arc::new(brief(0, &servers[0]).await), Arc::new(brief(1, &servers[1]).await)];

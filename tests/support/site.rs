@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::deadline::expect_nothing_left;
+pub use super::deadline::wait_until;
 use super::nix::{Lab, Nix};
 use super::program::write_program;
 use crate::eval::{commit, fixture};
@@ -207,18 +208,6 @@ pub struct Process {
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("/bin/kill").args(["-s", name, &pid.to_string()]).status().unwrap();
     assert!(status.success(), "kill -s {name} {pid}");
-}
-
-/// Waits for something that tells nobody when it happens.
-pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < until, "waited 60s for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Runs a command to its end.
