@@ -75,6 +75,7 @@ mod push_faults;
 mod push_http;
 mod push_queue;
 mod push_resume;
+mod readme;
 mod records;
 mod remote_dial;
 mod remote_faults;

@@ -6,6 +6,8 @@ pub mod browser;
 pub mod bucket;
 pub mod cachix;
 pub mod deadline;
+#[allow(unreachable_pub, reason = "each story uses what it needs")]
+pub mod eval_jobs;
 pub mod exchanges;
 pub mod fake_cache;
 pub mod fake_daemon;
