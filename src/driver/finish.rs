@@ -8,7 +8,6 @@ use crate::report::check;
 use crate::report::estimate;
 use crate::report::history::History;
 use crate::report::number::plural;
-use crate::report::summary::Summary;
 use crate::store::remote::RemoteStore;
 
 use super::caches;
@@ -42,8 +41,7 @@ pub(super) async fn close(
         let _ = tokio::time::timeout(LAST_WRITES, memory.settle()).await;
     }
     let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, settings, .. } = ctx;
-    let events = bus.close();
-    let summary = Box::new(Summary::of(&events));
+    let (events, summary) = bus.close();
     history::keep(history, &dir, &settings.output.state_dir, &summary);
     // Their connections first: a daemon ends when its client goes away.
     drop((pool, roots, eval_roots, site, eval_site, sites));
@@ -73,7 +71,8 @@ impl Driver {
         self.size_closures().await;
         self.explain_changes().await;
         self.remember_times();
-        let mut faults = exit::faults(self.ctx.bus.events(), &self.lenience());
+        let lenience = self.lenience();
+        let mut faults = exit::faults(self.ctx.bus.events(), &lenience);
         faults.extend(self.stopping.error().map(|error| error.fault));
         let exit = exit_code(&faults);
         self.notify(exit).await;
@@ -85,12 +84,12 @@ impl Driver {
     }
 
     /// What may go wrong without a fault.
-    fn lenience(&self) -> Lenience {
+    fn lenience(&mut self) -> Lenience {
         let broken_base = self.ctx.settings.check.allow_broken_base;
         let lenience = Lenience::for_caches(self.ctx.caches.optional());
         match self.mode {
             Mode::Check => {
-                let excused = check::excused(&Summary::of(self.ctx.bus.events()), broken_base);
+                let excused = check::excused(self.ctx.bus.summary(), broken_base);
                 Lenience { excused, ..lenience }
             }
             _ => lenience,
@@ -99,15 +98,15 @@ impl Driver {
 
     /// Adds this run's times to the history.
     pub(super) fn remember_times(&mut self) {
-        let summary = Summary::of(self.ctx.bus.events());
+        let (events, summary) = self.ctx.bus.told();
         let counts = summary.counts;
         if counts.built == 0 && counts.failed == 0 && summary.workers == 0 {
             return;
         }
         let state_dir = &self.ctx.settings.output.state_dir;
         let mut history = History::load(state_dir);
-        history.fold(&summary);
-        if let Some(checked) = estimate::checked(self.ctx.bus.events(), &summary) {
+        history.fold(summary);
+        if let Some(checked) = estimate::checked(events, summary) {
             history.fold_estimate(&checked);
         }
         if let Err(error) = history.save(state_dir) {

@@ -14,6 +14,8 @@ pub mod farm_site;
 pub mod fault_proxy;
 pub mod front;
 pub mod history;
+#[allow(unreachable_pub, reason = "a story uses it")]
+pub mod keys;
 pub mod niks3_server;
 pub mod nix;
 pub mod package_set;
@@ -32,5 +34,7 @@ pub mod story;
 pub mod story_farm;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story_known;
+#[allow(unreachable_pub, reason = "each story uses what it needs")]
+pub mod stub;
 #[allow(dead_code, unreachable_pub, reason = "each test uses what it needs")]
 pub mod virtual_run;
