@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::event::{Difference, Status, Text};
-use crate::id::{AttrId, Kind};
+use crate::id::Kind;
 use crate::record::history::Entry;
 
 use super::affected;
