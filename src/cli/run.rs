@@ -9,7 +9,6 @@ use crate::eval::{Nix, git};
 use crate::event::Status;
 use crate::id::RunId;
 use crate::record::{self, RunDir};
-use crate::report::html;
 use crate::report::json;
 use crate::report::junit;
 use crate::report::list::{self, Digest};
@@ -209,9 +208,10 @@ fn write_page(file: &Path, page: &str) -> Result<()> {
 
 /// Adds the page about a run to what others wrote. A run is not worse for a page that could not be written.
 fn add_page(file: &Path, summary: &Summary, state_dir: &Path) {
-    let usual = html::usual(&forms::earlier(summary, state_dir));
+    let before = forms::before(summary, state_dir);
     let there = std::fs::metadata(file).map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX));
-    let page = step_summary::page(summary, repository().as_deref(), usual, step_summary::MOST.saturating_sub(there));
+    let room = step_summary::MOST.saturating_sub(there);
+    let page = step_summary::page(summary, repository().as_deref(), &before, room);
     add(file, &page);
 }
 

@@ -402,7 +402,7 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// How every key is written.
-const EXAMPLES: [(&str, &str); 40] = [
+const EXAMPLES: [(&str, &str); 50] = [
     ("kinds", "[\"nixosConfigurations\", \"checks\"]"),
     ("only", "[\"web*\"]"),
     ("exclude", "[\"*.installer\"]"),
@@ -433,8 +433,18 @@ const EXAMPLES: [(&str, &str); 40] = [
     ("ssh-key-env", "\"DROVER_SSH_KEY\""),
     ("builder-wait", "120"),
     ("keep-days", "7"),
+    ("slack", "\"https://hooks.example.org/services/…\""),
     ("slack-env", "\"SLACK_WEBHOOK\""),
+    ("slack-file", "\"/path/of/url\""),
+    ("webhook", "\"https://ops.example.org/drover\""),
     ("webhook-env", "\"DROVER_WEBHOOK\""),
+    ("webhook-file", "\"/path/of/url\""),
+    ("token-env", "\"DROVER_WEBHOOK_TOKEN\""),
+    ("command", "[\"mail\", \"ops@example.org\"]"),
+    ("attr", "\"checks.*.vm-*\""),
+    ("reason", "\"needs nested kvm\""),
+    ("ticket", "\"https://git.example.org/infra/17\""),
+    ("expires", "\"2026-12-24\""),
     ("on", "[\"failure\", \"recovery\"]"),
     ("branches", "[\"main\"]"),
     ("hit-rate", "0.9"),

@@ -5,9 +5,9 @@ use futures_util::future::join_all;
 use crate::error::{Error, Fault, exit_code};
 use crate::event::{Fact, STOPPED, Stage, Status};
 use crate::report::check;
+use crate::report::estimate;
 use crate::report::history::History;
 use crate::report::number::plural;
-use crate::report::summary::Summary;
 use crate::store::remote::RemoteStore;
 
 use super::caches;
@@ -41,8 +41,7 @@ pub(super) async fn close(
         let _ = tokio::time::timeout(LAST_WRITES, memory.settle()).await;
     }
     let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, settings, .. } = ctx;
-    let events = bus.close();
-    let summary = Box::new(Summary::of(&events));
+    let (events, summary) = bus.close();
     history::keep(history, &dir, &settings.output.state_dir, &summary);
     // Their connections first: a daemon ends when its client goes away.
     drop((pool, roots, eval_roots, site, eval_site, sites));
@@ -70,8 +69,10 @@ impl Driver {
         self.look_at_programs();
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.size_closures().await;
+        self.explain_changes().await;
         self.remember_times();
-        let mut faults = exit::faults(self.ctx.bus.events(), &self.lenience());
+        let lenience = self.lenience();
+        let mut faults = exit::faults(self.ctx.bus.events(), &lenience);
         faults.extend(self.stopping.error().map(|error| error.fault));
         let exit = exit_code(&faults);
         self.notify(exit).await;
@@ -83,12 +84,12 @@ impl Driver {
     }
 
     /// What may go wrong without a fault.
-    fn lenience(&self) -> Lenience {
+    fn lenience(&mut self) -> Lenience {
         let broken_base = self.ctx.settings.check.allow_broken_base;
         let lenience = Lenience::for_caches(self.ctx.caches.optional());
         match self.mode {
             Mode::Check => {
-                let excused = check::excused(&Summary::of(self.ctx.bus.events()), broken_base);
+                let excused = check::excused(self.ctx.bus.summary(), broken_base);
                 Lenience { excused, ..lenience }
             }
             _ => lenience,
@@ -97,14 +98,17 @@ impl Driver {
 
     /// Adds this run's times to the history.
     pub(super) fn remember_times(&mut self) {
-        let summary = Summary::of(self.ctx.bus.events());
+        let (events, summary) = self.ctx.bus.told();
         let counts = summary.counts;
         if counts.built == 0 && counts.failed == 0 && summary.workers == 0 {
             return;
         }
         let state_dir = &self.ctx.settings.output.state_dir;
         let mut history = History::load(state_dir);
-        history.fold(&summary);
+        history.fold(summary);
+        if let Some(checked) = estimate::checked(events, summary) {
+            history.fold_estimate(&checked);
+        }
         if let Err(error) = history.save(state_dir) {
             tracing::warn!(%error, "cannot store how long things took");
         }

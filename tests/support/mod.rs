@@ -15,6 +15,8 @@ pub mod fault_proxy;
 pub mod forge;
 pub mod front;
 pub mod history;
+#[allow(unreachable_pub, reason = "a story uses it")]
+pub mod keys;
 pub mod niks3_server;
 pub mod nix;
 pub mod package_set;
@@ -33,5 +35,7 @@ pub mod story;
 pub mod story_farm;
 #[allow(dead_code, unreachable_pub, reason = "each story uses what it needs")]
 pub mod story_known;
+#[allow(unreachable_pub, reason = "each story uses what it needs")]
+pub mod stub;
 #[allow(dead_code, unreachable_pub, reason = "each test uses what it needs")]
 pub mod virtual_run;
