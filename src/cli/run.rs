@@ -211,7 +211,8 @@ fn add_page(file: &Path, summary: &Summary, state_dir: &Path) {
     let before = forms::before(summary, state_dir);
     let there = std::fs::metadata(file).map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX));
     let room = step_summary::MOST.saturating_sub(there);
-    add(file, &step_summary::page(summary, repository().as_deref(), &before, room));
+    let page = step_summary::page(summary, repository().as_deref(), &before, room);
+    add(file, &page);
 }
 
 /// Adds to a file of the CI system.

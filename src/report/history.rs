@@ -132,6 +132,15 @@ impl History {
         }
     }
 
+    /// Takes in what another machine has learned since both knew the same, as the rows of a CI matrix do: of each package
+    /// and attr the times of whoever saw it in the later run.
+    pub fn absorb(&mut self, other: &Self) {
+        later(&mut self.times, &other.times);
+        later(&mut self.evals, &other.evals);
+        self.run = self.run.max(other.run);
+        self.eval_run = self.eval_run.max(other.eval_run);
+    }
+
     /// Takes in how far the estimate of a run was from what then happened.
     pub fn fold_estimate(&mut self, checked: &Checked) {
         let off = ((checked.took - checked.expected) / checked.expected).abs();
@@ -146,15 +155,6 @@ impl History {
     #[must_use]
     pub fn estimates_off(&self) -> Option<f64> {
         quantile(&self.estimates, 0.9).filter(|_| self.estimates.len() >= ENOUGH_ESTIMATES)
-    }
-
-    /// Takes in what another machine has learned since both knew the same, as the rows of a CI matrix do: of each package
-    /// and attr the times of whoever saw it in the later run.
-    pub fn absorb(&mut self, other: &Self) {
-        later(&mut self.times, &other.times);
-        later(&mut self.evals, &other.evals);
-        self.run = self.run.max(other.run);
-        self.eval_run = self.eval_run.max(other.eval_run);
     }
 
     fn fold_failed(&mut self, summary: &Summary) {
