@@ -70,6 +70,7 @@ impl Driver {
         self.look_at_programs();
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.size_closures().await;
+        self.ctx.hang_up().await;
         self.remember_times();
         let mut faults = exit::faults(self.ctx.bus.events(), &self.lenience());
         faults.extend(self.stopping.error().map(|error| error.fault));
