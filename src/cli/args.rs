@@ -29,8 +29,10 @@ pub(super) struct Cli {
 }
 
 /// Below the commands.
-const AFTER: &str = "Without a command: where am I, what next\n\nMore:\n  drover help COMMAND\n  drover help aliases    \
-    flags of nix and nix-fast-build that are taken too";
+const AFTER: &str = "Without a command: where am I, what next\n\nMore:\n  drover help COMMAND\n  \
+    drover help aliases         flags of nix and nix-fast-build that are taken too\n  \
+    drover completions SHELL    completions for bash, zsh or fish\n  \
+    drover man                  the manual page";
 
 /// The second help page.
 pub(super) const ALIASES: &str = "\
@@ -64,7 +66,9 @@ pub(super) enum Command {
         drover run --builders big1 -j 0    on another machine, and not on this one")]
     Run(Box<RunArgs>),
     /// Show what would be built, fetched and pushed, and for how long
-    #[command(after_help = "Example:\n  drover plan .#web1 --json")]
+    #[command(after_help = "Examples:\n  drover plan                     everything that is built by default\n  \
+        drover plan .#web1 --json       one host, as a JSON document\n  \
+        drover plan -o plan.drover      and write it, for drover run --plan plan.drover")]
     Plan(Box<PlanArgs>),
     /// Pack what must be built into the rows of a CI matrix
     #[command(after_help = "Examples:\n  drover matrix --format github --github-output -o plan.drover\n  \
@@ -96,7 +100,11 @@ pub(super) enum Command {
         drover push --push-to acme      only to [cache.acme] of drover.toml")]
     Push(PushCommand),
     /// Keep a cache: what it holds, whether that is sound, bring more into it, delete from it
-    #[command(disable_help_subcommand = true)]
+    #[command(
+        disable_help_subcommand = true,
+        after_help = "Examples:\n  drover cache status            what caches hold\n  \
+        drover cache verify acme       whether it is sound\n  drover cache prune --help      more about one of them"
+    )]
     Cache(CacheArgs),
     /// Print the log of the last attempt to build something, of any run
     #[command(after_help = "Examples:\n  drover log nginx-1.29.4                the last attempt\n  \
@@ -113,6 +121,27 @@ pub(super) enum Command {
         drover doctor --push-to acme   also whether pushing there would work\n  \
         drover doctor --show-config    every setting in force, and who said it")]
     Doctor(DoctorArgs),
+    /// Write a drover.toml of what is found here, and a workflow for CI
+    #[command(after_help = "Examples:\n  drover init                            a commented drover.toml\n  \
+        drover init --ci github                also a workflow that does all of it in one job\n  \
+        drover init --ci gitlab --matrix       one that plans, and builds in as many jobs as pays\n  \
+        drover init --ci forgejo --dry-run     print it, and write nothing")]
+    Init(InitArgs),
+    /// Print completions for a shell
+    #[command(
+        hide = true,
+        after_help = "Examples:\n  source <(drover completions bash)      in ~/.bashrc\n  \
+        drover completions zsh > _drover       in a directory of $fpath\n  \
+        drover completions fish > ~/.config/fish/completions/drover.fish"
+    )]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    #[command(
+        hide = true,
+        after_help = "Examples:\n  drover man | man -l -          read it\n  \
+        drover man /usr/local/share/man/man1"
+    )]
+    Man(ManArgs),
     /// Explain a command; `drover help aliases` lists the flags of other tools that are taken too
     #[command(hide = true)]
     Help(HelpArgs),
@@ -123,6 +152,59 @@ pub(super) enum Command {
 pub(super) struct HelpArgs {
     /// A command, or `aliases`
     pub(super) topic: Option<String>,
+}
+
+/// `drover init`.
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// Also write the workflow for this forge: github, forgejo or gitlab
+    #[arg(long, value_enum, value_name = "FORGE", hide_possible_values = true)]
+    pub(super) ci: Option<CiForge>,
+    /// Let one job plan, and others build what is to be built, as many as pays
+    #[arg(long, requires = "ci")]
+    pub(super) matrix: bool,
+    /// The sha256 of the release of this version, in hex, which jobs download [default: that of this drover, if it was
+    /// released; else jobs let Nix build it]
+    #[arg(long, value_name = "HEX", requires = "ci")]
+    pub(super) sha256: Option<String>,
+    /// Write over files that are there
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Print what would be written, and write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+/// Forges that there are workflows for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CiForge {
+    Github,
+    Forgejo,
+    Gitlab,
+}
+
+/// `drover completions`.
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell that reads them
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(super) shell: Shell,
+}
+
+/// Shells for which there are completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// `drover man`.
+#[derive(Debug, Args)]
+pub(super) struct ManArgs {
+    /// Write a page for each command into this directory [default: print the page of drover]
+    #[arg(value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
 }
 
 /// Where records are kept, and where the flake is.
@@ -256,6 +338,9 @@ pub(super) struct MatrixArgs {
     /// Give rows of this system (that need this feature) this label: SYSTEM[+FEATURE]=LABEL (repeatable)
     #[arg(long, value_name = "SYSTEM=LABEL", help_heading = "Rows")]
     pub(super) runs_on: Vec<String>,
+    /// With --format gitlab, let each job extend this one, which another file of the child pipeline has
+    #[arg(long, value_name = "JOB", help_heading = "Rows")]
+    pub(super) extends: Option<String>,
     /// Also write has_work and matrix to $GITHUB_OUTPUT
     #[arg(long, help_heading = "Output")]
     pub(super) github_output: bool,
@@ -432,5 +517,38 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// A command and all below it.
+    fn all(command: clap::Command) -> Vec<clap::Command> {
+        let below: Vec<_> = command.get_subcommands().cloned().collect();
+        std::iter::once(command).chain(below.into_iter().flat_map(all)).collect()
+    }
+
+    /// The words of an example, up to what is said about it.
+    fn words(example: &str) -> Vec<String> {
+        let typed =
+            example.trim_start().split("   ").next().unwrap_or_default().split(" > ").next().unwrap_or_default();
+        let typed = typed.split(" | ").next().unwrap_or_default();
+        let typed = typed.trim().trim_start_matches("source <(").trim_end_matches(')');
+        typed.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect()
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_can_be_typed() {
+        for command in all(Cli::command()).iter().skip(1).filter(|command| command.get_name() != "help") {
+            let name = command.get_name();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{name} has no examples")).1;
+            let examples = examples.lines().map(|line| (line, words(line)));
+            assert!(examples.clone().any(|(_, words)| words.iter().any(|word| word == name)), "none is of {name}");
+            for (example, words) in examples {
+                match Cli::try_parse_from(&words) {
+                    Ok(_) => {}
+                    Err(error) if !error.use_stderr() => {}
+                    Err(error) => panic!("{example}: {error}"),
+                }
+            }
+        }
     }
 }

@@ -29,8 +29,8 @@ use super::{Session, print, print_json};
 use progress::Progress;
 use scene::Scene;
 
-/// Seconds that one look may take.
-const PATIENCE: u64 = 10;
+/// Seconds that one look may take: a machine that is busy is none that is broken.
+const PATIENCE: u64 = 30;
 
 /// `drover doctor`.
 pub(super) fn doctor(session: &Session, args: DoctorArgs, place: &Place) -> Result<u8> {

@@ -9,10 +9,11 @@ use crate::driver::telling;
 use crate::error::{Error, Fault, Result};
 use crate::record::Run;
 use crate::record::history::{Depth, Entry, Filter, History};
+use crate::report::step_summary::{self, Before};
 use crate::report::summary::Summary;
 use crate::report::text::{Style, render};
 use crate::report::zip::Archive;
-use crate::report::{badge, closing, entry, harmless, html, json, junit, otlp, prometheus, step_summary, trace};
+use crate::report::{badge, closing, entry, harmless, html, json, junit, otlp, prometheus, trace};
 
 use super::args::Format;
 use super::{Session, json_text, print, run};
@@ -66,8 +67,7 @@ impl Told<'_> {
             Format::Path => format!("{}\n", self.run.dir.path().display()),
             Format::Html => page(s, self.state_dir)?,
             Format::Markdown => {
-                let usual = html::usual(&earlier(s, self.state_dir));
-                step_summary::page(s, root.as_deref(), usual, step_summary::COMMENT)
+                step_summary::page(s, root.as_deref(), &before(s, self.state_dir), step_summary::COMMENT)
             }
             Format::Junit => junit::document(s, root.as_deref()).map_err(|error| bug("XML", &error))?,
             Format::Trace => compact(&trace::document(s))?,
@@ -137,6 +137,20 @@ pub(super) fn earlier(summary: &Summary, state_dir: &Path) -> Vec<Entry> {
     let Some(this) = entry::of(summary) else { return Vec::new() };
     let same = Filter { series: Some(this.series()), before: Some(this.run), ..Filter::default() };
     known(history(state_dir).as_ref(), &same, EARLIER)
+}
+
+/// What is known of comparable runs before one, and of the last of its base.
+pub(super) fn before(summary: &Summary, state_dir: &Path) -> Before {
+    let (Some(this), Some(history)) = (entry::of(summary), history(state_dir)) else { return Before::default() };
+    let same = Filter { series: Some(this.series()), before: Some(this.run), ..Filter::default() };
+    let usual = html::usual(&known(Some(&history), &same, EARLIER));
+    let rev = summary.base.as_ref().and_then(|base| base.rev.as_deref());
+    let of_base = |rev: &str| -> Option<Entry> {
+        let runs = known(Some(&history), &same, EARLIER);
+        let run = runs.into_iter().rev().find(|run| run.rev.as_deref() == Some(rev))?.run;
+        history.entry(run, Depth::Attrs).ok().flatten()
+    };
+    Before { usual, base: rev.and_then(of_base) }
 }
 
 /// The history, where there is one. A run is told of also without.

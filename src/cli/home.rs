@@ -30,7 +30,7 @@ pub(super) fn home(session: &Session, place: &Place) -> Result<u8> {
     Ok(0)
 }
 
-async fn gather(session: &Session, place: &Place) -> Facts {
+pub(super) async fn gather(session: &Session, place: &Place) -> Facts {
     let mut facts = Facts { drover: env!("CARGO_PKG_VERSION").to_owned(), ..Facts::default() };
     let flake = flake_here();
     let options = StoreOptions { store: place.store.clone(), ..StoreOptions::default() };
@@ -79,7 +79,7 @@ async fn gather(session: &Session, place: &Place) -> Facts {
 }
 
 /// The directory of the flake that Nix would take from here.
-fn flake_here() -> Option<PathBuf> {
+pub(super) fn flake_here() -> Option<PathBuf> {
     let here = std::path::absolute(FlakeOptions::default().reference).or_else(|_| std::env::current_dir()).ok()?;
     git::find_up(&here, "flake.nix")
 }

@@ -26,6 +26,8 @@ struct Wish {
     unknown: f64,
     /// System, features, label.
     runs_on: Vec<(String, Vec<String>, String)>,
+    /// What jobs of GitLab extend.
+    extends: Option<String>,
     /// `$GITHUB_OUTPUT`.
     output: Option<std::path::PathBuf>,
 }
@@ -73,7 +75,8 @@ fn wish(args: &MatrixArgs, env: &Env) -> Result<Wish> {
         }
     };
     let runs_on = args.runs_on.iter().map(|text| label(text)).collect::<Result<_>>()?;
-    Ok(Wish { forge, limits: Limits { rows: most, least, split: args.split }, unknown, runs_on, output })
+    let limits = Limits { rows: most, least, split: args.split };
+    Ok(Wish { forge, limits, unknown, runs_on, extends: args.extends.clone(), output })
 }
 
 /// `SYSTEM[+FEATURE…]=LABEL`.
@@ -172,7 +175,7 @@ fn tell(session: &Session, document: &Document, wish: &Wish, settings: &Settings
         Forge::Gitlab => {
             let parent = session.env.get("CI_PIPELINE_ID").zip(session.env.get("CI_JOB_NAME"));
             let parent = parent.map(|(id, job)| (id.to_owned(), job.to_owned()));
-            let pipeline = matrix::gitlab(document, &Pipeline { plan, parent });
+            let pipeline = matrix::gitlab(document, &Pipeline { plan, parent, extends: wish.extends.clone() });
             serde_json::to_string_pretty(&pipeline)
                 .map_err(|error| Error::new(Fault::Bug, format!("cannot write JSON: {error}")))?
         }

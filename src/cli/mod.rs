@@ -5,11 +5,14 @@ mod args;
 mod audit;
 mod cache;
 mod check;
+mod completions;
 mod doctor;
 mod forms;
 mod home;
+mod init;
 mod live;
 mod log;
+mod man;
 mod matrix;
 mod push;
 mod report;
@@ -110,6 +113,9 @@ fn dispatch(session: &Session, cli: Cli) -> Result<u8> {
         Some(Command::Log(args)) => log::log(session, &args, &cli.place),
         Some(Command::Doctor(args)) => doctor::doctor(session, args, &cli.place),
         Some(Command::Report(args)) => report::report(session, &args, &cli.place),
+        Some(Command::Init(args)) => init::init(session, &args, &cli.place),
+        Some(Command::Completions(args)) => completions::completions(args.shell),
+        Some(Command::Man(args)) => man::man(args.dir.as_deref()),
         Some(Command::Help(args)) => help(args.topic.as_deref()),
     }
 }

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, File, OutputSettings, ResultFile, ResultFormat, Settings, Words};
+use crate::config::{self, File, OutputSettings, ResultFile, ResultFormat, Settings, Stranger, Words};
 use crate::driver::{self, Finished, Mode, Request};
 use crate::error::{Error, Fault, Result};
+use crate::eval::{Nix, git};
 use crate::event::Status;
 use crate::id::RunId;
 use crate::record::{self, RunDir};
-use crate::report::html;
 use crate::report::json;
 use crate::report::junit;
 use crate::report::list::{self, Digest};
@@ -77,8 +77,29 @@ pub(super) fn drive(session: &Session, words: Words, mode: Mode) -> Result<(Sett
 
 /// What the words mean here.
 pub(super) fn settings(session: &Session, words: Words) -> Result<Settings> {
-    let file = File::in_dir(&config_dir(&words.what))?;
+    let dir = config_dir(&words.what);
+    let file = file_for(session, &dir, File::in_dir(&dir)?)?;
     Settings::resolve(words, &session.env, file)
+}
+
+/// The file that counts: in the pull request of a fork, whose author may have written it, most of it is that of the branch
+/// that the request is for.
+fn file_for(session: &Session, dir: &Path, file: File) -> Result<File> {
+    if !session.env.is_foreign_pull_request() || file.is_only_attrs() {
+        return Ok(file);
+    }
+    let request = session.env.pull_request();
+    let (target, whole) =
+        request.as_ref().map_or(("the target", "git fetch --unshallow"), |request| (&*request.target, request.whole));
+    let revision = request.as_ref().and_then(|request| request.base.clone()).unwrap_or(format!("origin/{target}"));
+    let base = block_on(async {
+        let nix = Nix::default();
+        let Some(commit) = git::commit_of(&nix, dir, &revision).await else { return Ok(None) };
+        Ok(Some(git::file_at(&nix, dir, &commit, "drover.toml").await.unwrap_or_default()))
+    })?;
+    let base = base.map(|text| File::parse(&text, &dir.join("drover.toml"))).transpose()?;
+    let stranger = Stranger { target: target.to_owned(), at_hand: base.is_some(), whole };
+    Ok(file.of_stranger(base, stranger))
 }
 
 /// A run that begins now.
@@ -151,6 +172,9 @@ pub(super) fn keep(output: &OutputSettings, summary: &Summary) -> Result<()> {
     if let Some(file) = output.step_summary.as_ref().filter(|_| told) {
         add_page(file, summary, &output.state_dir);
     }
+    if let Some(file) = output.step_output.as_ref().filter(|_| told) {
+        add(file, &step_summary::outputs(summary));
+    }
     if let Some(collector) = output.collector.as_ref().filter(|_| told)
         && let Err(error) = forms::tell(collector, summary, output.trace_parent.as_deref())
     {
@@ -184,12 +208,17 @@ fn write_page(file: &Path, page: &str) -> Result<()> {
 
 /// Adds the page about a run to what others wrote. A run is not worse for a page that could not be written.
 fn add_page(file: &Path, summary: &Summary, state_dir: &Path) {
-    let usual = html::usual(&forms::earlier(summary, state_dir));
+    let before = forms::before(summary, state_dir);
     let there = std::fs::metadata(file).map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX));
-    let page = step_summary::page(summary, repository().as_deref(), usual, step_summary::MOST.saturating_sub(there));
-    let added = std::fs::OpenOptions::new().create(true).append(true).open(file);
-    if let Err(error) = added.and_then(|mut file| std::io::Write::write_all(&mut file, page.as_bytes())) {
-        tracing::warn!(%error, file = %file.display(), "cannot write the summary of the step");
+    let room = step_summary::MOST.saturating_sub(there);
+    add(file, &step_summary::page(summary, repository().as_deref(), &before, room));
+}
+
+/// Adds to a file of the CI system.
+fn add(file: &Path, text: &str) {
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
+    if let Err(error) = opened.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes())) {
+        tracing::warn!(%error, file = %file.display(), "the CI system is not told");
     }
 }
 

@@ -92,9 +92,7 @@ fn text(error: &clap::Error, kind: ContextKind) -> String {
 /// A command that may have been meant. A word that looks like none may be the name of a host.
 fn other_command(command: &Command, typed: &str, given: &str) -> String {
     let names = command.get_subcommands().map(Command::get_name);
-    let planned = ["init"];
     match nearest(given, names) {
-        _ if planned.contains(&given) => "this drover does not have it yet    see drover --help".to_owned(),
         Some(near) => format!("did you mean {typed} {near}?"),
         None if typed.contains(' ') => format!("{typed} --help"),
         None => format!("drover run {given}    if that is an attr, or drover --help"),

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Env;
 
-/// Bytes of git's files that are read at most; real ones have fewer than 200.
-const MAX: u64 = 4096;
+/// Bytes of git's files that are read at most; real ones have fewer than 200, and its configuration a few more.
+const MAX: u64 = 1 << 16;
 
 /// What git calls a default branch where no remote says which one it is.
 const USUAL: [&str; 2] = ["main", "master"];
@@ -30,6 +30,32 @@ pub(super) fn checked_out(dir: &Path) -> Option<String> {
     head_of(&git_dir(dir)?)
 }
 
+/// The default branch: what git knows of the remote's, else what is checked out here.
+#[must_use]
+pub fn default_branch(dir: &Path) -> Option<String> {
+    let git = git_dir(dir)?;
+    remote_default(&git).or_else(|| head_of(&git))
+}
+
+/// Where the repository that this directory is in was cloned from, `git@github.com:acme/infra.git`.
+#[must_use]
+pub fn origin(dir: &Path) -> Option<String> {
+    let config = read(&common_dir(&git_dir(dir)?).join("config"))?;
+    let mut lines = config.lines().map(str::trim).skip_while(|line| *line != "[remote \"origin\"]").skip(1);
+    let url = lines.by_ref().take_while(|line| !line.starts_with('[')).find_map(|line| line.strip_prefix("url"))?;
+    Some(url.trim_start().strip_prefix('=')?.trim().to_owned())
+}
+
+/// What all work trees of a repository share.
+fn common_dir(git: &Path) -> PathBuf {
+    read(&git.join("commondir")).map_or_else(|| git.to_owned(), |common| git.join(common))
+}
+
+fn remote_default(git: &Path) -> Option<String> {
+    let default = read(&common_dir(git).join("refs/remotes/origin/HEAD"))?;
+    default.strip_prefix("ref: refs/remotes/origin/").map(str::to_owned)
+}
+
 fn head_of(git: &Path) -> Option<String> {
     Some(read(&git.join("HEAD"))?.strip_prefix("ref: refs/heads/")?.to_owned())
 }
@@ -38,11 +64,7 @@ fn of_files(dir: &Path) -> Option<bool> {
     let git = git_dir(dir)?;
     let branch = head_of(&git)?;
     let branch = branch.as_str();
-    // A second work tree shares what it knows of remotes with the first.
-    let common = read(&git.join("commondir")).map_or_else(|| git.clone(), |common| git.join(common));
-    let default = read(&common.join("refs/remotes/origin/HEAD"));
-    let default = default.as_deref().and_then(|default| default.strip_prefix("ref: refs/remotes/origin/"));
-    Some(default.map_or(USUAL.contains(&branch), |default| default == branch))
+    Some(remote_default(&git).map_or(USUAL.contains(&branch), |default| default == branch))
 }
 
 /// The root of the git repository that this directory is in, without symlinks.
@@ -114,6 +136,11 @@ mod tests {
         write("repo/.git/HEAD", "5b0a4d3c2e1f5b0a4d3c2e1f5b0a4d3c2e1f5b0a\n");
         assert!(!is(&[], Some(&repo)), "no branch at all");
         assert_eq!(checked_out(&repo), None);
+        assert_eq!(default_branch(&dir.path().join("w")).as_deref(), Some("trunk"));
+        let config = "[core]\n\tbare = false\n[remote \"up\"]\n\turl = x\n[remote \"origin\"]\n\tfetch = y\n\turl = git@github.com:a/b.git\n";
+        write("repo/.git/config", config);
+        assert_eq!(origin(&dir.path().join("w")).as_deref(), Some("git@github.com:a/b.git"));
+        assert_eq!(origin(dir.path()), None);
         assert_eq!(checked_out(&dir.path().join("w")).as_deref(), Some("trunk"));
     }
 }

@@ -41,6 +41,21 @@ pub struct File {
     /// The directory that it is in.
     #[serde(skip)]
     pub dir: Option<PathBuf>,
+    /// A stranger wrote it, and this is what counts of it.
+    #[serde(skip)]
+    pub stranger: Option<Stranger>,
+}
+
+/// What counts in the pull request of a fork, whose author may have written the file: the table `[attrs]`, and for all
+/// else the file of the branch that the request is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranger {
+    /// That branch.
+    pub target: String,
+    /// Its file was at hand.
+    pub at_hand: bool,
+    /// How it could be had, where it is not; something to type, or to write.
+    pub whole: &'static str,
 }
 
 /// `[attrs]`.
@@ -329,6 +344,23 @@ impl File {
         }
     }
 
+    /// Whether it says nothing but which attrs are taken.
+    #[must_use]
+    pub fn is_only_attrs(&self) -> bool {
+        let Self { attrs, lines, dir, .. } = self.clone();
+        *self == Self { attrs, lines, dir, ..Self::default() }
+    }
+
+    /// What counts of it if a stranger may have written it: `[attrs]`, and else what is in `base`. Without that, nothing;
+    /// builders stay so that it can be said which ones are passed over.
+    #[must_use]
+    pub fn of_stranger(self, base: Option<Self>, stranger: Stranger) -> Self {
+        let builder = if base.is_none() { self.builder } else { BTreeMap::new() };
+        let lines = self.lines;
+        let base = base.unwrap_or_else(|| Self { builder, lines, ..Self::default() });
+        Self { attrs: self.attrs, dir: self.dir, stranger: Some(stranger), ..base }
+    }
+
     /// Reads this text; `path` is only named in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
         let read = toml::from_str(text).map(|file| Self { lines: lines(text), ..file });
@@ -370,7 +402,7 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// How every key is written.
-const EXAMPLES: [(&str, &str); 40] = [
+const EXAMPLES: [(&str, &str); 50] = [
     ("kinds", "[\"nixosConfigurations\", \"checks\"]"),
     ("only", "[\"web*\"]"),
     ("exclude", "[\"*.installer\"]"),
@@ -401,8 +433,18 @@ const EXAMPLES: [(&str, &str); 40] = [
     ("ssh-key-env", "\"DROVER_SSH_KEY\""),
     ("builder-wait", "120"),
     ("keep-days", "7"),
+    ("slack", "\"https://hooks.example.org/services/…\""),
     ("slack-env", "\"SLACK_WEBHOOK\""),
+    ("slack-file", "\"/path/of/url\""),
+    ("webhook", "\"https://ops.example.org/drover\""),
     ("webhook-env", "\"DROVER_WEBHOOK\""),
+    ("webhook-file", "\"/path/of/url\""),
+    ("token-env", "\"DROVER_WEBHOOK_TOKEN\""),
+    ("command", "[\"mail\", \"ops@example.org\"]"),
+    ("attr", "\"checks.*.vm-*\""),
+    ("reason", "\"needs nested kvm\""),
+    ("ticket", "\"https://git.example.org/infra/17\""),
+    ("expires", "\"2026-12-24\""),
     ("on", "[\"failure\", \"recovery\"]"),
     ("branches", "[\"main\"]"),
     ("hit-rate", "0.9"),

@@ -18,6 +18,32 @@ pub enum Forge {
 }
 
 impl Forge {
+    /// Its name in words of the command line and in documents.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Github => "github",
+            Self::Forgejo => "forgejo",
+            Self::Gitea => "gitea",
+            Self::Gitlab => "gitlab",
+        }
+    }
+
+    /// Which one a repository is at, as far as the address tells from which it was cloned.
+    #[must_use]
+    pub fn of_remote(url: &str) -> Option<Self> {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let host = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest).split(['/', ':']).next().unwrap_or_default();
+        let known = [
+            ("github", Self::Github),
+            ("gitlab", Self::Gitlab),
+            ("codeberg", Self::Forgejo),
+            ("forgejo", Self::Forgejo),
+            ("gitea", Self::Gitea),
+        ];
+        known.into_iter().find_map(|(word, forge)| host.split('.').any(|part| part == word).then_some(forge))
+    }
+
     /// Whether it shows remarks beside the code that it finds in the log.
     #[must_use]
     pub fn takes_annotations(self) -> bool {
@@ -67,21 +93,14 @@ impl Env {
         match self.forge() {
             None if self.is_ci() => Whereabouts::default(),
             None => Whereabouts { branch: dir.and_then(branch::checked_out), ..Whereabouts::default() },
-            Some(Forge::Gitlab) => Whereabouts {
-                forge: Some("gitlab"),
+            Some(forge @ Forge::Gitlab) => Whereabouts {
+                forge: Some(forge.name()),
                 repository: text("CI_PROJECT_PATH"),
                 branch: text("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME").or_else(|| text("CI_COMMIT_BRANCH")),
                 change: text("CI_MERGE_REQUEST_IID"),
                 url: text("CI_PIPELINE_URL"),
             },
-            Some(forge) => {
-                let forge = match forge {
-                    Forge::Forgejo => "forgejo",
-                    Forge::Gitea => "gitea",
-                    Forge::Github | Forge::Gitlab => "github",
-                };
-                self.actions(forge)
-            }
+            Some(forge) => self.actions(forge.name()),
         }
     }
 
@@ -102,6 +121,11 @@ impl Env {
             change: pull.map(str::to_owned),
             url: url(),
         }
+    }
+
+    /// The file in which this step may leave values for later ones.
+    pub(super) fn step_output(&self) -> Option<PathBuf> {
+        self.get("GITHUB_OUTPUT").map(PathBuf::from)
     }
 
     /// The file in which this step may leave a page in Markdown.
@@ -145,6 +169,19 @@ mod tests {
         ]);
         assert_eq!((gitlab.branch, gitlab.change, gitlab.repository), (text("nginx"), text("7"), text("acme/infra")));
         assert_eq!(of(&[("CI", "true")]), Whereabouts::default());
+    }
+
+    #[test]
+    fn an_address_tells_the_forge() {
+        for (url, forge) in [
+            ("git@github.com:acme/infra.git", Some(Forge::Github)),
+            ("https://me:secret@gitlab.acme.net/acme/infra", Some(Forge::Gitlab)),
+            ("ssh://git@codeberg.org:22/acme/infra", Some(Forge::Forgejo)),
+            ("https://git.acme.net/mirror/github.com", None),
+            ("/srv/git/infra", None),
+        ] {
+            assert_eq!(Forge::of_remote(url), forge, "{url}");
+        }
     }
 
     #[test]

@@ -18,11 +18,11 @@ mod shown;
 mod terminal;
 
 pub use address::{Address, Way};
-pub use branch::work_tree;
+pub use branch::{default_branch, origin, work_tree};
 pub use builders::{BuilderSettings, FarmSettings, Secret, SshSettings};
 pub use collector::Collector;
 pub use env::{DROVER_LOG, Env, LoginVars, PullRequest};
-pub use file::{File, FileError};
+pub use file::{File, FileError, Stranger};
 pub use forge::{Forge, Whereabouts};
 pub(crate) use near::nearest;
 pub use settings::{

@@ -30,7 +30,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::builders::{self, BuilderSettings, FarmSettings};
-use super::{Env, File, LoginVars};
+use super::{Env, File, LoginVars, Stranger};
 use crate::error::{Error, Result};
 
 /// Where a setting was said.
@@ -109,6 +109,8 @@ pub struct Settings {
     pub eval_store: Option<String>,
     /// `NIX_STATE_DIR`.
     pub nix_state_dir: Option<PathBuf>,
+    /// A stranger wrote drover.toml, and this is what counts of it.
+    pub stranger: Option<Stranger>,
     /// Screen and files.
     pub output: OutputSettings,
 }
@@ -156,6 +158,7 @@ impl Settings {
             plan: PlanSettings { read: words.plan, write: words.plan_output },
             store: words.store,
             eval_store: words.eval_store,
+            stranger: file.stranger.clone(),
             nix_state_dir: env.get("NIX_STATE_DIR").map(PathBuf::from),
         })
     }

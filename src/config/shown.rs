@@ -7,7 +7,7 @@ use super::env::{
     DROVER_SSH_KNOWN_HOSTS, DROVER_STATE_DIR, NIX_SSHOPTS,
 };
 use super::settings::{
-    CacheSettings, GoalSettings, NotifySettings, NotifyTo, Origin, PushWhen, Settings, ShareSettings, Words, is_for_nix,
+    CacheSettings, GoalSettings, Origin, PushWhen, Quarantine, Settings, ShareSettings, Words, is_for_nix,
 };
 use super::{Env, File};
 use crate::id::Kind;
@@ -118,7 +118,8 @@ pub fn shown(words: &Words, env: &Env, file: &File, settings: &Settings, builder
     }
     book.share(&settings.share);
     book.goals(&settings.goals);
-    book.notify(&settings.notify);
+    book.notify(file);
+    book.quarantine(&settings.check.quarantine);
     book.rows
 }
 
@@ -246,15 +247,47 @@ impl Book<'_> {
         }
     }
 
-    /// Where webhooks are is a secret.
-    fn notify(&mut self, all: &[NotifySettings]) {
+    /// Where webhooks are is a secret; where that is written is none.
+    fn notify(&mut self, file: &File) {
+        for (name, table) in &file.notify {
+            let hidden = |text: &Option<String>| text.iter().map(|_| "(not shown)".to_owned()).collect();
+            let variable = |variable: &Option<String>| variable.iter().map(|name| self.variable(name)).collect();
+            let path = |path: &Option<std::path::PathBuf>| path.iter().map(|path| path.display().to_string()).collect();
+            let keys: [(&str, Vec<String>); 11] = [
+                ("slack", hidden(&table.slack)),
+                ("slack-env", variable(&table.slack_env)),
+                ("slack-file", path(&table.slack_file)),
+                ("webhook", hidden(&table.webhook)),
+                ("webhook-env", variable(&table.webhook_env)),
+                ("webhook-file", path(&table.webhook_file)),
+                ("token-env", variable(&table.token_env)),
+                ("token-file", path(&table.token_file)),
+                ("command", table.command.clone()),
+                ("on", table.on.clone().unwrap_or_default()),
+                ("branches", table.branches.clone()),
+            ];
+            for (key, values) in keys.into_iter().filter(|(_, values)| !values.is_empty()) {
+                self.row(&format!("notify.{name}.{key}"), values, Sayers::default());
+            }
+        }
+    }
+
+    /// A variable that holds a secret.
+    fn variable(&self, name: &str) -> String {
+        if self.env.get(name).is_some() { name.to_owned() } else { format!("{name} (not set)") }
+    }
+
+    fn quarantine(&mut self, all: &[Quarantine]) {
         for one in all {
-            let to = match &one.to {
-                NotifyTo::Slack(_) => "slack",
-                NotifyTo::Webhook { .. } => "webhook",
-                NotifyTo::Command(words) => words.first().map_or("", String::as_str),
-            };
-            self.row(&format!("notify.{}", one.name), Some(to.to_owned()), Sayers::default());
+            let keys = [
+                ("attr", Some(one.attr.clone())),
+                ("reason", Some(one.reason.clone())),
+                ("ticket", one.ticket.as_deref().map(public_url)),
+                ("expires", Some(one.expires.to_string())),
+            ];
+            for (key, value) in keys.into_iter().filter(|(_, value)| value.is_some()) {
+                self.row(&format!("quarantine.{}.{key}", one.name), value, Sayers::default());
+            }
         }
     }
 

@@ -48,6 +48,8 @@ pub(super) struct Building {
     ended: bool,
     /// Nobody adds anything any more.
     closed: bool,
+    /// It was said how far earlier estimates were off.
+    told: bool,
 }
 
 /// The final word on a drv, for the rest of the driver.
@@ -83,6 +85,7 @@ impl Building {
             released: BTreeSet::new(),
             started: false,
             ended: false,
+            told: false,
             closed: false,
         }
     }
@@ -142,6 +145,9 @@ impl Building {
         let graph = &planning.graph;
         let Some(info) = graph.info(*drv) else { return };
         let expected = self.expected(ctx, graph, *drv);
+        if let Some(off) = self.history.estimates_off().filter(|_| !std::mem::replace(&mut self.told, true)) {
+            ctx.bus.emit(Fact::EstimatesKnown { off });
+        }
         let opaque = graph.is_opaque(*drv);
         // Of what is fetched, only what is wanted comes.
         let fetched = (*work == Work::Fetch).then(|| planning.fetches(*drv));

@@ -7,6 +7,7 @@ use crate::driver::clock::Clock;
 use crate::event::{Event, Fact, Moment};
 use crate::id::DrvId;
 use crate::record::{RecordError, RunDir, Writer};
+use crate::report::summary::Summary;
 use crate::ui::Ui;
 
 /// Where facts go.
@@ -16,13 +17,17 @@ pub(super) struct Bus {
     ui: Ui,
     events: Vec<Event>,
     last: Moment,
+    /// Of the first so many events.
+    summary: Box<Summary>,
+    folded: usize,
 }
 
 impl Bus {
     /// Opens the record of this run.
     pub(super) fn open(clock: Clock, dir: &RunDir, also: Option<&Path>, ui: Ui) -> Result<Self, RecordError> {
         let writer = Some(Writer::create(dir, also)?);
-        Ok(Self { clock, writer, ui, events: Vec::new(), last: Moment::default() })
+        let summary = Box::default();
+        Ok(Self { clock, writer, ui, events: Vec::new(), last: Moment::default(), summary, folded: 0 })
     }
 
     /// Now.
@@ -92,10 +97,29 @@ impl Bus {
         &self.events
     }
 
-    /// Restores the terminal and gives the events back.
-    pub(super) fn close(mut self) -> Vec<Event> {
+    /// What all that happened comes to. Only what has happened since it was asked last is folded.
+    pub(super) fn summary(&mut self) -> &Summary {
+        self.told().1
+    }
+
+    /// All that happened, and what it comes to.
+    pub(super) fn told(&mut self) -> (&[Event], &Summary) {
+        self.events.iter().skip(self.folded).for_each(|event| self.summary.add(event));
+        self.folded = self.events.len();
+        (&self.events, &self.summary)
+    }
+
+    /// All that happened, and what it comes to.
+    pub(super) fn told(&mut self) -> (&[Event], &Summary) {
+        self.summary();
+        (&self.events, &self.summary)
+    }
+
+    /// Restores the terminal and gives back the events, and what they come to.
+    pub(super) fn close(mut self) -> (Vec<Event>, Box<Summary>) {
         self.settle();
         self.ui.finish();
-        self.events
+        self.summary();
+        (self.events, self.summary)
     }
 }

@@ -181,7 +181,7 @@ impl Driver {
             answer.attrs.push(report::Attr { difference, ..self.attr(path.to_string(), &name, None) });
         }
         let sources = Sources::new(&self.ctx.eval_store, source.and_then(|(_, head)| head.work_tree()), &answer.paths);
-        answer.causes = found.iter().map(|cause| self.cause(cause, &sources)).collect();
+        answer.causes = found.iter().map(|cause| self.cause(cause, Some(&sources))).collect();
         self.measure(&mut answer, &compared, &summary).await;
         Some(answer)
     }
@@ -218,7 +218,7 @@ impl Driver {
     }
 
     /// Attrs that have another drv, with both.
-    fn compared(&self, summary: &Summary) -> Vec<(AttrId, StorePath, StorePath)> {
+    pub(super) fn compared(&self, summary: &Summary) -> Vec<(AttrId, StorePath, StorePath)> {
         let dir = self.ctx.store_dir();
         let of = |(id, attr): (&AttrId, &crate::report::summary::Attr)| {
             let compared = attr.compared.as_ref().filter(|compared| compared.difference == Difference::Changed)?;
@@ -247,20 +247,21 @@ impl Driver {
         (self.ctx.absolute(drv), drv.name().strip_suffix(".drv").unwrap_or(drv.name()).into())
     }
 
-    fn cause(&self, cause: &Cause, sources: &Sources) -> report::Cause {
+    /// `sources`: what is in the sources that differ is told, too.
+    pub(super) fn cause(&self, cause: &Cause, sources: Option<&Sources>) -> report::Cause {
         let dir = self.ctx.store_dir();
         let path = |text: &Option<String>| dir.parse_path(text.as_deref()?.as_bytes()).ok();
         let details = cause.differences.iter().map(|one| {
             let is_source = matches!(one.kind, CauseKind::Source | CauseKind::Patch) && !one.revision;
-            let files =
-                if is_source { sources.files(path(&one.base).as_ref(), path(&one.head).as_ref()) } else { Vec::new() };
+            let files = sources.filter(|_| is_source);
+            let files = files.map(|sources| sources.files(path(&one.base).as_ref(), path(&one.head).as_ref()));
             report::Detail {
                 kind: one.kind,
                 name: one.name.clone(),
                 base: one.base.clone(),
                 head: one.head.clone(),
                 revision: one.revision,
-                files,
+                files: files.unwrap_or_default(),
             }
         });
         report::Cause {

@@ -91,6 +91,11 @@ impl Comparing {
         Self { asked, needed, ignore_revision: settings.ignore_revision, ..Self::default() }
     }
 
+    /// Where the head and the base come from, once there is a base.
+    pub(super) fn sides(&self) -> Option<(Arc<Search>, Arc<Base>)> {
+        Some((Arc::clone(self.search.as_ref()?), Arc::clone(self.base.as_ref()?)))
+    }
+
     /// Whether there is neither a base nor a way to one.
     pub(super) fn is_impossible(&self) -> bool {
         self.needed && self.asked.is_none()

@@ -5,16 +5,16 @@ use futures_util::future::join_all;
 use crate::error::{Error, Fault, exit_code};
 use crate::event::{Fact, STOPPED, Stage, Status};
 use crate::report::check;
+use crate::report::estimate;
 use crate::report::history::History;
 use crate::report::number::plural;
-use crate::report::summary::Summary;
 use crate::store::remote::RemoteStore;
 
 use super::caches;
 use super::context::Context;
 use super::exit::{self, Lenience};
 use super::history;
-use super::{Driver, Finished, LAST_CHILDREN, Mode};
+use super::{Driver, Finished, LAST_CHILDREN, LAST_WRITES, Mode};
 
 /// The last words of a run. Whatever its effects hold has to be gone by now.
 pub(super) async fn close(
@@ -38,11 +38,10 @@ pub(super) async fn close(
     ctx.bus.emit(Fact::RunEnded { exit });
     if let Some(memory) = ctx.caches.memory() {
         // What it did not write by then is asked again.
-        let _ = tokio::time::timeout(LAST_CHILDREN, memory.settle()).await;
+        let _ = tokio::time::timeout(LAST_WRITES, memory.settle()).await;
     }
     let Context { bus, store, eval_store, dir, pool, roots, eval_roots, site, eval_site, sites, settings, .. } = ctx;
-    let events = bus.close();
-    let summary = Box::new(Summary::of(&events));
+    let (events, summary) = bus.close();
     history::keep(history, &dir, &settings.output.state_dir, &summary);
     // Their connections first: a daemon ends when its client goes away.
     drop((pool, roots, eval_roots, site, eval_site, sites));
@@ -70,9 +69,11 @@ impl Driver {
         self.look_at_programs();
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.size_closures().await;
+        self.explain_changes().await;
         self.ctx.hang_up().await;
         self.remember_times();
-        let mut faults = exit::faults(self.ctx.bus.events(), &self.lenience());
+        let lenience = self.lenience();
+        let mut faults = exit::faults(self.ctx.bus.events(), &lenience);
         faults.extend(self.stopping.error().map(|error| error.fault));
         let exit = exit_code(&faults);
         self.notify(exit).await;
@@ -84,12 +85,12 @@ impl Driver {
     }
 
     /// What may go wrong without a fault.
-    fn lenience(&self) -> Lenience {
+    fn lenience(&mut self) -> Lenience {
         let broken_base = self.ctx.settings.check.allow_broken_base;
         let lenience = Lenience::for_caches(self.ctx.caches.optional());
         match self.mode {
             Mode::Check => {
-                let excused = check::excused(&Summary::of(self.ctx.bus.events()), broken_base);
+                let excused = check::excused(self.ctx.bus.summary(), broken_base);
                 Lenience { excused, ..lenience }
             }
             _ => lenience,
@@ -98,14 +99,17 @@ impl Driver {
 
     /// Adds this run's times to the history.
     pub(super) fn remember_times(&mut self) {
-        let summary = Summary::of(self.ctx.bus.events());
+        let (events, summary) = self.ctx.bus.told();
         let counts = summary.counts;
         if counts.built == 0 && counts.failed == 0 && summary.workers == 0 {
             return;
         }
         let state_dir = &self.ctx.settings.output.state_dir;
         let mut history = History::load(state_dir);
-        history.fold(&summary);
+        history.fold(summary);
+        if let Some(checked) = estimate::checked(events, summary) {
+            history.fold_estimate(&checked);
+        }
         if let Err(error) = history.save(state_dir) {
             tracing::warn!(%error, "cannot store how long things took");
         }

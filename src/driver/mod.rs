@@ -29,6 +29,7 @@
 //! | `stopping` | whether the run goes on, and until when it pushes |
 //! | `results`, `links` | the files that a run leaves |
 //! | `sizing` | how big the closures are of what was built |
+//! | `explaining` | why attrs differ from the base, in short |
 //! | `notify` | who is told of failures and recoveries |
 //! | `finish`, `exit` | the last words, and the exit code |
 //! | `why` | a plan, and a closer look at what it found to be missing |
@@ -57,6 +58,7 @@ mod elsewhere;
 mod endings;
 mod evaluate;
 mod exit;
+mod explaining;
 pub(crate) mod farm;
 mod fetching;
 mod finish;
@@ -136,6 +138,9 @@ const FRAME: Duration = Duration::from_millis(100);
 
 /// Inputs that are handled before anything is done about them, at most.
 const MOST_AT_ONCE: usize = 256;
+
+/// How long the disk may take at the end to get what was learnt of caches.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// How long children are waited for at the end.
 const LAST_CHILDREN: Duration = Duration::from_millis(500);

@@ -112,7 +112,7 @@ async fn equal(masks: Masks, store: &LocalStore, pairs: Vec<Pair>) -> Vec<AttrId
 }
 
 /// What names the two sources; `None` if the base cannot be located.
-async fn masks_of(search: &Search, base: &Base) -> Option<Masks> {
+pub(super) async fn masks_of(search: &Search, base: &Base) -> Option<Masks> {
     let source = search.locked(base).await?;
     let head = &search.head;
     let dirty = match (&head.rev, head.work_tree()) {

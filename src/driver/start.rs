@@ -277,6 +277,25 @@ pub(super) fn named(settings: &Settings, store: &LocalStore) -> Result<Vec<Build
     builders::all(settings, &store.settings().builders, builders::read)
 }
 
+/// What counts of a drover.toml that a stranger wrote.
+fn warn_of_stranger(ctx: &mut Context) {
+    let Some(stranger) = &ctx.settings.stranger else { return };
+    let target = &stranger.target;
+    let (message, hint) = match stranger.at_hand {
+        true => (
+            format!("the pull request of a fork: of its drover.toml only [attrs] counts, and else that of {target}"),
+            None,
+        ),
+        false => (
+            format!(
+                "the pull request of a fork: of its drover.toml only [attrs] counts; that of {target} is not in this clone"
+            ),
+            Some(stranger.whole),
+        ),
+    };
+    ctx.bus.warn(message, hint);
+}
+
 /// What is surprising about the builders of this run.
 fn warn_of_builders(ctx: &mut Context, named: &[BuilderSettings]) {
     let passed_over = &ctx.settings.farm.passed_over;
@@ -339,6 +358,7 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         begin(Beginning { settings, origin, plan, verb, what, run, clock, ui }, store, list, pushable)?;
     let settings = ctx.settings.clone();
     let named = named(&settings, &ctx.store)?;
+    warn_of_stranger(&mut ctx);
     warn_of_builders(&mut ctx, &named);
     ctx.is_farm = named.iter().any(|builder| !builder.is_local());
     let (mut farm, known) = Farm::new(&mut ctx, named);

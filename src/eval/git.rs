@@ -76,6 +76,11 @@ pub async fn commit_of(nix: &Nix, dir: &Path, revision: &str) -> Option<String> 
     Some(hash.trim().to_owned()).filter(|hash| !hash.is_empty())
 }
 
+/// A file beside this directory's own as it is in another revision; `None` if it is not in that.
+pub async fn file_at(nix: &Nix, dir: &Path, commit: &str, name: &str) -> Option<String> {
+    answer(nix, dir, &["show", "--end-of-options", &format!("{commit}:./{name}")]).await
+}
+
 /// Names of branches, also of remotes, and tags, as people type them.
 pub async fn names(nix: &Nix, dir: &Path) -> Vec<String> {
     let args = ["for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/remotes", "refs/tags"];

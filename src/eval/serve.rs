@@ -31,8 +31,8 @@ const SAMPLE: Duration = Duration::from_millis(50);
 const AHEAD: usize = 32;
 /// Attrs that take less, in seconds, are asked for together: to ask for one takes 0.3 ms.
 const QUICK: f64 = 0.02;
-/// How long counting what was left out may take.
-const COUNTING: Duration = Duration::from_secs(1);
+/// How long counting what was left out may take: milliseconds, if nobody else wants the processors.
+const COUNTING: Duration = Duration::from_secs(5);
 
 /// What the evaluators of one evaluation share.
 pub(super) struct Work {

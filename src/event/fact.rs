@@ -680,4 +680,16 @@ pub enum Fact {
         /// Absolute store paths that are pushed and refer to one of those, directly or not.
         without: Vec<Text>,
     },
+    /// How far the estimates of earlier runs were from what then happened, where there were enough of them.
+    EstimatesKnown {
+        /// The share of the estimate by which nine of ten of them were wrong at most.
+        off: f64,
+    },
+    /// Why attrs differ from the base that do so for the same reason. Told at the end, as far as it could be had.
+    ChangeExplained {
+        /// Which.
+        attrs: Vec<AttrId>,
+        /// In a few words: `nginx 1.29.3 → 1.29.4`.
+        why: Text,
+    },
 }

@@ -11,6 +11,7 @@ use super::chain;
 use super::hits;
 use super::list;
 use super::number::pname;
+use super::origins;
 use super::summary::{Attempt, Span, Summary};
 use super::timeline;
 
@@ -42,6 +43,7 @@ pub fn of(s: &Summary) -> Option<Entry> {
         caches: caches(s),
         attrs: attrs(s),
         builds: builds(s),
+        origins: origins::of(s),
         chain_seconds: chain::longest(s).seconds,
     })
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::event::Moment;
 use crate::id::{BuilderId, DrvId};
 
+use super::number::about;
 use super::summary::Summary;
 use left::Left;
 
@@ -19,6 +20,8 @@ pub use checked::{Checked, checked, line};
 pub struct Estimate {
     /// Seconds until all is built. A lower bound while `unknown` is not 0.
     pub seconds: f64,
+    /// Seconds by which that may be wrong, either way, in nine of ten runs; `None` where history cannot say.
+    pub error: Option<f64>,
     /// Drvs to build without a measured duration; they count as 0 s.
     pub unknown: usize,
     /// Drvs to build with one.
@@ -55,7 +58,21 @@ pub fn remaining(summary: &Summary, now: Moment) -> Option<Estimate> {
     let (chain, chain_seconds) = left.chain();
     let (unknown, known) = (left.unknown(), left.known());
     let (seconds, schedule) = left.play();
-    Some(Estimate { seconds: seconds.max(chain_seconds), unknown, known, chain, chain_seconds, schedule })
+    let seconds = seconds.max(chain_seconds);
+    let error = summary.estimates_off.filter(|_| unknown == 0).map(|off| off * seconds);
+    Some(Estimate { seconds, error, unknown, known, chain, chain_seconds, schedule })
+}
+
+impl Estimate {
+    /// The seconds, no more exact than they deserve: `7m`, and with an error that is worth a word `7m ±1m`.
+    #[must_use]
+    pub fn about(&self) -> String {
+        const LEAST: f64 = 1.0;
+        const LEAST_SHARE: f64 = 0.05;
+        let error = self.error.filter(|error| *error >= LEAST.max(self.seconds * LEAST_SHARE));
+        let error = error.map(|error| format!(" ±{}", about(error)));
+        about(self.seconds) + &error.unwrap_or_default()
+    }
 }
 
 /// Bytes a second that reach builders, by what has been copied to them so far; nothing where too little was.
@@ -86,4 +103,19 @@ pub fn chain_names(summary: &Summary, chain: &[DrvId]) -> Vec<String> {
     let attr = summary.attrs.values().find(|attr| attr.planned.as_ref().is_some_and(|p| p.drv == Some(*last)));
     names.push(attr.map_or_else(|| summary.drv_name(*last), |attr| attr.name.to_string()));
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_where_it_is_worth_a_word() {
+        let said = |seconds, error| Estimate { seconds, error, ..Estimate::default() }.about();
+        assert_eq!(said(430.0, None), "7m");
+        assert_eq!(said(430.0, Some(61.0)), "7m ±1m");
+        assert_eq!(said(430.0, Some(34.0)), "7m ±35s");
+        assert_eq!(said(430.0, Some(20.0)), "7m");
+        assert_eq!(said(8.0, Some(0.9)), "8s");
+    }
 }

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::event::{AttemptEnd, Status};
 use crate::id::System;
 
+use super::estimate::Checked;
 use super::number::pname;
+use super::stats::quantile;
 use super::summary::{Builder, Summary};
 
 /// Build times kept for each package.
@@ -32,6 +34,13 @@ const EVAL_RUNS: u32 = 100;
 /// The largest file that is read, and the largest that is written: it lies in a folder that is carried around.
 const MAX_FILE: u64 = 32 << 20;
 const MAX_WRITTEN: usize = 4_000_000;
+
+/// Estimates that are kept, and how many of them say by how much the next may be wrong.
+const ESTIMATES: usize = 20;
+const ENOUGH_ESTIMATES: usize = 5;
+
+/// Seconds that a run has to take from its estimate on: in less, other things count than what builds take.
+const ESTIMATED: f64 = 10.0;
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -53,6 +62,9 @@ pub struct History {
     /// Attrs that failed the last time that they were tried.
     #[serde(default)]
     failed: BTreeSet<String>,
+    /// Shares by which the estimates of the last runs were wrong, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    estimates: Vec<f64>,
 }
 
 impl History {
@@ -118,6 +130,31 @@ impl History {
             let oldest = self.run.saturating_sub(RUNS);
             self.times.retain(|_, (last, _)| *last > oldest);
         }
+    }
+
+    /// Takes in how far the estimate of a run was from what then happened.
+    pub fn fold_estimate(&mut self, checked: &Checked) {
+        let off = ((checked.took - checked.expected) / checked.expected).abs();
+        if checked.took >= ESTIMATED && off.is_finite() {
+            self.estimates.push(off);
+            let much = self.estimates.len().saturating_sub(ESTIMATES);
+            self.estimates.drain(..much);
+        }
+    }
+
+    /// The share by which nine of ten estimates were wrong at most; `None` of too few.
+    #[must_use]
+    pub fn estimates_off(&self) -> Option<f64> {
+        quantile(&self.estimates, 0.9).filter(|_| self.estimates.len() >= ENOUGH_ESTIMATES)
+    }
+
+    /// Takes in what another machine has learned since both knew the same, as the rows of a CI matrix do: of each package
+    /// and attr the times of whoever saw it in the later run.
+    pub fn absorb(&mut self, other: &Self) {
+        later(&mut self.times, &other.times);
+        later(&mut self.evals, &other.evals);
+        self.run = self.run.max(other.run);
+        self.eval_run = self.eval_run.max(other.eval_run);
     }
 
     fn fold_failed(&mut self, summary: &Summary) {
@@ -209,6 +246,15 @@ impl History {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.times.is_empty()
+    }
+}
+
+/// Takes each entry that is of a later run.
+fn later(known: &mut BTreeMap<String, (u32, Vec<u32>)>, other: &BTreeMap<String, (u32, Vec<u32>)>) {
+    for (name, (run, times)) in other {
+        if known.get(name).is_none_or(|(last, _)| last < run) {
+            known.insert(name.clone(), (*run, times.clone()));
+        }
     }
 }
 
@@ -308,6 +354,28 @@ mod tests {
     }
 
     #[test]
+    fn what_several_machines_learned_is_put_together() {
+        let mut common = History::default();
+        common.fold(&run_of("linux-6.1", 100.0));
+        let learned = |name: &str, seconds: f64| {
+            let mut history = common.clone();
+            history.fold(&run_of(name, seconds));
+            history
+        };
+        let (one, other) = (learned("nginx-1.2", 60.0), learned("linux-6.2", 200.0));
+        let mut all = common.clone();
+        all.absorb(&one);
+        all.absorb(&other);
+        let system = System::from("x86_64-linux");
+        assert_eq!(all.expected("nginx-1.3", &system), Some(60.0));
+        assert_eq!(all.expected("linux-6.3", &system), other.expected("linux-6.3", &system));
+        assert_eq!(all.run, 2);
+        let before = all.clone();
+        all.absorb(&common);
+        assert_eq!(all, before, "what is older changes nothing");
+    }
+
+    #[test]
     fn the_file_of_an_earlier_drover_is_taken_over() {
         let state = tempfile::tempdir().unwrap();
         let mut history = History::load(state.path());
@@ -336,6 +404,27 @@ mod tests {
             history.bounded(10).unwrap(),
             serde_json::to_vec(&History { times: BTreeMap::new(), ..history }).unwrap()
         );
+    }
+
+    #[test]
+    fn how_far_estimates_were_off_is_known_after_some_runs() {
+        let mut history = History::default();
+        let mut run = |expected, took| {
+            history.fold_estimate(&Checked { at: 1.0, expected, error: None, took });
+            history.estimates_off()
+        };
+        // Short runs, and those of which nothing was expected, say nothing.
+        assert_eq!((run(1.0, 2.0), run(0.0, 20.0)), (None, None));
+        for took in [110.0, 95.0, 100.0, 130.0] {
+            assert_eq!(run(100.0, took), None);
+        }
+        // 0, 0.05, 0.1, 0.1, 0.3: six tenths of the way from the fourth to the fifth.
+        let off = run(100.0, 90.0).unwrap();
+        assert!((off - 0.22).abs() < 1e-9, "{off}");
+        for _ in 0..ESTIMATES {
+            run(100.0, 100.0);
+        }
+        assert_eq!(history.estimates_off(), Some(0.0));
     }
 
     #[test]

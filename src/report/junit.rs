@@ -1,6 +1,7 @@
 //! A run as JUnit's XML, which all CI systems read: a suite a kind, a case an attr.
 //!
 //! What the code is to blame for is a failure, what kept drover from trying is an error, as the exit codes have it.
+//! Attempts in vain that were repeated are told of, too: flaky where a later one built the drv, else reruns.
 //! Positions are the attributes `file` and `line` of a case, where they are known. The dialect is that of Jenkins and
 //! Surefire, as the crate writes it.
 
@@ -8,17 +9,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use quick_junit::{NonSuccessKind, Property, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
+use quick_junit::{NonSuccessKind, Property, Report, SerializeError, TestCase, TestCaseStatus, TestRerun, TestSuite};
 
 use crate::error::{Fault, fault_of};
-use crate::event::{Failure, Text};
+use crate::event::{Class, Failure, Text};
 use crate::id::{DrvId, Kind};
 
 use super::annotations::{self, Annotation, Level};
 use super::check::{self, Outcome, Verdict};
 use super::failure;
 use super::place;
-use super::summary::{Finding, Summary};
+use super::summary::{Attempt, Finding, Summary};
 
 /// Of what is about no attr: the flake as a whole, and the run.
 const FLAKE: &str = "flake";
@@ -59,7 +60,9 @@ fn seconds(seconds: f64) -> Duration {
 }
 
 fn case(summary: &Summary, verdict: &Verdict, root: Option<&Path>) -> TestCase {
-    let mut case = TestCase::new(legal(&verdict.path.to_string()), status(summary, verdict));
+    let mut status = status(summary, verdict);
+    status.add_reruns(reruns(summary, verdict));
+    let mut case = TestCase::new(legal(&verdict.path.to_string()), status);
     case.set_classname(legal(output(verdict)));
     case.set_time(seconds(verdict.seconds));
     if let Some(position) = verdict.failure.as_ref().and_then(|failure| failure.position.as_deref()) {
@@ -106,18 +109,54 @@ fn status(summary: &Summary, verdict: &Verdict) -> TestCaseStatus {
 
 /// A failure with its class as the type, in a line and in full.
 fn non_success(failure: Option<&Failure>) -> TestCaseStatus {
-    let fault = failure.map_or(Fault::Unreachable, |failure| fault_of(failure.class));
-    let kind = match fault {
-        Fault::Eval | Fault::Build => NonSuccessKind::Failure,
-        _ => NonSuccessKind::Error,
-    };
-    let mut status = TestCaseStatus::non_success(kind);
+    let mut status = TestCaseStatus::non_success(kind(failure));
     if let Some(failure) = failure {
         status.set_message(legal(&failure::cause(failure)));
         status.set_type(failure::in_json(failure.class));
         status.set_description(legal(&failure.message));
     }
     status
+}
+
+fn kind(failure: Option<&Failure>) -> NonSuccessKind {
+    match failure.map_or(Fault::Unreachable, |failure| fault_of(failure.class)) {
+        Fault::Eval | Fault::Build => NonSuccessKind::Failure,
+        _ => NonSuccessKind::Error,
+    }
+}
+
+/// The attempts in vain that the case does not tell of by itself: of a failure those before the last, else those of drvs
+/// that a later attempt built. A drv that several attrs need is told of with the one that asked for it first.
+fn reruns(summary: &Summary, verdict: &Verdict) -> Vec<TestRerun> {
+    let drvs: Vec<DrvId> = match verdict.root {
+        Some(root) => vec![root],
+        None if verdict.outcome.is_good() => {
+            let own = summary.drvs.iter().filter(|(_, drv)| drv.attr == Some(verdict.attr) && drv.attempts.len() > 1);
+            own.map(|(id, _)| *id).collect()
+        }
+        None => Vec::new(),
+    };
+    let of = |drv: DrvId| {
+        let attempts: Vec<&Attempt> = summary.attempts_of(drv).collect();
+        let before = attempts.len().saturating_sub(1);
+        attempts.into_iter().take(before).filter_map(move |attempt| rerun(summary, drv, attempt))
+    };
+    drvs.into_iter().flat_map(of).collect()
+}
+
+/// An attempt that failed; one that was called off says nothing.
+fn rerun(summary: &Summary, drv: DrvId, attempt: &Attempt) -> Option<TestRerun> {
+    let failure = attempt.failure().filter(|failure| failure.class != Class::Cancelled)?;
+    let mut rerun = TestRerun::new(kind(Some(failure)));
+    let builder = summary.builder_name(attempt.builder);
+    let message = format!("{} on {builder}: {}", summary.drv_name(drv), failure::cause(failure));
+    rerun.set_message(legal(&message)).set_type(failure::in_json(failure.class));
+    rerun.set_time(seconds(attempt.seconds(summary.end)));
+    if !attempt.log_tail.is_empty() {
+        let tail: Vec<&str> = attempt.log_tail.iter().map(|line| &**line).collect();
+        rerun.set_system_out(legal(&tail.join("\n")));
+    }
+    Some(rerun)
 }
 
 /// What was said on the way: remarks of Nix, what is only a warning, the end of the log.

@@ -180,6 +180,8 @@ pub struct Pipeline {
     pub plan: Option<String>,
     /// `CI_PIPELINE_ID` and `CI_JOB_NAME` of the job that makes the plan: its artifacts are taken from there.
     pub parent: Option<(String, String)>,
+    /// The job that each of them extends; without one they need nothing of the repository.
+    pub extends: Option<String>,
 }
 
 /// A child pipeline: one job a row. Without any row there is a job that says so: GitLab refuses a pipeline without jobs.
@@ -193,8 +195,10 @@ pub fn gitlab(document: &Document, pipeline: &Pipeline) -> Value {
             None => format!("drover run {}", row.args),
         };
         let mut job = json!({ "stage": "build", "script": [run] });
-        if pipeline.plan.is_some() {
-            job["variables"] = json!({ "GIT_STRATEGY": "none" });
+        match &pipeline.extends {
+            Some(name) => job["extends"] = json!(name),
+            None if pipeline.plan.is_some() => job["variables"] = json!({ "GIT_STRATEGY": "none" }),
+            None => {}
         }
         if let (Some(_), Some((id, name))) = (&pipeline.plan, &pipeline.parent) {
             job["needs"] = json!([{ "pipeline": id, "job": name }]);

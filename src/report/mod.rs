@@ -38,6 +38,7 @@ pub mod metric;
 pub mod missing;
 pub mod notify;
 pub mod number;
+pub mod origins;
 pub mod otlp;
 pub mod past;
 pub mod place;

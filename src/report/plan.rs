@@ -140,7 +140,7 @@ fn to_build(s: &Summary, estimate: Option<&Estimate>, width: usize) -> Line {
         return if long.width() <= width { long } else { line.text(short) };
     };
     let line = match estimate.unknown {
-        0 => line.text(format!(", about {} on {slots}", about(estimate.seconds))),
+        0 => line.text(format!(", about {} on {slots}", estimate.about())),
         n => line.text(format!(", at least {} on {slots}, {} without history", about(estimate.seconds), count(n))),
     };
     let names = estimate::chain_names(s, &estimate.chain);

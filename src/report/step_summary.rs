@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::event::{Difference, Text};
-use crate::id::{AttrId, Kind};
+use crate::event::{Difference, Status, Text};
+use crate::id::Kind;
+use crate::record::history::Entry;
 
 use super::affected;
 use super::annotations::{self, Annotation, Level};
@@ -16,7 +17,7 @@ use super::check;
 use super::closing;
 use super::failure;
 use super::number::{count, duration, plural, size};
-use super::summary::{Cause, Compared, Summary};
+use super::summary::{Attr, Cause, Compared, Summary};
 
 /// Bytes that a page may have, with what was there before.
 pub const MOST: usize = 1 << 20;
@@ -36,11 +37,20 @@ const LINES: usize = 4;
 /// Characters of one of them.
 const LINE: usize = 300;
 
+/// What is known of runs before.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Before {
+    /// How many seconds such a run takes, if there were some.
+    pub usual: Option<f64>,
+    /// A run of the base, with its attrs.
+    pub base: Option<Entry>,
+}
+
 /// The page, of so many bytes at most; empty where not even its heading has room. `root` is the root of the repository at
-/// hand, `usual` how many seconds such a run takes, if there were some.
+/// hand.
 #[must_use]
-pub fn page(summary: &Summary, root: Option<&Path>, usual: Option<f64>, room: usize) -> String {
-    let mut page = heading(summary, usual);
+pub fn page(summary: &Summary, root: Option<&Path>, before: &Before, room: usize) -> String {
+    let mut page = heading(summary, before.usual);
     if page.len() + RESERVE > room {
         return String::new();
     }
@@ -48,7 +58,7 @@ pub fn page(summary: &Summary, root: Option<&Path>, usual: Option<f64>, room: us
     let logs = logs(summary);
     let head = "\n| | what | why | where |\n|---|---|---|---|\n".to_owned();
     let head = (!rows.is_empty()).then_some(head);
-    let all: Vec<String> = changes(summary)
+    let all: Vec<String> = changes(summary, before.base.as_ref())
         .into_iter()
         .chain(head)
         .chain(rows)
@@ -71,7 +81,8 @@ pub fn page(summary: &Summary, root: Option<&Path>, usual: Option<f64>, room: us
 /// `### drover check: 40 hosts: 9 built, 31 cached ✓ 7m12s`.
 fn heading(summary: &Summary, usual: Option<f64>) -> String {
     let command = summary.header.as_ref().map_or("run", |header| &header.command);
-    let what = changed(summary).unwrap_or_else(|| what_was(summary));
+    let stopped = if summary.cancelled.is_some() { "stopped, " } else { "" };
+    let what = format!("{stopped}{}", changed(summary).unwrap_or_else(|| what_was(summary)));
     let usual = usual.map(|usual| format!(" (usually {})", duration(usual))).unwrap_or_default();
     let mark = match summary.exit {
         Some(0) => " ✓",
@@ -96,39 +107,61 @@ fn changed(summary: &Summary) -> Option<String> {
 }
 
 /// Which attrs differ from the base, those that do so in the same way in a row.
-fn changes(summary: &Summary) -> Option<String> {
+fn changes(summary: &Summary, base: Option<&Entry>) -> Option<String> {
     summary.base.as_ref()?;
-    let mut groups: BTreeMap<(Kind, String), Vec<AttrId>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Kind, String), Vec<&Attr>> = BTreeMap::new();
     for id in affected::affected(summary) {
         let Some(attr) = summary.attrs.get(&id) else { continue };
         if let Some(compared) = &attr.compared {
-            groups.entry((attr.kind, how(compared))).or_default().push(id);
+            groups.entry((attr.kind, why(compared))).or_default().push(attr);
         }
     }
-    let sized = groups.values().flatten().any(|id| summary.attrs.get(id).is_some_and(|attr| attr.closure.is_some()));
-    let row = |((kind, how), ids): (&(Kind, String), &Vec<AttrId>)| {
-        let mut names: Vec<String> = ids.iter().take(NAMED).map(|id| escaped(&summary.attr_name(*id))).collect();
-        names.extend((ids.len() > NAMED).then(|| format!("and {} more", count(ids.len() - NAMED))));
-        let bytes =
-            ids.iter().filter_map(|id| summary.attrs.get(id)?.closure).fold(0_u64, |sum, (_, b)| sum.saturating_add(b));
-        let closure = if bytes > 0 { size(bytes) } else { String::new() };
-        let closure = if sized { format!(" {closure} |") } else { String::new() };
-        format!("| {} {} | {} | {how} |{closure}\n", count(ids.len()), kind.noun(ids.len()), names.join(" "))
+    let sized = groups.values().flatten().any(|attr| attr.closure.is_some());
+    let row = |((kind, why), attrs): (&(Kind, String), &Vec<&Attr>)| {
+        let mut names: Vec<String> = attrs.iter().take(NAMED).map(|attr| escaped(&attr.name)).collect();
+        names.extend((attrs.len() > NAMED).then(|| format!("and {} more", count(attrs.len() - NAMED))));
+        let closure = if sized { format!(" {} |", closures(attrs, base)) } else { String::new() };
+        format!("| {} {} | {} | {why} |{closure}\n", count(attrs.len()), kind.noun(attrs.len()), names.join(" "))
     };
     let rows: String = groups.iter().map(row).collect();
-    let (title, line) = if sized { (" closures |", "---|") } else { ("", "") };
-    (!rows.is_empty()).then(|| format!("\n| | | how |{title}\n|---|---|---|{line}\n{rows}"))
+    let (title, line) = if sized { (" closure |", "---|") } else { ("", "") };
+    (!rows.is_empty()).then(|| format!("\n| | | why |{title}\n|---|---|---|{line}\n{rows}"))
 }
 
-/// How an attr differs.
-fn how(compared: &Compared) -> String {
+/// By how much the closures of attrs differ from those on the base, `+1.2 MiB`, from the least to the most; where that is
+/// not known, how big they are together.
+fn closures(attrs: &[&Attr], base: Option<&Entry>) -> String {
+    let known = |attr: &&Attr| -> Option<i64> {
+        let then = base?.attrs.iter().find(|then| then.attr == attr.path)?.closure?;
+        let (_, now) = attr.closure?;
+        Some(i64::try_from(now).ok()?.saturating_sub(i64::try_from(then).ok()?))
+    };
+    let mut differences: Vec<i64> = attrs.iter().filter_map(known).collect();
+    differences.sort_unstable();
+    let told = |difference: i64| match (difference, size(difference.unsigned_abs())) {
+        (0, _) => "+0".to_owned(),
+        (1.., size) => format!("+{size}"),
+        (_, size) => format!("−{size}"),
+    };
+    match differences.as_slice() {
+        [] => {
+            let bytes = attrs.iter().filter_map(|attr| attr.closure).fold(0_u64, |sum, (_, b)| sum.saturating_add(b));
+            if bytes > 0 { size(bytes) } else { String::new() }
+        }
+        [first, .., last] if told(*first) != told(*last) => format!("{} to {}", told(*first), told(*last)),
+        [first, ..] => told(*first),
+    }
+}
+
+/// How an attr differs, and why where that is known.
+fn why(compared: &Compared) -> String {
     let word = match compared.difference {
         Difference::Added => "new",
         Difference::Fixed => "fixed: it did not evaluate",
         Difference::NewlyBroken => "newly broken",
         _ if compared.same_outputs => "changed, with the same outputs",
         _ if compared.revision_only => "changed, by its revision only",
-        _ => "changed",
+        _ => return compared.why.as_deref().map_or_else(|| "changed".to_owned(), escaped),
     };
     word.to_owned()
 }
@@ -215,6 +248,22 @@ fn fenced(lines: &[Text]) -> String {
     let fence = "`".repeat(longest.max(2) + 1);
     let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
     format!("{fence}text\n{lines}{fence}\n")
+}
+
+/// What later steps of a job may ask for (`steps.ID.outputs.failed`), as lines of the file that the runner reads.
+#[must_use]
+pub fn outputs(summary: &Summary) -> String {
+    let (mut built, mut failed) = (0, 0);
+    for status in summary.attrs.values().filter_map(|attr| summary.status(attr)) {
+        match status {
+            Status::Built => built += 1,
+            Status::Failed | Status::EvalFailed => failed += 1,
+            _ => {}
+        }
+    }
+    let run = summary.header.as_ref().map(|header| header.run.to_string()).unwrap_or_default();
+    let exit = summary.exit.map(|exit| exit.to_string()).unwrap_or_default();
+    format!("run={run}\nexit={exit}\nbuilt={built}\nfailed={failed}\n")
 }
 
 #[cfg(test)]

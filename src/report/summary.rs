@@ -87,6 +87,8 @@ pub struct Summary {
     pub diff: Option<Diff>,
     /// What caches spare the run; known when the comparison is over.
     pub spared: Option<Spared>,
+    /// The share by which nine of ten estimates of earlier runs were wrong at most.
+    pub estimates_off: Option<f64>,
     /// Bytes of the outputs of drvs that were built, where they are known.
     pub sizes: BTreeMap<DrvId, u64>,
     /// Evaluator processes seen.

@@ -300,7 +300,7 @@ fn system_wide(options: &StoreOptions) -> Cmd {
 }
 
 /// The longest wait for a store that somebody else is making.
-const MAKING: Duration = Duration::from_secs(2);
+const MAKING: Duration = Duration::from_secs(10);
 
 /// A new connection, hands shaken. Two Nixes that make a new store at the same moment stand in each other's way, and
 /// the later one gives up at once; it is asked again.

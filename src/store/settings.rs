@@ -191,10 +191,11 @@ pub(super) fn small(nix: Cmd) -> Cmd {
 impl NixSettings {
     /// Asks this Nix, whose version is not known yet: it was `nix show-config` before 2.20, and still is for Lix.
     pub async fn ask(nix: Cmd) -> Result<Self, StoreError> {
+        let program = nix.to_string();
         let nix = small(nix).args(["--extra-experimental-features", "nix-command"]);
         let output = match nix.clone().args(["config", "show", "--json"]).output().await {
             Ok(output) => output,
-            Err(error) if error.is_not_found() => return Err(StoreError::NoNix { program: nix.to_string() }),
+            Err(error) if error.is_not_found() => return Err(StoreError::NoNix { program }),
             Err(error) => match nix.args(["show-config", "--json"]).output().await {
                 Ok(output) => output,
                 Err(_) => return Err(StoreError::Command(error)),

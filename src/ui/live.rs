@@ -171,7 +171,7 @@ fn elapsed(model: &Model, now: Moment, width: usize) -> Line {
         return line.text("   stopping; Ctrl-C again: now").fit(width);
     }
     let left = match model.left.as_ref().filter(|_| model.is_evaluated()) {
-        Some(left) if left.seconds >= 1.0 && left.unknown == 0 => format!(", about {} left", about(left.seconds)),
+        Some(left) if left.seconds >= 1.0 && left.unknown == 0 => format!(", about {} left", left.about()),
         Some(left) if left.seconds >= 1.0 => format!(", at least {} left", about(left.seconds)),
         _ => String::new(),
     };

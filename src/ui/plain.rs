@@ -177,7 +177,7 @@ fn compared(model: &Model, at: Moment) -> String {
     }
     text.push_str(&format!(" · {} to build", plural(s.counts.builds, "drv", "drvs")));
     match estimate::remaining(s, at) {
-        Some(left) if left.unknown == 0 => text.push_str(&format!(", about {}", about(left.seconds))),
+        Some(left) if left.unknown == 0 => text.push_str(&format!(", about {}", left.about())),
         Some(left) => text.push_str(&format!(", at least {}", about(left.seconds))),
         None => text.push_str(", duration unknown (no history yet)"),
     }

@@ -221,10 +221,10 @@ async fn a_servers_wish_to_be_left_alone_is_respected() {
     let dir = empty("StoreDir: /nix/store\n");
     put(dir.path(), &path(0), Some(&key("good", 1)));
     let server = FakeCache::serve(dir.path()).await;
-    let patience = Patience { path: Duration::from_millis(300), ..context().patience };
+    let patience = Patience { path: Duration::from_secs(20), ..context().patience };
     let cache = Cache::open(CacheId(0), pull(&server.url), &OpenContext { patience, ..context() }).await.unwrap();
     let name = narinfo_name(&path(0));
-    server.always(&name, Fault::With(429, "retry-after", "1".into()));
+    server.always(&name, Fault::With(429, "retry-after", "60".into()));
     assert_eq!(why(&cache.ask(&[path(0)]).await[0]), (Class::Cache, "HTTP status 429".into()));
     assert_eq!(server.requests(&name), 1, "without the header it would have been asked 5 times by now");
     server.next(&name, [Fault::With(429, "retry-after", "0".into())]);
@@ -253,7 +253,7 @@ async fn a_cache_that_is_down_is_not_asked_in_vain() {
 async fn a_cache_that_hangs_is_left() {
     let dir = empty("StoreDir: /nix/store\n");
     let server = FakeCache::serve(dir.path()).await;
-    let patience = Patience { answer: Duration::from_millis(50), ..context().patience };
+    let patience = Patience { answer: Duration::from_millis(500), ..context().patience };
     let cache = Cache::open(CacheId(0), pull(&server.url), &OpenContext { patience, ..context() }).await.unwrap();
     server.always("*", Fault::Hang);
     let answers = cache.ask(&paths(0..500)).await;

@@ -191,7 +191,7 @@ async fn a_cache_that_says_nothing_behind_a_better_one_is_found_to_be_down() {
     let brief = |id: u32, server: &FakeCache| {
         let config = CacheConfig { url: server.url.clone(), pull: true, ..CacheConfig::default() };
         let context = context(server);
-        let patience = Patience { answer: Duration::from_millis(300), ..context.patience };
+        let patience = Patience { answer: Duration::from_secs(1), ..context.patience };
         async move { Cache::open(CacheId(id), config, &OpenContext { patience, ..context }).await.unwrap() }
     };
     let caches = [Arc::new(brief(0, &servers[0]).await), Arc::new(brief(1, &servers[1]).await)];
@@ -224,10 +224,20 @@ async fn a_cache_far_away_is_asked_for_what_one_nearby_lacks() {
     let near = FakeCache::start_by(dir.path(), Front::plain());
     let far = FakeCache::start_by(all.path(), Front::tls());
     let twin = FakeCache::start_by(all.path(), Front::tls());
-    for server in [&far, &twin] {
-        server.delay(Duration::from_millis(400));
-    }
-    let caches = [Arc::new(open(0, &near).await), Arc::new(open(1, &far).await), Arc::new(open(2, &twin).await)];
+    // The nearby one has a third of that to answer all, on however busy a machine.
+    let distance = Duration::from_secs(12);
+    let distant = async |id: u32, server: &FakeCache| {
+        let config = CacheConfig { url: server.url.clone(), pull: true, ..CacheConfig::default() };
+        let context = context(server);
+        let patience = Patience { answer: 5 * distance, path: 5 * distance, ..context.patience };
+        server.delay(distance);
+        let cache = Cache::open(CacheId(id), config, &OpenContext { patience, ..context }).await.unwrap();
+        server.delay(Duration::ZERO);
+        Arc::new(cache)
+    };
+    let near_cache = Arc::new(open(0, &near).await);
+    let (far_cache, twin_cache) = tokio::join!(distant(1, &far), distant(2, &twin));
+    let caches = [near_cache, far_cache, twin_cache];
     let facts = presence::race(&caches, paths(COUNT), false).all().await;
     assert_eq!(facts.len(), usize::from(COUNT));
     for (path, fact) in facts {

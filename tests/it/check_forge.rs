@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::eval::commit;
 use crate::support::nix::{Lab, each_nix, newest, tool};
 use crate::support::runner::{self, commands, sections};
-use crate::support::site::{Ran, Site, finish};
+use crate::support::site::{Ran, Site, commit_as_origin, finish, narinfos};
 
 /// What a log may hold that runners take for commands, as `printf` of a shell has it.
 const EVIL: [&str; 16] = [
@@ -365,6 +365,67 @@ fn a_page_keeps_to_its_room() {
     let short = written((1 << 20) - 1000);
     assert!(short.contains("### drover check") && short.contains("left out"), "{short}");
     assert_eq!(written((1 << 20) - 10), "");
+}
+
+/// The author of a pull request from a fork may have written drover.toml.
+#[test]
+fn in_the_pull_request_of_a_fork_the_config_is_that_of_the_target() {
+    const FLAKE: &str = r#"{ outputs = _: let
+  drv = name: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo ${name} > $out" ]; };
+in { packages.x86_64-linux = { one = drv "one"; two = drv "two"; }; }; }
+"#;
+    let site = Site::of(Lab::plain(&newest()), FLAKE);
+    let key = site.key("acme-1");
+    let cache = |name: &str| {
+        format!(
+            "[cache.{name}]\nurl = \"file://{}?secret-key={}\"\npush = true\n",
+            site.lab.path(name).display(),
+            key.secret.display()
+        )
+    };
+    fs::write(site.flake.join("drover.toml"), cache("ours")).unwrap();
+    commit_as_origin(&site.lab, &site.flake);
+    let pwned = site.lab.path("pwned");
+    let theirs = format!(
+        "[attrs]\nexclude = [\"two\"]\n{}[notify.x]\ncommand = [\"touch\", \"{}\"]\non = [\"failure\", \"recovery\", \"always\"]\n",
+        cache("theirs"),
+        pwned.display()
+    );
+    site.edit("drover.toml", &theirs.replace(", \"always\"", ""));
+    let fork = [
+        GITHUB[0],
+        ("CI", "true"),
+        ("GITHUB_EVENT_NAME", "pull_request"),
+        ("GITHUB_REPOSITORY", "acme/infra"),
+        ("GITHUB_BASE_REF", "main"),
+        ("GITHUB_REF", "refs/pull/8/merge"),
+    ];
+    let output = site.lab.write("output", "");
+    let vars = [&fork[..], &[("GITHUB_OUTPUT", output.to_str().unwrap())]].concat();
+    let ran = step(&site, &vars, &["run", "--json", "--no-base"]);
+    let document = ran.expect(0).json();
+    assert_eq!(document["attrs"].as_array().unwrap().len(), 1, "{document:#}");
+    assert_eq!(ran.stderr.matches("of a fork").count(), 1, "one line: {}", ran.stderr);
+    assert!(ran.stderr.contains("only [attrs] counts, and else that of main"), "{}", ran.stderr);
+    assert_eq!(narinfos(&site.lab.path("ours")).len(), 1);
+    assert!(!site.lab.path("theirs").exists() && !pwned.exists());
+    // Later steps learn how it went.
+    let told = fs::read_to_string(&output).unwrap();
+    let run = document["run"].as_str().unwrap();
+    assert_eq!(told, format!("run={run}\nexit=0\nbuilt=1\nfailed=0\n"));
+
+    // Where that file is not at hand, nothing takes its place.
+    let refs = ["update-ref", "-d", "refs/remotes/origin/main"];
+    assert!(site.lab.program("git").current_dir(&site.flake).args(refs).status().unwrap().success());
+    let ran = step(&site, &fork, &["run", "--no-base"]);
+    ran.expect(0);
+    assert!(ran.stderr.contains("is not in this clone") && ran.stderr.contains("fetch-depth: 0"), "{}", ran.stderr);
+    assert!(!site.lab.path("theirs").exists());
+
+    // For those who may write to the repository it is theirs.
+    let ran = step(&site, &GITHUB, &["run", "--no-base"]);
+    assert!(!ran.expect(0).stderr.contains("of a fork"), "{}", ran.stderr);
+    assert!(site.lab.path("theirs").exists());
 }
 
 /// A forge knows files by the root of the repository.

@@ -2,8 +2,10 @@
 
 use crate::support::farm_lab::{BuilderSpec, Kind};
 use crate::support::farm_site::{FarmSite, spec};
+use crate::support::fault_proxy::{Fault, Towards};
 use crate::support::nix::{Lab, Nix, each_nix, newest};
 use crate::support::site::{Site, classes, finish, statuses};
+use crate::support::sshd::{descendants, is_named, signal};
 
 /// A fleet that takes its time.
 fn slow(nix: &Nix, kinds: &[Kind]) -> FarmSite {
@@ -110,4 +112,59 @@ fn what_was_found_on_a_builder_that_goes_away_is_built_after_all() {
     let mut built: Vec<String> = built.map(|event| events.drv_name(event)).collect();
     built.sort();
     assert_eq!(built, ["below", "first", "top"]);
+}
+
+/// `large` can be built by both builders; `user`, which needs it, and `first` by the second alone.
+const LARGE: &str = r#"{
+  outputs = { self }:
+    let
+      build = name: script: more: derivation ({
+        inherit name;
+        system = "x86_64-linux";
+        builder = "/bin/sh";
+        args = [ "-c" script ];
+      } // more);
+      doubled = "s=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do s=$s$s; done";
+      large = build "large" "/bin/sleep 2; ${doubled}; echo $s > $out" { };
+      first = build "first" "/bin/sleep 4; echo > $out" { requiredSystemFeatures = [ "second" ]; };
+    in
+    {
+      packages.x86_64-linux = {
+        inherit large;
+        user = build "user" "read -n 16 word < $large; echo $word > $out" {
+          inherit large first;
+          requiredSystemFeatures = [ "second" ];
+        };
+      };
+    };
+}
+"#;
+
+#[test]
+fn what_is_made_again_while_it_is_on_its_way_home_comes_home_from_there() {
+    let nix = newest();
+    let faster = BuilderSpec { speed: 4.0, ..spec(Kind::Forwarded, &nix).behind_proxy() };
+    let second = BuilderSpec { features: Some(vec!["second".to_owned()]), ..spec(Kind::Forwarded, &nix) };
+    let farm = FarmSite::new(Site::of(Lab::chroot(&nix), LARGE), &nix, vec![faster, second]);
+    // In the middle of the 16 MiB that go home.
+    farm.farm.builders[0].proxy().after(Towards::Client, 2 << 20, Fault::Stall);
+    let running = farm.start(&["--builder-wait", "1"]);
+    farm.wait_for("results_returning", 1);
+    farm.wait_for("attempt_started", 3);
+    // The local store hears nothing of it before the second builder makes it again.
+    let below = descendants(running.pid()).into_iter();
+    let local: Vec<u32> = below.filter(|pid| is_named(*pid, "nix-daemon")).collect();
+    local.iter().for_each(|pid| signal(*pid, "STOP"));
+    farm.farm.builders[0].proxy().cut();
+    farm.wait_for("attempt_building", 3);
+    local.iter().for_each(|pid| signal(*pid, "CONT"));
+    let ran = running.wait();
+    ran.expect(0);
+    assert_eq!(statuses(&ran.json()).into_values().collect::<Vec<_>>(), ["built", "built"]);
+    let events = farm.site.events();
+    events.expect_each_once();
+    assert!(!local.is_empty());
+    assert_eq!(events.of("results_returned").iter().filter(|event| !event["failure"].is_null()).count(), 1);
+    let made = events.of("attempt_ended").into_iter().filter(|event| event["end"] == "built").count();
+    assert_eq!(made, 4, "first and user once, large twice");
 }

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use drover::event::{Difference, Event, Fact, Moment};
-use drover::id::AttrId;
+use drover::event::{AttemptEnd, Class, Difference, DrvOutcome, Event, Fact, Failure, Moment, Status};
+use drover::id::{AttemptId, AttrId, DrvId};
 use drover::record::history::Entry;
 use drover::report::account::Owner;
 use drover::report::otlp::Parent;
+use drover::report::step_summary::Before;
 use drover::report::summary::Summary;
 use drover::report::timeline::{End, Timeline, overlaps};
 use drover::report::{account, badge, entry, html, json, junit, otlp, prometheus, step_summary, time, trace};
@@ -185,7 +186,7 @@ fn the_page_has_the_same_numbers() {
 
 #[test]
 fn markdown_and_badge_have_the_same_numbers() {
-    let page = step_summary::page(&summary(), None, Some(42.0), step_summary::COMMENT);
+    let page = step_summary::page(&summary(), None, &Before { usual: Some(42.0), base: None }, step_summary::COMMENT);
     assert!(
         page.starts_with("### drover run: 3 hosts, 1 package: 2 built, 1 cached, 1 failed ✗ 36s (usually 42s)\n"),
         "{page}"
@@ -215,13 +216,41 @@ fn the_page_for_a_change_names_what_differs() {
         let (attr, base_drv) = (AttrId(n), None);
         put(309.0, Fact::AttrCompared { attr, difference, revision_only: n == 7, same_outputs: false, base_drv });
     }
-    put(309.0, Fact::ClosureSized { attr: AttrId(0), paths: 412, nar_size: 3 << 30 });
-    let page = step_summary::page(&Summary::of(&events), None, None, step_summary::COMMENT);
+    let mut sized = |attr, nar_size| put(309.0, Fact::ClosureSized { attr: AttrId(attr), paths: 412, nar_size });
+    sized(0, 3 << 30);
+    let plain = Summary::of(&events);
+    let page = step_summary::page(&plain, None, &Before::default(), step_summary::COMMENT);
     let wanted = "### drover run: 9 of 49 attrs change, all built ✓ 5m09s\n\n\
-        | | | how | closures |\n|---|---|---|---|\n\
+        | | | why | closure |\n|---|---|---|---|\n\
         | 7 hosts | web1 web2 web3 db1 db2 lb1 mon1 | changed | 3.0 GiB |\n\
         | 1 host | pi1 | changed, by its revision only |  |\n\
         | 1 host | pi2 | new |  |\n";
+    assert!(page.starts_with(wanted), "{page}");
+
+    // Where more is known: why, and how big they were on the base.
+    let mut put = |fact| {
+        let seq = events.len() as u64;
+        events.push(Event { seq, at: Moment(309_000_000), fact });
+    };
+    for attr in 1..5 {
+        put(Fact::ClosureSized { attr: AttrId(attr), paths: 412, nar_size: 3 << 30 });
+    }
+    let whys = [("nginx 1.29.3 → 1.29.4", 0..3), ("backup.service: the variable text differs", 3..7)];
+    for (why, attrs) in whys {
+        put(Fact::ChangeExplained { attrs: attrs.map(AttrId).collect(), why: why.into() });
+    }
+    let mut base = entry::of(&plain).unwrap();
+    for (attr, more) in base.attrs.iter_mut().zip([3 << 20, 3 << 20, 1 << 20, 0, -(1_i64 << 20)]) {
+        attr.closure = (3_u64 << 30).checked_add_signed(-more);
+    }
+    let before = Before { usual: Some(300.0), base: Some(base) };
+    let page = step_summary::page(&Summary::of(&events), None, &before, step_summary::COMMENT);
+    let wanted = "### drover run: 9 of 49 attrs change, all built ✓ 5m09s (usually 5m00s)\n\n\
+        | | | why | closure |\n|---|---|---|---|\n\
+        | 4 hosts | db1 db2 lb1 mon1 | backup.service: the variable text differs | −1.0 MiB to +0 |\n\
+        | 1 host | pi1 | changed, by its revision only |  |\n\
+        | 1 host | pi2 | new |  |\n\
+        | 3 hosts | web1 web2 web3 | nginx 1.29.3 → 1.29.4 | +1.0 MiB to +3.0 MiB |\n";
     assert!(page.starts_with(wanted), "{page}");
 }
 
@@ -492,12 +521,17 @@ fn every_record_can_be_told_in_every_format() {
 fn junit_has_the_same_numbers() {
     const SCRIPT: &str = "
 import json, sys
-from junitparser import JUnitXml
+from junitparser.xunit2 import JUnitXml
 xml = JUnitXml.fromstring(sys.stdin.read())
+def again(case):
+    return [[type(r).__name__, r.message, r.type, float(r._elem.get('time')), r.system_out] for r in case.interim_result]
 json.dump({'tests': xml.tests, 'failures': xml.failures, 'errors': xml.errors, 'time': xml.time,
-  'cases': {c.name: [c.time, type(c.result[0]).__name__ if c.result else 'ok'] for s in xml for c in s}}, sys.stdout)
+  'cases': {c.name: [c.time, type(c.result[0]).__name__ if c.result else 'ok'] for s in xml for c in s},
+  'again': {c.name: again(c) for s in xml for c in s if c.interim_result}}, sys.stdout)
 ";
     let read = python("junitparser", SCRIPT, &junit::document(&summary(), None).unwrap());
+    const TAIL: &str = "checking for OpenSSL\nerror: <ssl.h> & more are not there";
+    let in_vain = "nginx-1.29.4 on big1: builder exited with code 2";
     // Evaluating, and from when it was known what had to be built until it was there: 2 + 26, 3 + 15.5, 2 + 6, 0.5.
     let wanted = json!({
         "tests": 4, "failures": 1, "errors": 0, "time": 36.0,
@@ -507,6 +541,24 @@ json.dump({'tests': xml.tests, 'failures': xml.failures, 'errors': xml.errors, '
             "nixosConfigurations.db1": [8.0, "Failure"],
             "packages.x86_64-linux.tool": [0.5, "ok"],
         },
+        "again": { "nixosConfigurations.web2": [["FlakyFailure", in_vain, "build", 4.0, TAIL]] },
     });
     assert_eq!(read, wanted);
+
+    // The same, but nginx never comes about.
+    let mut events = known();
+    let failure = || Failure::new(Class::Build, "builder failed with exit code 2");
+    for event in &mut events {
+        match &mut event.fact {
+            Fact::AttemptEnded { attempt: AttemptId(2), end, .. } => *end = AttemptEnd::Failed(failure()),
+            Fact::DrvEnded { drv: DrvId(1), outcome } => *outcome = DrvOutcome::Failed(failure()),
+            Fact::AttrEnded { attr: AttrId(1), status, root, .. } => {
+                (*status, *root) = (Status::Failed, Some(DrvId(1)));
+            }
+            _ => {}
+        }
+    }
+    let read = python("junitparser", SCRIPT, &junit::document(&Summary::of(&events), None).unwrap());
+    assert_eq!(read["cases"]["nixosConfigurations.web2"][1], "Failure");
+    assert_eq!(read["again"], json!({ "nixosConfigurations.web2": [["RerunFailure", in_vain, "build", 4.0, TAIL]] }));
 }

@@ -194,3 +194,39 @@ fn a_run_leaves_a_page_and_tells_a_collector() {
     assert!(spans.iter().any(|span| span["name"] == "app-1.0"), "{spans:?}");
     run("http://127.0.0.1:1", &["run"]);
 }
+
+/// A package with a library of this version, which is 200 KiB larger from 1.1 on.
+fn versioned(version: &str) -> String {
+    let width = if version == "1.0" { 1000 } else { 205_800 };
+    format!(
+        r#"{{
+  outputs = _:
+    let
+      build = name: script: derivation {{
+        inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" script ];
+      }};
+      lib = build "lib-{version}" "printf %{width}s x > $out";
+    in {{
+      packages.x86_64-linux = {{ app = build "app-1" "echo ${{lib}} > $out"; other = build "other-1" "echo > $out"; }};
+    }};
+}}
+"#
+    )
+}
+
+/// What differs from the base, why, and by how much that makes it larger.
+#[test]
+fn the_page_of_a_step_says_why_attrs_differ() {
+    let site = Site::of(Lab::plain(&newest()), &versioned("1.0"));
+    site.exits(0, &["run"]);
+    site.edit("flake.nix", &versioned("1.1"));
+    let page = site.lab.work().join("page.md");
+    let args = ["run", "--base", "HEAD~1"];
+    let mut command = site.command(&args);
+    command.env("GITHUB_STEP_SUMMARY", &page);
+    finish(command, &args).expect(0);
+    let text = std::fs::read_to_string(&page).unwrap();
+    let wanted = "1 of 2 packages changes, all built ✓";
+    assert!(text.contains(wanted), "{text}");
+    assert!(text.contains("\n| 1 package | app | lib 1.0 → 1.1 | +0.2 MiB |\n"), "{text}");
+}

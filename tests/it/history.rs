@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::fake_cache::{FakeCache, Fault};
 use crate::support::nix::{Lab, newest};
-use crate::support::site::{Events, Site, finish, wait_until};
+use crate::support::site::{Events, Site, commit_as_origin, finish, wait_until};
 
 const FLAKE: &str = r#"{ outputs = { self }: let
     build = name: script: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" script ]; };
@@ -323,7 +323,13 @@ fn machines_that_share_a_place_know_each_others_runs() {
     assert_eq!(of_one.builds[0].name, "a-1.0");
 
     // Whoever may not write reads; what is no entry is left out.
-    let fork = [("CI", "1"), ("GITHUB_EVENT_NAME", "pull_request"), ("GITHUB_REPOSITORY", "me/infra")];
+    let fork = [
+        ("CI", "1"),
+        ("GITHUB_EVENT_NAME", "pull_request"),
+        ("GITHUB_REPOSITORY", "me/infra"),
+        ("GITHUB_BASE_REF", "main"),
+    ];
+    commit_as_origin(&site.lab, &site.flake);
     fs::write(place.join(format!("drover/history/{}.json.zst", own.run)), "no entry").unwrap();
     assert_eq!(on_machine(&site, "fork", &server.url, &fork, ".#b"), [""; 0]);
     assert_eq!(runs_of(&site, "fork").len(), 2);

@@ -59,6 +59,31 @@ fn ctrl_c_pushes_what_is_built_and_leaves_nobody_behind() {
     });
 }
 
+/// Forges send SIGINT or SIGTERM, and a few seconds later nothing is left of a job.
+#[test]
+fn a_job_that_is_cancelled_leaves_its_record_and_its_page() {
+    for name in ["TERM", "INT"] {
+        let site = Site::fleet_at(Lab::chroot(&newest()), 100);
+        let page = site.lab.write("page.md", "");
+        let report = site.lab.path("report");
+        let args = ["run", "-j", "4", "--report-dir", report.to_str().unwrap()];
+        let mut command = site.command(&args);
+        command.envs([("CI", "true"), ("GITHUB_ACTIONS", "true")]).env("GITHUB_STEP_SUMMARY", &page);
+        let running = start(command, &args);
+        wait_for(&site, 0, "drv_ended", 4);
+        let deadline = Deadline::after(Duration::from_secs(5));
+        running.signal(name);
+        let ran = running.wait();
+        ran.expect(130);
+        assert!(!deadline.is_over());
+        assert_eq!(site.events().0.last().unwrap()["event"], "run_ended");
+        let page = fs::read_to_string(&page).unwrap();
+        assert!(page.starts_with("### drover run: stopped, "), "{page}");
+        assert!(report.join("report.html").exists());
+        site.expect_no_process(Duration::from_secs(1));
+    }
+}
+
 #[test]
 fn a_killed_run_leaves_nobody_behind_and_the_next_goes_on() {
     each_nix(|nix| {

@@ -84,10 +84,12 @@ fn tag(fact: &Fact) -> &'static str {
         Fact::CacheRepeated { .. } => "cache_repeated",
         Fact::ImportStarted { .. } => "import_started",
         Fact::ImportEnded { .. } => "import_ended",
+        Fact::EstimatesKnown { .. } => "estimates_known",
+        Fact::ChangeExplained { .. } => "change_explained",
     }
 }
 
-const FACTS: usize = 66;
+const FACTS: usize = 68;
 
 /// `format-1.jsonl` was written by drover 0.1.0. Never change a line of it; add lines for new facts.
 #[test]

@@ -10,9 +10,10 @@ use drover::store::cache::SecretKey;
 use sha2::{Digest as _, Sha256};
 
 use crate::eval::copy_dir;
+use crate::support::bucket::{Bucket, KEY_ID, SECRET};
 use crate::support::fake_cache::{FakeCache, Fault};
 use crate::support::nix::{Lab, each_nix, newest};
-use crate::support::site::{Key, Ran, Site, finish, start};
+use crate::support::site::{Key, Ran, Site, commit_as_origin, finish, start};
 
 const FLAKE: &str = r#"{ outputs = { self }:
     let
@@ -211,6 +212,40 @@ fn machines_that_share_a_place_evaluate_once() {
     });
 }
 
+/// Evaluations, and the history of runs.
+#[test]
+fn a_bucket_is_a_place_to_share() {
+    let site = Site::of(Lab::chroot(&newest()), FLAKE);
+    let key = site.key("push-1");
+    let bucket = Bucket::serve(&site.lab.path("buckets"), false);
+    let plan = |machine: &Machine<'_>, secret: &str| {
+        let mut command = machine.command(&["plan", "--json"]);
+        command.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", secret);
+        machine.plans(command)
+    };
+    let first = Machine::new(&site, "first", &writer(&bucket.url(""), &key));
+    let seen = plan(&first, SECRET);
+    seen.asks(&all());
+    assert!(seen.warnings.is_empty(), "{:?}", seen.warnings);
+    assert_eq!(files(&bucket.dir().join("drover/eval")).len(), 1);
+    let index = fs::read_to_string(bucket.dir().join("drover/history/index.json")).unwrap();
+    let run = files(&first.state.join("runs")).pop().unwrap();
+    let run = run.file_name().unwrap().to_str().unwrap();
+    assert!(index.contains(run), "{index}");
+    assert!(bucket.dir().join(format!("drover/history/{run}.json.zst")).exists());
+
+    let second = Machine::new(&site, "second", &reader(&bucket.url(""), &key));
+    let theirs = plan(&second, SECRET);
+    theirs.asks_nothing();
+    assert_eq!(theirs.drvs, seen.drvs);
+
+    // Whoever has the wrong keys does without.
+    let third = Machine::new(&site, "third", &reader(&bucket.url(""), &key));
+    let refused = plan(&third, "no-such-secret");
+    refused.asks(&all());
+    refused.warns(&["no evaluation is taken from s3://"]);
+}
+
 #[test]
 fn one_state_evaluates_once_for_all() {
     each_nix(|nix| {
@@ -337,9 +372,14 @@ fn forks_and_those_without_a_key_never_write() {
     keyless.plan().asks(&all());
     let fork = Machine::new(&site, "fork", &writer(&server.url, &key));
     let foreign: [&[(&str, &str)]; 2] = [
-        &[("GITHUB_EVENT_NAME", "pull_request"), ("GITHUB_REPOSITORY", "me/infra")],
-        &[("CI_MERGE_REQUEST_PROJECT_ID", "1"), ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "2")],
+        &[("GITHUB_EVENT_NAME", "pull_request"), ("GITHUB_REPOSITORY", "me/infra"), ("GITHUB_BASE_REF", "main")],
+        &[
+            ("CI_MERGE_REQUEST_PROJECT_ID", "1"),
+            ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "2"),
+            ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "main"),
+        ],
     ];
+    commit_as_origin(&site.lab, &fork.flake);
     for (vars, asked) in foreign.iter().zip([all(), Vec::new()]) {
         let mut command = fork.command(&["plan", "--json"]);
         command.envs(vars.iter().copied());
@@ -402,7 +442,7 @@ fn a_share_in_trouble_is_a_warning() {
 fn words_that_mean_nothing_are_refused_before_anything_is_done() {
     let site = Site::of(Lab::plain(&newest()), FLAKE);
     for (number, (config, said)) in [
-        ("[share]\nurl = 's3://bucket'\n", "[share] takes no 's3' URL yet"),
+        ("[share]\nurl = 'attic:x'\n", "[share] takes no 'attic' URL yet"),
         ("[share]\nurl = '/srv/x'\n", "is no URL"),
         ("[share]\nsecret-key = '/nonexistent/key'\n", "cannot use the secret key of [share]"),
         ("[share]\npublic-keys = ['nonsense']\n", "cannot use the public key 'nonsense' of [share]"),

@@ -146,6 +146,11 @@ fn the_planted_cause_comes_first_in_ten_of_ten_scenarios() {
             let (_, slow) = scenario(&before, change, seed);
             let sum: f64 = slow.causes.iter().map(|cause| cause.seconds).sum();
             assert!((sum - slow.difference()).abs() < 1e-6, "{name}: {sum} of {}", slow.difference());
+            if kind == Kind::Drvs {
+                let text = &slow.causes[0].text;
+                assert!(text.contains("nixpkgs 5f2a1c → 9c1d07 (flake.lock) changed base"), "{text}");
+                assert!(text.ends_with(" under 40 hosts"), "{text}");
+            }
             if slow.causes[0].kind != kind {
                 wrong.push((seed, name, slow.causes[0].clone()));
             }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::support::eval_jobs::{JOBS, write_eval_jobs};
 use crate::support::nix::{Lab, each_nix, newest};
-use crate::support::program::write_program;
 use crate::support::site::{Site, classes, statuses, wait_until};
 
 /// A package set as people write them: a function, sets that are entered and sets that are not.
@@ -212,48 +212,10 @@ fn lines_that_are_wrong_are_refused_and_what_is_gone_is_told() {
     assert_eq!(attr(&document, "x86_64-linux.\"b.c\"")["status"], "to_build");
 }
 
-/// Speaks the flags and the lines of nix-eval-jobs, and asks Nix: there is no package of the real one to test with.
-const JOBS: &str = r#"#!/bin/sh
-[ "$1" = --version ] && { echo "nix-eval-jobs (Nix) VERSION"; exit 0; }
-echo "$@" >> NOTES
-fail() { echo "error: $1" >&2; exit 1; }
-flake= recurse= roots= left=$#
-while [ "$left" -gt 0 ]; do
-  case $1 in
-    --flake) flake=$2; n=2 ;;
-    --workers|--max-memory-size) [ "$2" -gt 0 ] || fail "$1"; n=2 ;;
-    --gc-roots-dir) [ -d "$2" ] || fail "$1"; roots=$2; n=2 ;;
-    --meta) n=1 ;;
-    --force-recurse) recurse=1; n=1 ;;
-    --store|--eval-store) set -- "$@" "$1" "$2"; n=2 ;;
-    --option|--override-input) set -- "$@" "$1" "$2" "$3"; n=3 ;;
-    *) fail "unrecognised flag '$1'" ;;
-  esac
-  shift $n; left=$((left - n))
-done
-[ -n "$roots" ] && [ -n "$recurse" ] || fail "flags"
-walk='x: let
-  walk = p: v: if !(builtins.tryEval v).success || v.type or null == "derivation" then [ p ]
-    else builtins.concatLists (map (n: walk (p ++ [ n ]) v.${n}) (builtins.attrNames v));
-  line = p: let all = map builtins.toJSON p; in builtins.concatStringsSep "." all + "|" + toString all + "\n";
-in builtins.concatStringsSep "" (map line (walk [ ] x))'
-names=$(BIN/nix eval --raw "$@" --apply "$walk" "$flake") || exit 1
-echo "warning: said by the other one" >&2
-echo "$names" | while IFS='|' read -r path list; do
-  about="attr = \"any\"; attrPath = [ $list ];"
-  line="d: { $about inherit (d) name system drvPath; outputs = builtins.listToAttrs (map (o: { name = o; value = d.\${o}.outPath; }) (d.outputs or [ \"out\" ])); }"
-  BIN/nix eval --json "$@" --apply "$line" "$flake${path:+.$path}" 2> /dev/null ||
-    BIN/nix eval --json --expr "{ $about error = \"error: bad\"; }" "$@"
-  echo
-done
-"#;
-
 /// drover with a nix-eval-jobs that is this script on its `PATH`; gives its notes too.
 fn with_jobs(site: &Site, script: &str, version: &str, args: &[&str]) -> (std::process::Command, std::path::PathBuf) {
     let (path, notes) = site.spy("nix");
-    let script = script.replace("VERSION", version).replace("NOTES", &notes.display().to_string());
-    let script = script.replace("BIN", &site.lab.nix.bin.display().to_string());
-    write_program(&site.lab.path("spy/nix-eval-jobs"), &script);
+    write_eval_jobs(&site.lab, &site.lab.path("spy/nix-eval-jobs"), script, version, &notes);
     let mut command = site.command(args);
     command.env("PATH", path);
     (command, notes)

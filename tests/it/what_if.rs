@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use drover::driver::replay::{Change, Replay};
-use drover::event::Event;
+use drover::event::{Event, Fact};
 use drover::report::estimate;
+use drover::report::history::History;
 use drover::report::stats::{median, quantile};
 use drover::report::summary::Summary;
 
@@ -82,10 +83,36 @@ fn what_is_told_comes_near_what_then_happens() {
     println!("two more builders spare {:.1}%", 100.0 * median(&gains).unwrap());
 }
 
+/// The estimate of a run, held against it; `off` is what the runs before it say.
+fn estimated(number: u64, off: Option<f64>) -> estimate::Checked {
+    let mut events = play(&drawn(number), 1, number);
+    if let Some(off) = off {
+        events.insert(1, Event { seq: 0, at: events[0].at, fact: Fact::EstimatesKnown { off } });
+    }
+    estimate::checked(&events, &Summary::of(&events)).unwrap()
+}
+
 #[test]
 fn what_is_expected_comes_near_what_then_happens() {
-    let errors = (1..=RUNS).map(|number| estimate::checked(&play(&drawn(number), 1, number)).unwrap().off().abs());
+    let errors = (1..=RUNS).map(|number| estimated(number, None).off().abs());
     holds("the estimate", &errors.collect::<Vec<f64>>());
+}
+
+/// What an estimate says of its own error, by what became of the twenty before it, holds in most of the runs.
+#[test]
+fn an_estimate_knows_how_far_it_may_be_off() {
+    let mut history = History::default();
+    let (mut within, mut told) = (0, 0);
+    for number in 1..=RUNS {
+        let checked = estimated(number, history.estimates_off());
+        history.fold_estimate(&checked);
+        let Some(error) = checked.error else { continue };
+        told += 1;
+        within += u32::from((checked.expected - checked.took).abs() <= error);
+        assert!(error < 0.4 * checked.expected, "{number}: {checked:?}");
+    }
+    println!("{within} of {told} runs ended within what their estimate said");
+    assert!(told == 45 && (36..=44).contains(&within), "{within} of {told}");
 }
 
 #[test]

@@ -11,6 +11,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
+use super::deadline::wait_until;
+
 /// Names under which distributions have it.
 const NAMES: [&str; 4] = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"];
 
@@ -36,7 +38,7 @@ pub struct Look {
 /// What became of a page.
 #[derive(Debug)]
 pub struct Opened {
-    /// Seconds from the start until the load event was over.
+    /// Seconds for which a processor worked for the page, from the start until it was there: however long that took.
     pub load: f64,
     /// Errors and warnings of the console, exceptions.
     pub complaints: Vec<String>,
@@ -65,9 +67,7 @@ impl Browser {
         command.args(["-c", script, name]).arg(dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(Stdio::null()).spawn().unwrap();
         let (to, from) = (dir.path().join("in"), dir.path().join("out"));
-        while !to.exists() || !from.exists() {
-            std::thread::yield_now();
-        }
+        wait_until("the browser's pipes", || (to.exists() && from.exists()).then_some(()));
         let to = File::options().write(true).open(to).unwrap();
         let from = BufReader::new(File::open(from).unwrap());
         Some(Self { child, to, from, last: 0, session: None, events: Vec::new(), _dir: dir })
@@ -88,6 +88,7 @@ impl Browser {
         let scheme = if look.dark { "dark" } else { "light" };
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.call("Emulation.setEmulatedMedia", features);
+        self.call("Performance.enable", json!({ "timeDomain": "threadTicks" }));
         self.call("Page.navigate", json!({ "url": format!("file://{}", file.display()) }));
         while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
             let event = self.read();
@@ -97,8 +98,9 @@ impl Browser {
         let script =
             "new Promise(done => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 50))";
         self.evaluate(script);
-        let times = "performance.timing.loadEventEnd - performance.timing.navigationStart";
-        let load = self.evaluate(times).as_f64().unwrap() / 1000.0;
+        let metrics = self.call("Performance.getMetrics", json!({}));
+        let metric = |name: &str| metrics["metrics"].as_array()?.iter().find(|metric| metric["name"] == name);
+        let load = metric("TaskDuration").and_then(|metric| metric["value"].as_f64()).unwrap();
         let scroll_width = self.evaluate("document.documentElement.scrollWidth").as_f64().unwrap();
         let inner_width = self.evaluate("innerWidth").as_f64().unwrap();
         let complaints = self.events.iter().filter_map(complaint).collect();
@@ -113,6 +115,12 @@ impl Browser {
         let answer = self.call("Runtime.evaluate", asked);
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
         answer["result"]["value"].clone()
+    }
+
+    /// Waits until an expression in the page is true, which it is at the latest some frames from now.
+    pub fn wait_for(&mut self, expression: &str) {
+        let look = format!("const look = () => ({expression}) ? done() : requestAnimationFrame(look)");
+        self.evaluate(&format!("new Promise(done => {{ {look}; look(); }})"));
     }
 
     /// Presses a key.

@@ -1,20 +1,24 @@
 //! How long something may take on a machine that has time for it.
+#![allow(dead_code, unreachable_pub, reason = "a toolbox for many tests; not every tool is in use at every moment")]
 #![expect(clippy::disallowed_methods, reason = "how long something takes is what is tested")]
 
 use std::fmt::Debug;
 use std::fs;
 use std::time::{Duration, Instant};
 
+/// What has to come, and what nobody says a time for, comes within this, or not at all.
+const EVER: Duration = Duration::from_secs(300);
+
 /// However busy the machine is.
 const AT_MOST: Duration = Duration::from_secs(30);
 
-/// A moment after which something is too late. Time in which anybody on this machine waits for a processor does not
-/// count: whoever ought to act may be the one who waits.
+/// A moment after which something is too late. Time in which anybody on this machine waits for a processor or a disk
+/// does not count: whoever ought to act may be the one who waits. Where nobody knows that time, all have all of it.
 pub struct Deadline {
     begun: Instant,
     limit: Duration,
     /// See [`waited`].
-    waited: Duration,
+    waited: Option<Duration>,
 }
 
 impl Deadline {
@@ -26,17 +30,32 @@ impl Deadline {
     /// Nobody may be waited for any more.
     pub fn is_over(&self) -> bool {
         let taken = self.begun.elapsed();
-        let hurried = waited().saturating_sub(self.waited);
+        let hurried = self.waited.and_then(|before| Some(waited()?.saturating_sub(before))).unwrap_or(taken);
         taken > AT_MOST.max(self.limit) || taken.saturating_sub(hurried) > self.limit
     }
 }
 
-/// For how long somebody has waited for a processor since the machine was started, by Linux's account of pressure; zero
-/// where it keeps none.
-fn waited() -> Duration {
-    let text = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("some ")?.rsplit_once("total=")?.1.parse().ok());
-    Duration::from_micros(total.unwrap_or(0))
+/// For how long somebody has waited for a processor or a disk since the machine was started, by Linux's account of
+/// pressure; `None` where it keeps none.
+fn waited() -> Option<Duration> {
+    let of = |what: &str| -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/pressure/{what}")).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("some ")?.rsplit_once("total=")?.1.parse().ok())
+    };
+    Some(Duration::from_micros(of("cpu")? + of("io")?))
+}
+
+/// Waits for something that tells nobody when it happens.
+#[track_caller]
+pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < EVER, "waited {} s for {what}", EVER.as_secs());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Fails if anything is left after the limit.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::fault_proxy::FaultProxy;
 use super::nix::{Daemon, Lab, Nix};
-use super::sshd::{Keys, Sshd, descendants, signal};
+use super::sshd::{Keys, Sshd, descendants, is_named, signal};
 
 /// How a builder lets itself be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,8 +281,7 @@ impl LabBuilder {
 
     /// Those of them that have this name.
     pub fn running(&self, name: &str) -> Vec<u32> {
-        let is_so = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
-        self.processes().into_iter().filter(is_so).collect()
+        self.processes().into_iter().filter(|pid| is_named(*pid, name)).collect()
     }
 
     /// Starts its daemon anew.

@@ -15,6 +15,8 @@ use std::sync::Mutex;
 
 use tempfile::TempDir;
 
+use super::deadline::wait_until;
+
 /// One installed Nix.
 #[derive(Debug, Clone)]
 pub struct Nix {
@@ -426,14 +428,10 @@ impl Lab {
         command.stderr(fs::File::create(self.path("daemon.log")).unwrap());
         let child = command.spawn().unwrap();
         let daemon = Daemon { child, socket };
-        for _ in 0..2000 {
-            if std::os::unix::net::UnixStream::connect(&daemon.socket).is_ok() {
-                return daemon;
-            }
-            // There is no event to wait for: the daemon says nothing when it listens.
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        panic!("nix-daemon of Nix {} does not listen", self.nix.version);
+        // There is no event to wait for: the daemon says nothing when it listens.
+        let listens = || std::os::unix::net::UnixStream::connect(&daemon.socket).ok();
+        wait_until(&format!("the nix-daemon of Nix {}", self.nix.version), listens);
+        daemon
     }
 }
 

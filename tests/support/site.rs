@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::deadline::expect_nothing_left;
+pub use super::deadline::wait_until;
 use super::nix::{Lab, Nix};
 use super::program::write_program;
 use crate::eval::{commit, fixture};
@@ -81,7 +82,9 @@ impl Site {
         for name in ["CI", "NO_COLOR", "CLICOLOR_FORCE", "TERM", "DROVER_STATE_DIR", "DROVER_PUSH_TO", "DROVER_LOG"] {
             command.env_remove(name);
         }
-        for name in ["GITHUB_ACTIONS", "FORGEJO_ACTIONS", "GITEA_ACTIONS", "GITLAB_CI", "GITHUB_STEP_SUMMARY"] {
+        for name in
+            ["GITHUB_ACTIONS", "FORGEJO_ACTIONS", "GITEA_ACTIONS", "GITLAB_CI", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"]
+        {
             command.env_remove(name);
         }
         command.current_dir(&self.flake).args(args);
@@ -209,18 +212,6 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.success(), "kill -s {name} {pid}");
 }
 
-/// Waits for something that tells nobody when it happens.
-pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < until, "waited 60s for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Runs a command to its end.
 pub fn finish(mut command: Command, args: &[&str]) -> Ran {
     let output = command.output().unwrap();
@@ -304,6 +295,13 @@ impl Ran {
     pub fn last_line(&self) -> &str {
         self.stderr.lines().next_back().unwrap_or_default()
     }
+}
+
+/// Commits all that is in a repository as what the default branch of its origin is.
+pub fn commit_as_origin(lab: &Lab, dir: &Path) {
+    commit(lab, dir);
+    let refs = ["update-ref", "refs/remotes/origin/main", "HEAD"];
+    assert!(lab.program("git").current_dir(dir).args(refs).status().unwrap().success());
 }
 
 /// Last part of a path.

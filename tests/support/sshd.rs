@@ -3,12 +3,14 @@
 #![expect(clippy::disallowed_methods, reason = "test code has to spawn sshd")]
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
+use super::deadline::wait_until;
 use super::nix::command_behind;
 
 /// A running sshd; ends when dropped, with all its sessions and what they run.
@@ -58,9 +60,18 @@ pub fn keygen(file: &Path) {
     assert!(output.status.success(), "ssh-keygen: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that nobody gets who does not ask for this very number: it is none of those
+/// that Linux gives to connections and to whoever listens anywhere.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let end = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768_u16);
+    const FIRST: u16 = 10_000;
+    // Other processes' tests begin elsewhere.
+    let begin = u16::try_from(std::process::id() % u32::from(u16::MAX)).unwrap();
+    let nth = || begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % end.saturating_sub(FIRST).max(1);
+    let mut ports = std::iter::repeat_with(|| FIRST + nth()).take(usize::from(u16::MAX));
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("no port is free")
 }
 
 impl Sshd {
@@ -78,10 +89,9 @@ impl Sshd {
             keygen(&dir.join("host"));
         }
         fs::copy(keys.user().with_extension("pub"), dir.join("authorized")).unwrap();
-        let port = free_port();
         let set: Vec<String> = env.iter().map(|(name, value)| format!("\"{name}={value}\"")).collect();
         let conf = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nPidFile none\nAuthorizedKeysFile {0}/authorized\n\
+            "ListenAddress 127.0.0.1\nHostKey {0}/host\nPidFile none\nAuthorizedKeysFile {0}/authorized\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nUseDNS no\n\
              PermitRootLogin yes\nPermitUserEnvironment no\nPrintMotd no\nPrintLastLog no\nMaxStartups 200\n\
              LogLevel INFO\n{1}{2}\n{more}\n",
@@ -89,22 +99,13 @@ impl Sshd {
             if set.is_empty() { "" } else { "SetEnv " },
             set.join(" "),
         );
-        fs::write(dir.join("sshd_config"), conf).unwrap();
-        let child = spawn(&way_in, dir);
-        let sshd = Self { child, dir: dir.to_owned(), way_in, port };
-        sshd.wait();
-        sshd
-    }
-
-    fn wait(&self) {
-        for _ in 0..2000 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
-                return;
+        loop {
+            let port = free_port();
+            fs::write(dir.join("sshd_config"), format!("Port {port}\n{conf}")).unwrap();
+            if let Some(child) = spawn(&way_in, dir) {
+                return Self { child, dir: dir.to_owned(), way_in, port };
             }
-            // There is no event to wait for: sshd says nothing when it listens.
-            std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        panic!("sshd does not listen: {}", fs::read_to_string(self.dir.join("log")).unwrap_or_default());
     }
 
     /// Its public host key, `ssh-ed25519 AAAA…`.
@@ -131,8 +132,7 @@ impl Sshd {
 
     /// Listens again after [`Sshd::kill`], on the same port.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.way_in, &self.dir);
-        self.wait();
+        self.child = spawn(&self.way_in, &self.dir).expect("its port is taken");
     }
 
     /// Everything that its sessions run at this moment, and the sessions themselves.
@@ -141,13 +141,25 @@ impl Sshd {
     }
 }
 
-fn spawn(way_in: &[String], dir: &Path) -> Child {
+/// Starts sshd and waits until it listens; `None` if somebody else has its port.
+fn spawn(way_in: &[String], dir: &Path) -> Option<Child> {
     let sshd = ["/usr/sbin/sshd", "/usr/bin/sshd", "/run/current-system/sw/bin/sshd"];
     let sshd = sshd.iter().find(|path| Path::new(path).exists()).expect("no sshd: run ./nix/setup --test");
+    let log = dir.join("log");
+    let _ = fs::remove_file(&log);
     let mut command = command_behind(way_in, Path::new(sshd));
-    command.arg("-D").arg("-f").arg(dir.join("sshd_config")).arg("-E").arg(dir.join("log"));
+    command.arg("-D").arg("-f").arg(dir.join("sshd_config")).arg("-E").arg(&log);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    command.spawn().unwrap()
+    let mut child = command.spawn().unwrap();
+    wait_until("sshd", || {
+        let ended = child.try_wait().unwrap().is_some();
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        // Who connects to the port may find somebody else there.
+        let listens = said.contains("Server listening");
+        assert!(!ended || said.contains("Address already in use"), "sshd has ended: {said}");
+        (ended || listens).then_some(!ended)
+    })
+    .then_some(child)
 }
 
 impl Drop for Sshd {
@@ -159,6 +171,11 @@ impl Drop for Sshd {
 /// Sends a signal to one process.
 pub fn signal(pid: u32, name: &str) {
     let _ = Command::new("kill").args([&format!("-{name}"), "--", &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// Whether a process that is there has this name.
+pub fn is_named(pid: u32, name: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
 }
 
 /// All processes below this one.

@@ -722,5 +722,7 @@ pub fn every_fact() -> Vec<Event> {
     story.at(7.0, Fact::FailureCompared { attr: attrs[1], ok: true });
     let (paths, without) = (vec![store_path("firmware").into()], vec![store_path("web1").into()]);
     story.at(7.0, Fact::PushLeftOut { cache: CacheId(0), paths, without });
+    story.at(7.0, Fact::EstimatesKnown { off: 0.125 });
+    story.at(7.0, Fact::ChangeExplained { attrs: vec![attrs[0], attrs[1]], why: "nginx 1.29.3 → 1.29.4".into() });
     story.events()
 }

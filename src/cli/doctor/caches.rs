@@ -24,6 +24,9 @@ use super::scene::Scene;
 use super::{PATIENCE, place, trouble};
 use crate::error::without_numbers;
 
+/// Seconds that a cache may take for one answer.
+const ANSWER: u64 = 8;
+
 /// Paths of the store that a server is asked for.
 const SAMPLE: usize = 32;
 
@@ -117,7 +120,7 @@ fn context(
     keys: &[PublicKey],
     login_env: LoginEnv,
 ) -> OpenContext {
-    let seconds = Duration::from_secs(PATIENCE.saturating_sub(2));
+    let seconds = Duration::from_secs(ANSWER);
     let patience = Patience { attempts: 1, connect: seconds, answer: seconds, path: seconds, ..Patience::default() };
     OpenContext {
         trusted_public_keys: keys
@@ -237,7 +240,7 @@ fn reach(look: &Look, config: &CacheConfig, store_dir: &StoreDir) -> Reach {
         Err(T::Status(code)) => Reach::Status(*code),
         Err(T::NoSuchHost) => down(Down::NoSuchHost),
         Err(T::Refused) => down(Down::Refused),
-        Err(T::TimedOut) => down(Down::TimedOut(PATIENCE.saturating_sub(2))),
+        Err(T::TimedOut) => down(Down::TimedOut(ANSWER)),
         Err(T::Tls(why)) => down(Down::Tls(without_numbers(why))),
         Err(T::Broken(why) | T::Garbage(why)) => down(Down::Other(without_numbers(why))),
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::driver::history::{self, Imported, Opened};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::id::RunId;
 use crate::record::history::{Depth, Entry, Filter, History};
 use crate::record::{self, RecordError, RunDir};
 use crate::report::failure;
+use crate::report::history::History as Times;
 use crate::report::list::{self, Digest, Row};
 use crate::report::number::{count, plural};
 use crate::report::summary::Summary;
@@ -74,11 +75,17 @@ pub(super) fn import(session: &Session, state_dir: &Path, paths: &[PathBuf], jso
         return Err(Error::usage("import what?").hint("drover report import DIR|FILE…"));
     }
     let mut history = open(session, state_dir)?;
+    let mut times = Times::load(state_dir);
     let mut all = Imported::default();
     for path in paths {
+        times.absorb(&Times::load(path));
         let Imported { found, new } = history::import(&mut history, path)?;
         all = Imported { found: all.found + found, new: all.new + new };
     }
+    times.save(state_dir).map_err(|error| {
+        Error::new(Fault::Unreachable, format!("cannot write to {}: {error}", state_dir.display()))
+            .hint("drover report import --state-dir DIR PATH…")
+    })?;
     if json {
         print_json(&serde_json::json!({ "version": 1, "found": all.found, "new": all.new }))?;
     } else {

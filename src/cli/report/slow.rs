@@ -31,7 +31,7 @@ pub(super) fn report(view: &View<'_>, runs: &Runs, run: &Run) -> Result<u8> {
     let summary = Summary::of(&events);
     let chain = chain::longest(&summary);
     let told = usually_told(&summary, &slow, &before);
-    let checked = estimate::checked(&events);
+    let checked = estimate::checked(&events, &summary);
     let mut document = slow::document(&slow);
     document["chain"] = chain::document(&summary, &chain);
     document["what_if"] = told.iter().map(|told| what_if::one(&summary, told)).collect();
@@ -81,7 +81,8 @@ pub(super) fn what_if(view: &View<'_>, run: &Run, changes: &[Change]) -> Result<
         Error::usage(format!("run {} built nothing that could be played again", run.short)).hint("drover report list")
     })?;
     let told = replay.with(changes).map_err(|name| no_builder(&summary, &run.short, &name))?;
-    let played = Played { summary: &summary, replayed: replay.as_it_was(), estimate: estimate::checked(&events) };
+    let played =
+        Played { summary: &summary, replayed: replay.as_it_was(), estimate: estimate::checked(&events, &summary) };
     view.show(&what_if::document(&played, &told), |width| -> Vec<Line> {
         what_if::screen(&played, &told, &run.short, width)
     })?;

@@ -34,6 +34,8 @@ pub struct OutputSettings {
     pub whereabouts: Whereabouts,
     /// Where a page about the run is added, in Markdown.
     pub step_summary: Option<PathBuf>,
+    /// Where what later steps may ask for is added, as `NAME=VALUE`.
+    pub step_output: Option<PathBuf>,
     /// A second place for the events.
     pub events: Option<PathBuf>,
     /// Where records are kept.
@@ -75,6 +77,7 @@ impl OutputSettings {
             forge: env.forge(),
             whereabouts: env.whereabouts(flake),
             step_summary: env.step_summary(),
+            step_output: env.step_output(),
             events: words.events.clone(),
             state_dir,
             cache_dir: env.cache_dir(),

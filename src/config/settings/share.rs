@@ -33,15 +33,14 @@ pub(super) fn share(table: ShareTable, env: &Env) -> Result<ShareSettings> {
     let ShareTable { url, public_keys, secret_key, token_file } = table;
     if let Some(url) = &url {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-        let hint =
-            "url = \"file:///srv/drover\"    or https://…; without one, carry the folder share/ of the state directory";
-        if !url.contains("://") && matches!(scheme, "" | "http" | "https" | "file") {
+        let hint = "url = \"file:///srv/drover\"    or https://…, s3://…; without one, carry the folder share/ of the state directory";
+        if !url.contains("://") && matches!(scheme, "" | "http" | "https" | "file" | "s3") {
             let url = public_url(url);
             return Err(Error::usage(format!("drover.toml: [share] url = '{url}' is no URL")).hint(hint));
         }
-        if !matches!(scheme, "http" | "https" | "file") {
+        if !matches!(scheme, "http" | "https" | "file" | "s3") {
             return Err(Error::usage(format!(
-                "drover.toml: [share] takes no '{scheme}' URL yet, only file://, http:// and https://"
+                "drover.toml: [share] takes no '{scheme}' URL yet, only file://, http://, https:// and s3://"
             ))
             .hint(hint));
         }
@@ -57,11 +56,11 @@ mod tests {
     #[test]
     fn a_share_is_a_directory_or_a_server() {
         let url = |url: &str| resolve(Words::default(), &[], &format!("[share]\nurl = '{url}'\n"));
-        for good in ["file:///srv/x", "http://h/x", "https://me:pw@h"] {
+        for good in ["file:///srv/x", "http://h/x", "https://me:pw@h", "s3://bucket?region=x"] {
             assert_eq!(url(good).unwrap().share.url.as_deref(), Some(good));
         }
         for (bad, what) in
-            [("s3://bucket", "no 's3' URL yet"), ("cachix:x", "no 'cachix' URL yet"), ("/srv/x", "is no URL")]
+            [("attic:x", "no 'attic' URL yet"), ("cachix:x", "no 'cachix' URL yet"), ("/srv/x", "is no URL")]
         {
             let error = url(bad).unwrap_err();
             assert!(error.message.contains(what) && error.hint.is_some(), "{error:?}");

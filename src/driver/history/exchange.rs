@@ -4,6 +4,9 @@
 //!
 //! The index is replaced as a whole. Of two machines that do so at once the later wins; each looks again whether what it
 //! put is in it. Nothing depends on any of this: it is done with little patience, and that it fails is for a warning.
+//!
+//! Entries are not signed, unlike evaluations: whoever can write there can make runs look slower, or add some. That changes
+//! what reports, gates and estimates say, and never what is built or pushed; `doctor` says so.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

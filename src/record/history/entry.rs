@@ -62,6 +62,9 @@ pub struct Entry {
     /// Attempts that came to their end, in the order in which they ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub builds: Vec<Build>,
+    /// Where what was built began: the drvs under most attrs of which everything else was there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<Origin>,
     /// Seconds of the longest chain of builds that followed from each other.
     #[serde(default)]
     pub chain_seconds: f64,
@@ -259,6 +262,17 @@ pub struct AttrTimes {
     /// How it differs from the base, if it was compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
+}
+
+/// A drv that had to be built although all that it needs was there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// `stdenv-linux`.
+    pub name: String,
+    /// Attrs that need it.
+    pub attrs: u32,
+    /// Drvs that had to be built and need it.
+    pub drvs: u32,
 }
 
 /// An attempt that came to its end.

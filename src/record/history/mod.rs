@@ -16,7 +16,7 @@ mod tables;
 pub(crate) mod testing;
 
 pub use ask::{Depth, Filter, Took};
-pub use entry::{AttrTimes, Build, BuilderUse, CacheUse, Counters, Entry, Outcome, Part, Spell, Trouble};
+pub use entry::{AttrTimes, Build, BuilderUse, CacheUse, Counters, Entry, Origin, Outcome, Part, Spell, Trouble};
 pub use file::{History, HistoryError};
 pub use folder::{Folder, MAX_PACKED, pack, unpack};
 pub use retention::{Day, KEPT_DAYS, KEPT_RUNS};

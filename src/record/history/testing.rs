@@ -38,6 +38,7 @@ pub(crate) fn entry(hour: u64) -> Entry {
         caches: Vec::new(),
         attrs: Vec::new(),
         builds: Vec::new(),
+        origins: Vec::new(),
         chain_seconds: 0.0,
     }
 }

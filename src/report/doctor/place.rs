@@ -158,7 +158,7 @@ fn more_room(disk: &Disk) -> String {
 fn history(facts: &Facts, sheet: &mut Sheet) {
     let Some(runs) = facts.state.runs else { return };
     let shared = match &facts.state.shared {
-        Some(url) => format!("shared at {url}"),
+        Some(url) => format!("shared unsigned at {url}"),
         None => "shared with nobody ([share] url, or carry the folder share/)".to_owned(),
     };
     sheet.area("history", format!("{}, {shared}", plural(runs, "run", "runs")));

@@ -2,7 +2,7 @@
 
 use crate::event::Status;
 use crate::id::Kind as AttrKind;
-use crate::record::history::{AttrTimes, Entry};
+use crate::record::history::{AttrTimes, Entry, Origin};
 use crate::report::number::{count, duration, plural, pname};
 use crate::report::text::listed;
 
@@ -24,13 +24,30 @@ pub(super) fn cause(now: &Entry, usual: &Usual<'_>) -> (Kind, String) {
         (Kind::ColderCache, colder_text(now, usual))
     } else if let Some(input) = changed_input(now, usual) {
         let hosts = now.attrs.iter().filter(|attr| attr.status == Some(Status::Built)).count();
-        let under = if hosts > 0 { format!(", {} built", attrs_noun(now, hosts)) } else { String::new() };
-        (Kind::Drvs, format!("{}: input {input} (flake.lock){under}", more(now, usual)))
+        let built = || if hosts > 0 { format!(", {} built", attrs_noun(now, hosts)) } else { String::new() };
+        let changed = origin(now, usual).map(|origin| format!(" changed {origin}"));
+        let changed = changed.unwrap_or_else(built);
+        (Kind::Drvs, format!("{}: input {input} (flake.lock){changed}", more(now, usual)))
     } else if !attrs.is_empty() {
         (Kind::Attrs, attrs_text(now, usual, &attrs))
     } else {
-        (Kind::Drvs, more(now, usual) + &longest(now))
+        let from = origin(now, usual).map(|origin| format!(": {origin}"));
+        (Kind::Drvs, more(now, usual) + &from.unwrap_or_else(|| longest(now)))
     }
+}
+
+/// Where what was built began, if the run before did not begin there: `stdenv-linux under 38 hosts`. What lies under less
+/// than half of what was built more is not why.
+fn origin(now: &Entry, usual: &Usual<'_>) -> Option<String> {
+    let known: Vec<&str> = usual.last()?.origins.iter().map(|origin| pname(&origin.name)).collect();
+    let new: Vec<&Origin> = now.origins.iter().filter(|origin| !known.contains(&pname(&origin.name))).collect();
+    let first = new.first()?;
+    let more = now.counters.built as f64 - usual.median(|run| run.counters.built as f64).unwrap_or_default();
+    let alike = new.iter().filter(|origin| origin.attrs == first.attrs);
+    if alike.map(|origin| f64::from(origin.drvs) + 1.0).sum::<f64>() < more / 2.0 {
+        return None;
+    }
+    Some(format!("{} under {}", first.name, attrs_noun(now, first.attrs as usize)))
 }
 
 /// `4 more hosts: web1 web2 web3 web4, 88 more drvs`.

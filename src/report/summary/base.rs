@@ -33,4 +33,6 @@ pub struct Compared {
     pub revision_only: bool,
     pub same_outputs: bool,
     pub base_drv: Option<Text>,
+    /// Of [`Fact::ChangeExplained`](crate::event::Fact::ChangeExplained).
+    pub why: Option<Text>,
 }

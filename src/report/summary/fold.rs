@@ -41,6 +41,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::ClosureSized { .. }
         | Fact::AttrEnded { .. } => attr_fact(s, at, &event.fact),
         Fact::DrvNeeded { .. } | Fact::FetchStarted { .. } | Fact::FetchEnded { .. } => drv_fact(s, at, &event.fact),
+        Fact::EstimatesKnown { off } => s.estimates_off = Some(*off).filter(|off| off.is_finite() && *off >= 0.0),
         Fact::FetchesPlanned { paths } => s.fetches.clone_from(paths),
         Fact::DrvEnded { drv, outcome } => drv_ended(s, at, *drv, outcome),
         Fact::AttemptStarted { .. }
@@ -94,6 +95,7 @@ pub(super) fn add(s: &mut Summary, event: &Event) {
         | Fact::BaseMissing { .. }
         | Fact::AttrCompared { .. }
         | Fact::FailureCompared { .. }
+        | Fact::ChangeExplained { .. }
         | Fact::AttrRemoved { .. }
         | Fact::ChangesSkipped { .. } => base_fact(s, at, &event.fact),
     }
@@ -127,7 +129,15 @@ fn base_fact(s: &mut Summary, at: Moment, fact: &Fact) {
                     revision_only: *revision_only,
                     same_outputs: *same_outputs,
                     base_drv: base_drv.clone(),
+                    why: None,
                 });
+            }
+        }
+        Fact::ChangeExplained { attrs, why } => {
+            for attr in attrs {
+                if let Some(compared) = s.attrs.get_mut(attr).and_then(|attr| attr.compared.as_mut()) {
+                    compared.why = Some(why.clone());
+                }
             }
         }
         Fact::FailureCompared { attr, ok } => {

@@ -15,6 +15,7 @@ mod tests;
 mod words;
 
 pub use document::{Document, document};
+pub use words::said;
 
 use super::textdiff;
 use groups::groups;

@@ -28,6 +28,7 @@ pub use credentials::ProfileError;
 pub(super) use place::PARAMS;
 pub(super) use sign::Signer;
 
+use super::OpenContext;
 use super::answer::narinfo_name;
 use super::api::{Api, Call, CallFailure, Reply};
 use super::backend::Opening;
@@ -64,24 +65,39 @@ pub(super) struct S3Cache {
 impl S3Cache {
     /// Opens it, for reading and, if it is pushed to, for writing.
     pub(super) async fn open(bucket: &str, opening: &Opening<'_>) -> Result<(Self, CacheInfo), CacheError> {
-        let (shown, context) = (opening.shown, opening.context);
+        let mut cache = Self::at(bucket, &opening.params.own, opening.shown, (opening.context, opening.patience()))?;
+        let (info, records) = tokio::join!(cache.info(opening), cache.estimate());
+        cache.records = records;
+        Ok((cache, info?))
+    }
+
+    /// Reads the parameters of its URL and finds the keys; asks nothing.
+    pub(super) fn at(
+        bucket: &str,
+        params: &[(String, String)],
+        shown: &str,
+        (context, patience): (&OpenContext, Patience),
+    ) -> Result<Self, CacheError> {
         let url = || shown.to_owned();
-        let place = Place::read(bucket, &opening.params.own).map_err(|why| CacheError::Url { url: url(), why })?;
+        let place = Place::read(bucket, params).map_err(|why| CacheError::Url { url: url(), why })?;
         let found = credentials::find(place.profile.as_deref(), &context.login_env);
         let found = found.map_err(|why| CacheError::Profile { url: url(), why })?;
         let signer = found.credentials.map(|keys| Arc::new(Signer::new(keys, place.region.clone())));
         let auth = Auth { header: None, signer, source: found.source };
-        let http = HttpCache::new(place.base.clone(), auth.clone(), shown, context, opening.patience())?;
-        let mut cache = Self {
+        let http = HttpCache::new(place.base.clone(), auth.clone(), shown, context, patience)?;
+        Ok(Self {
             http: Arc::new(http),
-            api: Api::new(&place.base, auth, shown, context, opening.patience())?,
+            api: Api::new(&place.base, auth, shown, context, patience)?,
             place,
             uploads: Uploads::default(),
             records: None,
-        };
-        let (info, records) = tokio::join!(cache.info(opening), cache.estimate());
-        cache.records = records;
-        Ok((cache, info?))
+        })
+    }
+
+    /// Writes a small file that is no part of a cache.
+    pub(super) async fn put_file(&self, name: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+        self.put(name, "application/octet-stream", bytes.into(), self.api.patience).await?;
+        Ok(())
     }
 
     /// Reads `nix-cache-info`. A bucket that is to be written to gets that very file back, or a new one where it has

@@ -1,4 +1,5 @@
-//! A place that several machines share, for small files that are no store paths: a directory, or a server that takes PUT.
+//! A place that several machines share, for small files that are no store paths: a directory, a server that takes PUT,
+//! or a bucket.
 //! It may be one that holds a binary cache, too: all names lie below `drover/`.
 //!
 //! Nothing depends on it: it is asked with little patience, and that it does not answer is for a warning.
@@ -15,6 +16,7 @@ use super::location::{Location, Place};
 use super::login::Auth;
 use super::put::Content;
 use super::retry::Patience;
+use super::s3::S3Cache;
 use super::{OpenContext, answer::no_answer};
 use crate::event::{Class, Failure};
 
@@ -48,12 +50,13 @@ pub struct Share {
 enum Backend {
     Directory(PathBuf),
     Server(Box<HttpCache>),
+    Bucket(Box<S3Cache>),
 }
 
 impl Share {
     /// Reads the URL and finds the login; asks nothing.
     pub fn open(url: &str, token_file: Option<&Path>, context: &OpenContext) -> Result<Self, CacheError> {
-        let Location { place, shown, .. } = Location::parse(url)?;
+        let Location { place, params, shown } = Location::parse(url)?;
         let mut warnings = Vec::new();
         let place = match place {
             Place::File(dir) => Backend::Directory(dir),
@@ -62,6 +65,9 @@ impl Share {
                 let auth =
                     Auth::find(token_file, login.as_ref(), context.netrc.as_deref(), host, &shown, &mut warnings)?;
                 Backend::Server(Box::new(HttpCache::new(base, auth, &shown, context, PATIENCE)?))
+            }
+            Place::S3(bucket) => {
+                Backend::Bucket(Box::new(S3Cache::at(&bucket, &params.own, &shown, (context, PATIENCE))?))
             }
             _ => {
                 let scheme = shown.split(':').next().unwrap_or_default().to_owned();
@@ -96,11 +102,8 @@ impl Share {
                 let path = dir.join(below(name));
                 blocking(move || file::read_bounded(&path, limit)).await
             }
-            Backend::Server(http) => match http.fetch(Method::GET, &below(name), limit, PATIENCE.attempts).await {
-                Fetched::Found(file) => Ok(Some(file.body)),
-                Fetched::Missing => Ok(None),
-                Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => Err(failure),
-            },
+            Backend::Server(http) => fetched(http, name, limit).await,
+            Backend::Bucket(bucket) => fetched(bucket.http(), name, limit).await,
         }
     }
 
@@ -121,7 +124,16 @@ impl Share {
                 let put = http.put(&name, "application/octet-stream", &content, PATIENCE);
                 put.await.map_err(|error| error.failure)
             }
+            Backend::Bucket(bucket) => bucket.put_file(&below(name), bytes).await,
         }
+    }
+}
+
+async fn fetched(http: &HttpCache, name: &str, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
+    match http.fetch(Method::GET, &below(name), limit, PATIENCE.attempts).await {
+        Fetched::Found(file) => Ok(Some(file.body)),
+        Fetched::Missing => Ok(None),
+        Fetched::Refused(failure, _) | Fetched::NoAnswer(failure) => Err(failure),
     }
 }
 

@@ -11,8 +11,9 @@ use crate::store::settings::NixSettings;
 /// Not more than this is read of what it prints, in bytes.
 const MOST: usize = 4 << 20;
 
-/// How long it may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take. It has answered a handshake before, so it is there; with all its processors at work, two Nix
+/// processes take their time, and without an answer it would be taken for one without features.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is known of a builder beyond its handshake. Without a shell all is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

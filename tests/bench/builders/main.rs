@@ -6,6 +6,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark takes times and starts processes")]
 #![allow(clippy::print_stdout, missing_docs, reason = "what it measures is what it prints")]
 
+#[path = "../../support/deadline.rs"]
+mod deadline;
 #[path = "../../support/farm_lab.rs"]
 mod farm_lab;
 #[path = "../../support/fault_proxy.rs"]

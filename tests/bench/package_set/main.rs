@@ -7,6 +7,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark takes times and starts processes")]
 #![allow(clippy::print_stdout, missing_docs, reason = "what it measures is what it prints")]
 
+#[path = "../../support/deadline.rs"]
+mod deadline;
 #[path = "../../support/fake_cache.rs"]
 mod fake_cache;
 #[path = "../../support/front.rs"]

@@ -15,6 +15,8 @@ mod attic_server;
 mod bucket;
 #[path = "../../support/cachix/mod.rs"]
 mod cachix;
+#[path = "../../support/deadline.rs"]
+mod deadline;
 #[path = "../../support/niks3_server.rs"]
 mod niks3_server;
 #[path = "../../support/nix.rs"]

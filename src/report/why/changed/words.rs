@@ -67,8 +67,9 @@ impl Told<'_> {
     }
 }
 
-/// A cause in one derivation.
-fn said(cause: &Cause) -> String {
+/// A cause in one derivation: `nginx 1.29.3 → 1.29.4`.
+#[must_use]
+pub fn said(cause: &Cause) -> String {
     let place = name_version(&cause.head_drv);
     let (name, from, to) = (&cause.name, cause.from.as_deref(), cause.to.as_deref());
     match cause.kind {
