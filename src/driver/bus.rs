@@ -109,12 +109,6 @@ impl Bus {
         (&self.events, &self.summary)
     }
 
-    /// All that happened, and what it comes to.
-    pub(super) fn told(&mut self) -> (&[Event], &Summary) {
-        self.summary();
-        (&self.events, &self.summary)
-    }
-
     /// Restores the terminal and gives back the events, and what they come to.
     pub(super) fn close(mut self) -> (Vec<Event>, Box<Summary>) {
         self.settle();
