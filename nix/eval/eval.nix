@@ -345,6 +345,23 @@ in
     in
     if value ? meta then trace (line (removeAttrs value [ "meta" ])) (line value) else line value;
 
+  # What is asked of each of some names, one after the other, as functions of `api` (this very set) answer it. Each answer
+  # is said on standard error as soon as it is known, with its number: the first one is `first`.
+  many =
+    api: outputs: first: groups:
+    let
+      one =
+        group: id: name:
+        let
+          id' = toString id;
+          path = group.arguments.path ++ [ name ];
+          value = api.${group.function} (outputs.${group.output} or absent) (group.arguments // { inherit path; });
+        in
+        # `reply` has said the answer without its `meta` by the time it gives a line.
+        trace (api.reply id' value) (trace (marker "end" id') (id + 1));
+    in
+    foldl' (id: group: foldl' (one group) id group.names) first groups;
+
   # Says on standard output and on standard error that all of the answer has been printed.
   end = id: trace (marker "end" id) (marker "end" id);
 

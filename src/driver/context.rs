@@ -82,6 +82,15 @@ impl Context {
         Sources { stores, bundle, sites: self.sites.clone(), ..Sources::default() }
     }
 
+    /// Closes the connections to the stores of this machine, so that their daemons clean up while last words are written.
+    /// Nothing is held from now on.
+    pub(super) async fn hang_up(&self) {
+        for (pool, roots) in [(&self.pool, &self.roots), (&self.eval_site.pool, &self.eval_roots)] {
+            pool.forget();
+            roots.lock().await.let_go();
+        }
+    }
+
     /// The store directory, `/nix/store`.
     pub(super) fn store_dir(&self) -> &StoreDir {
         self.store.store_dir()

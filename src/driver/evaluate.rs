@@ -506,17 +506,33 @@ impl Wanted {
     /// Looks at the work tree, and begins what needs no more than that. Nix need not have said anything, so it can happen
     /// while the store is opened.
     pub(super) async fn look(&self, settings: &Settings) -> Looked {
-        let commit = record::commit(&self.nix, &self.flake, Path::new(".")).await;
-        let is_familiar = commit.as_ref().is_some_and(|commit| commit.is_familiar(&settings.output.state_dir));
-        if (is_familiar && !settings.refresh) || is_store_new(settings) {
+        let (state_dir, tree) = (&settings.output.state_dir, record::work_tree(&self.flake, Path::new(".")));
+        let may_begin = !is_store_new(settings);
+        let seems_new = tree.as_ref().is_some_and(|tree| settings.refresh || tree.seems_new(state_dir));
+        // Not even git is waited for.
+        let early = if seems_new && may_begin { self.begin(settings, true) } else { None };
+        let commit = match tree {
+            Some(tree) => tree.commit(&self.nix).await,
+            None => None,
+        };
+        let is_familiar = commit.as_ref().is_some_and(|commit| commit.is_familiar(state_dir));
+        if (is_familiar && !settings.refresh) || !may_begin {
             return Looked { commit, ahead: None };
         }
+        let guess = commit.as_ref().and_then(Commit::guess);
+        let ahead = match early.or_else(|| self.begin(settings, guess.is_some())) {
+            Some(ahead) => Some(ahead.expect(guess).await),
+            None => None,
+        };
+        Looked { commit, ahead }
+    }
+
+    /// Begins what needs no more than the reference.
+    fn begin(&self, settings: &Settings, evaluator: bool) -> Option<Ahead> {
         let budget = budget(settings);
         let markers = budget::markers(settings.eval.workers, cores(), &budget);
-        let guess = commit.as_ref().and_then(Commit::guess);
         let collector = Collector { heap: budget.bytes, markers };
-        let ahead = ahead::begin(&self.nix, &self.flake, guess, collector).await;
-        Looked { commit, ahead }
+        ahead::begin(&self.nix, &self.flake, evaluator.then_some(collector))
     }
 
     /// All that the flake offers is checked; Nix looks at what is for `own` only, or at all systems.

@@ -24,7 +24,7 @@ use super::dialling::{Dialled, Dialling, dial_failure, is_hopeless};
 use super::input::Input;
 use super::keeping;
 use super::trust;
-use super::watch;
+use super::{Mode, watch};
 
 /// The longest wait between two attempts to dial.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -118,6 +118,16 @@ impl Farm {
     fn complete(&mut self) -> Option<SchedInput> {
         let all = self.posts.values().all(|post| post.heard);
         (all && !std::mem::replace(&mut self.complete, all)).then_some(SchedInput::NoMoreBuilders)
+    }
+
+    /// Nobody has evaluated this yet: builders are dialled as far as there will most likely be something to build.
+    pub(super) fn expect(&mut self, ctx: &mut Context, mode: Mode) {
+        match mode {
+            Mode::Run => self.warm_up(ctx),
+            // Most often nothing is built.
+            Mode::Check => self.dial(ctx),
+            Mode::Plan | Mode::Matrix | Mode::Why | Mode::Affected => {}
+        }
     }
 
     /// Opens connections while the evaluators are busy. A commit that nobody has evaluated most likely has something

@@ -70,6 +70,7 @@ impl Driver {
         self.ctx.bus.emit(Fact::StageStarted { stage: Stage::Record });
         self.size_closures().await;
         self.explain_changes().await;
+        self.ctx.hang_up().await;
         self.remember_times();
         let lenience = self.lenience();
         let mut faults = exit::faults(self.ctx.bus.events(), &lenience);

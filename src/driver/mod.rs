@@ -290,11 +290,8 @@ impl Driver {
         let ctx = &mut self.ctx;
         match input {
             Input::Eval(EvalInput::Located(Ok(located))) => {
-                match self.mode {
-                    Mode::Run if !located.is_recorded() => self.farm.warm_up(ctx),
-                    // Most often nothing is built.
-                    Mode::Check if !located.is_recorded() => self.farm.dial(ctx),
-                    _ => {}
+                if !located.is_recorded() {
+                    self.farm.expect(ctx, self.mode);
                 }
                 self.evaluation.tell(ctx, &located);
                 self.begin(located);

@@ -378,8 +378,8 @@ pub(super) async fn start(request: Request) -> Result<Driver> {
         Answers::Plan { evaluator, by_name } => Source::Stream { evaluator, by_name },
     };
     let evaluation = Evaluation::begin(&mut ctx, source);
-    if mode.builds() && evaluation.is_new() {
-        farm.warm_up(&mut ctx);
+    if evaluation.is_new() {
+        farm.expect(&mut ctx, mode);
     }
     if let Some(plan) = ctx.plan.clone() {
         plan_file::announce(&mut ctx, &plan);

@@ -1,4 +1,4 @@
-//! What can be begun before anything is known of a flake: the question that locks it, and an evaluator. Whoever finds
+//! What can be begun before anything is known of a flake: an evaluator, and the question that locks it. Whoever finds
 //! that neither is needed drops it, which ends its processes. Does not change what comes out: the question is the one
 //! that locking asks first, and an evaluator that was begun for another reference than the locked one is not used.
 
@@ -25,20 +25,27 @@ impl std::fmt::Debug for Early {
     }
 }
 
-/// Begins. `guess` is what the flake will most likely be locked to; without one there is no evaluator. `None` where flags
-/// change the lock.
-pub async fn begin(nix: &Nix, options: &FlakeOptions, guess: Option<String>, collector: Collector) -> Option<Ahead> {
-    let locking = flake::begin(nix, options)?;
-    let evaluator = match guess {
-        Some(guess) => begin_evaluator(nix, guess, collector).await,
-        None => None,
-    };
-    Some(Ahead { locking, evaluator })
+/// Begins, with an evaluator if it is said what its garbage collector may take. `None` where flags change the lock.
+#[must_use]
+pub fn begin(nix: &Nix, options: &FlakeOptions, collector: Option<Collector>) -> Option<Ahead> {
+    if options.changes_lock() {
+        return None;
+    }
+    // That it cannot be started is found out again, and said, by whoever needs one. It takes longest, so it comes first.
+    let evaluator = collector.and_then(|collector| Worker::spawn_bare(nix, collector, Mode::default()).ok());
+    Some(Ahead { locking: flake::begin(nix, options)?, evaluator: evaluator.map(Early) })
 }
 
-/// That it cannot be started is found out again, and said, by whoever needs one.
-async fn begin_evaluator(nix: &Nix, guess: String, collector: Collector) -> Option<Early> {
-    let mut worker = Worker::spawn_bare(nix, collector, Mode::default()).ok()?;
-    worker.give(guess).await;
-    Some(Early(worker))
+impl Ahead {
+    /// Gives the evaluator what the flake will most likely be locked to; without that it is of no use.
+    pub async fn expect(self, guess: Option<String>) -> Self {
+        let evaluator = match (self.evaluator, guess) {
+            (Some(Early(mut worker)), Some(guess)) => {
+                worker.give(guess).await;
+                Some(Early(worker))
+            }
+            _ => None,
+        };
+        Self { evaluator, ..self }
+    }
 }

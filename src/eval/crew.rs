@@ -48,6 +48,8 @@ pub(super) enum Do {
 pub(super) enum Why {
     /// There is nothing left to ask.
     Over,
+    /// There is nothing left but attrs that are tried once more, with nothing beside them.
+    Alone,
     /// It holds more than its share: so many bytes.
     Share(u64),
     /// Others need the memory; it holds so many bytes.
@@ -118,6 +120,11 @@ impl Crew {
         Self { budget, share, members, queue, back, waiting: 0, alone, recent, urgent: Vec::new() }
     }
 
+    /// The attrs that nobody has begun, in their order.
+    pub(super) fn queue(&self) -> impl Iterator<Item = usize> {
+        self.queue.iter().copied()
+    }
+
     /// Whether an attr is in flight.
     pub(super) fn is_busy(&self) -> bool {
         self.members.iter().any(|member| matches!(member.state, State::Busy { .. }))
@@ -139,7 +146,8 @@ impl Crew {
             if self.queue.is_empty() && self.back.is_empty() {
                 // Those that wait will be asked again.
                 if self.members[worker].alive && self.waiting == 0 {
-                    todo.push(self.end(worker, Why::Over));
+                    let why = if self.alone.is_empty() { Why::Over } else { Why::Alone };
+                    todo.push(self.end(worker, why));
                 }
             } else if self.may_begin(worker)
                 && let Some(attr) = self.queue.pop_front().or_else(|| self.back.pop_front())

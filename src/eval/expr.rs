@@ -120,6 +120,47 @@ pub fn ask(id: u64, question: &Question) -> String {
     format!(":p {NAME}.reply \"{id}\" ({NAME}.{function}{root} (__fromJSON {arguments}))\n{end}{end}")
 }
 
+impl Question {
+    /// Whether it can be one of [`ask_many`].
+    #[must_use]
+    pub fn is_of_many(&self) -> bool {
+        self.output.is_some() && self.split().is_some()
+    }
+
+    /// Its arguments without the last part of the path, and that part.
+    fn split(&self) -> Option<(Value, &str)> {
+        let name = self.arguments.get("path")?.as_array()?.last()?.as_str()?;
+        let mut arguments = self.arguments.clone();
+        arguments.get_mut("path")?.as_array_mut()?.pop();
+        Some((arguments, name))
+    }
+}
+
+/// The lines that ask many questions of a flake that was loaded as a value, numbered from `first` on; the number after the
+/// last one says that all are over. What they have in common is typed once.
+#[must_use]
+pub fn ask_many(first: u64, questions: &[Question]) -> String {
+    let mut groups: Vec<Value> = Vec::new();
+    for question in questions {
+        let (Some(output), Some((arguments, name))) = (&question.output, question.split()) else { continue };
+        let group = serde_json::json!({ "function": question.function, "output": output, "arguments": arguments });
+        let last = groups
+            .last_mut()
+            .filter(|last| ["function", "output", "arguments"].into_iter().all(|key| last.get(key) == group.get(key)));
+        match last.and_then(|last| last.get_mut("names")).and_then(Value::as_array_mut) {
+            Some(names) => names.push(name.into()),
+            None => {
+                let mut group = group;
+                group["names"] = serde_json::json!([name]);
+                groups.push(group);
+            }
+        }
+    }
+    let groups = string(&Value::from(groups).to_string());
+    let end = format!(":p {NAME}.end \"{}\"\n", first + questions.len() as u64);
+    format!(":p {NAME}.many {NAME} {FLAKE}.outputs {first} (__fromJSON {groups})\n{end}{end}")
+}
+
 /// Whether an error is only about the line that says that an answer is over: the question before it was taken for a text
 /// that is not over yet. Nix does so for no other error than [`CUT_SHORT`], which it does not show.
 #[must_use]
@@ -180,6 +221,29 @@ mod tests {
         assert!(!give("git+ssh://git@drover.example/@drover-end:1").contains('@'));
         assert!(!mask("git+ssh://git@drover.example/@drover-end:1").contains('@'));
         assert!(EVAL.contains(&format!("{MASKED} = true;")));
+    }
+
+    #[test]
+    fn what_many_questions_have_in_common_is_typed_once() {
+        let question = |output: &str, path: &[&str], how: &str| Question {
+            function: "drv",
+            output: Some(output.into()),
+            arguments: serde_json::json!({ "path": path, "how": how }),
+        };
+        let questions = [
+            question("packages", &["x", "a"], "derivation"),
+            question("packages", &["x", "@b"], "derivation"),
+            question("packages", &["x", "c"], "any"),
+            question("formatter", &["x"], "derivation"),
+        ];
+        assert!(questions.iter().all(Question::is_of_many));
+        assert!(!question("packages", &[], "any").is_of_many());
+        let text = ask_many(7, &questions);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with(":p __d.many __d __f.outputs 7 (__fromJSON \"["), "{text}");
+        assert_eq!(lines[0].matches("packages").count(), 2, "{text}");
+        assert!(!text.contains('@') && lines[0].contains(r#"\"names\":[\"a\",\"\\u0040b\"]"#), "{text}");
+        assert_eq!(lines[1..], [":p __d.end \"11\""; 2]);
     }
 
     #[test]

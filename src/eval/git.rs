@@ -54,6 +54,21 @@ async fn ask(nix: &Nix, dir: &Path, args: &[&str]) -> Result<String, ProcessErro
     Ok(String::from_utf8_lossy(&output).into_owned())
 }
 
+/// The commit that is checked out at the root of a work tree, as far as git's own small files say it at a glance; `None`
+/// also where they say it elsewhere (packed branches, second work trees).
+#[must_use]
+pub fn head(root: &Path) -> Option<String> {
+    let read = |file: &str| std::fs::read_to_string(root.join(".git").join(file)).ok();
+    let head = read("HEAD")?;
+    let hash = match head.strip_prefix("ref: ") {
+        Some(branch) => read(branch.trim_end())?,
+        None => head,
+    };
+    let hash = hash.trim_end();
+    let is_hash = hash.len() >= 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash.then(|| hash.to_owned())
+}
+
 /// The commit that a revision means here (a branch, a tag, a hash, `HEAD~1`), in full.
 pub async fn commit_of(nix: &Nix, dir: &Path, revision: &str) -> Option<String> {
     let commit = format!("{revision}^{{commit}}");

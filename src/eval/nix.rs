@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use tokio::io::AsyncReadExt as _;
+use tokio::process::Child;
 
 use super::message::{self, Said};
 use crate::process::{Cmd, ProcessError};
@@ -101,9 +102,19 @@ impl Nix {
 
 /// Runs a short command to its end, without input.
 pub(super) async fn run(cmd: &Cmd) -> Result<Ran, ProcessError> {
-    let read = |source| ProcessError::Read { command: cmd.to_string(), source };
+    end(start(cmd)?, cmd).await
+}
+
+/// Starts a short command without input, for [`end`].
+pub(super) fn start(cmd: &Cmd) -> Result<Child, ProcessError> {
     let mut child = cmd.spawn()?;
     drop(child.stdin.take());
+    Ok(child)
+}
+
+/// Waits for the end of a command that was started.
+pub(super) async fn end(mut child: Child, cmd: &Cmd) -> Result<Ran, ProcessError> {
+    let read = |source| ProcessError::Read { command: cmd.to_string(), source };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let read_out = async {

@@ -78,6 +78,8 @@ pub struct Seat {
     /// May become the first process.
     early: Option<Early>,
     gauge: Arc<Gauge>,
+    /// What will most likely be asked after the next question.
+    ahead: Vec<Question>,
 }
 
 /// What came of a question, whoever answered it.
@@ -103,12 +105,17 @@ impl Seat {
     /// A seat that is still empty.
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, worker: None, early: None, gauge: Arc::default() }
+        Self { shared, worker: None, early: None, gauge: Arc::default(), ahead: Vec::new() }
     }
 
     /// With an evaluator that was started before the flake was locked.
     pub(super) fn with(self, early: Option<Early>) -> Self {
         Self { early, ..self }
+    }
+
+    /// Tells what will most likely be asked after the next question, in the same mode. A process may answer it ahead.
+    pub(super) fn expect(&mut self, ahead: Vec<Question>) {
+        self.ahead = ahead;
     }
 
     /// What its processes hold.
@@ -157,6 +164,7 @@ impl Seat {
         if self.is_other(mode) {
             self.clear();
         }
+        let ahead = std::mem::take(&mut self.ahead);
         self.gauge.forget();
         loop {
             let fresh = self.worker.is_none();
@@ -170,7 +178,7 @@ impl Seat {
                 }
                 Err(error) => return Err(error.into_error()),
             };
-            let asked = worker.ask(question).await;
+            let asked = worker.ask(question, &ahead).await;
             let error = asked.as_ref().ok().and_then(|reply| reply.answer.as_ref().err());
             outcome.need = error.and_then(|error| worker.need(error));
             outcome.cost = self.gauge.cost();

@@ -13,11 +13,12 @@ use tokio::time::MissedTickBehavior;
 
 use super::budget::{self, Need};
 use super::crew::{Crew, Do, Sample, Why};
+use super::expr::Question;
 use super::imports::{Asking, Mode, Rules, Step};
 use super::list::{self, Entry, LeftOut};
 use super::memory::{Cost, Gauge};
 use super::pool::{self, Ack, Answer, EvalMsg, EvalOptions, Gone, Imported, Stop, attr_id, send};
-use super::queue;
+use super::queue::{self, Expected};
 use super::record::Record;
 use super::seat::{Seat, Shared};
 use super::what::Selection;
@@ -26,6 +27,10 @@ use crate::id::{Kind, System};
 
 /// How often memory is sampled while attrs are in flight.
 const SAMPLE: Duration = Duration::from_millis(50);
+/// How many attrs an evaluator is told of ahead.
+const AHEAD: usize = 32;
+/// Attrs that take less, in seconds, are asked for together: to ask for one takes 0.3 ms.
+const QUICK: f64 = 0.02;
 /// How long counting what was left out may take: milliseconds, if nobody else wants the processors.
 const COUNTING: Duration = Duration::from_secs(5);
 
@@ -79,6 +84,7 @@ type Effect<'a> = Pin<Box<dyn Future<Output = Result<(usize, Place, Came), Stop>
 struct Service<'a> {
     work: &'a Work,
     selection: &'a Selection,
+    expected: &'a Expected,
     places: Vec<Option<Place>>,
     gauges: Vec<Arc<Gauge>>,
     /// Dropped to kill the evaluator in the middle of its attr.
@@ -132,6 +138,7 @@ pub(super) async fn serve(
     let service = Service {
         work,
         selection: &options.selection,
+        expected: &options.expected,
         gauges: seats.iter().map(|seat| Arc::clone(seat.gauge())).collect(),
         stops: seats.iter().map(|_| None).collect(),
         places: seats.into_iter().map(|seat| Some(Place { seat, acks: Vec::new() })).collect(),
@@ -152,14 +159,14 @@ impl Service<'_> {
         let mut counted = None;
         loop {
             for what in crew.next() {
-                self.begin(what);
+                self.begin(what, &crew);
             }
             if self.effects.is_empty() && self.waits.is_empty() {
                 if self.passed_over.is_none() {
                     return Ok(counted);
                 }
                 // Nobody was idle with a process.
-                self.begin(Do::End { worker: 0, why: Why::Over });
+                self.begin(Do::End { worker: 0, why: Why::Over }, &crew);
             }
             tokio::select! {
                 Some(came) = self.effects.next() => {
@@ -218,11 +225,27 @@ impl Service<'_> {
         gauges.map(sample).collect()
     }
 
-    fn begin(&mut self, what: Do) {
+    /// What a lone evaluator will be asked after this, as far as it is known to be quick. Of several nobody knows who will.
+    fn ahead(&self, attr: usize, crew: &Crew) -> Vec<Question> {
+        if self.places.len() > 1 || !self.is_quick(attr) {
+            return Vec::new();
+        }
+        let attrs = crew.queue().take_while(|attr| self.is_quick(*attr)).take(AHEAD);
+        attrs.filter_map(|attr| self.work.attrs.get(attr)).map(Entry::question).collect()
+    }
+
+    /// Whether an attr took next to nothing before, and did not fail.
+    fn is_quick(&self, attr: usize) -> bool {
+        let Some(entry) = self.work.attrs.get(attr).filter(|_| !self.held.contains_key(&attr)) else { return false };
+        let known = self.expected.seconds(&entry.path).is_some_and(|seconds| seconds < QUICK);
+        known && !self.expected.fails(&entry.path)
+    }
+
+    fn begin(&mut self, what: Do, crew: &Crew) {
         match what {
             Do::Stop { worker } => self.stops[worker] = None,
             Do::Ask { worker, attr, alone } => {
-                let (Some(place), Some(entry)) = (self.places[worker].take(), self.work.attrs.get(attr)) else {
+                let (Some(mut place), Some(entry)) = (self.places[worker].take(), self.work.attrs.get(attr)) else {
                     return;
                 };
                 let (stop, stopped) = oneshot::channel();
@@ -234,12 +257,15 @@ impl Service<'_> {
                     warnings: Vec::new(),
                     traces: Vec::new(),
                 });
+                if !again && !alone {
+                    place.seat.expect(self.ahead(attr, crew));
+                }
                 let turn = Turn { work: self.work, worker, attr, entry, alone, held, again };
                 self.effects.push(Box::pin(turn.run(place, stopped)));
             }
             Do::End { worker, why } => {
                 let Some(place) = self.places[worker].take() else { return };
-                let count = if why == Why::Over { self.passed_over.take() } else { None };
+                let count = if matches!(why, Why::Over | Why::Alone) { self.passed_over.take() } else { None };
                 self.effects.push(Box::pin(end(self.work, worker, place, why, self.selection, count)));
             }
         }
@@ -443,9 +469,13 @@ async fn end(
         }
     }
     acknowledged(&mut place).await;
-    place.seat.end().await;
     match why {
-        Why::Over => {}
+        // It takes the system some milliseconds to free its memory, and nobody needs that any more.
+        Why::Over => place.seat.clear(),
+        _ => place.seat.end().await,
+    }
+    match why {
+        Why::Over | Why::Alone => {}
         Why::Share(held) => {
             replaced(work, worker, format!("an evaluator held {} MiB and was replaced", held >> 20)).await?;
         }

@@ -3,7 +3,9 @@
 //!
 //! The process is killed, never asked to leave: a repl that ends by itself writes a history file in the user's home.
 
+use std::collections::VecDeque;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -17,17 +19,21 @@ use super::nix::Nix;
 use crate::error::{Error, Fault};
 use crate::process::{Cmd, ProcessError, describe};
 
+mod many;
+
+use many::Many;
+
 /// Longest line that is read from an evaluator, in bytes; the names of a package set are one line.
 const LINE_LIMIT: usize = 64 << 20;
 /// How long a dead process's standard error is read.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Most texts that are kept of what one question made Nix say.
 const SAID_LIMIT: usize = 1000;
 /// Most traces that are kept of one question, and most bytes of one of them.
 const TRACES: usize = 100;
 const TRACE_LIMIT: usize = 4 << 10;
 /// How long a killed process may take to go.
-const GOING: std::time::Duration = std::time::Duration::from_secs(5);
+const GOING: Duration = Duration::from_secs(5);
 /// The most that Nix reserves for its heap at its start, in bytes.
 const INITIAL_HEAP: u64 = 384 << 20;
 
@@ -78,6 +84,14 @@ pub struct Worker {
     scope: Scope,
     /// What it was building last, if it says so.
     goals: Goals,
+    /// Questions that it answers one after the other.
+    many: Option<Many>,
+    /// Answers that came before their questions.
+    ready: VecDeque<(Question, Reply)>,
+    /// What was said about a question that is asked once more.
+    before: Option<Heard>,
+    /// The flake that it has loaded is not the one that is asked about.
+    masked: bool,
 }
 
 /// How a process comes by the flake and by the code that answers questions.
@@ -100,6 +114,52 @@ pub struct Reply {
     pub warnings: Vec<String>,
     /// What `builtins.trace` said meanwhile: the first of it.
     pub traces: Vec<String>,
+}
+
+/// What a process has said about one question so far.
+#[derive(Debug, Default)]
+struct Heard {
+    answer: Option<String>,
+    errors: Vec<String>,
+    warnings: Vec<String>,
+    traces: Vec<String>,
+    others: Vec<String>,
+}
+
+impl Heard {
+    /// Takes in a line of standard error; gives the number of the question whose end it says. An answer on standard error
+    /// is the one to be taken if no better one comes: what is said of a derivation itself did not evaluate, or not yet.
+    fn hear(&mut self, id: u64, line: &str, loud: bool) -> Option<u64> {
+        match message::line(line)? {
+            Said::Trace(text) => match expr::printed(&text) {
+                Some(Printed::End(of)) => return Some(of),
+                Some(Printed::Answer(of, json)) if of == id => self.answer = Some(json.to_owned()),
+                _ if self.traces.len() < TRACES => self.traces.push(shortened(text)),
+                _ => {}
+            },
+            // A daemon's debug messages arrive as errors.
+            Said::Error(text) if loud && !text.starts_with("error:") => {}
+            Said::Error(text) if self.errors.len() < SAID_LIMIT => self.errors.push(text),
+            Said::Warning(text) if self.warnings.len() < SAID_LIMIT => self.warnings.push(text),
+            Said::Other(text) if self.others.len() < SAID_LIMIT => self.others.push(text),
+            _ => {}
+        }
+        None
+    }
+
+    /// What came of the question.
+    fn reply(mut self) -> Reply {
+        let answer = match self.answer.as_deref().map(serde_json::from_str) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => Err(format!("error: cannot read the evaluator's answer: {error}")),
+            None => Err(match self.errors.pop() {
+                Some(error) if expr::cut_short(&error) => expr::CUT_SHORT.to_owned(),
+                Some(error) => error,
+                None => "error: Nix gave neither an answer nor an error".to_owned(),
+            }),
+        };
+        Reply { answer, warnings: self.warnings, traces: self.traces }
+    }
 }
 
 /// The process ended in the middle of a question.
@@ -264,7 +324,21 @@ impl Worker {
         };
         let command = cmd.to_string();
         let (stdout, stderr) = (Lines::new(stdout), Lines::new(stderr));
-        Ok(Self { child, stdin, stdout, stderr, command, asked: 0, mode, scope, goals: Goals::default() })
+        Ok(Self {
+            child,
+            stdin,
+            stdout,
+            stderr,
+            command,
+            asked: 0,
+            mode,
+            scope,
+            goals: Goals::default(),
+            many: None,
+            ready: VecDeque::new(),
+            before: None,
+            masked: false,
+        })
     }
 
     /// Begins to load a flake by its reference, if the process has none.
@@ -311,6 +385,7 @@ impl Worker {
 
     /// Puts the flake's outputs with a masked source in the place of those that it has loaded.
     pub(super) async fn mask(&mut self, locked: &Locked) -> Result<(), StartError> {
+        self.masked = true;
         let arguments = serde_json::json!({ "path": [] });
         let question = Question { function: "exists", output: Some(expr::MASKED.to_owned()), arguments };
         let line = format!("{}\n", expr::mask(&locked.locked_ref));
@@ -349,19 +424,38 @@ impl Worker {
         }
     }
 
-    /// Asks a question and waits for its answer.
-    pub async fn ask(&mut self, question: &Question) -> Result<Reply, Died> {
-        self.exchange("", question).await
+    /// Asks a question and waits for its answer. `ahead` are questions that will most likely come next, in this order, and
+    /// are known to be quick: they are asked at the same time.
+    pub async fn ask(&mut self, question: &Question, ahead: &[Question]) -> Result<Reply, Died> {
+        if let Some(reply) = self.known(question).await? {
+            return Ok(reply);
+        }
+        // One that came to nothing among others is asked by itself.
+        if self.before.is_none()
+            && self.begin_many(question, ahead).await
+            && let Some(reply) = self.next_of_many().await?
+        {
+            return Ok(reply);
+        }
+        self.alone(question).await
+    }
+
+    /// Asks a question by itself, perhaps once more; what was said about it before is kept.
+    async fn alone(&mut self, question: &Question) -> Result<Reply, Died> {
+        let before = self.before.take().unwrap_or_default();
+        let mut reply = self.exchange("", question).await?;
+        for (texts, before) in [(&mut reply.warnings, before.warnings), (&mut reply.traces, before.traces)] {
+            texts.extend(before.into_iter().filter(|text| !texts.contains(text)).collect::<Vec<_>>());
+        }
+        Ok(reply)
     }
 
     async fn exchange(&mut self, before: &str, question: &Question) -> Result<Reply, Died> {
         self.asked += 1;
         let id = self.asked;
         let text = format!("{before}{}", expr::ask(id, question));
-        let mut reply = Reply { answer: Err(String::new()), warnings: Vec::new(), traces: Vec::new() };
-        let mut errors: Vec<String> = Vec::new();
-        let mut others: Vec<String> = Vec::new();
-        let (mut answer, mut early) = (None, None);
+        let mut heard = Heard::default();
+        let mut answer = None;
 
         let Self { stdin, stdout, stderr, mode, goals, .. } = self;
         let loud = *mode == Mode::There { loud: true };
@@ -383,71 +477,45 @@ impl Worker {
                     Some(Some(Printed::End(of))) if of == id => out_over = true,
                     Some(_) => {}
                 },
-                line = stderr.next(), if !err_over => match line.as_deref().map(|line| {
-                    if loud {
-                        goals.hear(line);
-                    }
-                    message::line(line)
-                }) {
+                line = stderr.next(), if !err_over => match line {
                     None => { err_over = true; dead = !out_over; }
-                    Some(Some(Said::Trace(text))) => match expr::printed(&text) {
-                        Some(Printed::End(of)) if of == id => err_over = true,
-                        // What is said of the derivation itself did not evaluate, or not yet.
-                        Some(Printed::Answer(of, json)) if of == id => early = Some(json.to_owned()),
-                        // The second end of the question before.
-                        Some(Printed::End(_)) => {}
-                        _ if reply.traces.len() < TRACES => reply.traces.push(shortened(text)),
-                        _ => {}
-                    },
-                    // A daemon's debug messages arrive as errors.
-                    Some(Some(Said::Error(text))) if loud && !text.starts_with("error:") => {}
-                    Some(Some(Said::Error(text))) if errors.len() < SAID_LIMIT => errors.push(text),
-                    Some(Some(Said::Warning(text))) if reply.warnings.len() < SAID_LIMIT => reply.warnings.push(text),
-                    Some(Some(Said::Other(text))) if others.len() < SAID_LIMIT => others.push(text),
-                    Some(_) => {}
+                    Some(line) => {
+                        if loud {
+                            goals.hear(&line);
+                        }
+                        // Another end is the second one of the question before.
+                        err_over = heard.hear(id, &line, loud) == Some(id);
+                    }
                 },
             }
         }
         if dead {
-            // Its last words are in the pipe. A grandchild may hold the pipe open, so this may not take for ever.
-            let drain = async {
-                while let Some(line) = stderr.next().await {
-                    match message::line(&line) {
-                        Some(Said::Error(text)) => errors.push(text),
-                        Some(Said::Other(text)) if others.len() < SAID_LIMIT => others.push(text),
-                        Some(Said::Trace(text)) => {
-                            if let Some(Printed::Answer(of, json)) = expr::printed(&text).filter(|_| early.is_none())
-                                && of == id
-                            {
-                                early = Some(json.to_owned());
-                            }
-                        }
-                        _ => {}
-                    }
-                }
-            };
-            let _ = tokio::time::timeout(LAST_WORDS, drain).await;
-            let _ = self.child.start_kill();
-            let status = self.child.wait().await.ok();
-            if let Some(Ok(value)) = early.as_deref().map(serde_json::from_str) {
-                // It had answered already; that the process is gone is found out by the next question.
-                reply.answer = Ok(value);
-                return Ok(reply);
-            }
-            let complained = errors.iter().chain(&others).any(|line| is_out_of_memory(line));
-            let words = errors.pop().or_else(|| others.pop()).unwrap_or_default();
-            return Err(Died { status, words, complained });
+            return self.died(id, heard).await;
         }
-        reply.answer = match answer.or(early).as_deref().map(serde_json::from_str) {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(error)) => Err(format!("error: cannot read the evaluator's answer: {error}")),
-            None => Err(match errors.pop() {
-                Some(error) if expr::cut_short(&error) => expr::CUT_SHORT.to_owned(),
-                Some(error) => error,
-                None => "error: Nix gave neither an answer nor an error".to_owned(),
-            }),
+        if answer.is_some() {
+            heard.answer = answer;
+        }
+        Ok(heard.reply())
+    }
+
+    /// The process ended in the middle of a question: its answer, if it had given one already.
+    async fn died(&mut self, id: u64, mut heard: Heard) -> Result<Reply, Died> {
+        // Its last words are in the pipe. A grandchild may hold the pipe open, so this may not take for ever.
+        let drain = async {
+            while let Some(line) = self.stderr.next().await {
+                heard.hear(id, &line, false);
+            }
         };
-        Ok(reply)
+        let _ = tokio::time::timeout(LAST_WORDS, drain).await;
+        let _ = self.child.start_kill();
+        let status = self.child.wait().await.ok();
+        if let Some(Ok(value)) = heard.answer.as_deref().map(serde_json::from_str) {
+            // That the process is gone is found out by the next question.
+            return Ok(Reply { answer: Ok(value), warnings: heard.warnings, traces: heard.traces });
+        }
+        let complained = heard.errors.iter().chain(&heard.others).any(|line| is_out_of_memory(line));
+        let words = heard.errors.pop().or_else(|| heard.others.pop()).unwrap_or_default();
+        Err(Died { status, words, complained })
     }
 
     /// What it may do about imports from derivations.

@@ -13,7 +13,7 @@ use tokio::process::Child;
 
 use super::error::StoreError;
 use super::session::{Nursery, Session};
-use super::settings::{Installation, NixSettings, Version};
+use super::settings::{Installation, NixSettings, Version, small};
 use super::uri::{Place, Reach};
 use crate::id::{StoreDir, StorePath};
 use crate::nix_compat::daemon::{ClientOptions, DaemonError, Trust};
@@ -335,7 +335,7 @@ async fn connect_once(options: &StoreOptions, place: &Place, nursery: &Nursery) 
 
 /// A daemon of our own, which waits for the handshake on its standard streams.
 fn spawn(options: &StoreOptions, store: Option<&str>) -> Result<Child, StoreError> {
-    let mut cmd = options.cmd("nix-daemon").arg("--stdio");
+    let mut cmd = small(options.cmd("nix-daemon")).arg("--stdio");
     if let Some(store) = store {
         cmd = cmd.arg("--store").arg(store);
     }

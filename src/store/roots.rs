@@ -103,6 +103,12 @@ impl<C: Connect> Roots<C> {
         self.ask(&path, &Ask::Ping).await.map(drop)
     }
 
+    /// Lets everything go and closes the connection.
+    pub fn let_go(&mut self) {
+        self.session = None;
+        self.held.clear();
+    }
+
     /// How many paths are held.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -184,7 +184,7 @@ pub struct NixSettings {
 }
 
 /// With one thread that collects garbage, Nix starts 3 ms earlier.
-fn small(nix: Cmd) -> Cmd {
+pub(super) fn small(nix: Cmd) -> Cmd {
     nix.env("GC_MARKERS", "1")
 }
 

@@ -63,7 +63,7 @@ fn over_the_budget_the_largest_goes_and_is_tried_again_alone() {
     crew.answered(0, Some(450 * MIB), 350 * MIB);
     assert_eq!(crew.next(), [ask(0, 2)]);
     crew.answered(0, Some(460 * MIB), 10 * MIB);
-    assert_eq!(crew.next(), [Do::End { worker: 0, why: Why::Over }]);
+    assert_eq!(crew.next(), [Do::End { worker: 0, why: Why::Alone }]);
     assert_eq!(crew.next(), [], "its answers may not be acknowledged yet");
     crew.ended(0);
     assert_eq!(crew.next(), [Do::Ask { worker: 0, attr: 1, alone: true }]);

@@ -11,7 +11,7 @@ use super::{FlakeOptions, LockError, Locked, local_path, overrides};
 use crate::eval::git::{self, Look};
 use crate::eval::nix::{self, Nix, Ran};
 use crate::id::StorePath;
-use crate::process::ProcessError;
+use crate::process::{Cmd, ProcessError};
 
 /// The fields of `nix flake metadata --json` that matter here.
 #[derive(Deserialize)]
@@ -64,9 +64,11 @@ pub fn begin(nix: &Nix, options: &FlakeOptions) -> Option<Begun> {
     if options.changes_lock() {
         return None;
     }
-    let (nix, options) = (nix.clone(), options.clone());
+    let cmd = metadata_cmd(nix, options, &[], KEEP);
+    // At once, not when the task has its first turn.
+    let child = nix::start(&cmd);
     let mut task = JoinSet::new();
-    task.spawn(async move { metadata(&nix, &options, &[], KEEP).await });
+    task.spawn(async move { nix::end(child?, &cmd).await });
     Some(Begun(task))
 }
 
@@ -176,11 +178,13 @@ const NO_WRITE: &str = "--no-write-lock-file";
 /// `nix flake metadata --json`; `keep` is the flag that keeps flake.lock from being written. (With both of them, a lock
 /// that is not in step is no error.)
 async fn metadata(nix: &Nix, options: &FlakeOptions, flags: &[String], keep: &str) -> Result<Ran, ProcessError> {
-    let mut cmd = nix.small_cmd(&["flake", "metadata", "--json", keep]).args(flags);
-    if options.impure {
-        cmd = cmd.arg("--impure");
-    }
-    nix::run(&cmd.arg("--").arg(reference(options))).await
+    nix::run(&metadata_cmd(nix, options, flags, keep)).await
+}
+
+fn metadata_cmd(nix: &Nix, options: &FlakeOptions, flags: &[String], keep: &str) -> Cmd {
+    let cmd = nix.small_cmd(&["flake", "metadata", "--json", keep]).args(flags);
+    let cmd = if options.impure { cmd.arg("--impure") } else { cmd };
+    cmd.arg("--").arg(reference(options))
 }
 
 fn parse(options: &FlakeOptions, ran: &Ran) -> Result<Metadata, LockError> {

@@ -40,9 +40,7 @@ impl Commit {
     /// found by [`Commit::key`].
     #[must_use]
     pub fn is_familiar(&self, state_dir: &Path) -> bool {
-        let start = format!("quick-{}-", self.head);
-        let files = std::fs::read_dir(state_dir.join("eval")).into_iter().flatten().flatten();
-        files.into_iter().any(|file| file.file_name().to_string_lossy().starts_with(&start))
+        is_familiar(state_dir, &self.head)
     }
 
     /// What Nix will most likely lock it to. `None` where that takes more than a look.
@@ -62,9 +60,20 @@ impl Commit {
     }
 }
 
-/// Looks at the work tree of a reference that is evaluated purely and without changes to its lock. `None` wherever the
-/// commit would not say everything. `dir` is where relative references start.
-pub async fn commit(nix: &Nix, options: &FlakeOptions, dir: &Path) -> Option<Commit> {
+/// The work tree of a reference that is evaluated purely and without changes to its lock, which git has not looked at yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkTree {
+    reference: String,
+    path: PathBuf,
+    root: PathBuf,
+    /// Where flake.nix is, if there is one.
+    flake: Option<PathBuf>,
+}
+
+/// Finds the work tree of a reference; `None` wherever its commit would not say everything. `dir` is where relative
+/// references start.
+#[must_use]
+pub fn work_tree(options: &FlakeOptions, dir: &Path) -> Option<WorkTree> {
     if options.changes_lock() {
         return None;
     }
@@ -86,14 +95,39 @@ pub async fn commit(nix: &Nix, options: &FlakeOptions, dir: &Path) -> Option<Com
     if root.join(".gitmodules").exists() {
         return None;
     }
-    let tree = git::status(nix, &path, Look::Tracked).await?;
-    if tree.changed > 0 {
-        return None;
+    Some(WorkTree { reference: reference.to_owned(), path, root, flake })
+}
+
+impl WorkTree {
+    /// The commit that it is, if it is clean.
+    pub async fn commit(self, nix: &Nix) -> Option<Commit> {
+        let tree = git::status(nix, &self.path, Look::Tracked).await?;
+        if tree.changed > 0 {
+            return None;
+        }
+        let head = tree.head?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let flake = self.flake.as_deref().map(text).unwrap_or_default();
+        Some(Commit { head, parts: [self.reference, text(&self.path), text(&self.root), flake, tree.branch] })
     }
-    let head = tree.head?;
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let flake = flake.as_deref().map(text).unwrap_or_default();
-    Some(Commit { head, parts: [reference.to_owned(), text(&path), text(&root), flake, tree.branch] })
+
+    /// Whether its commit is one that no earlier run has locked, as far as that is known without git. Only a hint.
+    #[must_use]
+    pub fn seems_new(&self, state_dir: &Path) -> bool {
+        git::head(&self.root).is_some_and(|head| !is_familiar(state_dir, &head))
+    }
+}
+
+/// Looks at the work tree of a reference; see [`work_tree`].
+pub async fn commit(nix: &Nix, options: &FlakeOptions, dir: &Path) -> Option<Commit> {
+    work_tree(options, dir)?.commit(nix).await
+}
+
+/// Whether an earlier run has locked this commit, if perhaps with other settings.
+fn is_familiar(state_dir: &Path, head: &str) -> bool {
+    let start = format!("quick-{head}-");
+    let files = std::fs::read_dir(state_dir.join("eval")).into_iter().flatten().flatten();
+    files.into_iter().any(|file| file.file_name().to_string_lossy().starts_with(&start))
 }
 
 /// A commit that a reference to a repository of this machine names by its hash: whatever is in the work tree, Nix's

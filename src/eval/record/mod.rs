@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub use commit::{Commit, commit, load_quick, pinned, save_quick};
+pub use commit::{Commit, commit, load_quick, pinned, save_quick, work_tree};
 pub use fingerprint::{Context, Source, beside, fingerprint};
 pub use own::is_sources_own;
 pub use seal::Keyring;
