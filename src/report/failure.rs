@@ -171,7 +171,7 @@ fn drv_failure(summary: &Summary, id: DrvId, group: &FailureGroup, tail: usize, 
     lines.extend(failure.into_iter().flat_map(details));
     let shown = attempt.map(|attempt| attempt.log_tail.as_slice()).unwrap_or_default();
     for line in &shown[shown.len().saturating_sub(tail)..] {
-        lines.push(Line::from(format!("    {line}")).fit(width));
+        lines.push(Line::new().paint(Paint::Said, format!("    {line}")).fit(width));
     }
     lines.extend(log_line(summary, id, attempt, width));
     lines.extend(why(summary, &group.attrs));

@@ -295,7 +295,7 @@ fn coloured(lines: &[Line]) -> String {
         for (paint, text) in line.pieces() {
             let text = escaped(text);
             match paint {
-                Paint::Plain => out.push_str(&text),
+                Paint::Plain | Paint::Said => out.push_str(&text),
                 Paint::Bold => out.push_str(&format!("<b>{text}</b>")),
                 Paint::Dim => out.push_str(&format!("<i>{text}</i>")),
                 Paint::Bad => out.push_str(&format!("<b class=bad>{text}</b>")),

@@ -1,7 +1,10 @@
-//! Parts of a log that can be folded, as GitLab has them: what happened, and each failure.
+//! Parts of a log that can be folded: for GitLab what happened, and each failure; for GitHub, Forgejo and Gitea, which
+//! show what is folded only to who unfolds it, what builds have said.
 //!
-//! A section is what lies between `ESC[0Ksection_start:TIME:NAME CR ESC[0K` and the same with `section_end`; what
+//! A group is what lies between the lines `::group::HEADING` and `::endgroup::`. A section is what lies between `ESC[0Ksection_start:TIME:NAME CR ESC[0K` and the same with `section_end`; what
 //! follows on the first line is its heading. Times are seconds since 1970.
+
+use super::number::plural;
 
 /// The section in which all that happens is told.
 pub const RUN: &str = "drover_run";
@@ -41,9 +44,37 @@ pub fn folded(lines: &[String], time: i64) -> String {
     out
 }
 
+/// The lines of a verdict, of each of which it is told whether a build has said it, with what builds have said in groups.
+#[must_use]
+pub fn grouped(lines: &[(bool, String)]) -> String {
+    let mut out = String::new();
+    for part in lines.chunk_by(|(one, _), (next, _)| one == next) {
+        let said = part.first().is_some_and(|(said, _)| *said);
+        if said {
+            out.push_str(&format!("::group::the end of its log, {}\n", plural(part.len(), "line", "lines")));
+        }
+        out.extend(part.iter().flat_map(|(_, line)| [line, "\n"]));
+        if said {
+            out.push_str("::endgroup::\n");
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_builds_said_is_a_group_and_nothing_else_is() {
+        let lines =
+            [(false, "FAILED  web1"), (true, "    no"), (true, "    no!"), (false, "  repeat"), (true, "    x")];
+        assert_eq!(
+            grouped(&lines.map(|(said, line)| (said, line.to_owned()))),
+            "FAILED  web1\n::group::the end of its log, 2 lines\n    no\n    no!\n::endgroup::\n  repeat\n\
+             ::group::the end of its log, 1 line\n    x\n::endgroup::\n"
+        );
+    }
 
     #[test]
     fn each_failure_is_a_section_and_the_last_line_is_not() {

@@ -34,13 +34,15 @@ pub enum Paint {
     Good,
     /// To be looked at.
     Warn,
+    /// What a build has said: it looks as it comes, and may be folded where that is possible.
+    Said,
 }
 
 impl Paint {
     /// The SGR parameters (ECMA-48 8.3.117).
     fn sgr(self) -> &'static str {
         match self {
-            Self::Plain => "",
+            Self::Plain | Self::Said => "",
             Self::Bold => "1",
             Self::Dim => "2",
             Self::Bad => "1;31",
@@ -109,6 +111,12 @@ impl Line {
         self.0.iter().map(|(paint, text)| (*paint, text.as_str()))
     }
 
+    /// It is a line of what a build has said.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        self.0.first().is_some_and(|(paint, _)| *paint == Paint::Said)
+    }
+
     /// Columns.
     #[must_use]
     pub fn width(&self) -> usize {
@@ -163,7 +171,7 @@ impl Line {
         let mut out = String::new();
         for (paint, text) in pieces {
             let text = if style.ascii { ascii(text) } else { text.to_owned() };
-            if style.colour && paint != Paint::Plain {
+            if style.colour && !paint.sgr().is_empty() {
                 out.push_str(&format!("\u{1b}[{}m{text}\u{1b}[0m", paint.sgr()));
             } else {
                 out.push_str(&text);

@@ -196,7 +196,8 @@ impl Ui {
         }
         match self.settings.marks {
             Marks::Sections => self.print_folded(&lines),
-            _ => self.print(lines),
+            Marks::Annotations { .. } => self.print_grouped(&lines),
+            Marks::None => self.print(lines),
         }
         // Nobody is left to tell that stderr is gone.
         let _ = self.out.flush();
@@ -274,6 +275,13 @@ impl Ui {
     fn print_folded(&mut self, lines: &[Line]) {
         let lines: Vec<String> = lines.iter().map(|line| line.render(self.settings.style)).collect();
         drop(self.out.write_all(sections::folded(&lines, self.time()).as_bytes()));
+    }
+
+    /// Prints the verdict with what builds have said in groups.
+    fn print_grouped(&mut self, lines: &[Line]) {
+        let line = |line: &Line| (line.is_said(), line.render(self.settings.style));
+        let lines: Vec<(bool, String)> = lines.iter().map(line).collect();
+        drop(self.out.write_all(sections::grouped(&lines).as_bytes()));
     }
 
     /// Seconds since 1970, as far as events tell.
