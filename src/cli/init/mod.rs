@@ -90,7 +90,9 @@ fn next(args: &InitArgs, root: &Path) -> Vec<Line> {
     let mut add = |typed: &str, what: &str| lines.push(Line::from(format!("  {typed}")).pad(34).text(what));
     if args.ci.is_none() {
         add("drover plan", "what would be built, fetched and pushed, and for how long");
-        let forge = config::origin(root).and_then(|url| Forge::of_remote(&url)).map_or("github", Forge::name);
+        let forge = config::origin(root).and_then(|url| Forge::of_remote(&url));
+        // Gitea reads GitHub's folder, and not Forgejo's.
+        let forge = forge.filter(|forge| *forge != Forge::Gitea).map_or("github", Forge::name);
         add(&format!("drover init --ci {forge}"), "the workflow that does so in CI");
     } else {
         add("git add --all && git commit", "the forge runs it from the next push on");
