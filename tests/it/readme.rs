@@ -78,6 +78,21 @@ const DEFAULT: &str = r#"{ system }: rec {
 }
 "#;
 
+/// All files of the flake, of which git knows what it is to know.
+fn furnish(site: &Site) {
+    for (file, text) in [
+        ("hosts/web1.nix", "\"one\"\n"),
+        ("hosts/db1.nix", "\"two\"\n"),
+        (".gitignore", "/*.drover\n/run.html\n/result*\n/machines\n"),
+        ("machines", "ssh-ng://big1 x86_64-linux - 4\n"),
+    ] {
+        let path = site.flake.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    site.edit("default.nix", DEFAULT);
+}
+
 /// A clone in which somebody works: on a branch of main, with a cache and two builders.
 struct Clone {
     site: Site,
@@ -91,7 +106,7 @@ impl Clone {
         let nix = newest();
         let farm = FarmLab::new(&nix, vec![spec(Kind::Stdio, &nix).mounted(); 2]);
         let site = Site::of(Lab::chroot(&nix), FLAKE);
-        site.edit("default.nix", DEFAULT);
+        furnish(&site);
         let key = site.key("acme-1");
         let cache = site.cache();
         let toml = format!(
@@ -106,16 +121,6 @@ impl Clone {
         let config = config.replace("Host b0\n", "Host b0 big1\n").replace("Host b1\n", "Host b1 big2\n");
         fs::write(&ssh_config, config).unwrap();
         let clone = Self { bin: site.lab.path("bin"), site, farm, ssh_config };
-        for (file, text) in [
-            ("hosts/web1.nix", "\"one\"\n"),
-            ("hosts/db1.nix", "\"two\"\n"),
-            (".gitignore", "/*.drover\n/run.html\n/result*\n/machines\n"),
-            ("machines", "ssh-ng://big1 x86_64-linux - 4\n"),
-        ] {
-            let path = clone.site.flake.join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
         clone.programs();
         clone.site.edit("drover.toml", &toml);
         clone.git(&["branch", "-M", "main"]);
@@ -254,9 +259,9 @@ fn the_static_binary_finds_servers_by_their_names() {
         return;
     };
     let site = Site::of(Lab::plain(&newest()), FLAKE);
-    site.edit("default.nix", DEFAULT);
-    site.edit("hosts/web1.nix", "\"one\"\n");
-    site.edit("hosts/db1.nix", "\"two\"\n");
+    furnish(&site);
+    fs::create_dir_all(site.cache()).unwrap();
+    fs::write(site.cache().join("nix-cache-info"), format!("StoreDir: {}\n", site.lab.store_dir())).unwrap();
     let server = FakeCache::start(&site.cache());
     let url = server.url.replace("127.0.0.1", "localhost");
     assert!(url.contains("localhost"), "{url}");
