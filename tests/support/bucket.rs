@@ -251,6 +251,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     let is_head = request.method() == Method::HEAD;
     match fault {
         Some(Fault::Says(code, word)) => {
+            // Whoever still sends when the connection is closed may never read the answer.
+            let _ = axum::body::to_bytes(request.into_body(), usize::MAX).await;
             let body = format!("<Error><Code>{word}</Code><Message>as told</Message></Error>");
             let mut response = Response::new(if is_head { Body::empty() } else { Body::from(body) });
             *response.status_mut() = StatusCode::from_u16(code).unwrap();

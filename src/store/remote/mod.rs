@@ -322,7 +322,7 @@ async fn over_socket(path: &Path, dir: StoreDir, uri: Arc<str>) -> Result<Sessio
 
 /// Whether two processes that opened a new store at once have met: the other has made it by now.
 fn is_in_the_way(error: &DialError) -> bool {
-    ["File exists", "is corrupt"].iter().any(|sign| error.what.contains(sign))
+    ["File exists", "is corrupt", "is busy"].iter().any(|sign| error.what.contains(sign))
 }
 
 /// Asks after a path that is in no store, to hear whether such paths could be in this one.
