@@ -4,21 +4,15 @@
   name = "drover-builder-dies";
 
   nodes = {
-    coordinator =
-      { pkgs, ... }:
-      {
-        imports = [ ./machine.nix ];
-        environment.etc."fleet/flake.nix".source = import ./fleet.nix {
-          inherit pkgs;
-          seconds = 20;
-          names = [
-            "one"
-            "two"
-            "three"
-            "four"
-          ];
-        };
-      };
+    coordinator = import ./coordinator.nix {
+      seconds = 20;
+      names = [
+        "one"
+        "two"
+        "three"
+        "four"
+      ];
+    };
     big1 = import ./big.nix { inherit self; };
     big2 = import ./big.nix { inherit self; };
   };

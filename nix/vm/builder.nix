@@ -5,19 +5,13 @@
   name = "drover-builder";
 
   nodes = {
-    coordinator =
-      { pkgs, ... }:
-      {
-        imports = [ ./machine.nix ];
-        environment.etc."fleet/flake.nix".source = import ./fleet.nix {
-          inherit pkgs;
-          names = [
-            "one"
-            "two"
-            "three"
-          ];
-        };
-      };
+    coordinator = import ./coordinator.nix {
+      names = [
+        "one"
+        "two"
+        "three"
+      ];
+    };
     big1 = import ./big.nix { inherit self; };
   };
 

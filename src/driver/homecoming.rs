@@ -74,7 +74,8 @@ impl Homecoming {
         });
     }
 
-    /// Results have come, or not. `None` if more of them is under way, or somebody else who has them is asked.
+    /// Results have come, or not. `None` if more of them is under way; without attrs where somebody else who has them is
+    /// asked now.
     pub(super) fn returned(
         &mut self,
         ctx: &mut Context,

@@ -76,25 +76,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::convert::Infallible;
 
+    use super::super::testing::{info, path};
     use super::*;
-
-    fn path(n: u8) -> StorePath {
-        StorePath::from_parts([n; 20], "p").unwrap()
-    }
-
-    fn info(n: u8, references: &[u8]) -> PathInfo {
-        PathInfo {
-            path: path(n),
-            nar_hash: [n; 32],
-            nar_size: 1,
-            registration_time: 0,
-            ultimate: false,
-            references: references.iter().copied().map(path).collect(),
-            deriver: None,
-            signatures: BTreeSet::new(),
-            ca: None,
-        }
-    }
 
     /// A store with these paths; another cache holds path 1.
     struct Fake {

@@ -11,6 +11,8 @@ pub mod prune;
 pub mod queue;
 mod room;
 pub mod sizes;
+#[cfg(test)]
+mod testing;
 pub mod upload;
 pub mod verify;
 

@@ -27,27 +27,8 @@ fn size(roots: &[StorePath], known: &HashMap<&StorePath, &PathInfo>) -> Option<(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
+    use super::super::testing::{info, path};
     use super::*;
-
-    fn path(n: u8) -> StorePath {
-        StorePath::from_parts([n; 20], "p").unwrap()
-    }
-
-    fn info(n: u8, references: &[u8]) -> PathInfo {
-        PathInfo {
-            path: path(n),
-            nar_hash: [n; 32],
-            nar_size: u64::from(n),
-            registration_time: 0,
-            ultimate: false,
-            references: references.iter().copied().map(path).collect(),
-            deriver: None,
-            signatures: BTreeSet::new(),
-            ca: None,
-        }
-    }
 
     #[test]
     fn what_closures_share_counts_for_each() {
