@@ -139,10 +139,12 @@ impl Pool {
     }
 
     /// Gives a connection back. One on which anything went wrong in mid-message is closed: a stale word in it would
-    /// be taken for the answer to the next request.
+    /// be taken for the answer to the next request. What ended it may have ended the others, so they are closed, too,
+    /// rather than found out about one after the other.
     pub fn give_back(&self, lent: Lent) {
-        if lent.is_usable() {
-            self.idle().push(lent);
+        match lent.is_usable() {
+            true => self.idle().push(lent),
+            false => self.forget(),
         }
     }
 }

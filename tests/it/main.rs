@@ -13,6 +13,7 @@ mod cache;
 mod cache_faults;
 mod cache_wire;
 mod cachix;
+mod chaos;
 mod check;
 mod check_faults;
 mod check_flakes;
