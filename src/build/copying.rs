@@ -162,3 +162,30 @@ fn refused(error: &DaemonError) -> Stopped {
         class => Stopped::There(Failure::new(class, text)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix_compat::daemon::{Level, RemoteError};
+
+    fn said(text: &str) -> Stopped {
+        let error = RemoteError { level: Level::ERROR, message: text.into(), traces: Vec::new() };
+        refused(&DaemonError::Refused { act: "adding a path", error })
+    }
+
+    #[test]
+    fn a_source_that_gives_something_else_is_to_blame_and_not_the_store_that_refuses_it() {
+        for text in
+            ["bad archive: expected tag 'contents', got 'clntents'", "hash mismatch importing path '/nix/store/x'"]
+        {
+            assert!(matches!(said(text), Stopped::Here(failure) if failure.class == Class::Cache), "{text}");
+        }
+        for (text, class) in [
+            ("writing to file: No space left on device", Class::DiskFull),
+            ("path 'x' lacks a signature by a trusted key", Class::Signature),
+            ("path '/nix/store/x' is not valid", Class::Dependency),
+        ] {
+            assert!(matches!(said(text), Stopped::There(failure) if failure.class == class), "{text}");
+        }
+    }
+}

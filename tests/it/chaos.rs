@@ -128,9 +128,6 @@ fn round(place: &mut Place, random: &mut Random, number: u32) -> Vec<String> {
     }
     wrong.extend(after::wrong_processes(place));
     wrong.extend(after::wrong_cache(place));
-    if drovers.iter().all(|drover| !drover.killed) {
-        wrong.extend(after::wrong_files(place));
-    }
     let list = place.site.drover(&["report", "list"]);
     if list.code != Some(0) {
         wrong.push(format!("the records cannot be listed: {}", list.stderr));
