@@ -91,7 +91,11 @@ fn of_text(text: &str) -> Class {
 pub fn is_store_gone(said: &str) -> bool {
     let said = said.trim();
     let said = said.strip_prefix("error:").unwrap_or(said).trim();
-    let broken = |line: &str| line.starts_with("write of ") && line.ends_with(": Broken pipe");
+    let ends = |line: &str, why: &str| line.ends_with(why) && !line.contains('\n');
+    let broken = |line: &str| {
+        line.starts_with("write of ") && ends(line, " bytes: Broken pipe")
+            || line.starts_with("read of ") && ends(line, " bytes: Connection reset by peer")
+    };
     said.contains("Nix daemon disconnected unexpectedly")
         || said.contains("cannot connect to socket at '")
         || said.contains("cannot connect to daemon at '")
@@ -340,6 +344,7 @@ mod tests {
             "Nix daemon disconnected unexpectedly (maybe it crashed?)",
             "cannot connect to socket at '/nix/var/nix/daemon-socket/socket': Connection refused",
             "error: write of 72 bytes: Broken pipe",
+            "read of 32768 bytes: Connection reset by peer",
         ] {
             assert!(is_store_gone(text), "{text}");
             assert_eq!(of_status(BuildStatus::MiscFailure, text, NONE), Class::BuilderLost, "{text}");

@@ -197,12 +197,17 @@ fn known_hosts(keys: &[&str]) -> String {
 mod tests {
     use super::*;
 
+    /// Lets go of the lock, and of nothing else.
+    fn killed(left: PrivateDir) -> PathBuf {
+        left.dir.keep()
+    }
+
     #[test]
     fn what_a_killed_drover_left_behind_goes_and_what_is_in_use_stays() {
         let near = tempfile::tempdir_in("/tmp").unwrap();
         let (ours, left) = (PrivateDir::new(near.path()).unwrap(), PrivateDir::new(near.path()).unwrap());
         write_private(&left.path().join(KEY), b"secret").unwrap();
-        let left = left.dir.keep();
+        let left = killed(left);
         let unlocked = near.path().join("drover-ssh-unlocked");
         std::fs::create_dir(&unlocked).unwrap();
         let link = near.path().join("drover-ssh-link");
