@@ -184,3 +184,14 @@ impl From<StoreError> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drv_that_was_collected_meanwhile_is_no_bug_in_drover() {
+        let path = StorePath::from_parts([0; 20], "x.drv").unwrap();
+        assert_eq!(StoreError::NoDrv(path).class(), Class::Cache);
+    }
+}
