@@ -45,6 +45,7 @@ mod forms;
 mod forms_told;
 mod gc;
 mod history;
+mod hostile;
 mod imports;
 mod init;
 mod init_ci;
