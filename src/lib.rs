@@ -41,7 +41,7 @@
 //! | a build's log | lines | speak to a terminal or a CI system, fill memory or disk | [`nix_compat::ansi`], [`record`], `tests/it/check_forge.rs` |
 //! | a cache | which paths it has, NARs, times to wait | have something taken without a signature by a trusted key; learn a login that is another host's; lead out of its own directory; unpack to more than it said | [`store::cache`], `tests/it/hostile.rs` |
 //! | the forge | the event of a workflow | anything but the revision that is compared with, the names of branches, and whether it is a fork | [`config`] |
-//! | a plan file | derivations and where they are | have anything built whose derivation is not the one of its path | [`diff`] |
+//! | a plan file | derivations and sources, to be built by whoever takes it | put something at a path that its content does not lead to, or pass it off as signed | [`store::bundle`] |
 //! | shared evaluations and history | answers of earlier runs | be believed without the key that sealed them; history is not sealed, and only estimates come of it | [`eval`], [`record`] |
 //!
 //! Secrets are read where they are used, have no `Debug`, and are in no argument, log or record: `tests/it/secrets.rs`.
