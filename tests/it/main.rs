@@ -43,6 +43,7 @@ mod farm_trust;
 mod flake_nix;
 mod forms;
 mod forms_told;
+mod fuzz;
 mod gc;
 mod history;
 mod hostile;
