@@ -70,6 +70,7 @@ mod pipeline_stop;
 mod pipeline_trust;
 mod pipeline_users;
 mod plan_file;
+mod pool;
 mod push;
 mod push_faults;
 mod push_http;
