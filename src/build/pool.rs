@@ -166,7 +166,8 @@ impl Pool {
     }
 
     /// Gives a connection back. One on which anything went wrong in mid-message is closed: a stale word in it would
-    /// be taken for the answer to the next request.
+    /// be taken for the answer to the next request. What ended it may have ended the others, so those of which nobody
+    /// makes use are closed, too, rather than found out about one after the other.
     pub fn give_back(&self, lent: Lent) {
         self.shared.give_back(lent);
     }
@@ -200,6 +201,8 @@ impl Shared {
         if lent.is_usable() {
             lock(&self.idle).push(lent);
             self.more.notify_waiters();
+        } else {
+            lock(&self.idle).clear();
         }
     }
 

@@ -31,7 +31,11 @@ pub enum LoadError {
 
 impl From<&LoadError> for Failure {
     fn from(error: &LoadError) -> Self {
-        Self { class: Class::Internal, message: crate::error::chain(error).into(), position: None }
+        let class = match error {
+            LoadError::Read(error) => error.class(),
+            LoadError::Plan(_) | LoadError::Output { .. } => Class::Internal,
+        };
+        Self { class, message: crate::error::chain(error).into(), position: None }
     }
 }
 

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Fault};
+use crate::event::Class;
 use crate::id::StorePath;
 use crate::nix_compat::daemon::DaemonError;
 use crate::nix_compat::drv::DrvError;
+use crate::nix_compat::error_class;
 use crate::process::ProcessError;
 
 /// A store could not be used.
@@ -148,6 +150,22 @@ impl StoreError {
         match self {
             Self::Daemon { error, .. } => error.is_fatal(),
             _ => true,
+        }
+    }
+
+    /// What it is to a run that goes on without what was asked for. A store that is away, or has lost something, is no
+    /// fault of drover's and none of what is built.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Daemon { error, .. } => match error_class::of_error(error) {
+                Class::Build => Class::BuilderLost,
+                class => class,
+            },
+            Self::Start(_) | Self::Socket { .. } | Self::ReadDrv { .. } => Class::BuilderLost,
+            // As what is in no store and no cache.
+            Self::NoDrv(_) => Class::Cache,
+            _ => Class::Internal,
         }
     }
 }
