@@ -52,7 +52,7 @@ pub async fn load(store: &LocalStore, paths: Vec<StorePath>) -> Vec<Result<DrvIn
 }
 
 /// What the graph keeps of a derivation.
-pub(super) fn info(path: &StorePath, parsed: &Derivation) -> Result<DrvInfo, LoadError> {
+pub fn info(path: &StorePath, parsed: &Derivation) -> Result<DrvInfo, LoadError> {
     let outputs =
         drv::output_paths(parsed).map_err(|source| LoadError::Output { path: path.clone(), source })?.into_iter();
     let inputs = parsed.input_derivations().iter();

@@ -343,7 +343,7 @@ impl Turn<'_> {
                 for message in new(pool::remarks(&value), &mut self.held.warnings) {
                     send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: message.into() }).await?;
                 }
-                (pool::read_answer(entry, &value, work), import)
+                (pool::read_answer(entry, &value, &work.store_dir, &work.roots), import)
             }
             Step::Over { answer: Err(failure), import } => (Answer::Failed(failure), import),
             Step::Again { fresh } => {
