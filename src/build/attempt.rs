@@ -240,6 +240,7 @@ async fn ask(
         let drv = match attempt.origin.read_drv(&attempt.path).await {
             Ok(drv) => drv,
             Err(error @ OriginError::Elsewhere { .. }) => return (failed(Class::Cache, error.to_string()), None),
+            Err(OriginError::Store(error)) => return (failed(error.class(), crate::error::chain(&error)), None),
             Err(error) => return (failed(Class::Internal, crate::error::chain(&error)), None),
         };
         let basic = match BasicDerivation::new(&drv, attempt.inputs.iter().cloned()) {

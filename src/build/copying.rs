@@ -62,7 +62,7 @@ where
 {
     to.add_to_store_nar(info, check, nar, &mut |_| {}).await.map_err(|error| match &error {
         DaemonError::Source { .. } => Stopped::Here(Failure::new(Class::Cache, crate::error::chain(&error))),
-        _ => Stopped::There(refused(&error)),
+        _ => refused(&error),
     })
 }
 
@@ -71,7 +71,7 @@ async fn stream(from: &Pool, to: &mut Connection, info: &PathInfo) -> Result<(),
     let mut source = from.take(Caches::Off).await.map_err(|error| Stopped::Here(lost(&error)))?;
     let moved = Arc::new(AtomicU64::new(0));
     let (sink, nar) = tokio::io::duplex(IN_FLIGHT);
-    let mut nar = Counted { inner: nar, moved: moved.clone() };
+    let nar = Counted { inner: nar, moved: moved.clone() };
     let copied = {
         let source = &mut source;
         let read = async move {
@@ -81,8 +81,12 @@ async fn stream(from: &Pool, to: &mut Connection, info: &PathInfo) -> Result<(),
             let _ = sink.shutdown().await;
             read
         };
-        let mut silent = |_| {};
-        let both = async { tokio::join!(read, to.add_to_store_nar(info, false, &mut nar, &mut silent)) };
+        // Whoever writes on after a refusal has to hear that nobody reads: the stream ends with the one that took it.
+        let added = async move {
+            let mut nar = nar;
+            to.add_to_store_nar(info, false, &mut nar, &mut |_| {}).await
+        };
+        let both = async { tokio::join!(read, added) };
         tokio::select! {
             biased;
             both = both => Some(both),
@@ -101,7 +105,7 @@ async fn stream(from: &Pool, to: &mut Connection, info: &PathInfo) -> Result<(),
         (Ok(()), Ok(())) => Ok(()),
         // The other end misses the rest then.
         (Err(error), Ok(()) | Err(_)) if !is_sink(&error) => Err(Stopped::Here(lost(&error))),
-        (_, Err(error)) => Err(Stopped::There(refused(&error))),
+        (_, Err(error)) => Err(refused(&error)),
         (Err(error), Ok(())) => Err(Stopped::Here(lost(&error))),
     }
 }
@@ -146,17 +150,42 @@ pub(super) fn lost(error: &StoreError) -> Failure {
     Failure::new(Class::BuilderLost, crate::error::chain(error))
 }
 
-/// A store did not take a path.
-fn refused(error: &DaemonError) -> Failure {
+/// A store did not take a path: for its own reasons, or because of what came.
+fn refused(error: &DaemonError) -> Stopped {
     let text = crate::error::chain(error);
-    let class = match error.is_fatal() {
-        true => Class::BuilderLost,
-        false if text.contains("lacks a signature by a trusted key") => Class::Signature,
-        false => match error_class::of_error(error) {
-            // Not a builder's program, but what was sent: it is sent anew.
-            Class::Build => Class::Dependency,
-            class => class,
-        },
-    };
-    Failure::new(class, text)
+    if error.is_fatal() {
+        return Stopped::There(Failure::new(Class::BuilderLost, text));
+    }
+    match error_class::of_error(error) {
+        // Neither disk nor key nor reference: what came is no archive, or another one. Somebody else may have it whole.
+        Class::Build => Stopped::Here(Failure::new(Class::Cache, text)),
+        class => Stopped::There(Failure::new(class, text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix_compat::daemon::{Level, RemoteError};
+
+    fn said(text: &str) -> Stopped {
+        let error = RemoteError { level: Level::ERROR, message: text.into(), traces: Vec::new() };
+        refused(&DaemonError::Refused { act: "adding a path", error })
+    }
+
+    #[test]
+    fn a_source_that_gives_something_else_is_to_blame_and_not_the_store_that_refuses_it() {
+        for text in
+            ["bad archive: expected tag 'contents', got 'clntents'", "hash mismatch importing path '/nix/store/x'"]
+        {
+            assert!(matches!(said(text), Stopped::Here(failure) if failure.class == Class::Cache), "{text}");
+        }
+        for (text, class) in [
+            ("writing to file: No space left on device", Class::DiskFull),
+            ("path 'x' lacks a signature by a trusted key", Class::Signature),
+            ("path '/nix/store/x' is not valid", Class::Dependency),
+        ] {
+            assert!(matches!(said(text), Stopped::There(failure) if failure.class == class), "{text}");
+        }
+    }
 }

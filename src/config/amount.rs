@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// Bytes of `512MiB`, `512M`, `4G`, `1.5GiB`. A bare number is none: it would be bytes to some and MiB to others.
-pub(super) fn size(text: &str) -> Option<u64> {
+#[must_use]
+pub fn size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(digits);
     let shift = match unit.trim_start().trim_end_matches("iB").trim_end_matches('B') {
@@ -19,7 +20,8 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// The time of `90`, which are seconds, `90s`, `10m`, `1h30m`, `2d`; no less than a second.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds)).filter(|time| !time.is_zero());
     }

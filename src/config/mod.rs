@@ -4,7 +4,7 @@
 //! knows (max-jobs, substituters) is asked by `store` and filled in by the driver where a setting is `None`.
 
 mod address;
-mod amount;
+pub mod amount;
 mod branch;
 pub mod builders;
 mod collector;

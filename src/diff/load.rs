@@ -31,7 +31,11 @@ pub enum LoadError {
 
 impl From<&LoadError> for Failure {
     fn from(error: &LoadError) -> Self {
-        Self { class: Class::Internal, message: crate::error::chain(error).into(), position: None }
+        let class = match error {
+            LoadError::Read(error) => error.class(),
+            LoadError::Plan(_) | LoadError::Output { .. } => Class::Internal,
+        };
+        Self { class, message: crate::error::chain(error).into(), position: None }
     }
 }
 
@@ -48,7 +52,7 @@ pub async fn load(store: &LocalStore, paths: Vec<StorePath>) -> Vec<Result<DrvIn
 }
 
 /// What the graph keeps of a derivation.
-pub(super) fn info(path: &StorePath, parsed: &Derivation) -> Result<DrvInfo, LoadError> {
+pub fn info(path: &StorePath, parsed: &Derivation) -> Result<DrvInfo, LoadError> {
     let outputs =
         drv::output_paths(parsed).map_err(|source| LoadError::Output { path: path.clone(), source })?.into_iter();
     let inputs = parsed.input_derivations().iter();

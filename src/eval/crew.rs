@@ -4,6 +4,8 @@
 //! The rules:
 //! - Attrs are taken in the order of the queue. A further one is only begun beside others if the memory is enough for
 //!   it, by what the last ones took.
+//! - At first only the evaluator that has listed the attrs goes on, if it may be patient: it may have answered them all
+//!   before another process has loaded the flake.
 //! - An attr that waits for something that is built is gone on with when that is there and nothing is left to be begun.
 //! - An evaluator that holds more than its share is replaced between two attrs.
 //! - Over the budget, evaluators with nothing to do are replaced. If that is not enough, the one in the middle of an
@@ -109,6 +111,8 @@ pub(super) struct Crew {
     recent: VecDeque<u64>,
     /// What a sample asks for.
     urgent: Vec<Do>,
+    /// No process is started beside one that is at work.
+    patient: bool,
 }
 
 impl Crew {
@@ -117,7 +121,23 @@ impl Crew {
         let member = |number| Member { state: State::Idle, alive: started && number == 0, held: 0 };
         let members = (0..workers.max(1)).map(member).collect();
         let (back, alone, recent) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { budget, share, members, queue, back, waiting: 0, alone, recent, urgent: Vec::new() }
+        let (urgent, patient) = (Vec::new(), false);
+        Self { budget, share, members, queue, back, waiting: 0, alone, recent, urgent, patient }
+    }
+
+    /// No process is started beside one that is at work, until [`Crew::hurry`].
+    pub(super) fn patient(self) -> Self {
+        Self { patient: true, ..self }
+    }
+
+    /// Whether processes are held back.
+    pub(super) fn is_patient(&self) -> bool {
+        self.patient
+    }
+
+    /// Whoever is at work takes its time: the others begin.
+    pub(super) fn hurry(&mut self) {
+        self.patient = false;
     }
 
     /// The attrs that nobody has begun, in their order.
@@ -176,8 +196,11 @@ impl Crew {
         Do::End { worker, why }
     }
 
-    /// Whether there is memory for one more attr. Where nothing is in flight there has to be.
+    /// Whether there is time and memory for one more attr. Where nothing is in flight there has to be.
     fn may_begin(&self, worker: usize) -> bool {
+        if self.patient && !self.members[worker].alive && self.is_busy() {
+            return false;
+        }
         if self.budget == 0 || !self.is_busy() {
             return true;
         }

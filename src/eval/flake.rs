@@ -18,7 +18,7 @@ mod lock;
 mod overrides;
 mod refusal;
 
-pub use lock::{Begun, begin, lock, lock_begun, unchanged};
+pub use lock::{Begun, Metadata, begin, lock, lock_begun, unchanged};
 pub use refusal::LockError;
 
 /// What is asked for, as flags say it.

@@ -64,9 +64,11 @@ struct Raw {
 
 /// What an attr of a line is, before anybody looked at a store.
 #[derive(Debug, Clone, PartialEq)]
-struct Read {
-    path: AttrPath,
-    answer: Answer,
+pub struct Read {
+    /// Its full path.
+    pub path: AttrPath,
+    /// What it is.
+    pub answer: Answer,
 }
 
 /// The answers in these lines. Nothing is remembered of them: nobody knows what they were made of.
@@ -189,8 +191,8 @@ fn failed(message: String) -> Answer {
     Answer::Failed(Failure::new(Class::Eval, message))
 }
 
-/// Reads one line.
-fn parse(line: &[u8], below: Option<&AttrPath>, strict: bool, store_dir: &str) -> Result<Read, String> {
+/// Reads one line; `below`, `strict` and `store_dir` are those of [`Lines`]. The error says what is wrong with it.
+pub fn parse(line: &[u8], below: Option<&AttrPath>, strict: bool, store_dir: &str) -> Result<Read, String> {
     let raw: Raw = serde_json::from_slice(line).map_err(|error| format!("it is no JSON object as wanted: {error}"))?;
     let path = path(&raw, below, strict)?;
     if let Some(error) = &raw.error {

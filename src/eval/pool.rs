@@ -548,9 +548,9 @@ fn failed(class: Class, message: String) -> Answer {
     Answer::Failed(Failure::new(class, message))
 }
 
-/// From what an evaluator says to what it means.
-pub(super) fn read_answer(entry: &Entry, value: &Value, work: &Work) -> Answer {
-    let store_dir = work.store_dir.as_str();
+/// From what an evaluator says to what it means. `roots` are the directories in which the flake's files may lie.
+#[must_use]
+pub fn read_answer(entry: &Entry, value: &Value, store_dir: &str, roots: &[String]) -> Answer {
     let raw = match Raw::deserialize(value) {
         Ok(raw) => raw,
         Err(error) => return failed(Class::Internal, format!("cannot read the evaluator's answer: {error}")),
@@ -585,7 +585,7 @@ pub(super) fn read_answer(entry: &Entry, value: &Value, work: &Work) -> Answer {
     let name = raw.name.unwrap_or_else(|| drv.name().trim_end_matches(".drv").to_owned());
     let system = raw.system.map(System).or_else(|| list::system_of(&entry.path)).unwrap_or_else(|| "".into());
     let mut meta = raw.meta.unwrap_or_default();
-    let relative = |position: String| message::relative(&position, &work.roots);
+    let relative = |position: String| message::relative(&position, roots);
     meta.position = meta.position.map(relative);
     // A function of another flake may have put the attrs together.
     let written = raw.written.map(relative).filter(|position| !is_in(store_dir, position));

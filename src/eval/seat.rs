@@ -2,10 +2,10 @@
 //! says whose fault a death is. Does not decide when a process has to go: see `crew`.
 //!
 //! A death by stack overflow is the attr's own failure at once: it would come again. So is running out of memory where
-//! nothing else was evaluated in the process before. After any other death the same
-//! question is asked once more of a fresh process; if that dies as well, the attr has failed: `oom` if it ran out of
-//! memory or was killed with signal 9 (which is what the kernel does for want of memory), else `eval`. Attrs that the
-//! dead process had answered before keep their answers.
+//! nothing else was evaluated in the process before. After any other death, or when the process has lost the daemon of
+//! its store, the same question is asked once more of a fresh process; if that dies as well, the attr has failed: `oom`
+//! if it ran out of memory or was killed with signal 9 (which is what the kernel does for want of memory), else `eval`,
+//! or `builder_lost` where the store is away. Attrs that the dead process had answered before keep their answers.
 
 use std::sync::Arc;
 
@@ -19,9 +19,10 @@ use super::imports::{Mode, Need, Rules};
 use super::memory::{Cost, Gauge};
 use super::message;
 use super::nix::Nix;
-use super::worker::{Collector, Died, StartError, Worker};
+use super::worker::{Collector, Died, Reply, StartError, Worker};
 use crate::error::Error;
 use crate::event::{Class, Failure};
+use crate::nix_compat::error_class;
 
 /// What every seat of one evaluation shares.
 #[derive(Debug)]
@@ -58,7 +59,9 @@ impl Shared {
         if let Some(file) = self.untracked(&text) {
             text.push_str(&format!("\nit is there, but Nix sees only what git tracks: git add {file}"));
         }
-        Failure { class: Class::Eval, message: text.into(), position }
+        // The store that it evaluates with is none of the flake's business.
+        let class = if error_class::is_store_gone(&text) { Class::BuilderLost } else { Class::Eval };
+        Failure { class, message: text.into(), position }
     }
 
     /// The file that Nix misses, if it is in the work tree: git does not track it.
@@ -183,6 +186,11 @@ impl Seat {
             outcome.need = error.and_then(|error| worker.need(error));
             outcome.cost = self.gauge.cost();
             match asked {
+                // Its connection to the store goes with the daemon; another process has another one.
+                Ok(Reply { answer: Err(error), .. }) if self.has_lost_store(&error) && outcome.deaths.is_empty() => {
+                    self.clear();
+                    outcome.deaths.push("lost the Nix daemon".to_owned());
+                }
                 Ok(reply) => {
                     outcome.warnings = reply.warnings;
                     outcome.traces = reply.traces;
@@ -240,6 +248,10 @@ impl Seat {
 
     fn explain(&self, error: &str) -> Failure {
         self.shared.explain(error)
+    }
+
+    fn has_lost_store(&self, error: &str) -> bool {
+        self.explain(error).class == Class::BuilderLost
     }
 
     fn blame(&self, died: &Died) -> Failure {

@@ -2,7 +2,7 @@
 //! that samples what evaluators hold.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ use crate::id::{Kind, System};
 
 /// How often memory is sampled while attrs are in flight.
 const SAMPLE: Duration = Duration::from_millis(50);
+/// An evaluator that has answered all attrs within this time needs nobody beside it: another one is not there before.
+const START: Duration = Duration::from_millis(80);
 /// How many attrs an evaluator is told of ahead.
 const AHEAD: usize = 32;
 /// Attrs that take less, in seconds, are asked for together: to ask for one takes 0.3 ms.
@@ -135,6 +137,7 @@ pub(super) async fn serve(
     let more = (1..workers).map(|_| Seat::new(Arc::clone(shared)));
     let seats: Vec<Seat> = std::iter::once(first).chain(more).collect();
     let crew = Crew::new(workers, started, queue, options.budget.bytes, share);
+    let crew = if started && options.workers.is_none() { crew.patient() } else { crew };
     let service = Service {
         work,
         selection: &options.selection,
@@ -156,6 +159,7 @@ impl Service<'_> {
     async fn run(mut self, mut crew: Crew) -> Result<Option<Vec<LeftOut>>, Stop> {
         let mut tick = tokio::time::interval(SAMPLE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut start = pin!(tokio::time::sleep(START));
         let mut counted = None;
         loop {
             for what in crew.next() {
@@ -195,6 +199,7 @@ impl Service<'_> {
                     crew.returned(back.as_ref().map(|(attr, _)| *attr));
                     self.held.extend(back);
                 }
+                () = &mut start, if crew.is_patient() => crew.hurry(),
                 _ = tick.tick(), if crew.is_busy() => crew.sampled(&self.samples()),
             }
         }
@@ -338,7 +343,7 @@ impl Turn<'_> {
                 for message in new(pool::remarks(&value), &mut self.held.warnings) {
                     send(&work.sender, EvalMsg::Warning { attr: Some(attr), message: message.into() }).await?;
                 }
-                (pool::read_answer(entry, &value, work), import)
+                (pool::read_answer(entry, &value, &work.store_dir, &work.roots), import)
             }
             Step::Over { answer: Err(failure), import } => (Answer::Failed(failure), import),
             Step::Again { fresh } => {

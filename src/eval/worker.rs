@@ -17,6 +17,7 @@ use super::imports::{Goals, Mode, Need};
 use super::message::{self, Said};
 use super::nix::Nix;
 use crate::error::{Error, Fault};
+use crate::nix_compat::error_class;
 use crate::process::{Cmd, ProcessError, describe};
 
 mod many;
@@ -282,6 +283,9 @@ impl StartError {
         match self {
             Self::Changed(error) => error.into_error(),
             Self::Process(error) => LockError::from(error).into_error(),
+            Self::Flake { ref message, .. } if error_class::is_store_gone(message) => {
+                Error::from_chain(Fault::Unreachable, &self).hint("nix store info    shows whether the daemon answers")
+            }
             Self::Flake { ref reference, ref position, .. } => {
                 let mut error = Error::from_chain(Fault::Eval, &self).hint(format!("nix flake show '{reference}'"));
                 if let Some(position) = position {

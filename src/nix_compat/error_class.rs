@@ -59,7 +59,9 @@ pub fn of_error(error: &DaemonError) -> Class {
 /// What the text alone tells.
 fn of_text(text: &str) -> Class {
     let has = |part: &str| text.contains(part);
-    if has("No space left on device") || has("Disk quota exceeded") {
+    if is_store_gone(text) {
+        Class::BuilderLost
+    } else if has("No space left on device") || has("Disk quota exceeded") || has("database or disk is full") {
         Class::DiskFull
     } else if has("is required to build") || has("missing system features") || has("platform mismatch") {
         Class::NoBuilder
@@ -81,6 +83,23 @@ fn of_text(text: &str) -> Class {
     } else {
         Class::Build
     }
+}
+
+/// Whether a Nix says that the daemon behind it has gone, which is nobody's fault who asked it for anything. Only what
+/// Nix itself says may be asked about, no log of a builder.
+#[must_use]
+pub fn is_store_gone(said: &str) -> bool {
+    let said = said.trim();
+    let said = said.strip_prefix("error:").unwrap_or(said).trim();
+    let ends = |line: &str, why: &str| line.ends_with(why) && !line.contains('\n');
+    let broken = |line: &str| {
+        line.starts_with("write of ") && ends(line, " bytes: Broken pipe")
+            || line.starts_with("read of ") && ends(line, " bytes: Connection reset by peer")
+    };
+    said.contains("Nix daemon disconnected unexpectedly")
+        || said.contains("cannot connect to socket at '")
+        || said.contains("cannot connect to daemon at '")
+        || broken(said)
 }
 
 fn of_rejected(said: &str) -> Class {
@@ -180,7 +199,7 @@ mod tests {
     const NONE: Limits = Limits { timeout: None, max_silent_time: None };
 
     /// Status, text as Nix sent it (colours taken out), class, reason.
-    const REAL: [(BuildStatus, &str, Class, &str); 22] = [
+    const REAL: [(BuildStatus, &str, Class, &str); 23] = [
         // Nix 2.34.8
         (
             BuildStatus::PermanentFailure,
@@ -311,7 +330,29 @@ mod tests {
             Class::DiskFull,
             "writing to file: No space left on device",
         ),
+        (
+            BuildStatus::MiscFailure,
+            "error: committing transaction: database or disk is full, database or disk is full (in '/nix/var/nix/db/db.sqlite')",
+            Class::DiskFull,
+            "committing transaction: database or disk is full, database or disk is full (in '/nix/var/nix/db/db.sqlite')",
+        ),
     ];
+
+    #[test]
+    fn a_daemon_behind_a_nix_that_dies_is_no_verdict() {
+        for text in [
+            "Nix daemon disconnected unexpectedly (maybe it crashed?)",
+            "cannot connect to socket at '/nix/var/nix/daemon-socket/socket': Connection refused",
+            "error: write of 72 bytes: Broken pipe",
+            "read of 32768 bytes: Connection reset by peer",
+        ] {
+            assert!(is_store_gone(text), "{text}");
+            assert_eq!(of_status(BuildStatus::MiscFailure, text, NONE), Class::BuilderLost, "{text}");
+        }
+        let text = "builder for '/nix/store/7r-x.drv' failed with exit code 1;\nlast 1 log lines:\n> write of 72 bytes: Broken pipe";
+        assert_eq!(of_status(BuildStatus::PermanentFailure, text, NONE), Class::Build);
+        assert!(!is_store_gone("write of my heart: Broken pipe, said the smoker"));
+    }
 
     #[test]
     fn real_messages_have_their_class_and_reason() {

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Fault};
+use crate::event::Class;
 use crate::id::StorePath;
 use crate::nix_compat::daemon::DaemonError;
 use crate::nix_compat::drv::DrvError;
+use crate::nix_compat::error_class;
 use crate::process::ProcessError;
 
 /// A store could not be used.
@@ -150,6 +152,22 @@ impl StoreError {
             _ => true,
         }
     }
+
+    /// What it is to a run that goes on without what was asked for. A store that is away, or has lost something, is no
+    /// fault of drover's and none of what is built.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Daemon { error, .. } => match error_class::of_error(error) {
+                Class::Build => Class::BuilderLost,
+                class => class,
+            },
+            Self::Start(_) | Self::Socket { .. } | Self::ReadDrv { .. } => Class::BuilderLost,
+            // As what is in no store and no cache.
+            Self::NoDrv(_) => Class::Cache,
+            _ => Class::Internal,
+        }
+    }
 }
 
 impl From<StoreError> for Error {
@@ -164,5 +182,16 @@ impl From<StoreError> for Error {
             Some(hint) => edge.hint(hint),
             None => edge,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drv_that_was_collected_meanwhile_is_no_bug_in_drover() {
+        let path = StorePath::from_parts([0; 20], "x.drv").unwrap();
+        assert_eq!(StoreError::NoDrv(path).class(), Class::Cache);
     }
 }

@@ -444,7 +444,7 @@ pub async fn read_drv_from(session: &mut Session, path: &StorePath) -> Result<De
 }
 
 /// The content of a NAR that is one file.
-pub(super) async fn file_of_nar(nar: &[u8]) -> Result<Vec<u8>, WireError> {
+pub async fn file_of_nar(nar: &[u8]) -> Result<Vec<u8>, WireError> {
     let mut reader = nar;
     for wanted in ["nix-archive-1", "(", "type", "regular", "contents"] {
         if read_bytes(&mut reader).await? != wanted.as_bytes() {

@@ -16,6 +16,7 @@ use crate::support::farm_lab::{BuilderSpec, FarmLab, Kind};
 use crate::support::farm_site::{FarmSite, SmallDisk, causes, results, spec, wait_at_most};
 use crate::support::fault_proxy::{Fault, Towards};
 use crate::support::nix::{Lab, Nix, all, newest};
+use crate::support::package_set::random::Random;
 use crate::support::site::{Events, Ran, Site, classes, statuses, wait_until};
 use crate::support::sshd::keygen;
 
@@ -83,20 +84,6 @@ fn reasons(events: &Events) -> Vec<String> {
     first.map(|event| event["failure"]["message"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Numbers that are random, but the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
-
 fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
@@ -106,7 +93,7 @@ fn a_builder_that_dies_at_any_moment_is_done_without() {
     let rounds = number_of("DROVER_TEST_ROUNDS");
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let seed = number_of("DROVER_TEST_SEED").unwrap_or(clock.as_nanos() as u64);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let nixes = if rounds.is_some() { all() } else { vec![newest()] };
     for nix in &nixes {
         for round in 0..rounds.unwrap_or(2) {

@@ -215,6 +215,13 @@ impl FarmLab {
     }
 }
 
+/// Kills a daemon with all that it has started.
+pub fn end_daemon(daemon: Daemon) {
+    let below = descendants(daemon.pid());
+    drop(daemon);
+    below.into_iter().for_each(|pid| signal(pid, "KILL"));
+}
+
 impl LabBuilder {
     fn start(spec: BuilderSpec, dir: &Path, keys: &Keys) -> Self {
         let lab = if spec.mounted { Lab::mounted(&spec.nix) } else { Lab::chroot(&spec.nix) };
@@ -265,11 +272,7 @@ impl LabBuilder {
 
     /// Kills its daemon with all that it has started, if it has one.
     pub fn kill_daemon(&mut self) {
-        if let Some(daemon) = self.daemon.take() {
-            let below = descendants(daemon.pid());
-            drop(daemon);
-            below.into_iter().for_each(|pid| signal(pid, "KILL"));
-        }
+        self.daemon.take().into_iter().for_each(end_daemon);
     }
 
     /// The processes of its connections and of their builds, at this moment.

@@ -5,6 +5,8 @@ pub mod attic_server;
 pub mod browser;
 pub mod bucket;
 pub mod cachix;
+#[allow(unreachable_pub, reason = "a story uses it")]
+pub mod chaos;
 pub mod deadline;
 #[allow(unreachable_pub, reason = "each story uses what it needs")]
 pub mod eval_jobs;

@@ -78,6 +78,11 @@ impl Site {
 
     /// drover with these arguments in the flake's directory. The first is the verb.
     pub fn command(&self, args: &[&str]) -> Command {
+        self.command_on(self.lab.store_arg().as_deref(), args)
+    }
+
+    /// The same on this store; `None` for what Nix takes by itself.
+    pub fn command_on(&self, store: Option<&str>, args: &[&str]) -> Command {
         let mut command = self.lab.program(env!("CARGO_BIN_EXE_drover"));
         for name in ["CI", "NO_COLOR", "CLICOLOR_FORCE", "TERM", "DROVER_STATE_DIR", "DROVER_PUSH_TO", "DROVER_LOG"] {
             command.env_remove(name);
@@ -88,8 +93,8 @@ impl Site {
             command.env_remove(name);
         }
         command.current_dir(&self.flake).args(args);
-        if let Some(store) = self.lab.store_arg() {
-            command.args(["--store", &store]);
+        if let Some(store) = store {
+            command.args(["--store", store]);
         }
         command
     }

@@ -37,6 +37,28 @@ fn attrs_are_handed_out_in_order_and_processes_end_when_nothing_is_left() {
 }
 
 #[test]
+fn a_patient_crew_starts_nobody_beside_one_that_is_at_work() {
+    let crew = || Crew::new(3, true, (0..3).collect(), 1000 * MIB, 500 * MIB).patient();
+    let mut quick = crew();
+    for attr in 0..3 {
+        assert_eq!(quick.next(), [ask(0, attr)]);
+        quick.answered(0, Some(50 * MIB), MIB);
+    }
+    assert_eq!(quick.next(), [Do::End { worker: 0, why: Why::Over }]);
+
+    let mut slow = crew();
+    assert_eq!(slow.next(), [ask(0, 0)]);
+    slow.hurry();
+    assert_eq!(slow.next(), [ask(1, 1), ask(2, 2)]);
+
+    // Where nobody is at work, somebody has to begin.
+    let mut died = crew();
+    assert_eq!(died.next(), [ask(0, 0)]);
+    died.answered(0, None, MIB);
+    assert_eq!(died.next(), [ask(0, 1)]);
+}
+
+#[test]
 fn whoever_holds_more_than_its_share_is_replaced_between_attrs() {
     let mut crew = crew(1, 2, 1000, 100);
     assert_eq!(crew.next(), [ask(0, 0)]);

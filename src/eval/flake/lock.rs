@@ -14,9 +14,9 @@ use crate::id::StorePath;
 use crate::process::{Cmd, ProcessError};
 
 /// The fields of `nix flake metadata --json` that matter here.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
+pub struct Metadata {
     description: Option<String>,
     last_modified: Option<u64>,
     locked: Attrs,
@@ -27,8 +27,54 @@ struct Metadata {
     url: String,
 }
 
+impl Metadata {
+    /// Reads what Nix prints.
+    pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
+
+    fn is_clean(&self) -> bool {
+        self.locked.dirty_rev.is_none()
+    }
+
+    fn rev(&self) -> Option<&String> {
+        self.locked.rev.as_ref().filter(|_| self.is_clean())
+    }
+
+    /// What it says of the source; `dirty` is how many files differ from the commit, as in [`Locked::dirty`]. The error
+    /// is what it lacks.
+    pub fn locked(self, dirty: Option<u32>) -> Result<Locked, String> {
+        let (store_dir, base) = self.path.rsplit_once('/').ok_or("'path' is no path")?;
+        let store_path = StorePath::from_basename(base.as_bytes()).map_err(|error| error.to_string())?;
+        let store_dir = store_dir.to_owned();
+        let (clean, rev) = (self.is_clean(), self.rev().cloned());
+        // Without a commit or a NAR hash, the "locked" reference fixes nothing.
+        let fixed = clean && (rev.is_some() || self.resolved.kind != "git");
+        Ok(Locked {
+            locked_ref: if fixed { self.url } else { self.resolved_url.clone() },
+            original: self.resolved_url,
+            rev,
+            dirty,
+            parameters: self.locked.parameters(),
+            nar_hash: self.locked.nar_hash.ok_or("it has no narHash")?,
+            store_path,
+            store_dir,
+            dir: self.resolved.dir.unwrap_or_default(),
+            kind: self.locked.kind,
+            rev_count: self.locked.rev_count,
+            description: self.description,
+            last_modified: self.last_modified,
+            in_step: true,
+            locks: self.locks,
+            warnings: Vec::new(),
+            args: Vec::new(),
+            lock_file: None,
+        })
+    }
+}
+
 /// A flake reference taken apart.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Attrs {
     #[serde(rename = "type")]
@@ -188,7 +234,7 @@ fn metadata_cmd(nix: &Nix, options: &FlakeOptions, flags: &[String], keep: &str)
 }
 
 fn parse(options: &FlakeOptions, ran: &Ran) -> Result<Metadata, LockError> {
-    serde_json::from_slice(&ran.stdout)
+    Metadata::parse(&ran.stdout)
         .map_err(|error| LockError::Answer { reference: reference(options).to_owned(), cause: error.to_string() })
 }
 
@@ -202,13 +248,7 @@ fn write_lock(locks: &Value) -> Result<tempfile::TempPath, LockError> {
 }
 
 async fn finish(nix: &Nix, options: &FlakeOptions, metadata: Metadata) -> Result<Locked, LockError> {
-    let wrong = |cause: &str| LockError::Answer { reference: reference(options).to_owned(), cause: cause.to_owned() };
-    let (store_dir, base) = metadata.path.rsplit_once('/').ok_or_else(|| wrong("'path' is no path"))?;
-    let store_path = StorePath::from_basename(base.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
-    let clean = metadata.locked.dirty_rev.is_none();
-    let parameters = metadata.locked.parameters();
-    let rev = metadata.locked.rev.filter(|_| clean);
-    let dirty = match (clean, &rev) {
+    let dirty = match (metadata.is_clean(), metadata.rev()) {
         (true, Some(_)) => Some(0),
         (true, None) if metadata.resolved.kind != "git" => None,
         // A git tree without a commit, or with changes.
@@ -217,28 +257,7 @@ async fn finish(nix: &Nix, options: &FlakeOptions, metadata: Metadata) -> Result
             None => 1,
         }),
     };
-    // Without a commit or a NAR hash, the "locked" reference fixes nothing.
-    let fixed = clean && (rev.is_some() || metadata.resolved.kind != "git");
-    Ok(Locked {
-        locked_ref: if fixed { metadata.url } else { metadata.resolved_url.clone() },
-        original: metadata.resolved_url,
-        rev,
-        dirty,
-        nar_hash: metadata.locked.nar_hash.ok_or_else(|| wrong("it has no narHash"))?,
-        store_path,
-        store_dir: store_dir.to_owned(),
-        dir: metadata.resolved.dir.unwrap_or_default(),
-        kind: metadata.locked.kind,
-        rev_count: metadata.locked.rev_count,
-        parameters,
-        description: metadata.description,
-        last_modified: metadata.last_modified,
-        in_step: true,
-        locks: metadata.locks,
-        warnings: Vec::new(),
-        args: Vec::new(),
-        lock_file: None,
-    })
+    metadata.locked(dirty).map_err(|cause| LockError::Answer { reference: reference(options).to_owned(), cause })
 }
 
 /// Whether the source is still what was locked. A commit always is; anything else is looked at again.

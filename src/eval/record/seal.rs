@@ -86,8 +86,12 @@ pub fn seal(record: &Record, fingerprint: &str, keyring: &Keyring) -> Result<Vec
     if json.len() > MAX_PLAIN {
         return Err(SealError::Size);
     }
-    let content = zstd::encode_all(json.as_slice(), 3).map_err(SealError::Encode)?;
-    let statement = statement(fingerprint, &content);
+    seal_content(&zstd::encode_all(json.as_slice(), 3).map_err(SealError::Encode)?, fingerprint, keyring)
+}
+
+/// Signs what is said to be a record: whether it is one is for [`open`] to find out.
+pub fn seal_content(content: &[u8], fingerprint: &str, keyring: &Keyring) -> Result<Vec<u8>, SealError> {
+    let statement = statement(fingerprint, content);
     let signatures = keyring.own.iter().chain(&keyring.secret).take(MAX_SIGNATURES);
     let lines: Vec<String> = signatures.map(|key| format!("sig: {}\n", key.sign(&statement))).collect();
     if lines.is_empty() {
@@ -210,10 +214,8 @@ mod tests {
 
     /// Seals bytes that need not be a record.
     fn seal_bytes(content: &[u8], fingerprint: &str, key: &SecretKey) -> Vec<u8> {
-        let signature = key.sign(&statement(fingerprint, content));
-        let mut sealed = format!("{MAGIC} {FORMAT}\nsig: {signature}\n\n").into_bytes();
-        sealed.extend(content);
-        sealed
+        let keyring = Keyring::default().with_own(Some(key.clone()));
+        seal_content(content, fingerprint, &keyring).unwrap()
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::io::{self, Read};
 use std::pin::Pin;
 
+use liblzma::read::XzDecoder;
+use liblzma::stream::{CONCATENATED, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 use tokio_util::bytes::Bytes;
@@ -57,12 +59,22 @@ fn unknown(compression: &Compression) -> String {
     format!("its NARs are compressed with '{compression}'")
 }
 
+/// Most bytes that unpacking xz may take. What says of itself that it needs more (a file may claim 4 GiB) is refused; the
+/// highest level of `xz` needs 65 MiB. zstd's own limit is the same.
+const MOST_MEMORY: u64 = 128 << 20;
+
+/// Unpacks xz, also several files of it in a row.
+pub(super) fn xz<R: Read>(from: R) -> io::Result<XzDecoder<R>> {
+    let stream = Stream::new_stream_decoder(MOST_MEMORY, CONCATENATED)?;
+    Ok(XzDecoder::new_stream(from, stream))
+}
+
 /// Unpacks what is compressed like this; `None` if drover cannot.
 pub(super) fn decoder<'a>(compression: &Compression, from: impl Read + 'a) -> Option<io::Result<Box<dyn Read + 'a>>> {
     match compression {
         Compression::None => Some(Ok(Box::new(from))),
         Compression::Zstd => Some(zstd::Decoder::new(from).map(|decoder| Box::new(decoder) as Box<dyn Read>)),
-        Compression::Xz => Some(Ok(Box::new(liblzma::read::XzDecoder::new_multi_decoder(from)))),
+        Compression::Xz => Some(xz(from).map(|decoder| Box::new(decoder) as Box<dyn Read>)),
         Compression::Bzip2 => Some(Ok(Box::new(bzip2::read::MultiBzDecoder::new(from)))),
         _ => None,
     }

@@ -79,7 +79,9 @@ impl About {
         }
     }
 
-    fn parse(text: &str) -> Self {
+    /// Reads what the script printed, between whatever a login may print besides. What is not there is not known.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
         let part = |from: &str, to: &str| {
             let rest = text.split_once(from)?.1;
             Some(if to.is_empty() { rest } else { rest.split_once(to)?.0 }.trim())

@@ -73,25 +73,30 @@ impl Probe {
                 return None;
             }
             // A login may have said something before.
-            if let Some(load) = parse(&String::from_utf8_lossy(&line)) {
+            if let Some(load) = Load::parse(&String::from_utf8_lossy(&line)) {
                 return Some(load);
             }
         }
     }
 }
 
-fn parse(line: &str) -> Option<Load> {
-    let mut load = Load::default();
-    for word in line.trim().strip_prefix("load ")?.split_whitespace() {
-        match word.split_once(':') {
-            Some(("cpu", value)) => load.cpu = value.strip_prefix("avg10=").and_then(|value| value.parse().ok()),
-            Some(("memory", value)) => load.memory = value.strip_prefix("avg10=").and_then(|value| value.parse().ok()),
-            Some(("disk", value)) => load.disk_free = bytes(value),
-            Some(("size", value)) => load.disk_size = bytes(value),
-            _ => {}
+impl Load {
+    /// Reads a line of the script; `None` if a login said it.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let share = |value: &str| value.strip_prefix("avg10=").and_then(|value| value.parse().ok());
+        let mut load = Self::default();
+        for word in line.trim().strip_prefix("load ")?.split_whitespace() {
+            match word.split_once(':') {
+                Some(("cpu", value)) => load.cpu = share(value),
+                Some(("memory", value)) => load.memory = share(value),
+                Some(("disk", value)) => load.disk_free = bytes(value),
+                Some(("size", value)) => load.disk_size = bytes(value),
+                _ => {}
+            }
         }
+        Some(load)
     }
-    Some(load)
 }
 
 /// Of a number of KiB.
@@ -105,12 +110,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_unknown() {
-        let load = parse("load cpu:avg10=12.50 memory:avg10=0.00 disk:2048 size:4096\n").unwrap();
+        let load = Load::parse("load cpu:avg10=12.50 memory:avg10=0.00 disk:2048 size:4096\n").unwrap();
         assert_eq!(
             load,
             Load { cpu: Some(12.5), memory: Some(0.0), disk_free: Some(2 << 20), disk_size: Some(4 << 20) }
         );
-        assert_eq!(parse("load cpu: memory: disk:\n"), Some(Load::default()));
-        assert_eq!(parse("Welcome\n"), None);
+        assert_eq!(Load::parse("load cpu: memory: disk:\n"), Some(Load::default()));
+        assert_eq!(Load::parse("Welcome\n"), None);
     }
 }

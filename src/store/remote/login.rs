@@ -1,8 +1,9 @@
 //! How to log in: everything that all ssh commands for one builder have in common, and the files that they need.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,7 +21,7 @@ const LONGEST: usize = 80;
 #[derive(Debug)]
 pub(super) struct Login {
     /// Sockets and secrets; private, and gone when this is dropped.
-    dir: TempDir,
+    dir: PrivateDir,
     words: Vec<String>,
     /// A private key, which is in a file only while a master logs in.
     key: Option<Key>,
@@ -31,7 +32,7 @@ pub(super) struct Login {
 
 impl Login {
     pub(super) fn new(options: &RemoteOptions, address: &SshAddress, whom: &Whom) -> Result<Self, DialError> {
-        let dir = private_dir(&options.runtime).map_err(|error| {
+        let dir = PrivateDir::new(&options.runtime).map_err(|error| {
             whom.error(DialKind::Other, format!("cannot make a directory in {}: {error}", options.runtime.display()))
         })?;
         let mut words: Vec<String> = Vec::new();
@@ -124,12 +125,56 @@ impl Drop for LentKey<'_> {
     }
 }
 
-/// A directory for sockets, as near to where it was asked for as their names' length allows.
-fn private_dir(wanted: &Path) -> std::io::Result<TempDir> {
-    let short = Path::new("/tmp");
-    let near = if wanted.as_os_str().len() + 24 > LONGEST { short } else { wanted };
-    // Only its owner can look into it: that is what `tempdir` makes.
-    tempfile::Builder::new().prefix("drover-ssh-").tempdir_in(near)
+/// A directory that only its owner can look into, for as long as this lives.
+#[derive(Debug)]
+struct PrivateDir {
+    dir: TempDir,
+    /// Locked: whoever was killed has left its directory behind, and holds no lock.
+    _lock: File,
+}
+
+/// How their names begin.
+const DIRS: &str = "drover-ssh-";
+
+/// The name of the file that is locked in each.
+const LOCK: &str = "lock";
+
+impl PrivateDir {
+    /// For sockets, as near to where it was asked for as their names' length allows. Those that a drover has left
+    /// behind who was killed go.
+    fn new(wanted: &Path) -> std::io::Result<Self> {
+        let short = Path::new("/tmp");
+        let near = if wanted.as_os_str().len() + 24 > LONGEST { short } else { wanted };
+        sweep(near);
+        // Only its owner can look into it: that is what `tempdir` makes.
+        let dir = tempfile::Builder::new().prefix(DIRS).tempdir_in(near)?;
+        // It has its name once it is locked, so that nobody takes it for one that was left behind.
+        let (unlocked, locked) = (dir.path().join("unlocked"), dir.path().join(LOCK));
+        let lock = File::create_new(&unlocked)?;
+        lock.lock()?;
+        std::fs::rename(unlocked, locked)?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// Removes this user's directories of this kind that nobody holds. What cannot be removed stays.
+fn sweep(near: &Path) {
+    let own = rustix::process::geteuid().as_raw();
+    for entry in std::fs::read_dir(near).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(DIRS) {
+            continue;
+        }
+        let path = entry.path();
+        let is_own = std::fs::symlink_metadata(&path).is_ok_and(|about| about.is_dir() && about.uid() == own);
+        let lock = if is_own { File::open(path.join(LOCK)).ok() } else { None };
+        if lock.is_some_and(|lock| lock.try_lock().is_ok()) {
+            let _ = std::fs::remove_dir_all(&path);
+        }
+    }
 }
 
 fn write_private(file: &Path, content: &[u8]) -> std::io::Result<()> {
@@ -146,4 +191,30 @@ fn known_hosts(keys: &[&str]) -> String {
     let bare = |line: &str| ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| line.starts_with(kind));
     let lines = keys.iter().flat_map(|key| key.lines()).map(str::trim).filter(|line| !line.is_empty());
     lines.map(|line| if bare(line) { format!("* {line}\n") } else { format!("{line}\n") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets go of the lock, and of nothing else.
+    fn killed(left: PrivateDir) -> PathBuf {
+        left.dir.keep()
+    }
+
+    #[test]
+    fn what_a_killed_drover_left_behind_goes_and_what_is_in_use_stays() {
+        let near = tempfile::tempdir_in("/tmp").unwrap();
+        let (ours, left) = (PrivateDir::new(near.path()).unwrap(), PrivateDir::new(near.path()).unwrap());
+        write_private(&left.path().join(KEY), b"secret").unwrap();
+        let left = killed(left);
+        let unlocked = near.path().join("drover-ssh-unlocked");
+        std::fs::create_dir(&unlocked).unwrap();
+        let link = near.path().join("drover-ssh-link");
+        std::os::unix::fs::symlink(&unlocked, &link).unwrap();
+        let next = PrivateDir::new(near.path()).unwrap();
+        assert!(ours.path().exists() && next.path().exists());
+        assert!(!left.exists(), "it holds a key");
+        assert!(unlocked.exists() && link.exists(), "somebody is about to lock it");
+    }
 }

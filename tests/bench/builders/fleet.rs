@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{BUILDERS, Bench, SLOTS, median};
+use super::rows::Part;
+use super::{BUILDERS, Bench, SLOTS};
 
 /// What `fleet.json` says of the time that it takes.
 struct Bound {
@@ -14,7 +15,7 @@ struct Bound {
     critical_path: f64,
 }
 
-/// Prints both times, their ratio, and the ratio to the lower bound.
+/// Prints both times of each round.
 pub(crate) fn measure(bench: &mut Bench, rounds: usize) {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/fleet");
     for file in ["build.nix", "flake.nix", "fleet.json", "hello", "hosts.nix", "packages.nix", "scale"] {
@@ -29,33 +30,26 @@ pub(crate) fn measure(bench: &mut Bench, rounds: usize) {
         "{} drvs, {:.2} s of work, critical path {:.2} s, lower bound {lower:.2} s",
         bound.drvs, bound.work, bound.critical_path
     );
-    let (mut nix, mut drover) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         bench.salt();
-        let seconds = bench.with_nix(&toplevels);
-        assert!(seconds >= lower, "nix build was faster than the lower bound: {seconds}");
-        nix.push(seconds);
+        let nix = bench.with_nix(&toplevels);
+        assert!(nix >= lower, "nix build was faster than the lower bound: {nix}");
         bench.salt();
         let (seconds, record) = bench.with_drover(&attrs);
         bench.assert_built_there(&record, bound.drvs);
         assert!(record.work() >= 0.98 * bound.work, "only {:.2} s of work were done", record.work());
-        drover.push(seconds);
         println!(
-            "round {round}: nix build {:.2} s, drover {seconds:.2} s ({:.2} s to the first attempt, {:.2} s of attempts, {:.2} s after the last; {:.2} s of work)",
-            nix.last().unwrap(),
+            "round {round}: nix build {nix:.2} s, drover {seconds:.2} s ({:.2} s to the first attempt, {:.2} s of attempts, {:.2} s after the last; {:.2} s of work)",
             record.first,
             record.last - record.first,
             seconds - record.last,
             record.work(),
         );
+        let part = Part { bench: "farm", part: &bench.part("fleet, 2 x 4"), unit: "s" };
+        part.drover_beside(seconds, 1.10, "the lower bound");
+        part.tool("the lower bound", lower);
+        part.tool("nix build --builders", nix);
     }
-    let (nix, drover) = (median(&nix), median(&drover));
-    println!(
-        "fleet, 2 x 4      nix build {nix:.2} s ({:.3} x the bound)   drover {drover:.2} s ({:.3} x the bound, bar 1.10)   ratio {:.3}",
-        nix / lower,
-        drover / lower,
-        drover / nix
-    );
 }
 
 /// The names of the hosts, and the time of what they need.

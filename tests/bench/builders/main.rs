@@ -20,6 +20,8 @@ mod sshd;
 mod fleet;
 mod overhead;
 mod record;
+#[path = "../rows.rs"]
+mod rows;
 mod tiny;
 
 use std::path::{Path, PathBuf};
@@ -145,6 +147,13 @@ impl Bench {
         assert!(!used.contains(&LOCAL) && used.len() == self.farm.builders.len(), "{used:?}");
     }
 
+    /// What rows of a part are called here.
+    fn part(&self, part: &str) -> String {
+        let builders =
+            if self.farm.builders[0].spec.kind == Kind::Stdio { "nix-daemon --stdio" } else { "forwarded daemons" };
+        format!("{part}, {builders}, Nix {}", self.farm.coordinator.nix.version)
+    }
+
     /// How many outputs the builders have got in all since they were made.
     fn built_on_builders(&self) -> Vec<usize> {
         let of = |store: &Path| {
@@ -176,11 +185,4 @@ fn timed(command: &mut Command) -> Timed {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{command:?}\n{said}\n{}", String::from_utf8_lossy(&output.stdout));
     Timed { seconds, out: String::from_utf8(output.stdout).unwrap(), said }
-}
-
-/// The one in the middle.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    (sorted[sorted.len() / 2] + sorted[(sorted.len() - 1) / 2]) / 2.0
 }

@@ -16,9 +16,10 @@ use drover::nix_compat::daemon::{ActivityKind, BasicDerivation, BuildMode, Build
 use drover::store::local::{LocalStore, StoreOptions, Wishes};
 use drover::store::remote::{RemoteOptions, RemoteStore};
 
+use super::Bench;
 use super::farm_lab::Kind;
 use super::nix::Nix;
-use super::{Bench, median};
+use super::rows::Part;
 
 const COUNT: usize = 200;
 
@@ -55,6 +56,11 @@ pub(crate) fn measure(nix: &Nix, kind: Kind) {
         overhead / (alone.asked + alone.answered),
         alone.builds,
     );
+    let part = Part { bench: "farm", part: &bench.part("an attempt of a tiny drv"), unit: "ms" };
+    part.tool("drover", overhead);
+    part.tool("the request alone", alone.asked + alone.answered);
+    let part = Part { part: &bench.part("drover's own part of it"), ..part };
+    part.drover(overhead - alone.asked - alone.answered, 3.0);
 }
 
 /// /nix, which is removed again if it was not there.
@@ -158,4 +164,11 @@ fn instantiate(bench: &Bench) -> Vec<StorePath> {
         out.lines().map(|line| StoreDir::default().parse_path(line.as_bytes()).unwrap()).collect();
     assert_eq!(paths.len(), COUNT);
     paths
+}
+
+/// The one in the middle.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    (sorted[sorted.len() / 2] + sorted[(sorted.len() - 1) / 2]) / 2.0
 }

@@ -15,6 +15,7 @@ use super::nix::{self, Lab};
 use super::package_set::PackageSet;
 use super::package_set::cache::{self, Cache};
 use super::package_set::oracle::{self, Todo};
+use super::rows::Part;
 
 /// Where it is measured.
 struct Place {
@@ -62,7 +63,6 @@ pub(crate) fn measure(rounds: usize, only: &str) {
                 continue;
             }
             place.choose(fleet, Duration::from_millis(millis));
-            let (mut theirs, mut ours, mut again) = (Vec::new(), Vec::new(), Vec::new());
             for round in 1..=rounds {
                 let nix = place.nix(fleet);
                 place.forget();
@@ -81,22 +81,21 @@ pub(crate) fn measure(rounds: usize, only: &str) {
                     warm.diff,
                     warm.requests
                 );
-                theirs.push(nix);
-                ours.push(cold);
-                again.push(warm);
+                let part = |what: &str, unit: &'static str, say: &dyn Fn(Part<'_>)| {
+                    say(Part { bench: "diff", part: &format!("{name}{what}"), unit });
+                };
+                part("", "s", &|part| {
+                    part.drover_beside(cold.wall, 1.0, "nix build --dry-run");
+                    part.tool("nix build --dry-run", nix.wall);
+                });
+                part(", diff alone", "s", &|part| part.drover(cold.diff, bar));
+                part(", once more, diff alone", "s", &|part| part.drover(warm.diff, 0.3));
+                let needed = (place.expected.1 * fleet.servers.len()) as f64;
+                part(", requests", "requests", &|part| {
+                    part.drover_beside(f64::from(cold.requests), 1.3, "what would do");
+                    part.tool("what would do", needed);
+                });
             }
-            let of =
-                |times: &[Time], what: fn(&Time) -> f64| super::median(&times.iter().map(what).collect::<Vec<_>>());
-            let (nix, cold) = (of(&theirs, |time| time.wall), of(&ours, |time| time.wall));
-            println!(
-                "diff, {name}  nix build --dry-run {nix:.2} s   drover {cold:.2} s   ratio {:.3}   diff alone {:.2} s \
-                 (bar {bar})   once more {:.2} s, diff alone {:.2} s (bar 0.3)   requests {:.2} x what would do (bar 1.3)\n",
-                cold / nix,
-                of(&ours, |time| time.diff),
-                of(&again, |time| time.wall),
-                of(&again, |time| time.diff),
-                of(&ours, |time| f64::from(time.requests)) / (place.expected.1 * fleet.servers.len()) as f64,
-            );
         }
     }
 }

@@ -10,6 +10,7 @@ use drover::id::StorePath;
 use drover::store::local::{LocalStore, StoreOptions};
 
 use super::nix::{self, Lab};
+use super::rows::Part;
 
 /// Each round is a process of its own.
 pub(crate) fn measure(rounds: usize) {
@@ -18,7 +19,6 @@ pub(crate) fn measure(rounds: usize) {
     set.install(&lab.physical(), lab.command("nix-store"));
     let bytes: usize = set.drvs.iter().map(|drv| drv.content.len()).sum();
     println!("{} .drv files of {} bytes each", set.drvs.len(), bytes / set.drvs.len());
-    let (mut seconds, mut work, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
         let this = std::env::current_exe().unwrap();
         let mut command: Command = lab.program(this);
@@ -32,13 +32,10 @@ pub(crate) fn measure(rounds: usize) {
             "round {round}: {wall:.3} s ({read:.3} s of it reading) and {cpu:.2} s of all processors, {kept:.0} MB kept, \
              {peak:.0} MB at most"
         );
-        seconds.push(wall);
-        work.push(cpu);
-        peaks.push(peak);
+        let part = |unit| Part { bench: "graph", part: "12,902 .drv files", unit };
+        part("s").drover(wall, 0.25);
+        part("MB").drover(peak, 120.0);
     }
-    let (wall, peak) = (super::median(&seconds), super::median(&peaks));
-    let work = super::median(&work);
-    println!("\ngraph             {wall:.3} s (bar 0.25; {work:.2} s of all processors)   {peak:.0} MB (bar 120)");
 }
 
 /// Reads all .drv files of a store; prints how many, the seconds in all, for reading and of all processors, and by

@@ -20,6 +20,8 @@ mod package_set;
 
 mod diff;
 mod graph;
+#[path = "../rows.rs"]
+mod rows;
 mod sched;
 
 use package_set::PackageSet;
@@ -53,11 +55,4 @@ fn the_shape() -> Shape {
         println!("package-set.json.zst is not at hand: a generated set stands in for the real one");
         Shape::generated(1)
     })
-}
-
-/// The one in the middle.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    (sorted[sorted.len() / 2] + sorted[(sorted.len() - 1) / 2]) / 2.0
 }

@@ -9,6 +9,7 @@ use drover::sched::{Builder, Course, Item, Policy, forecast};
 use super::graph::{memory, processor_seconds};
 use super::package_set::random::Random;
 use super::package_set::shape::Shape;
+use super::rows::Part;
 
 /// Builders, and the slots of each.
 const BUILDERS: u32 = 8;
@@ -16,7 +17,6 @@ const SLOTS: u32 = 8;
 
 /// Each round is a process of its own.
 pub(crate) fn measure(rounds: usize) {
-    let (mut work, mut peaks) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         let output = std::process::Command::new(std::env::current_exe().unwrap()).arg("schedule").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -28,11 +28,10 @@ pub(crate) fn measure(rounds: usize) {
             "round {round}: {drvs} drvs in {wall:.3} s, {cpu:.2} s of all processors, {peak:.0} MB at most; simulated \
              {simulated:.0} s, at least {least:.0} s"
         );
-        work.push(cpu);
-        peaks.push(peak);
+        let part = |unit| Part { bench: "sched", part: "12,902 drvs, 8 x 8", unit };
+        part("s").drover(cpu, 1.5);
+        part("MB").drover(peak, 200.0);
     }
-    let (cpu, peak) = (super::median(&work), super::median(&peaks));
-    println!("\nsched             {cpu:.2} s of all processors (bar 1.5)   {peak:.0} MB (bar 200)");
 }
 
 /// Schedules all; prints how many drvs, seconds, seconds of all processors, by how many MB the process has grown at

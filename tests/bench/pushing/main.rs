@@ -22,6 +22,8 @@ mod niks3_server;
 #[path = "../../support/nix.rs"]
 mod nix;
 mod pipe;
+#[path = "../rows.rs"]
+mod rows;
 mod server;
 #[path = "../../support/service.rs"]
 mod service;
@@ -33,6 +35,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::Lab;
+use rows::Part;
 use server::Server;
 use target::{KINDS, Target};
 
@@ -134,7 +137,9 @@ impl Bench {
         println!("\n20,000 paths asked of a service 30 ms away");
         for (kind, _) in ["cachix", "attic"].iter().flat_map(|kind| (0..rounds).map(move |round| (kind, round))) {
             let target = Target::start(kind, &self.lab, &self.fresh("ask"));
-            println!("{kind:8} {:6.3} s", ask::measure(&target, &self.lab, AWAY));
+            let seconds = ask::measure(&target, &self.lab, AWAY);
+            println!("{kind:8} {seconds:6.3} s");
+            Part { bench: "push", part: &format!("20,000 paths asked, {kind}"), unit: "s" }.drover(seconds, 0.5);
         }
     }
 
@@ -159,6 +164,9 @@ impl Bench {
                 self.over(&ours),
                 server.requests().join(", "),
             );
+            let part = Part { bench: "push", part: "300 paths of 200 KB, 30 ms away", unit: "s" };
+            part.drover_beside(ours.seconds, 1.0 / 8.0, "nix copy");
+            part.tool("nix copy", nix.seconds);
         }
     }
 
@@ -166,20 +174,23 @@ impl Bench {
         let sizes: Vec<usize> = (0..2000).map(|at| 4_000 + at * 198).collect();
         let paths = self.add("small", &sizes);
         println!("\n2,000 paths of 4 to 400 KB");
-        self.each_kind(rounds, &paths, |_, _| {});
+        self.each_kind(rounds, &paths, "2,000 paths of 4 to 400 KB", |_, _| {});
     }
 
     fn big(&self, rounds: usize) {
         let paths = self.add("big", &[BIG]);
         let files = self.lab.physical().join(Path::new(&paths[0]).file_name().unwrap());
         println!("\none path of 1 GB");
-        self.each_kind(rounds, &paths, |kind, took| {
+        self.each_kind(rounds, &paths, "one path of 1 GB", |kind, took| {
             let bare = pipe::run(kind, &files, &self.fresh("bare"));
             println!("         a bare pipe {bare:6.2} s   {:5.2} of its speed", bare / took.seconds);
+            let part = Part { bench: "push", part: &format!("one path of 1 GB, {kind}"), unit: "s" };
+            part.drover_beside(took.seconds, 1.0 / 0.9, "a bare pipe");
+            part.tool("a bare pipe", bare);
         });
     }
 
-    fn each_kind(&self, rounds: usize, paths: &[String], beside: impl Fn(&str, &Took)) {
+    fn each_kind(&self, rounds: usize, paths: &[String], what: &str, beside: impl Fn(&str, &Took)) {
         let wanted = KINDS.iter().filter(|kind| self.only.is_empty() || self.only.iter().any(|only| only == *kind));
         for (kind, _) in wanted.flat_map(|kind| (0..rounds).map(move |round| (kind, round))) {
             let target = Target::start(kind, &self.lab, &self.fresh("each"));
@@ -189,6 +200,11 @@ impl Bench {
             drop(target);
             self.fresh("each");
             println!("{kind:8} {:6.2} s   {} MB over baseline", took.seconds, self.over(&took));
+            let part = Part { bench: "push, memory over baseline", part: &format!("{what}, {kind}"), unit: "MB" };
+            part.drover(self.over(&took) as f64, 256.0);
+            if paths.len() > 1 {
+                Part { bench: "push", part: &format!("{what}, {kind}"), unit: "s" }.tool("drover", took.seconds);
+            }
             beside(kind, &took);
         }
     }

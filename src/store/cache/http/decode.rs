@@ -4,6 +4,8 @@ use std::io::{self, Read};
 
 use reqwest::header::HeaderValue;
 
+use crate::store::cache::nar;
+
 /// The body as it was before, no longer than `limit` bytes.
 pub(super) fn decode(encoding: Option<&HeaderValue>, body: Vec<u8>, limit: usize) -> Result<Vec<u8>, String> {
     let Some(encoding) = encoding else { return Ok(body) };
@@ -27,7 +29,7 @@ fn decoder<'a>(name: &str, body: &'a [u8]) -> Option<io::Result<Decoder<'a>>> {
         "zstd" => return Some(zstd::Decoder::new(body).map(|decoder| Box::new(decoder) as Decoder)),
         "gzip" | "x-gzip" => Box::new(flate2::read::MultiGzDecoder::new(body)),
         "br" => Box::new(brotli_decompressor::Decompressor::new(body, 4096)),
-        "xz" => Box::new(liblzma::read::XzDecoder::new_multi_decoder(body)),
+        "xz" => return Some(nar::xz(body).map(|decoder| Box::new(decoder) as Decoder)),
         "bzip2" => Box::new(bzip2::read::MultiBzDecoder::new(body)),
         _ => return None,
     }))
@@ -66,6 +68,26 @@ mod tests {
         assert!(decode(Some(&HeaderValue::from_static("lz4")), Vec::new(), 100).unwrap_err().contains("'lz4'"));
         assert_eq!(decode(None, b"x".to_vec(), 100).unwrap(), b"x");
         assert_eq!(decode(Some(&HeaderValue::from_static("identity")), b"x".to_vec(), 100).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_dictionary_that_is_only_claimed_is_not_made() {
+        use std::io::Write as _;
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 0);
+        xz.write_all(b"x").unwrap();
+        let mut xz = xz.finish().unwrap();
+        let encoding = HeaderValue::from_static("xz");
+        assert_eq!(decode(Some(&encoding), xz.clone(), 100).unwrap(), b"x");
+        // The header of the first block is behind the 12 bytes of the stream's: its size, flags, the filter with its
+        // one property, padding, and a checksum.
+        let size = (usize::from(xz[12]) + 1) * 4;
+        assert_eq!(xz[14..16], [0x21, 1]);
+        // 4 GiB less one byte.
+        xz[16] = 40;
+        let mut crc = flate2::Crc::new();
+        crc.update(&xz[12..12 + size - 4]);
+        xz[12 + size - 4..12 + size].copy_from_slice(&crc.sum().to_le_bytes());
+        assert!(decode(Some(&encoding), xz, 100).unwrap_err().starts_with("its answer is no xz: "));
     }
 
     /// 5,000 times the byte 7.

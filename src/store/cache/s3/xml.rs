@@ -29,7 +29,7 @@ fn unescape(text: &str) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('&') {
         plain.push_str(before);
-        match after.split_once(';').and_then(|(name, after)| Some((entity(name)?, after))) {
+        match name_of(after).and_then(|(name, after)| Some((entity(name)?, after))) {
             Some((c, after)) => {
                 plain.push(c);
                 rest = after;
@@ -42,6 +42,13 @@ fn unescape(text: &str) -> String {
     }
     plain.push_str(rest);
     plain
+}
+
+/// What a reference names, and what follows it. Names are short: a text of many `&` is not searched anew for each.
+fn name_of(after: &str) -> Option<(&str, &str)> {
+    const LONGEST: usize = "#x10FFFF".len();
+    let end = after.bytes().take(LONGEST + 1).position(|byte| byte == b';')?;
+    Some((&after[..end], &after[end + 1..]))
 }
 
 fn entity(name: &str) -> Option<char> {
@@ -77,6 +84,13 @@ pub(super) fn complete(parts: &std::collections::BTreeMap<u32, String>) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_references_that_are_none_take_no_time() {
+        let text = format!("{};", "&".repeat(4 << 20));
+        assert_eq!(unescape(&text), text);
+        assert_eq!(unescape("&#x10FFFF;&#1114111;&amp;&#xD800;&;"), "\u{10ffff}\u{10ffff}&&#xD800;&;");
+    }
 
     #[test]
     fn elements_are_found_and_their_escapes_undone() {

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a program that people run and read")]
 #![expect(clippy::disallowed_methods, reason = "times are what is measured")]
 
+#[path = "../rows.rs"]
+mod rows;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +17,7 @@ use drover::record::{self, RunDir, Writer};
 use drover::report::entry;
 use drover::report::list::Digest;
 use drover::report::summary::Summary;
+use rows::Part;
 use serde_json::json;
 
 const RUNS: u64 = 1000;
@@ -76,7 +80,7 @@ fn build(run: u64, n: usize) -> Build {
 }
 
 /// The median of some tries, and the longest.
-fn timed(what: &str, mut work: impl FnMut()) {
+fn timed(what: &str, mut work: impl FnMut()) -> Duration {
     let mut times: Vec<Duration> = (0..TRIES)
         .map(|_| {
             let begun = Instant::now();
@@ -86,6 +90,13 @@ fn timed(what: &str, mut work: impl FnMut()) {
         .collect();
     times.sort_unstable();
     println!("{what:<40} {:>9.1} ms   longest {:>9.1} ms", ms(times[TRIES / 2]), ms(times[TRIES - 1]));
+    times[TRIES / 2]
+}
+
+/// The same, with a bar in seconds.
+fn barred(what: &str, bar: f64, work: impl FnMut()) {
+    let median = timed(what, work).as_secs_f64();
+    Part { bench: "history", part: &format!("{what}, 1,000 runs of 2,000 builds"), unit: "s" }.drover(median, bar);
 }
 
 fn ms(time: Duration) -> f64 {
@@ -138,6 +149,9 @@ fn record_again(run: &Path, seconds: f64) {
     all.sort_unstable();
     let median = all[all.len() / 2].as_secs_f64();
     println!("of a run of {seconds:.2} s: {:.2} % (bar 2 %)", 100.0 * median / seconds);
+    let part = Part { bench: "record", part: "a run of 2,000 drvs", unit: "s" };
+    part.drover_beside(median, 0.02, "the whole run");
+    part.tool("the whole run", seconds);
 }
 
 fn main() {
@@ -162,10 +176,10 @@ fn main() {
     });
     timed("its file for other machines", || Folder::of(state).put(&prepared).unwrap());
     drop(history);
-    timed("report list", || drover(state, &["report", "list"]));
+    barred("report list", 0.2, || drover(state, &["report", "list"]));
     timed("report list --json", || drover(state, &["report", "list", "--json"]));
     let last = run(next - 1).to_string();
-    timed("report --trend duration", || drover(state, &["report", &last, "--trend", "duration"]));
+    barred("report --trend duration", 0.5, || drover(state, &["report", &last, "--trend", "duration"]));
     let history = History::open(state).unwrap();
     timed("durations of one package", || {
         assert_eq!(history.durations("package7", &"x86_64-linux".into(), 20).unwrap().len(), 20);

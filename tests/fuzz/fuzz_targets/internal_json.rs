@@ -1,0 +1,2 @@
+#![no_main]
+drover_fuzz::fuzz!("internal_json");
