@@ -28,6 +28,8 @@ struct Told {
     lost: bool,
     /// How its attempts ended.
     ends: Vec<Option<Class>>,
+    /// How many of these were lost with their builder before they built; such do not count.
+    not_begun: u32,
 }
 
 /// See the module's page.
@@ -275,7 +277,9 @@ impl<'w> Model<'w> {
             let there = self.world.paths(drv.index()).iter().all(|path| stores.has(builder, path));
             self.hold(there && phase == Phase::Building, || format!("{drv:?} is said to be built and is not there"));
         }
-        self.drvs.entry(drv).or_default().ends.push(class);
+        let told = self.drvs.entry(drv).or_default();
+        told.ends.push(class);
+        told.not_begun += u32::from(phase == Phase::Begun && class == Some(Class::BuilderLost));
     }
 
     fn drv_ended(&mut self, drv: DrvId, outcome: &DrvOutcome, stores: &Stores) {
@@ -285,7 +289,9 @@ impl<'w> Model<'w> {
         let again = told.outcome.is_some() && !std::mem::take(&mut told.lost);
         told.outcome = Some(outcome.clone());
         let (fetch, last) = (told.fetch, told.ends.last().copied());
-        self.hold(!again, || format!("{drv:?} ends twice"));
+        // What is fetched where it is needed may be asked for twice before it is said twice that it is.
+        let fetched = fetch && *outcome == DrvOutcome::Fetched;
+        self.hold(!again || fetched, || format!("{drv:?} ends twice"));
         match outcome {
             DrvOutcome::Built => self.hold(!fetch && last == Some(None), || format!("{drv:?} was not built")),
             DrvOutcome::Valid => self.wrong(&format!("nobody built {drv:?} before")),
@@ -344,7 +350,7 @@ impl<'w> Model<'w> {
         let most = match class {
             Class::HashMismatch => 1,
             Class::Build | Class::Timeout => 1 + policy.retry_failures,
-            Class::BuilderLost => 1 + 4 * policy.retries,
+            Class::BuilderLost => 1 + 4 * policy.retries + self.drvs[&drv].not_begun,
             _ => 1 + policy.retries,
         };
         let few = tries.max(ends.len() as u32) < least && !self.is_stopping();
@@ -471,7 +477,11 @@ impl<'w> Model<'w> {
                 let text: Text = path.to_string().into();
                 let said = matches!(self.pushed.get(&(cache, text)), Some(Pushed::Failed(_)));
                 let there = stores.caches[at].contains(&path);
-                self.hold(there != said, || format!("{path} in cache{at}: {there}, said to have failed: {said}"));
+                // What is seen at once may be there though the last word on it was never heard.
+                let seen = there && said && self.world.caches[at].ordered;
+                self.hold(there != said || seen, || {
+                    format!("{path} in cache{at}: {there}, said to have failed: {said}")
+                });
             }
         }
     }
