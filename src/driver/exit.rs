@@ -63,3 +63,26 @@ fn fault(fact: &Fact, Lenience { optional, excused }: &Lenience) -> Option<Fault
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Class, Failure, Moment};
+
+    #[test]
+    fn what_was_pushed_in_the_end_costs_nothing() {
+        let end = |seq, path: &str, pushed| Event {
+            seq,
+            at: Moment(seq),
+            fact: Fact::PushEnded { cache: CacheId(0), path: path.into(), pushed },
+        };
+        let lost = || Pushed::Failed(Failure::new(Class::NoOutput, "it is not in this store"));
+        let mended = [end(0, "/nix/store/a", lost()), end(1, "/nix/store/a", Pushed::Uploaded { file_size: 1 })];
+        let none = Lenience::for_caches(Vec::new());
+        assert_eq!(faults(&mended, &none), []);
+        assert_eq!(faults(&mended[..1], &none), [Fault::Push]);
+        let other = [end(0, "/nix/store/a", lost()), end(1, "/nix/store/b", Pushed::Present)];
+        assert_eq!(faults(&other, &none), [Fault::Push]);
+        assert_eq!(faults(&other, &Lenience::for_caches(vec![CacheId(0)])), []);
+    }
+}
