@@ -1,7 +1,6 @@
 //! The formats of a report: which document each of them is, and an archive of all of them.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use crate::config::Collector;
@@ -16,7 +15,7 @@ use crate::report::zip::Archive;
 use crate::report::{badge, closing, entry, harmless, html, json, junit, otlp, prometheus, trace};
 
 use super::args::Format;
-use super::{Session, json_text, print, run};
+use super::{Session, json_text, print, run, write_file};
 
 /// Earlier runs that one is compared with.
 const EARLIER: usize = 40;
@@ -50,7 +49,7 @@ impl Told<'_> {
             format => self.text(format)?.into_bytes(),
         };
         match file {
-            Some(file) => write_whole(file, &bytes),
+            Some(file) => write_file(file, &bytes),
             None if format == Format::Zip && std::io::stdout().is_terminal() => {
                 Err(Error::usage("an archive is nothing for a terminal")
                     .hint(format!("drover report {} --format zip --output run.zip", self.run.short)))
@@ -184,22 +183,4 @@ fn compact(document: &impl serde::Serialize) -> Result<String> {
 
 fn bug(what: &str, why: &dyn std::fmt::Display) -> Error {
     Error::new(Fault::Bug, format!("cannot write {what}: {why}"))
-}
-
-/// Writes a file so that whoever reads it meanwhile sees the old one or the new one, whole: collectors of metrics do.
-fn write_whole(file: &Path, bytes: &[u8]) -> Result<()> {
-    let cannot = |error: std::io::Error| {
-        Error::new(Fault::Unreachable, format!("cannot write {}: {error}", file.display()))
-            .hint("drover report --format FORMAT --output FILE")
-    };
-    // What is no plain file (a pipe, /dev/stdout) cannot be replaced.
-    if file.exists() && !file.is_file() {
-        return std::fs::write(file, bytes).map_err(cannot);
-    }
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let readable = std::fs::Permissions::from_mode(0o644);
-    let mut whole = tempfile::Builder::new().permissions(readable).tempfile_in(dir).map_err(cannot)?;
-    whole.write_all(bytes).map_err(cannot)?;
-    whole.persist(file).map_err(|error| cannot(error.error))?;
-    Ok(())
 }

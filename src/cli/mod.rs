@@ -21,6 +21,7 @@ mod why;
 mod words;
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser as _};
@@ -71,7 +72,7 @@ pub fn main() -> u8 {
     let clock = Clock::start();
     let env = Env::of_process();
     let terminal = Terminal::of_stderr(&env);
-    trace(&env);
+    trace(&env, terminal.colour);
     let session = Session { env, terminal, clock };
     let done = match Cli::try_parse() {
         Ok(cli) => dispatch(&session, cli),
@@ -137,9 +138,9 @@ fn help(topic: Option<&str>) -> Result<u8> {
 }
 
 /// `DROVER_LOG=drover=debug`: what developers read, on stderr.
-fn trace(env: &Env) {
+fn trace(env: &Env, colour: bool) {
     if let Some(filter) = env.get(DROVER_LOG) {
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     }
 }
 
@@ -173,11 +174,23 @@ fn write_json(document: &impl serde::Serialize, file: &Path) -> Result<()> {
     write_file(file, &text)
 }
 
-/// Writes what was asked for to a file.
-fn write_file(file: &Path, text: &[u8]) -> Result<()> {
-    std::fs::write(file, text).map_err(|error| {
-        Error::new(Fault::Unreachable, format!("cannot write {}: {error}", file.display())).hint("drover report --json")
-    })
+/// Writes a file so that whoever reads it meanwhile sees the old one or the new one, whole: collectors of metrics do.
+/// Where a symlink is, the file takes its place: it may have come with somebody's branch and lead anywhere.
+fn write_file(file: &Path, bytes: &[u8]) -> Result<()> {
+    let cannot = |error: std::io::Error| {
+        Error::new(Fault::Unreachable, format!("cannot write {}: {error}", file.display()))
+            .hint("drover report --format FORMAT --output FILE")
+    };
+    // What is no plain file (a pipe, /dev/stdout) cannot be replaced.
+    if file.exists() && !file.is_file() {
+        return std::fs::write(file, bytes).map_err(cannot);
+    }
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let readable = std::fs::Permissions::from_mode(0o644);
+    let mut whole = tempfile::Builder::new().permissions(readable).tempfile_in(dir).map_err(cannot)?;
+    whole.write_all(bytes).map_err(cannot)?;
+    whole.persist(file).map_err(|error| cannot(error.error))?;
+    Ok(())
 }
 
 /// Prints one JSON document.

@@ -91,6 +91,10 @@ impl Writer {
 
 impl Sink {
     fn create(path: PathBuf) -> Result<Self, RecordError> {
+        // One that came with somebody's branch may lead to any file; what leads to a pipe is meant.
+        if path.is_symlink() && (path.is_file() || !path.exists()) {
+            std::fs::remove_file(&path).map_err(RecordError::io("replace", &path))?;
+        }
         let file = File::create(&path).map_err(RecordError::io("create", &path))?;
         Ok(Self { path, file: BufWriter::with_capacity(BUFFER, file) })
     }

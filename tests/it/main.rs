@@ -46,6 +46,7 @@ mod forms_told;
 mod fuzz;
 mod gc;
 mod history;
+mod hostile;
 mod imports;
 mod init;
 mod init_ci;
