@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::event::{DrvOutcome, Moment};
 use crate::id::{AttemptId, BuilderId, DrvId};
@@ -16,7 +16,6 @@ use super::builders::{Kind, Seat};
 use super::item::Action;
 use super::state::{End, Entry, Live, NeedId, Phase, Place, Scheduler, State};
 use super::timeline::Lane;
-use super::transfer::Coming;
 
 /// How many items are looked at for places that are free, and for such as become free. More are only looked at when
 /// some of these began.
@@ -161,7 +160,7 @@ struct Sketch<'a> {
     benches: Vec<Bench<'a>>,
     starts: Vec<Start>,
     /// What is brought on account of these.
-    coming: Coming,
+    coming: BTreeSet<(BuilderId, DrvId)>,
     /// When a decision to wait may look different.
     recheck: Option<u64>,
     looked: u32,
@@ -212,7 +211,7 @@ impl<'a> Sketch<'a> {
             now,
             benches,
             starts: Vec::new(),
-            coming: BTreeMap::new(),
+            coming: BTreeSet::new(),
             recheck: None,
             looked: 0,
             looked_ahead: 0,
@@ -297,8 +296,7 @@ impl<'a> Sketch<'a> {
 
     /// Begins an item, or keeps the place for it that it waits for.
     fn place(&mut self, drv: DrvId, kind: Kind, benches: &[usize]) {
-        let brings = self.sched.bringing(drv, &self.benches, |bench| (bench.id, bench.seat), &self.coming);
-        let outlooks = benches.iter().filter_map(|at| self.outlook(drv, kind, *at, *brings.get(*at)?));
+        let outlooks = benches.iter().filter_map(|at| self.outlook(drv, kind, *at));
         let (mut best, mut now): (Option<Outlook>, Option<Outlook>) = (None, None);
         for outlook in outlooks {
             if outlook.now && now.is_none_or(|other| self.is_better(kind, &outlook, &other)) {
@@ -323,12 +321,7 @@ impl<'a> Sketch<'a> {
         if begins {
             bench.room[kind.index()] = bench.room[kind.index()].saturating_sub(1);
             if bring > 0 {
-                for input in &self.sched.items[drv.index()].needs {
-                    let builders = self.coming.entry(*input).or_default();
-                    if let Err(at) = builders.binary_search(&bench.id) {
-                        builders.insert(at, bench.id);
-                    }
-                }
+                self.coming.extend(self.sched.items[drv.index()].needs.iter().map(|input| (bench.id, *input)));
             }
             self.starts.push(Start { drv, builder: bench.id, kind, bring });
         } else if now.is_some() {
@@ -347,12 +340,13 @@ impl<'a> Sketch<'a> {
         self.recheck = Some(self.recheck.map_or(at, |other| other.min(at)));
     }
 
-    fn outlook(&self, drv: DrvId, kind: Kind, at: usize, bring: u64) -> Option<Outlook> {
+    fn outlook(&self, drv: DrvId, kind: Kind, at: usize) -> Option<Outlook> {
         let bench = self.benches.get(at)?;
         let (entry, lane) = (self.sched.items.get(drv.index())?, &bench.lanes[kind.index()]);
         let places = bench.seat.builder.places(kind);
         let more = kept_empty(entry, places);
-        let (length, free) = (bench.seat.time(entry.cost), lane.free_at(more));
+        let (bring, length, free) =
+            (self.sched.bringing(drv, bench.id, &self.coming), bench.seat.time(entry.cost), lane.free_at(more));
         let before = bring == 0 && more == 0 && free > self.now && lane.fits_before(length);
         let begin = if before { self.now } else { free.max(self.now.saturating_add(bring)) };
         let soon = || bring > 0 && bench.looks_ahead(kind) && free.saturating_sub(self.now) <= patience(bring);

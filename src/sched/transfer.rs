@@ -1,11 +1,10 @@
 //! What is where, and what it costs to bring it. Owns sizes, holders and the measured links; all of it is only a
 //! preference: whether something is really there, the driver finds out for each attempt.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::id::{AttemptId, BuilderId, DrvId};
 
-use super::builders::Seat;
 use super::rank::micros;
 use super::state::Scheduler;
 
@@ -114,57 +113,17 @@ impl Scheduler {
         Link::default().time(1, size.unwrap_or(UNKNOWN_SIZE))
     }
 
-    /// µs until all inputs of this drv are on each of these builders, in their order, which is that of ids; 0 where they
-    /// are, or are on their way, also for `coming`.
-    ///
-    /// Asked for many drvs in each decision, so all builders are looked at together.
-    pub(super) fn bringing<'s, T>(
-        &self,
-        drv: DrvId,
-        to: &[T],
-        of: impl Fn(&T) -> (BuilderId, &'s Seat),
-        coming: &Coming,
-    ) -> Vec<u64> {
-        let (mut all, mut held) = (Load::default(), vec![Load::default(); to.len()]);
+    /// µs until all inputs of this drv are on that builder; 0 if they are, or are on their way, also for `others`.
+    pub(super) fn bringing(&self, drv: DrvId, builder: BuilderId, others: &BTreeSet<(BuilderId, DrvId)>) -> u64 {
+        let Some(seat) = self.builders.seat(builder) else { return 0 };
+        let (mut paths, mut bytes) = (0, 0_u64);
         for input in &self.items[drv.index()].needs {
             let Some(entry) = self.items.get(input.index()) else { continue };
-            let bytes = entry.size.unwrap_or(UNKNOWN_SIZE);
-            all.add(bytes);
-            let others = coming.get(input).map(Vec::as_slice).unwrap_or_default();
-            let (mut holders, mut others) = (entry.holders.iter().peekable(), others.iter().peekable());
-            for (to, held) in to.iter().zip(&mut held) {
-                let id = of(to).0;
-                // Both are in the order of ids as well.
-                while holders.next_if(|holder| **holder < id).is_some() {}
-                while others.next_if(|other| **other < id).is_some() {}
-                if holders.peek() == Some(&&id) || others.peek() == Some(&&id) {
-                    held.add(bytes);
-                }
+            if entry.holders.binary_search(&builder).is_err() && !others.contains(&(builder, *input)) {
+                paths += 1;
+                bytes = bytes.saturating_add(entry.size.unwrap_or(UNKNOWN_SIZE));
             }
         }
-        to.iter().zip(held).map(|(to, held)| of(to).1.link.time(all.paths - held.paths, all.without(held))).collect()
-    }
-}
-
-/// Which drvs are about to be on which builders, these in order.
-pub(super) type Coming = BTreeMap<DrvId, Vec<BuilderId>>;
-
-/// Some paths.
-#[derive(Debug, Clone, Copy, Default)]
-struct Load {
-    paths: u32,
-    /// Of all together; sizes are what others say.
-    bytes: u128,
-}
-
-impl Load {
-    fn add(&mut self, bytes: u64) {
-        self.paths += 1;
-        self.bytes += u128::from(bytes);
-    }
-
-    /// The bytes of those that are not among these, which are some of them.
-    fn without(self, some: Self) -> u64 {
-        u64::try_from(self.bytes - some.bytes).unwrap_or(u64::MAX)
+        seat.link.time(paths, bytes)
     }
 }
