@@ -6,6 +6,8 @@ use crate::eval::{DrvAnswer, Listed};
 use crate::event::Status;
 use crate::id::{AttrId, AttrPath, DrvId, Kind};
 
+use super::endings::is_there;
+
 /// One attr.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -64,8 +66,8 @@ impl Attrs {
 
     /// Those whose outputs exist, in order.
     pub(super) fn there(&self) -> Vec<AttrId> {
-        let there = |status| matches!(status, Some(Status::Built | Status::Valid | Status::Cached));
-        self.iter().filter(|(_, entry)| there(entry.status)).map(|(id, _)| id).collect()
+        let there = |entry: &Entry| entry.status.is_some_and(is_there);
+        self.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| id).collect()
     }
 
     /// Those without a final word.

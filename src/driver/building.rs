@@ -105,6 +105,11 @@ impl Building {
         self.sched.is_done() && self.actions.is_empty()
     }
 
+    /// Nothing new starts any more.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.sched.is_stopping()
+    }
+
     /// Nothing more will be needed.
     pub(super) fn close(&mut self, ctx: &Context) {
         if !std::mem::replace(&mut self.closed, true) {
@@ -419,7 +424,7 @@ impl Building {
 }
 
 /// The drvs that a build uses and that are no items: some store has their outputs, which may go away.
-fn there(graph: &Graph, drv: DrvId, work: Work, items: &[DrvId]) -> Vec<DrvId> {
+pub(super) fn there(graph: &Graph, drv: DrvId, work: Work, items: &[DrvId]) -> Vec<DrvId> {
     if work == Work::Fetch {
         return Vec::new();
     }

@@ -9,15 +9,44 @@ use super::building::Ended;
 use super::pushing::Why;
 use super::{Driver, Mode};
 
+/// The final word on an attr.
+pub(super) struct Word {
+    pub(super) status: Status,
+    pub(super) reason: Option<&'static str>,
+    /// The drv that is to blame.
+    pub(super) root: Option<DrvId>,
+}
+
+/// What becomes of an attr whose drv ended so.
+pub(super) fn word(drv: DrvId, outcome: &DrvOutcome) -> Word {
+    let (status, reason, root) = match outcome {
+        DrvOutcome::Built => (Status::Built, None, None),
+        DrvOutcome::Fetched => (Status::Cached, None, None),
+        DrvOutcome::Valid => (Status::Valid, None, None),
+        DrvOutcome::Failed(_) => (Status::Failed, None, Some(drv)),
+        DrvOutcome::DependencyFailed { root } => (Status::Failed, None, Some(*root)),
+        DrvOutcome::Cancelled => (Status::Skipped, Some(STOPPED), None),
+    };
+    Word { status, reason, root }
+}
+
+/// Whether the outputs of an attr of this status exist.
+pub(super) fn is_there(status: Status) -> bool {
+    matches!(status, Status::Built | Status::Valid | Status::Cached)
+}
+
 impl Driver {
     pub(super) fn decided(&mut self, decision: Decision) {
         let run = self.mode.builds();
         let decision = self.importing.named(decision);
         match decision {
             Decision::Item { drv, .. } => {
-                // An item that comes again gets its word again.
-                self.outcomes.remove(&drv);
+                // An item that comes again gets its word again; but for one that comes when nothing starts any more.
+                let before = self.outcomes.remove(&drv);
                 self.building.need(&mut self.ctx, &self.planning, &decision, run);
+                if before.is_some() && self.building.is_stopping() {
+                    self.outcomes.insert(drv, DrvOutcome::Cancelled);
+                }
             }
             Decision::Unreadable { drv, failure, attr } => {
                 self.building.unreadable(&mut self.ctx, &self.planning.graph, drv, failure, attr);
@@ -94,30 +123,21 @@ impl Driver {
     }
 
     pub(super) fn end_with(&mut self, attr: AttrId, drv: DrvId, outcome: &DrvOutcome) {
-        let there = match outcome {
-            DrvOutcome::Built => Some(Status::Built),
-            DrvOutcome::Fetched => Some(Status::Cached),
-            DrvOutcome::Valid => Some(Status::Valid),
-            DrvOutcome::Failed(_) | DrvOutcome::DependencyFailed { .. } | DrvOutcome::Cancelled => None,
-        };
-        if there.is_some_and(|status| self.comes_home(attr, drv, status)) {
+        let Word { status, reason, root } = word(drv, outcome);
+        if is_there(status) && self.comes_home(attr, drv, status) {
             return;
         }
-        match outcome {
-            DrvOutcome::Built => self.end_attr(attr, Status::Built, None, None),
-            DrvOutcome::Fetched => self.end_attr(attr, Status::Cached, None, None),
-            DrvOutcome::Valid => self.end_attr(attr, Status::Valid, None, None),
-            DrvOutcome::Failed(failure) => {
-                self.end_attr(attr, Status::Failed, None, Some(drv));
-                self.failed_to_build(attr, drv, failure);
-            }
-            DrvOutcome::DependencyFailed { root } => {
-                self.end_attr(attr, Status::Failed, None, Some(*root));
-                if let Some(DrvOutcome::Failed(failure)) = self.outcomes.get(root).cloned() {
-                    self.failed_to_build(attr, *root, &failure);
-                }
-            }
-            DrvOutcome::Cancelled => self.end_attr(attr, Status::Skipped, Some(STOPPED), None),
+        self.end_attr(attr, status, reason, root);
+        let why = match (root, outcome) {
+            (Some(_), DrvOutcome::Failed(failure)) => Some(failure.clone()),
+            (Some(root), _) => match self.outcomes.get(&root) {
+                Some(DrvOutcome::Failed(failure)) => Some(failure.clone()),
+                _ => None,
+            },
+            (None, _) => None,
+        };
+        if let (Some(root), Some(failure)) = (root, why) {
+            self.failed_to_build(attr, root, &failure);
         }
     }
 

@@ -1,7 +1,9 @@
 //! Which exit code a run ends with: its faults, folded from what the driver knows at the end.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Fault, fault_of};
-use crate::event::{DrvOutcome, Evaluated, Event, Fact, Pushed, Status};
+use crate::event::{DrvOutcome, Evaluated, Event, Fact, Pushed, Status, Text};
 use crate::id::CacheId;
 use crate::report::check::Excused;
 
@@ -22,9 +24,25 @@ impl Lenience {
 
 /// The faults of a run, from its events.
 pub(super) fn faults(events: &[Event], lenience: &Lenience) -> Vec<Fault> {
-    let mut faults: Vec<Fault> = events.iter().filter_map(|event| fault(&event.fact, lenience)).collect();
+    let last = last_words(events);
+    let counts = |event: &&Event| match &event.fact {
+        Fact::PushEnded { cache, path, .. } => last.get(&(*cache, path)) == Some(&event.seq),
+        _ => true,
+    };
+    let mut faults: Vec<Fault> =
+        events.iter().filter(counts).filter_map(|event| fault(&event.fact, lenience)).collect();
     faults.dedup();
     faults
+}
+
+/// Of each path on its way to a cache, the number of the event that says last how that ended: what was lost with its
+/// builder before it was pushed is made again, and pushed then.
+fn last_words(events: &[Event]) -> BTreeMap<(CacheId, &Text), u64> {
+    let ended = events.iter().filter_map(|event| match &event.fact {
+        Fact::PushEnded { cache, path, .. } => Some(((*cache, path), event.seq)),
+        _ => None,
+    });
+    ended.collect()
 }
 
 fn fault(fact: &Fact, Lenience { optional, excused }: &Lenience) -> Option<Fault> {

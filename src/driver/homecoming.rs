@@ -17,12 +17,65 @@ const OTHERS: u32 = 3;
 /// See the module's page.
 #[derive(Default)]
 pub(super) struct Homecoming {
+    returns: Returns,
+}
+
+/// What is awaited, and what follows when it has come or has not. Pure.
+#[derive(Default)]
+pub(super) struct Returns {
     /// Attrs that wait for the outputs of a drv, and how they end then.
     waiting: BTreeMap<DrvId, Vec<(AttrId, Status)>>,
     /// What is under way.
     paths: BTreeMap<DrvId, BTreeSet<StorePath>>,
     /// How often they were asked of somebody else.
     others: BTreeMap<DrvId, u32>,
+}
+
+/// What follows when an attempt to bring results home has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// More of it is under way.
+    Wait,
+    /// Somebody else who has it is asked.
+    Others,
+    /// These attrs end, or what they wait for is made again.
+    Attrs(Vec<(AttrId, Status)>),
+}
+
+impl Returns {
+    /// Nothing is under way.
+    pub(super) fn is_done(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// An attr waits for outputs of a drv. Whether these have to be brought now.
+    pub(super) fn expect(&mut self, drv: DrvId, outputs: Vec<StorePath>, attr: (AttrId, Status)) -> bool {
+        self.waiting.entry(drv).or_default().push(attr);
+        let under_way = self.paths.entry(drv).or_default();
+        let first = under_way.is_empty();
+        let more = outputs.into_iter().filter(|path| under_way.insert(path.clone())).count() > 0;
+        first || more
+    }
+
+    /// What of a drv is under way.
+    pub(super) fn paths(&self, drv: DrvId) -> Vec<StorePath> {
+        self.paths.get(&drv).into_iter().flatten().cloned().collect()
+    }
+
+    /// An attempt to bring so many paths of a drv has ended. `others`: it failed because of who was asked, and somebody
+    /// else has them.
+    pub(super) fn ended(&mut self, drv: DrvId, paths: usize, others: bool) -> Next {
+        if self.paths.get(&drv).is_none_or(|under_way| under_way.len() > paths) {
+            return Next::Wait;
+        }
+        let asked = self.others.entry(drv).or_default();
+        if others && *asked < OTHERS {
+            *asked += 1;
+            return Next::Others;
+        }
+        self.paths.remove(&drv);
+        self.waiting.remove(&drv).map_or(Next::Wait, Next::Attrs)
+    }
 }
 
 /// Attrs whose results have come, or will not.
@@ -37,7 +90,7 @@ pub(super) struct Returned {
 impl Homecoming {
     /// Nothing is under way.
     pub(super) fn is_done(&self) -> bool {
-        self.waiting.is_empty()
+        self.returns.is_done()
     }
 
     /// Brings results of an attr home; false if they are here, or stay where they are.
@@ -52,19 +105,14 @@ impl Homecoming {
         if !ctx.is_farm || !ctx.settings.build.results_home || ctx.site.holdings.hold_all(&outputs) {
             return false;
         }
-        let waiting = self.waiting.entry(drv).or_default();
-        waiting.push((attr, status));
-        let under_way = self.paths.entry(drv).or_default();
-        let first = under_way.is_empty();
-        let more = outputs.iter().filter(|path| under_way.insert((*path).clone())).count() > 0;
-        if first || more {
+        if self.returns.expect(drv, outputs, (attr, status)) {
             self.start(ctx, planning, drv);
         }
         true
     }
 
     fn start(&self, ctx: &mut Context, planning: &Planning, drv: DrvId) {
-        let paths: Vec<StorePath> = self.paths.get(&drv).into_iter().flatten().cloned().collect();
+        let paths = self.returns.paths(drv);
         let holder = paths.iter().find_map(|path| ctx.sites.holders(path).first().map(|(id, _)| *id));
         ctx.bus.emit(Fact::ResultsReturning { drv, builder: holder.unwrap_or(LOCAL) });
         let (site, sources) = (ctx.site.clone(), planning.sources(ctx, &paths));
@@ -83,35 +131,32 @@ impl Homecoming {
         (drv, paths): (DrvId, &[StorePath]),
         brought: Result<Brought, NotBrought>,
     ) -> Option<Returned> {
-        if self.paths.get(&drv)?.len() > paths.len() {
-            return None;
-        }
         let (brought, failure, suspects) = match brought {
             Ok(brought) => (brought, None, Vec::new()),
             Err(NotBrought { failure, suspects, .. }) => (Brought::default(), Some(failure), suspects),
         };
+        let others = failure.is_some() && others_have(ctx, paths, &suspects);
+        let next = self.returns.ended(drv, paths.len(), others);
+        if next == Next::Wait {
+            return None;
+        }
         let count = brought.copied.saturating_add(brought.fetched);
         let told = failure.clone();
         ctx.bus.emit(Fact::ResultsReturned { drv, paths: count, nar_size: brought.copied_size, failure: told });
-        if failure.is_some() && self.others_have(ctx, drv, paths, &suspects) {
+        let Next::Attrs(attrs) = next else {
             self.start(ctx, planning, drv);
             return Some(Returned { attrs: Vec::new(), failure: None, suspects });
-        }
-        self.paths.remove(&drv);
-        let attrs = self.waiting.remove(&drv)?;
+        };
         // A daemon that does not obey us takes only what is signed; the rest stays where it was built.
         let stays = |failure: &Failure| failure.class == Class::Signature && ctx.store.trust() == Trust::Untrusted;
         Some(Returned { attrs, failure: failure.filter(|failure| !stays(failure)), suspects })
     }
+}
 
-    /// Whether it was made elsewhere while one did not give it: then it need not be made once more.
-    fn others_have(&mut self, ctx: &Context, drv: DrvId, paths: &[StorePath], suspects: &[BuilderId]) -> bool {
-        let answers = |path| ctx.sites.holders(path).iter().any(|(id, _)| !suspects.contains(id));
-        let asked = self.others.entry(drv).or_default();
-        let ask = !suspects.is_empty() && *asked < OTHERS && paths.iter().all(answers);
-        *asked += u32::from(ask);
-        ask
-    }
+/// Whether it was made elsewhere while one did not give it: then it need not be made once more.
+fn others_have(ctx: &Context, paths: &[StorePath], suspects: &[BuilderId]) -> bool {
+    let answers = |path| ctx.sites.holders(path).iter().any(|(id, _)| !suspects.contains(id));
+    !suspects.is_empty() && paths.iter().all(answers)
 }
 
 /// What is said before anything is built, where results may not come home.

@@ -80,6 +80,8 @@ pub mod replay;
 mod results;
 mod revision;
 mod signals;
+#[cfg(test)]
+mod simulation;
 mod sizing;
 mod source;
 mod sources;

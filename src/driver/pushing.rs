@@ -21,6 +21,8 @@ use sick::Sick;
 use target::Target;
 
 pub(super) use reading::{Failed, Stores, Waiting, upload};
+#[cfg(test)]
+pub(super) use target::pushed;
 
 /// How long caches are told at most that uploads were given up.
 const ABANDON: Duration = Duration::from_secs(2);

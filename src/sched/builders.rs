@@ -265,9 +265,10 @@ impl Builders {
 
     pub(super) fn down(&mut self, id: BuilderId, back: bool, why: Option<Arc<str>>) {
         if let Some(seat) = self.seats.get_mut(&id) {
+            // What was given up is not expected back because its attempts end after that; it is once it is up.
+            seat.hope &= back;
             seat.up = false;
-            seat.hope = back;
-            seat.why = why;
+            seat.why = why.or_else(|| seat.why.take());
         }
     }
 

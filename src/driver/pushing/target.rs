@@ -363,22 +363,16 @@ impl Target {
     }
 
     fn path_ended(&mut self, ctx: &mut Context, path: &StorePath, end: End) {
-        let failed = |class, message: String| Pushed::Failed(Failure::new(class, message));
-        let pushed = match end {
-            End::Pushed => {
-                Pushed::Uploaded { file_size: self.nars.get(path).and_then(|nar| nar.file_size).unwrap_or(0) }
-            }
-            // What nobody built now or asked for and the cache had all along is no news.
-            End::Present if !self.told.contains(path) => return,
-            End::Present => {
-                self.queued(ctx, path);
-                Pushed::Present
-            }
-            End::Failed(failure) => Pushed::Failed(failure),
-            End::Reference(root) => failed(Class::Dependency, format!("{} is not in the cache", root.name())),
-            End::Unknown(root) => failed(Class::Dependency, format!("{} is in no cache", root.name())),
-            End::Stopped => Pushed::Failed(self.stopped.clone().unwrap_or_else(stopped)),
-        };
+        // What nobody built now or asked for and the cache had all along is no news.
+        let present = end == End::Present;
+        if present && !self.told.contains(path) {
+            return;
+        }
+        if present {
+            self.queued(ctx, path);
+        }
+        let file_size = self.nars.get(path).and_then(|nar| nar.file_size).unwrap_or(0);
+        let pushed = pushed(end, file_size, self.stopped.as_ref());
         let path = ctx.absolute(path);
         ctx.bus.emit(Fact::PushEnded { cache: self.cache.id(), path, pushed });
     }
@@ -429,6 +423,19 @@ impl Target {
             paths: self.left_out.keys().map(|path| ctx.absolute(path)).collect(),
             without: without.into_iter().map(|path| ctx.absolute(path)).collect(),
         });
+    }
+}
+
+/// How the push of a path ended, in words. `why`: that of a push that was given up.
+pub(in crate::driver) fn pushed(end: End, file_size: u64, why: Option<&Failure>) -> Pushed {
+    let failed = |class, message: String| Pushed::Failed(Failure::new(class, message));
+    match end {
+        End::Pushed => Pushed::Uploaded { file_size },
+        End::Present => Pushed::Present,
+        End::Failed(failure) => Pushed::Failed(failure),
+        End::Reference(root) => failed(Class::Dependency, format!("{} is not in the cache", root.name())),
+        End::Unknown(root) => failed(Class::Dependency, format!("{} is in no cache", root.name())),
+        End::Stopped => Pushed::Failed(why.cloned().unwrap_or_else(stopped)),
     }
 }
 

@@ -415,3 +415,19 @@ fn many_that_are_not_taken_hold_nobody_up() {
     let other = Item { system: System::from("aarch64-linux"), ..build(3, &[]) };
     assert_eq!(story.tell(Input::Add(vec![other])), ["start 3 as 3 on 3"]);
 }
+
+#[test]
+fn a_builder_that_was_given_up_is_not_waited_for_because_its_attempts_end_later() {
+    let big = Builder { features: BTreeSet::from(["big-parallel".to_owned()]), ..builder(1, 2) };
+    let mut story = Story::new(Policy::default(), &[builder(0, 1), big.clone()]);
+    story.tell(Input::NoMoreBuilders);
+    let wants = |drv| Item { features: vec!["big-parallel".to_owned()], ..build(drv, &[]) };
+    assert_eq!(story.tell(Input::Add(vec![wants(0)])), ["start 0 as 0 on 1"]);
+    assert_eq!(story.tell(down(1, false)), NOTHING);
+    // Whoever finds a builder lost says that it may come back; that one will not.
+    assert_eq!(story.tell(down(1, true)), NOTHING);
+    assert_eq!(story.tell(failed(0, Class::BuilderLost)), ["0 failed: BuilderLost"]);
+    assert_eq!(story.tell(Input::Add(vec![wants(1)])), ["1 failed: NoBuilder"]);
+    assert_eq!(story.tell(Input::BuilderUp(big)), NOTHING);
+    assert_eq!(story.tell(Input::Add(vec![wants(2)])), ["start 2 as 1 on 1"]);
+}

@@ -379,7 +379,7 @@ impl Model {
             }
             Input::BuilderDown { builder, back, why: _ } => {
                 if let Some(host) = self.hosts.get_mut(builder) {
-                    (host.up, host.hope) = (false, *back);
+                    (host.up, host.hope) = (false, host.hope && *back);
                 }
                 for made in self.live.values_mut().filter(|made| made.builder == *builder && !made.stopped) {
                     made.recalled |= matches!(made.stage, Stage::Preparing | Stage::Prepared);
