@@ -11,6 +11,7 @@ mod fetch;
 mod holdings;
 mod origin;
 mod pool;
+mod reading;
 mod site;
 mod sources;
 
@@ -20,5 +21,6 @@ pub use fetch::{FetchError, Piece, fetch, fetch_each, path_info};
 pub use holdings::Holdings;
 pub use origin::Origin;
 pub use pool::{Caches, Lent, Pool};
-pub use site::{SharedRoots, Site, Sites};
+pub use reading::read_nar;
+pub use site::{SharedRoots, Site, Sites, in_time};
 pub use sources::Sources;

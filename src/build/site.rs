@@ -24,9 +24,28 @@ const EACH: Duration = Duration::from_millis(10);
 
 /// A builder did not answer in time.
 pub(super) fn no_answer(store: &Store, patience: Duration) -> StoreError {
+    StoreError::Daemon { uri: store.uri().to_owned(), error: Box::new(silent(patience)), said: String::new() }
+}
+
+/// A daemon said nothing for so long.
+pub(super) fn silent(patience: Duration) -> DaemonError {
     let source = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer for {} s", patience.as_secs()));
-    let error = Box::new(DaemonError::Io { act: "asking a builder", source });
-    StoreError::Daemon { uri: store.uri().to_owned(), error, said: String::new() }
+    DaemonError::Io { act: "asking a builder", source }
+}
+
+/// Asks a store about so many paths. A builder has a time for it.
+pub async fn in_time<T>(
+    store: &Store,
+    paths: usize,
+    asked: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match store {
+        Store::Local(_) => asked.await,
+        Store::Remote(_) => {
+            let patience = PATIENCE + EACH * u32::try_from(paths).unwrap_or(u32::MAX);
+            tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err(no_answer(store, patience)))
+        }
+    }
 }
 
 /// The roots of this run in one store, shared by effects one after the other.
@@ -55,15 +74,7 @@ impl Site {
 
     /// Holds these paths, then says which of them are valid. A builder has a time for it.
     pub async fn valid(&self, paths: &[StorePath]) -> Result<Vec<bool>, StoreError> {
-        let asked = async { self.roots.lock().await.valid(paths).await };
-        let store = self.pool.store();
-        match store {
-            Store::Local(_) => asked.await,
-            Store::Remote(_) => {
-                let patience = PATIENCE + EACH * u32::try_from(paths.len()).unwrap_or(u32::MAX);
-                tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err(no_answer(store, patience)))
-            }
-        }
+        in_time(self.pool.store(), paths.len(), async { self.roots.lock().await.valid(paths).await }).await
     }
 
     /// Whether its daemon takes a derivation's own words, and paths that nobody has signed.

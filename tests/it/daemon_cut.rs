@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use drover::build::read_nar;
 use drover::id::{StoreDir, StorePath};
 use drover::nix_compat::daemon::*;
 use drover::nix_compat::wire::Encoder;
@@ -15,10 +16,11 @@ use drover::store::roots::{Connect, Roots};
 use drover::store::session::Session;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use crate::support::exchanges::{Exchange, ask, exchanges, is_burst};
-use crate::support::fake_daemon::{Server, error, kind, pair, path};
+use crate::support::exchanges::{Exchange, ask, exchanges, info, is_burst};
+use crate::support::fake_daemon::{Server, error, kind, last, nar, pair, path};
 
 /// Longer than any patience.
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -431,5 +433,57 @@ fn roots_are_held_again_wherever_their_connection_breaks() {
             };
             assert_eq!(valid, [true, false, true], "cut at {cut}");
         }
+    });
+}
+
+#[test]
+fn a_nar_of_which_nothing_comes_any_more_is_given_up_and_a_slow_receiver_is_not() {
+    let large = |content: &[u8]| PathInfo { nar_size: nar(content).len() as u64, ..info() };
+    let content = vec![b'x'; 1 << 20];
+    for said in [0, 100, 1 << 19] {
+        let read = run(async {
+            let ((reader, writer), mut server) = pair(1 << 16);
+            let (said, fault) = ([last().finish(), nar(&content)[..said].to_vec()].concat(), Fault::Stalls);
+            tokio::spawn(async move {
+                server.handshake(38, 1).await;
+                fail(server, &said, &fault).await;
+            });
+            let uri = "ssh-ng://fake".into();
+            let mut session = Session::over_streams(reader, writer, StoreDir::default(), uri).await.unwrap();
+            let mut to = Vec::new();
+            let read = timeout(FOR_EVER, read_nar(&mut session, &large(&content), &mut to)).await;
+            read.expect("it hangs").map_err(|error| (error.to_string(), session.is_usable()))
+        });
+        let (error, usable) = read.unwrap_err();
+        assert!(error.contains("ssh-ng://fake") && !usable, "{error}");
+    }
+    // Whoever takes the NAR thinks for minutes about each piece of it.
+    run(async {
+        let ((reader, writer), mut server) = pair(1 << 16);
+        let said = [last().finish(), nar(&content)].concat();
+        tokio::spawn(async move {
+            server.handshake(38, 1).await;
+            fail(server, &said, &Fault::Stalls).await;
+        });
+        let mut session =
+            Session::over_streams(reader, writer, StoreDir::default(), "ssh-ng://fake".into()).await.unwrap();
+        let (mut to, mut from) = tokio::io::duplex(1 << 16);
+        let slow = async move {
+            let (mut got, mut piece) = (0, vec![0; 1 << 16]);
+            while let Ok(len @ 1..) = from.read(&mut piece).await {
+                got += len;
+                tokio::time::sleep(Duration::from_secs(300)).await;
+            }
+            got
+        };
+        let info = large(&content);
+        let read = async {
+            let read = read_nar(&mut session, &info, &mut to).await;
+            drop(to);
+            read
+        };
+        let (read, got) = tokio::join!(read, slow);
+        read.unwrap();
+        assert_eq!(got as u64, info.nar_size);
     });
 }

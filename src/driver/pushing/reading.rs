@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::build::{Caches, Lent, Pool, path_info};
+use crate::build::{Caches, Lent, Pool, in_time, path_info, read_nar};
 use crate::diff::presence::{self, Fact as CacheFact};
 use crate::event::Failure;
 use crate::id::{BuilderId, StorePath};
@@ -96,8 +96,16 @@ impl Asked {
             Some(session) => session,
             none => none.insert(self.pool.take(Caches::Off).await?),
         };
-        let infos = session.path_infos(paths).await;
-        infos.map_err(|error| session.explain(error))
+        let asked = async {
+            let infos = session.path_infos(paths).await;
+            infos.map_err(|error| session.explain(error))
+        };
+        let infos = in_time(self.pool.store(), paths.len(), asked).await;
+        if infos.is_err() {
+            // Nothing that comes late is taken for the answer to another question.
+            self.session = None;
+        }
+        infos
     }
 }
 
@@ -258,8 +266,7 @@ async fn upload_from(pool: &Pool, sink: &Sink, info: &PathInfo) -> Result<Nar, F
     let turn = pool.turn().await;
     let mut session = pool.take(Caches::Off).await.map_err(lost)?;
     let read = |mut writer: NarWriter| async move {
-        let sent = session.nar_from_path(&info.path, info.nar_size, &mut writer).await;
-        sent.map_err(|error| std::io::Error::other(session.explain(error)))?;
+        read_nar(&mut session, info, &mut writer).await.map_err(std::io::Error::other)?;
         // Others may have the connection while the cache takes its time.
         pool.give_back(session);
         drop(turn);

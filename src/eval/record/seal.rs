@@ -86,10 +86,12 @@ pub fn seal(record: &Record, fingerprint: &str, keyring: &Keyring) -> Result<Vec
     if json.len() > MAX_PLAIN {
         return Err(SealError::Size);
     }
-    seal_content(&zstd::encode_all(json.as_slice(), 3).map_err(SealError::Encode)?, fingerprint, keyring)
+    let content = zstd::encode_all(json.as_slice(), 3).map_err(SealError::Encode)?;
+    let sealed = seal_content(&content, fingerprint, keyring)?;
+    if sealed.len() > MAX_SEALED { Err(SealError::Size) } else { Ok(sealed) }
 }
 
-/// Signs what is said to be a record: whether it is one is for [`open`] to find out.
+/// Signs what is said to be a record: whether it is one, and not too large, is for [`open`] to find out.
 pub fn seal_content(content: &[u8], fingerprint: &str, keyring: &Keyring) -> Result<Vec<u8>, SealError> {
     let statement = statement(fingerprint, content);
     let signatures = keyring.own.iter().chain(&keyring.secret).take(MAX_SIGNATURES);
@@ -99,7 +101,7 @@ pub fn seal_content(content: &[u8], fingerprint: &str, keyring: &Keyring) -> Res
     }
     let mut sealed = format!("{MAGIC} {FORMAT}\n{}\n", lines.concat()).into_bytes();
     sealed.extend(content);
-    if sealed.len() > MAX_SEALED { Err(SealError::Size) } else { Ok(sealed) }
+    Ok(sealed)
 }
 
 /// Reads a sealed record of this fingerprint. `place` is named in errors.

@@ -31,7 +31,7 @@ pub fn record(bytes: &[u8]) {
 pub fn eval_record(bytes: &[u8]) {
     let pair = SigningKey::from_bytes(&[1; 32]).to_keypair_bytes();
     let key = SecretKey::parse(&format!("k:{}", STANDARD.encode(pair))).unwrap();
-    let keyring = Keyring::default().with_own(Some(key.clone()));
+    let keyring = Keyring::default().with_own(Some(key));
     assert!(seal::open(bytes, "fp", &keyring, "x").is_err() || bytes.len() > 64, "nobody signed that");
     // The content of a real one goes, this comes instead, and is signed again.
     let content = zstd::encode_all(bytes, 1).unwrap();
