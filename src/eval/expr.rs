@@ -168,6 +168,13 @@ pub fn cut_short(error: &str) -> bool {
     error.contains("syntax error, unexpected ':'") && error.contains(&format!(":p {NAME}.end \""))
 }
 
+/// Whether an error says that the code itself could not be loaded: no question will be answered, nor will it be said that
+/// an answer is over.
+#[must_use]
+pub fn without_code(error: &str) -> bool {
+    error.contains(&format!("import (__toFile \"{FILE}\""))
+}
+
 /// What Nix would have said.
 pub const CUT_SHORT: &str = "error: syntax error, unexpected end of file";
 

@@ -91,6 +91,7 @@ fn of_text(text: &str) -> Class {
 pub fn is_store_gone(said: &str) -> bool {
     let said = said.trim();
     let said = said.strip_prefix("error:").unwrap_or(said).trim();
+    let last = said.lines().last().unwrap_or_default();
     let ends = |line: &str, why: &str| line.ends_with(why) && !line.contains('\n');
     let broken = |line: &str| {
         line.starts_with("write of ") && ends(line, " bytes: Broken pipe")
@@ -99,6 +100,7 @@ pub fn is_store_gone(said: &str) -> bool {
     said.contains("Nix daemon disconnected unexpectedly")
         || said.contains("cannot connect to socket at '")
         || said.contains("cannot connect to daemon at '")
+        || said.contains("opening a connection to remote store '") && ends(last, "' previously failed")
         || broken(said)
 }
 
@@ -345,6 +347,7 @@ mod tests {
             "cannot connect to socket at '/nix/var/nix/daemon-socket/socket': Connection refused",
             "error: write of 72 bytes: Broken pipe",
             "read of 32768 bytes: Connection reset by peer",
+            "opening a connection to remote store 'unix:///nix/var/nix/daemon-socket/socket' previously failed",
         ] {
             assert!(is_store_gone(text), "{text}");
             assert_eq!(of_status(BuildStatus::MiscFailure, text, NONE), Class::BuilderLost, "{text}");

@@ -8,7 +8,8 @@ use drover::store::roots::Roots;
 
 use std::sync::Arc;
 
-use crate::support::nix::{Daemon, Lab, newest};
+use crate::support::nix::{Daemon, Lab, each_nix, newest};
+use crate::support::program::write_program;
 use crate::support::site::{Site, start, wait_until};
 use crate::support::sshd::{descendants, signal};
 
@@ -86,4 +87,27 @@ fn an_evaluator_that_loses_the_daemon_is_replaced_and_the_flake_is_not_blamed() 
     let warned = events.of("warning").iter().any(|event| event["message"].to_string().contains("lost the Nix daemon"));
     assert!(warned, "{:?}", events.of("warning"));
     assert_eq!(events.built(), ["slow"]);
+}
+
+/// An evaluator whose store was away once tries it no more: not even what is asked first can be answered.
+#[test]
+fn an_evaluator_that_cannot_reach_the_store_is_not_waited_for() {
+    each_nix(|nix| {
+        let site = Site::of(Lab::plain(nix), SLOW);
+        let real = nix.bin.join("nix");
+        let dir = site.lab.path("without");
+        write_program(
+            &dir.join("nix"),
+            &format!(
+                "#!/bin/sh\ncase \" $* \" in *' repl '*) exec {0} \"$@\" --store unix:///nowhere/socket ;; esac\nexec {0} \
+                 \"$@\"\n",
+                real.display()
+            ),
+        );
+        let mut command = site.command(&["plan"]);
+        command.env("PATH", format!("{}:{}", dir.display(), std::env::var("PATH").unwrap()));
+        let ran = start(command, &["plan"]).wait();
+        ran.expect(4);
+        assert!(ran.stderr.contains("/nowhere/socket") && ran.stderr.contains("nix store info"), "{}", ran.stderr);
+    });
 }

@@ -9,6 +9,7 @@ use crate::eval::FlakeOptions;
 use crate::eval::git::{self, Look};
 use crate::eval::message;
 use crate::eval::nix::{Nix, Ran};
+use crate::nix_compat::error_class;
 use crate::process::ProcessError;
 
 /// Why a flake cannot be locked.
@@ -80,6 +81,9 @@ fn explain_lock(reference: &str, message: &str, position: Option<&str>, all: &st
     };
     if let Some(file) = untracked {
         return Error::new(Fault::Eval, whole).hint(format!("git add {file}    (Nix sees only files that git tracks)"));
+    }
+    if error_class::is_store_gone(first) {
+        return Error::new(Fault::Unreachable, whole).hint("nix store info    shows whether the daemon answers");
     }
     if has(&["is not owned by current user", "dubious ownership", "safe.directory"]) {
         // Nix names the directory; what was typed may be relative.
