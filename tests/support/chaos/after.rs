@@ -177,6 +177,8 @@ fn invalid(lab: &Lab, paths: &[String]) -> Vec<String> {
 /// The code that follows from the facts, by the table.
 fn expected_code(events: &Events) -> i32 {
     let mut classes: BTreeSet<String> = BTreeSet::new();
+    // Of each path the last word counts: what was lost with its builder is made again, and pushed then.
+    let mut pushed: BTreeMap<String, bool> = BTreeMap::new();
     let mut push = false;
     for event in &events.0 {
         let class = |value: &Value| value["class"].as_str().map(str::to_owned);
@@ -187,12 +189,15 @@ fn expected_code(events: &Events) -> i32 {
             "attr_ended" if event["status"] == "failed" && event["root"].is_null() => {
                 classes.extend(["network".to_owned()]);
             }
-            "push_ended" => push |= event["push"] == "failed",
+            "push_ended" => {
+                pushed.insert(format!("{} {}", event["cache"], event["path"]), event["push"] == "failed");
+            }
             "push_verified" => push |= event["missing"].as_array().is_some_and(|missing| !missing.is_empty()),
             _ => {}
         }
     }
     let of = |(code, names): &(i32, &[&str])| names.iter().any(|name| classes.contains(*name)).then_some(*code);
+    push |= pushed.values().any(|failed| *failed);
     CODES.iter().find_map(of).unwrap_or(if push { 5 } else { 0 })
 }
 
