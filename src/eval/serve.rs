@@ -27,7 +27,8 @@ use crate::id::{Kind, System};
 
 /// How often memory is sampled while attrs are in flight.
 const SAMPLE: Duration = Duration::from_millis(50);
-/// An evaluator that has answered all attrs within this time needs nobody beside it: another one is not there before.
+/// An evaluator that has answered all attrs within this time needs nobody beside it: another one is not there before. It
+/// is waited for where nothing is known that takes longer.
 const START: Duration = Duration::from_millis(80);
 /// How many attrs an evaluator is told of ahead.
 const AHEAD: usize = 32;
@@ -137,7 +138,8 @@ pub(super) async fn serve(
     let more = (1..workers).map(|_| Seat::new(Arc::clone(shared)));
     let seats: Vec<Seat> = std::iter::once(first).chain(more).collect();
     let crew = Crew::new(workers, started, queue, options.budget.bytes, share);
-    let crew = if started && options.workers.is_none() { crew.patient() } else { crew };
+    let quick = need.seconds < START.as_secs_f64();
+    let crew = if started && quick && options.workers.is_none() { crew.patient() } else { crew };
     let service = Service {
         work,
         selection: &options.selection,
