@@ -94,8 +94,8 @@ pub fn is_store_gone(said: &str) -> bool {
     let last = said.lines().last().unwrap_or_default();
     let ends = |line: &str, why: &str| line.ends_with(why) && !line.contains('\n');
     let broken = |line: &str| {
-        line.starts_with("write of ") && ends(line, " bytes: Broken pipe")
-            || line.starts_with("read of ") && ends(line, " bytes: Connection reset by peer")
+        (line.starts_with("write of ") || line.starts_with("read of "))
+            && (ends(line, " bytes: Broken pipe") || ends(line, " bytes: Connection reset by peer"))
     };
     said.contains("Nix daemon disconnected unexpectedly")
         || said.contains("cannot connect to socket at '")
@@ -347,6 +347,7 @@ mod tests {
             "cannot connect to socket at '/nix/var/nix/daemon-socket/socket': Connection refused",
             "error: write of 72 bytes: Broken pipe",
             "read of 32768 bytes: Connection reset by peer",
+            "write of 8192 bytes: Connection reset by peer",
             "opening a connection to remote store 'unix:///nix/var/nix/daemon-socket/socket' previously failed",
         ] {
             assert!(is_store_gone(text), "{text}");
