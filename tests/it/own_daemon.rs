@@ -94,18 +94,13 @@ fn an_evaluator_that_loses_the_daemon_is_replaced_and_the_flake_is_not_blamed() 
 fn an_evaluator_that_cannot_reach_the_store_is_not_waited_for() {
     each_nix(|nix| {
         let site = Site::of(Lab::plain(nix), SLOW);
-        let real = nix.bin.join("nix");
-        let dir = site.lab.path("without");
-        write_program(
-            &dir.join("nix"),
-            &format!(
-                "#!/bin/sh\ncase \" $* \" in *' repl '*) exec {0} \"$@\" --store unix:///nowhere/socket ;; esac\nexec {0} \
-                 \"$@\"\n",
-                real.display()
-            ),
-        );
+        let (path, notes) = site.spy("nix");
+        let script = "#!/bin/sh\ncase \" $* \" in *' repl '*) exec NIX \"$@\" --store unix:///nowhere/socket ;; esac\nexec \
+                      NIX \"$@\"\n";
+        let real = nix.bin.join("nix").display().to_string();
+        write_program(&notes.with_file_name("nix"), &script.replace("NIX", &real));
         let mut command = site.command(&["plan"]);
-        command.env("PATH", format!("{}:{}", dir.display(), std::env::var("PATH").unwrap()));
+        command.env("PATH", path);
         let ran = start(command, &["plan"]).wait();
         ran.expect(4);
         assert!(ran.stderr.contains("/nowhere/socket") && ran.stderr.contains("nix store info"), "{}", ran.stderr);
