@@ -17,9 +17,9 @@ pub fn drv(bytes: &[u8]) {
     let _ = (drv::output_paths(&read), drv::output_texts(&read, &path));
     assert!(drv::verify(bytes, &path, &dir, |_| None).is_err(), "no text has that path");
     let written = read.to_aterm_bytes();
-    // Like Nix, who writes it does not escape a platform: one with a quote cannot be read again.
-    if let Ok(again) = drv::parse(&written, &path, &dir) {
-        assert_eq!(again.to_aterm_bytes(), written);
+    // Like Nix, who writes it does not escape a platform: one with such signs is read as another one, or not at all.
+    if !drv::system(&read).0.contains(['"', '\\']) {
+        assert_eq!(drv::parse(&written, &path, &dir).unwrap().to_aterm_bytes(), written);
     }
 }
 
