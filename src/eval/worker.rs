@@ -487,9 +487,10 @@ impl Worker {
                         if loud {
                             goals.hear(&line);
                         }
+                        let known = heard.errors.len();
                         // Another end is the second one of the question before.
                         err_over = heard.hear(id, &line, loud) == Some(id);
-                        if heard.errors.last().is_some_and(|error| expr::without_code(error)) {
+                        if heard.errors.get(known).is_some_and(|error| expr::without_code(error)) {
                             let _ = self.child.start_kill();
                             return Ok(heard.reply());
                         }
