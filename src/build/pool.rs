@@ -1,6 +1,6 @@
 //! Warm connections to one store. One operation at a time runs on each, so there are as many as things at once.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::store::any::Store;
 use crate::store::error::StoreError;
 use crate::store::local::Wishes;
 use crate::store::session::Session;
+use crate::store::stopwatch::Stopwatch;
 
 /// More connections than this are only opened when they are needed.
 const MOST_WARM: u32 = 16;
@@ -20,9 +21,10 @@ const MOST_WARM: u32 = 16;
 /// Connections over which NARs are read for pushing at once.
 const READERS: usize = 8;
 
-/// Where others are in use, one that is given back within this time is as good as a new one, which is a process to
-/// start over there and a handshake.
-const SOON: Duration = Duration::from_millis(20);
+/// A new connection is a process to start over there and a handshake. Where others are in use, whoever needs one waits
+/// for as long as the last one took to open, within these bounds: who opens one as soon as the wait has cost as much
+/// never pays more than twice what the better of both would have cost (the "ski rental" rule).
+const SOON: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(100);
 
 /// So many are opened at once by those who need one: to start many processes makes each of them late.
 const DOORS: usize = 2;
@@ -91,6 +93,8 @@ struct Shared {
     /// Of each kind, by [`Caches`]; each connection holds a part.
     parts: [Part; 2],
     doors: Arc<Semaphore>,
+    /// How long the last one took to open.
+    took: Mutex<Duration>,
 }
 
 impl Pool {
@@ -99,7 +103,7 @@ impl Pool {
     pub fn new(store: Store, wishes: Wishes) -> Self {
         let (idle, more, parts) = (Mutex::default(), Notify::new(), <[Part; 2]>::default());
         let doors = Arc::new(Semaphore::new(DOORS));
-        let shared = Arc::new(Shared { store, wishes, idle, more, parts, doors });
+        let shared = Arc::new(Shared { store, wishes, idle, more, parts, doors, took: Mutex::default() });
         Self { shared, opening: Mutex::default(), turns: Semaphore::new(READERS) }
     }
 
@@ -129,7 +133,7 @@ impl Pool {
     /// Opens one more for whoever comes first, if none is given back soon.
     async fn one_more(&self, caches: Caches) -> Result<(), StoreError> {
         if self.shared.has_any(caches) {
-            tokio::time::sleep(SOON).await;
+            tokio::time::sleep(self.shared.soon()).await;
         }
         let door = self.shared.doors.clone().acquire_owned().await;
         let (tell, told) = oneshot::channel();
@@ -179,6 +183,11 @@ impl Shared {
         Arc::strong_count(&self.parts[caches as usize]) > 1
     }
 
+    /// See [`SOON`].
+    fn soon(&self) -> Duration {
+        (*lock(&self.took)).clamp(*SOON.start(), *SOON.end())
+    }
+
     /// The next one of a kind that nobody makes use of.
     async fn next(&self, caches: Caches) -> Lent {
         loop {
@@ -209,6 +218,7 @@ impl Shared {
     async fn open(&self, caches: Caches) -> Result<Lent, StoreError> {
         tracing::debug!(store = %self.store.uri(), ?caches, "a new connection");
         let _part = self.parts[caches as usize].clone();
+        let begun = Stopwatch::start();
         let opening = async {
             match caches {
                 Caches::On => self.store.connect_with(&self.wishes).await,
@@ -226,6 +236,7 @@ impl Shared {
                 opened.unwrap_or_else(|_| Err(no_answer(&self.store, PATIENCE)))?
             }
         };
+        *lock(&self.took) = begun.elapsed();
         Ok(Lent { session, caches, _part })
     }
 }

@@ -14,4 +14,5 @@ pub mod remote;
 pub mod roots;
 pub mod session;
 pub mod settings;
+pub(crate) mod stopwatch;
 mod uri;

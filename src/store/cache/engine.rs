@@ -1,7 +1,6 @@
 //! The thread that asks caches: what servers are asked, and what they say, is handled beside all else that a run does.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{AbortHandle, BoxFuture, abortable};
@@ -88,23 +87,6 @@ fn work(mut jobs: mpsc::UnboundedReceiver<Job>) {
         }
     });
     runtime.shutdown_background();
-}
-
-/// Measures servers: how fast they answer, and how long they have been silent. Says nothing about when things happened.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stopwatch(std::time::Instant);
-
-impl Stopwatch {
-    /// Starts now.
-    #[expect(clippy::disallowed_methods, reason = "it measures servers; what happens in a run is stamped elsewhere")]
-    pub(super) fn start() -> Self {
-        Self(std::time::Instant::now())
-    }
-
-    /// Time since the start.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.0.elapsed()
-    }
 }
 
 #[cfg(test)]

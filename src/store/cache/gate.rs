@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
 
-use super::engine::Stopwatch;
+use crate::store::stopwatch::Stopwatch;
 
 /// Requests in flight that no server can be too slow for.
 const FEWEST: usize = 4;

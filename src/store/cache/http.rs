@@ -21,7 +21,7 @@ use self::decode::decode;
 use self::lanes::Lanes;
 use super::OpenContext;
 use super::answer::no_answer;
-use super::engine::{Engine, Stopwatch};
+use super::engine::Engine;
 use super::error::CacheError;
 use super::gate::{Door, Gate};
 use super::info::{self, CacheInfo};
@@ -33,6 +33,7 @@ use super::retry::{Health, Pace, Patience};
 use super::s3;
 use super::upload::Manners;
 use crate::event::{Class, Failure};
+use crate::store::stopwatch::Stopwatch;
 
 /// Longest wait that a server can ask for.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);

@@ -8,8 +8,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::engine::Stopwatch;
 use super::sink::Codec;
+use crate::store::stopwatch::Stopwatch;
 
 /// Bytes of files after which there is a new word on the speed.
 const SAMPLE: u64 = 4 << 20;

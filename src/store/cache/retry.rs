@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::engine::Stopwatch;
+use crate::store::stopwatch::Stopwatch;
 
 /// How patient drover is with a cache on the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
