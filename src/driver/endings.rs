@@ -1,7 +1,7 @@
 //! From what is known of drvs to the final word on each attr.
 
 use crate::diff::plan::Decision;
-use crate::event::{DrvOutcome, Fact, STOPPED, Status};
+use crate::event::{DrvOutcome, Fact, Failure, STOPPED, Status};
 use crate::id::{AttrId, DrvId, StorePath};
 use crate::sched::Input as SchedInput;
 
@@ -10,15 +10,15 @@ use super::pushing::Why;
 use super::{Driver, Mode};
 
 /// The final word on an attr.
-pub(super) struct Word {
+pub(super) struct Word<'a> {
     pub(super) status: Status,
-    pub(super) reason: Option<&'static str>,
+    pub(super) reason: Option<&'a str>,
     /// The drv that is to blame.
     pub(super) root: Option<DrvId>,
 }
 
 /// What becomes of an attr whose drv ended so.
-pub(super) fn word(drv: DrvId, outcome: &DrvOutcome) -> Word {
+pub(super) fn word(drv: DrvId, outcome: &DrvOutcome) -> Word<'static> {
     let (status, reason, root) = match outcome {
         DrvOutcome::Built => (Status::Built, None, None),
         DrvOutcome::Fetched => (Status::Cached, None, None),
@@ -28,6 +28,15 @@ pub(super) fn word(drv: DrvId, outcome: &DrvOutcome) -> Word {
         DrvOutcome::Cancelled => (Status::Skipped, Some(STOPPED), None),
     };
     Word { status, reason, root }
+}
+
+/// What becomes of an attr of this status whose results were brought home, or could not be: its drv was built, so it is
+/// no root of that.
+pub(super) fn word_of_return(status: Status, failure: Option<&Failure>) -> Word<'_> {
+    match failure {
+        None => Word { status, reason: None, root: None },
+        Some(failure) => Word { status: Status::Failed, reason: Some(&failure.message), root: None },
+    }
 }
 
 /// Whether the outputs of an attr of this status exist.

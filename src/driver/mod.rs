@@ -105,7 +105,7 @@ use crate::build::{Brought, News, NotBrought};
 use crate::config::Settings;
 use crate::error::{Error, Fault, Result};
 use crate::eval::{Answer, Import};
-use crate::event::{DrvOutcome, Event, Fact, Moment, Status};
+use crate::event::{DrvOutcome, Event, Fact, Moment};
 use crate::id::{AttemptId, AttrId, BuilderId, DrvId, RunId, StorePath};
 use crate::record::RunDir;
 use crate::report::summary::Summary;
@@ -121,6 +121,7 @@ use changed::BaseAgain;
 use clock::Clock;
 use comparing::Comparing;
 use context::Context;
+use endings::{Word, word_of_return};
 use evaluate::{EvalInput, Evaluation};
 use farm::{Farm, FarmInput, Heard};
 use homecoming::{Homecoming, Returned};
@@ -419,12 +420,12 @@ impl Driver {
             self.outcomes.remove(&drv);
         }
         for (attr, status) in attrs {
-            match &failure {
-                _ if again => self.attrs.wait_for(attr, drv),
-                None => self.end_attr(attr, status, None, None),
-                // The drv was built: it is no root of this.
-                Some(failure) => self.end_attr(attr, Status::Failed, Some(&failure.message), None),
+            if again {
+                self.attrs.wait_for(attr, drv);
+                continue;
             }
+            let Word { status, reason, root } = word_of_return(status, failure.as_ref());
+            self.end_attr(attr, status, reason, root);
         }
     }
 
