@@ -17,6 +17,7 @@ impl Scheduler {
     pub fn handle(&mut self, now: Moment, input: Input, actions: &mut Vec<Action>) {
         self.now = self.now.max(now);
         self.end_delays(actions);
+        self.due |= self.may_begin_more(&input);
         match input {
             Input::Add(items) => self.add(items, actions),
             Input::AddFailed(failed) => self.add_failed(failed, actions),
@@ -54,6 +55,33 @@ impl Scheduler {
         self.lower_ranks();
         if self.stop == Stop::No {
             self.dispatch(actions);
+        }
+    }
+
+    /// Whether something may begin on account of this that could not before, items that become ready left out. What takes
+    /// no place away and what only says how long something takes changes at most whether it is worth it to wait, and that
+    /// is looked at again in time.
+    fn may_begin_more(&self, input: &Input) -> bool {
+        match input {
+            // Who asks for signatures may take what they did not take before.
+            Input::Sized { signed: true, .. } if self.any_is_choosy() => true,
+            Input::Prepared { .. }
+            | Input::Sized { .. }
+            | Input::Transferred { .. }
+            | Input::FetchEnded { .. }
+            | Input::Tick => self.recheck.is_some_and(|at| at <= self.now),
+            Input::Add(_)
+            | Input::AddFailed(_)
+            | Input::NoMore
+            | Input::BuilderKnown(_)
+            | Input::BuilderUp(_)
+            | Input::BuilderDown { .. }
+            | Input::NoMoreBuilders
+            | Input::Waiting { .. }
+            | Input::AttemptEnded { .. }
+            | Input::Lost { .. }
+            | Input::Refused { .. }
+            | Input::Cancel(_) => true,
         }
     }
 
@@ -142,6 +170,7 @@ impl Scheduler {
         entry.cost = micros(item.cost);
         entry.ahead = micros(item.ahead);
         entry.seq = seq;
+        self.missing.forget(drv);
         self.set_state(drv, state);
     }
 
@@ -199,6 +228,11 @@ impl Scheduler {
     }
 
     fn builders_changed(&mut self, actions: &mut Vec<Action>) {
+        self.missing.forget_all();
+        for live in self.live.values_mut() {
+            let seat = self.builders.seat(live.builder);
+            live.length = seat.map_or(0, |seat| seat.time(self.items[live.drv.index()].cost));
+        }
         for row in &mut self.needs {
             row.takers = self.builders.takers(&row.need);
         }

@@ -13,6 +13,7 @@
 //! | what is tried again, where and when | `retry` |
 //! | what is made again because it is nowhere any more | `remake` |
 //! | how long a run would take on given builders, in virtual time | `forecast` |
+//! | what builders lack of what an item needs | `missing` |
 //! | what an input does | `handle` |
 //! | what keeps the books | `state` |
 
@@ -20,6 +21,7 @@ mod builders;
 mod forecast;
 mod handle;
 mod item;
+mod missing;
 mod pick;
 mod rank;
 mod remake;

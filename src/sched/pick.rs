@@ -7,20 +7,20 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{DrvOutcome, Moment};
 use crate::id::{AttemptId, BuilderId, DrvId};
 
 use super::builders::{Kind, Seat};
 use super::item::Action;
+use super::missing::{Lack, Missing};
 use super::state::{End, Entry, Live, NeedId, Phase, Place, Scheduler, State};
 use super::timeline::Lane;
 
-/// How many items are looked at for places that are free, and for such as become free. More are only looked at when
-/// some of these began.
+/// How many items are looked at for places that are free, and for such as become free, besides those that begin.
 const LOOKS: u32 = 64;
-const LOOKS_AHEAD: u32 = 16;
+const LOOKS_AHEAD: u32 = 4;
 
 /// µs that inputs may wait at a builder for a place, besides as long again as they take to come.
 const AHEAD: u64 = 1_000_000;
@@ -43,21 +43,22 @@ impl Scheduler {
             self.move_to(attempt, Phase::Building);
             actions.push(Action::Go { attempt });
         }
-        self.recheck = None;
-        while !self.queues.is_empty() {
-            let Sketch { starts, recheck, cut, looked, .. } = Sketch::of(self).drawn();
+        let due = std::mem::take(&mut self.due);
+        if due {
+            self.recheck = None;
+        }
+        if due && !self.queues.is_empty() {
+            let (missing, lanes) = (std::mem::take(&mut self.missing), std::mem::take(&mut self.lanes));
+            let Sketch { starts, recheck, looked, missing, lanes, .. } = Sketch::of(self, missing, lanes).drawn();
+            (self.missing, self.lanes) = (missing, lanes);
             self.recheck = recheck.map(Moment);
             #[cfg(test)]
             {
                 self.steps += u64::from(looked);
             }
             let _ = looked;
-            let again = cut && !starts.is_empty();
             for start in starts {
                 self.start(start, actions);
-            }
-            if !again {
-                break;
             }
         }
         while self.in_flight.len() < self.policy.fetch_slots.max(1) as usize
@@ -84,8 +85,11 @@ impl Scheduler {
         if let Some(seat) = self.builders.seat_mut(builder) {
             seat.moved(kind, None, Some(Phase::Preparing));
         }
-        let (phase, since) = (Phase::Preparing, self.now);
-        self.live.insert(attempt, Live { drv, builder, kind, phase, since, bring, stopped: false, recalled: false });
+        let (phase, since, entry) = (Phase::Preparing, self.now, &self.items[drv.index()]);
+        let length = self.builders.seat(builder).map_or(0, |seat| seat.time(entry.cost));
+        let (calmer_than, stopped, recalled) = (entry.calmer_than, false, false);
+        self.live
+            .insert(attempt, Live { drv, builder, kind, phase, since, bring, length, calmer_than, stopped, recalled });
         self.inputs_come(builder, drv);
         actions.push(Action::Start { attempt, drv, builder });
     }
@@ -104,18 +108,11 @@ struct Start {
 struct Bench<'a> {
     id: BuilderId,
     seat: &'a Seat,
-    /// By [`Kind::index`].
-    lanes: [Lane; 3],
-    /// How many more attempts may begin there.
+    /// By [`Kind::index`]: how many more attempts may begin there.
     room: [u32; 3],
 }
 
 impl Bench<'_> {
-    /// Whether something could begin there and build at once.
-    fn is_open(&self, kind: Kind) -> bool {
-        self.room[kind.index()] > 0 && self.lanes[kind.index()].is_open()
-    }
-
     /// Whether something could begin there though it could not build at once.
     fn looks_ahead(&self, kind: Kind) -> bool {
         self.room[kind.index()] > 0 && self.seat.builder.ahead(kind) > 0
@@ -149,8 +146,6 @@ struct Outlook {
     now: bool,
     /// And build as soon as its inputs are there.
     place: bool,
-    /// How full the builder would be, in relation to its speed.
-    load: f64,
 }
 
 /// What would be done next, and what comes of it.
@@ -158,9 +153,14 @@ struct Sketch<'a> {
     sched: &'a Scheduler,
     now: u64,
     benches: Vec<Bench<'a>>,
+    /// For each bench, by [`Kind::index`].
+    lanes: Vec<[Lane; 3]>,
     starts: Vec<Start>,
-    /// What is brought on account of these.
-    coming: BTreeSet<(BuilderId, DrvId)>,
+    /// What is brought on account of these, and to which benches. Nothing of that is there.
+    coming: BTreeMap<DrvId, Vec<usize>>,
+    missing: Missing,
+    /// What each bench lacks for the item that is looked at, where some of that is coming.
+    patched: Vec<Lack>,
     /// When a decision to wait may look different.
     recheck: Option<u64>,
     looked: u32,
@@ -169,55 +169,54 @@ struct Sketch<'a> {
     choosy: bool,
     /// Items that could have begun, were it not for that.
     refused: u32,
-    /// There may be more to begin.
-    cut: bool,
 }
 
 impl<'a> Sketch<'a> {
     /// What runs, and what is to run on a certain builder because it was begun there.
-    fn of(sched: &'a Scheduler) -> Self {
+    fn of(sched: &'a Scheduler, mut missing: Missing, mut lanes: Vec<[Lane; 3]>) -> Self {
         let now = sched.now.0;
-        let bench = |(id, seat): (BuilderId, &'a Seat)| Bench {
-            id,
-            seat,
-            lanes: Kind::ALL.map(|kind| Lane::new(now, seat.builder.places(kind))),
-            room: Kind::ALL.map(|kind| seat.room(kind)),
-        };
-        let mut benches: Vec<Bench> = sched.builders.all().filter(|(_, seat)| seat.up).map(bench).collect();
-        let mut bound: Vec<(&Live, u64)> = Vec::new();
+        missing.begin(&sched.builders);
+        let bench = |(id, seat): (BuilderId, &'a Seat)| Bench { id, seat, room: Kind::ALL.map(|kind| seat.room(kind)) };
+        let benches: Vec<Bench> = sched.builders.all().filter(|(_, seat)| seat.up).map(bench).collect();
+        lanes.resize_with(benches.len(), Default::default);
+        for (lanes, bench) in lanes.iter_mut().zip(&benches) {
+            for (lane, kind) in lanes.iter_mut().zip(Kind::ALL) {
+                lane.begin(now, bench.seat.builder.places(kind));
+            }
+        }
+        let mut bound: Vec<(&Live, usize, u64)> = Vec::new();
         for live in sched.live.values() {
             let Ok(at) = benches.binary_search_by_key(&live.builder, |bench| bench.id) else { continue };
-            let (bench, entry) = (&mut benches[at], &sched.items[live.drv.index()]);
-            let (length, spent) = (bench.seat.time(entry.cost), now.saturating_sub(live.since.0));
+            let (lane, spent) = (&mut lanes[at][live.kind.index()], now.saturating_sub(live.since.0));
             match live.phase {
                 Phase::Building => {
-                    for _ in 0..1 + kept_empty(entry, bench.seat.builder.places(live.kind)) {
-                        bench.lanes[live.kind.index()].taken_until(now.saturating_add(left(spent, length)));
+                    for _ in 0..1 + kept_empty(live.calmer_than, lane.places()) {
+                        lane.taken_until(now.saturating_add(left(spent, live.length)));
                     }
                 }
-                Phase::Prepared => bound.push((live, now)),
-                Phase::Preparing => bound.push((live, now.saturating_add(left(spent, live.bring)))),
+                Phase::Prepared => bound.push((live, at, now)),
+                Phase::Preparing => bound.push((live, at, now.saturating_add(left(spent, live.bring)))),
                 Phase::Waiting => {}
             }
         }
-        for (live, there) in bound {
-            let Ok(at) = benches.binary_search_by_key(&live.builder, |bench| bench.id) else { continue };
-            let (bench, entry) = (&mut benches[at], &sched.items[live.drv.index()]);
-            let more = kept_empty(entry, bench.seat.builder.places(live.kind));
-            bench.lanes[live.kind.index()].take(there, bench.seat.time(entry.cost), more);
+        for (live, at, there) in bound {
+            let lane = &mut lanes[at][live.kind.index()];
+            lane.take(there, live.length, kept_empty(live.calmer_than, lane.places()));
         }
         Self {
             sched,
             now,
             benches,
+            lanes,
             starts: Vec::new(),
-            coming: BTreeSet::new(),
+            coming: BTreeMap::new(),
+            missing,
+            patched: Vec::new(),
             recheck: None,
             looked: 0,
             looked_ahead: 0,
             choosy: sched.any_is_choosy(),
             refused: 0,
-            cut: false,
         }
     }
 
@@ -228,14 +227,18 @@ impl<'a> Sketch<'a> {
         loop {
             let heads = lines.iter_mut().enumerate().filter_map(|(at, line)| Some((**line.items.peek()?, at)));
             let Some((_, at)) = heads.min() else { break };
+            let before = (self.looked, self.looked_ahead);
             if !self.may_begin(&lines[at]) {
                 lines.swap_remove(at);
                 continue;
             }
             let line = &mut lines[at];
             if let Some((_, drv)) = line.items.next() {
-                let (kind, benches) = (line.kind, self.who_takes(*drv, line));
+                let (kind, benches, begun) = (line.kind, self.who_takes(*drv, line), self.starts.len());
                 self.place(*drv, kind, &benches);
+                if self.starts.len() > begun {
+                    (self.looked, self.looked_ahead) = before;
+                }
             }
         }
         self
@@ -244,8 +247,16 @@ impl<'a> Sketch<'a> {
     /// Benches on which the item failed come into question only when no other is up.
     fn line(&self, need: NeedId, avoid: &[BuilderId], queue: &'a BTreeSet<Place>) -> Line<'a> {
         let row = &self.sched.needs[need.0];
-        let up = row.takers.iter().filter_map(|id| self.benches.binary_search_by_key(id, |bench| bench.id).ok());
-        let (mut failed_on, mut benches) = up.partition::<Vec<usize>, _>(|at| avoid.contains(&self.benches[*at].id));
+        let (mut failed_on, mut benches) = (Vec::new(), Vec::with_capacity(self.benches.len()));
+        // Both are sorted.
+        let mut takers = row.takers.iter().peekable();
+        for (at, bench) in self.benches.iter().enumerate() {
+            while takers.next_if(|id| **id < bench.id).is_some() {}
+            if takers.next_if_eq(&&bench.id).is_some() {
+                let these = if avoid.contains(&bench.id) { &mut failed_on } else { &mut benches };
+                these.push(at);
+            }
+        }
         if benches.is_empty() {
             std::mem::swap(&mut failed_on, &mut benches);
         }
@@ -266,7 +277,7 @@ impl<'a> Sketch<'a> {
         if takers.is_empty() && !self.sched.some_takes(drv) {
             return Cow::Borrowed(&line.benches);
         }
-        let open = |at: &usize| self.benches[*at].is_open(line.kind);
+        let open = |at: &usize| self.is_open(*at, line.kind);
         if line.benches.iter().chain(&line.failed_on).any(open) && !takers.iter().any(open) {
             // That it was looked at changes nothing for the others, as long as there are not too many of these.
             self.looked = self.looked.saturating_sub(1);
@@ -279,31 +290,44 @@ impl<'a> Sketch<'a> {
     /// go to because of who made what they need are not looked at any more.
     fn may_begin(&mut self, line: &Line) -> bool {
         let all = || line.benches.iter().chain(line.failed_on.iter().filter(|_| self.choosy));
-        let counts = |bench: &Bench| self.refused < LOOKS || !bench.seat.is_choosy();
-        let benches = || all().map(|at| &self.benches[*at]).filter(|bench| counts(bench));
-        let any = |is: fn(&Bench<'a>, Kind) -> bool| benches().any(|bench| is(bench, line.kind));
-        let (count, most) = if any(Bench::is_open) {
+        let counts = |at: &usize| self.refused < LOOKS || !self.benches[*at].seat.is_choosy();
+        let benches = || all().copied().filter(counts);
+        let (count, most) = if benches().any(|at| self.is_open(at, line.kind)) {
             (&mut self.looked, LOOKS)
-        } else if any(Bench::looks_ahead) {
+        } else if benches().any(|at| self.benches[at].looks_ahead(line.kind)) {
             (&mut self.looked_ahead, LOOKS_AHEAD)
         } else {
             return false;
         };
-        self.cut |= *count >= most;
         *count += 1;
         *count <= most
     }
 
+    /// Whether something could begin at a bench and build at once.
+    fn is_open(&self, at: usize, kind: Kind) -> bool {
+        self.benches[at].room[kind.index()] > 0 && self.lanes[at][kind.index()].is_open()
+    }
+
     /// Begins an item, or keeps the place for it that it waits for.
     fn place(&mut self, drv: DrvId, kind: Kind, benches: &[usize]) {
-        let outlooks = benches.iter().filter_map(|at| self.outlook(drv, kind, *at));
+        let row = self.missing.of(self.sched, drv);
+        let is_patched = self.patch(drv, row);
+        let lacks = if is_patched { &self.patched } else { self.missing.lacks(row) };
+        let calmer_than = self.sched.items[drv.index()].calmer_than;
         let (mut best, mut now): (Option<Outlook>, Option<Outlook>) = (None, None);
-        for outlook in outlooks {
+        let mut ends = (u64::MAX, u64::MAX);
+        for at in benches {
+            if calmer_than.is_none() && self.is_out_of_question(kind, *at, &lacks[*at], ends) {
+                continue;
+            }
+            let outlook = self.outlook(calmer_than, kind, *at, &lacks[*at]);
             if outlook.now && now.is_none_or(|other| self.is_better(kind, &outlook, &other)) {
                 now = Some(outlook);
+                ends.1 = outlook.end;
             }
             if best.is_none_or(|other| self.is_better(kind, &outlook, &other)) {
                 best = Some(outlook);
+                ends.0 = outlook.end;
             }
         }
         let Some(best) = best else { return };
@@ -312,22 +336,56 @@ impl<'a> Sketch<'a> {
         let chosen = now.filter(|now| now.bench == best.bench || worth(now));
         let begins = chosen.is_some();
         let Outlook { bench: at, bring, free, more, before, length, .. } = chosen.unwrap_or(best);
-        let bench = &mut self.benches[at];
+        let (bench, lane) = (&mut self.benches[at], &mut self.lanes[at][kind.index()]);
         if before {
-            bench.lanes[kind.index()].go_before();
+            lane.go_before();
         } else {
-            bench.lanes[kind.index()].take(self.now.saturating_add(bring), length, more);
+            lane.take(self.now.saturating_add(bring), length, more);
         }
         if begins {
             bench.room[kind.index()] = bench.room[kind.index()].saturating_sub(1);
-            if bring > 0 {
-                self.coming.extend(self.sched.items[drv.index()].needs.iter().map(|input| (bench.id, *input)));
-            }
             self.starts.push(Start { drv, builder: bench.id, kind, bring });
+            if bring > 0 {
+                self.inputs_come(drv, at);
+            }
         } else if now.is_some() {
             self.look_again(free.saturating_add(free.saturating_sub(self.now) / 10));
         } else if bring > 0 && bench.looks_ahead(kind) {
             self.look_again(free.saturating_sub(patience(bring)));
+        }
+    }
+
+    /// Whether something that an item needs is coming to a bench on account of others; if so, what each bench lacks less
+    /// that is in `patched`.
+    fn patch(&mut self, drv: DrvId, row: usize) -> bool {
+        let mut is_patched = false;
+        let needs = if self.coming.is_empty() { &[][..] } else { &self.sched.items[drv.index()].needs };
+        for (input, benches) in needs.iter().filter_map(|input| Some((*input, self.coming.get(input)?))) {
+            if !std::mem::replace(&mut is_patched, true) {
+                self.patched.clear();
+                self.patched.extend_from_slice(self.missing.lacks(row));
+            }
+            let bytes = self.sched.items[input.index()].bytes();
+            for at in benches {
+                let lack = &mut self.patched[*at];
+                (lack.paths, lack.bytes) = (lack.paths.saturating_sub(1), lack.bytes.saturating_sub(bytes));
+                lack.bring = self.benches[*at].seat.link.time(lack.paths, lack.bytes);
+            }
+        }
+        is_patched
+    }
+
+    /// What an item lacks where it begins is brought for others, too.
+    fn inputs_come(&mut self, drv: DrvId, at: usize) {
+        let id = self.benches[at].id;
+        let lacks = |entry: &Entry| entry.holders.binary_search(&id).is_err();
+        for input in &self.sched.items[drv.index()].needs {
+            if self.sched.items.get(input.index()).is_some_and(lacks) {
+                let benches = self.coming.entry(*input).or_default();
+                if !benches.contains(&at) {
+                    benches.push(at);
+                }
+            }
         }
     }
 
@@ -340,30 +398,47 @@ impl<'a> Sketch<'a> {
         self.recheck = Some(self.recheck.map_or(at, |other| other.min(at)));
     }
 
-    fn outlook(&self, drv: DrvId, kind: Kind, at: usize) -> Option<Outlook> {
-        let bench = self.benches.get(at)?;
-        let (entry, lane) = (self.sched.items.get(drv.index())?, &bench.lanes[kind.index()]);
-        let places = bench.seat.builder.places(kind);
-        let more = kept_empty(entry, places);
-        let (bring, length, free) =
-            (self.sched.bringing(drv, bench.id, &self.coming), bench.seat.time(entry.cost), lane.free_at(more));
+    /// Whether an item that keeps no other place empty ends later there than it does elsewhere, and either cannot begin
+    /// there now, or elsewhere ends earlier though it does. Says no where it would have to look closer.
+    fn is_out_of_question(&self, kind: Kind, at: usize, lack: &Lack, (best, now): (u64, u64)) -> bool {
+        let (bench, lane) = (&self.benches[at], &self.lanes[at][kind.index()]);
+        let free = lane.free_at(0);
+        let end = free.max(self.now.saturating_add(lack.bring)).saturating_add(lack.length);
+        if end <= best || lane.has_gaps() {
+            return false;
+        }
+        let wait = free.saturating_sub(self.now);
+        end > now || bench.room[kind.index()] == 0 || wait > 0 && (lack.bring == 0 || wait > patience(lack.bring))
+    }
+
+    fn outlook(&self, calmer_than: Option<u32>, kind: Kind, at: usize, lack: &Lack) -> Outlook {
+        let (bench, lane) = (&self.benches[at], &self.lanes[at][kind.index()]);
+        let more = kept_empty(calmer_than, lane.places());
+        let (bring, length, free) = (lack.bring, lack.length, lane.free_at(more));
         let before = bring == 0 && more == 0 && free > self.now && lane.fits_before(length);
         let begin = if before { self.now } else { free.max(self.now.saturating_add(bring)) };
         let soon = || bring > 0 && bench.looks_ahead(kind) && free.saturating_sub(self.now) <= patience(bring);
         let place = bench.room[kind.index()] > 0 && (before || free <= self.now);
         let now = place || bench.room[kind.index()] > 0 && soon();
-        let load = f64::from(lane.taken() + 1) / (f64::from(places.max(1)) * bench.seat.speed());
         let end = begin.saturating_add(length);
-        Some(Outlook { bench: at, bring, free, more, before, length, end, now, place, load })
+        Outlook { bench: at, bring, free, more, before, length, end, now, place }
     }
 
     /// Earlier; with less to bring; what is tiny rather in the local store; then what is less loaded for its speed, faster, first.
     fn is_better(&self, kind: Kind, one: &Outlook, other: &Outlook) -> bool {
+        if one.end != other.end {
+            return one.end < other.end;
+        }
         let (a, b) = (&self.benches[one.bench], &self.benches[other.bench]);
+        // How full the builder would be, in relation to its speed.
+        let load = |at: usize| {
+            let lane = &self.lanes[at][kind.index()];
+            f64::from(lane.taken() + 1) / (f64::from(lane.places().max(1)) * self.benches[at].seat.speed())
+        };
         let away = |bench: &Bench| kind == Kind::Small && !bench.seat.builder.local;
-        (one.end, !one.place, one.bring, away(a))
-            .cmp(&(other.end, !other.place, other.bring, away(b)))
-            .then_with(|| one.load.total_cmp(&other.load))
+        (!one.place, one.bring, away(a))
+            .cmp(&(!other.place, other.bring, away(b)))
+            .then_with(|| load(one.bench).total_cmp(&load(other.bench)))
             .then_with(|| b.seat.speed().total_cmp(&a.seat.speed()))
             .then_with(|| a.id.cmp(&b.id))
             .is_lt()
@@ -377,8 +452,8 @@ fn left(spent: u64, expected: u64) -> u64 {
 
 /// How many places more than its own an item keeps empty on a builder with so many: fewer are to build beside it than
 /// did when it was killed.
-fn kept_empty(entry: &Entry, places: u32) -> usize {
-    let more = entry.calmer_than.map_or(0, |others| places.saturating_add(1).saturating_sub(others.max(2)));
+fn kept_empty(calmer_than: Option<u32>, places: u32) -> usize {
+    let more = calmer_than.map_or(0, |others| places.saturating_add(1).saturating_sub(others.max(2)));
     more.min(places.saturating_sub(1)) as usize
 }
 

@@ -33,6 +33,7 @@ impl Scheduler {
             self.plan_first(*input, actions);
         }
         // Also what is not a direct input is waited for from now on.
+        self.missing.forget_all();
         let needs = &mut self.entry(drv).needs;
         needs.extend(&gone);
         needs.sort_unstable();
@@ -82,6 +83,7 @@ impl Scheduler {
 
     /// The planner took it for there, and is to say now what has to be done for it. Whoever counted on it needs it.
     fn plan_first(&mut self, drv: DrvId, actions: &mut Vec<Action>) {
+        self.missing.forget_all();
         for entry in &mut self.items {
             if let Ok(at) = entry.there.binary_search(&drv) {
                 entry.there.remove(at);
@@ -177,6 +179,7 @@ impl Scheduler {
         self.set_state(drv, State::Waiting);
         // Raised by whoever waits for it.
         self.set_rank(drv, 0);
+        self.missing.forget_all();
         let holders = std::mem::take(&mut self.entry(drv).holders);
         self.unmade(drv);
         let away = |id: &BuilderId| self.builders.seat(*id).is_some_and(|seat| !seat.up);

@@ -36,6 +36,7 @@ impl Scheduler {
                 entry.refused_by.push(builder);
             }
             let makers = entry.made_on.clone();
+            self.missing.changed(*input);
             if let Some(seat) = self.builders.seat_mut(builder) {
                 seat.refused = true;
                 seat.refuses.extend(makers);

@@ -10,6 +10,9 @@ use crate::id::{AttemptId, BuilderId, DrvId};
 
 use super::builders::{Builders, Kind, Need};
 use super::item::{Counts, Policy};
+use super::missing::Missing;
+use super::timeline::Lane;
+use super::transfer::UNKNOWN_SIZE;
 
 /// Position in a queue: the longest remaining path first, among equals the smaller id.
 pub(super) type Place = (Reverse<u64>, DrvId);
@@ -175,6 +178,11 @@ impl Entry {
         self.cost.saturating_add(self.ahead).saturating_add(highest)
     }
 
+    /// Bytes of its outputs, or what they are taken for.
+    pub(super) fn bytes(&self) -> u64 {
+        self.size.unwrap_or(UNKNOWN_SIZE)
+    }
+
     fn place(&self, drv: DrvId) -> Place {
         (Reverse(self.rank), drv)
     }
@@ -204,6 +212,10 @@ pub(super) struct Live {
     pub(super) since: Moment,
     /// µs that its inputs were expected to take.
     pub(super) bring: u64,
+    /// µs that it is expected to build.
+    pub(super) length: u64,
+    /// As its item was when it began; nothing changes that meanwhile.
+    pub(super) calmer_than: Option<u32>,
     pub(super) stopped: bool,
     /// It was stopped because its builder takes nothing new; its drv goes on elsewhere.
     pub(super) recalled: bool,
@@ -246,6 +258,12 @@ pub struct Scheduler {
     pub(super) replanning: u32,
     /// When a drv that waits for a better builder is to be looked at again.
     pub(super) recheck: Option<Moment>,
+    /// Something happened on account of which something may begin that could not before.
+    pub(super) due: bool,
+    /// What decisions remember of those before.
+    pub(super) missing: Missing,
+    /// The lanes of the last decision, for their memory.
+    pub(super) lanes: Vec<[Lane; 3]>,
     /// Items whose rank may be too high.
     pub(super) stale: BTreeSet<(u64, DrvId)>,
     pub(super) counts: Counts,
@@ -280,6 +298,9 @@ impl Scheduler {
             unknown: BTreeSet::new(),
             replanning: 0,
             recheck: None,
+            due: false,
+            missing: Missing::default(),
+            lanes: Vec::new(),
             stale: BTreeSet::new(),
             counts: Counts::default(),
             next_attempt: 0,
@@ -354,6 +375,7 @@ impl Scheduler {
     /// to the new one.
     pub(super) fn set_state(&mut self, drv: DrvId, state: State) {
         self.unqueue(drv);
+        self.due |= state == State::Ready;
         let old = std::mem::replace(&mut self.entry(drv).state, state);
         match old {
             State::Delayed(until) => {

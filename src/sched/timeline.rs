@@ -2,7 +2,7 @@
 //! that is drawn anew for each decision.
 
 /// The places of one kind on one builder. All times in µs since the start of the run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Lane {
     now: u64,
     places: usize,
@@ -13,14 +13,27 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(now: u64, places: u32) -> Self {
-        Self { now, places: places as usize, ends: Vec::new(), gaps: Vec::new() }
+    /// Draws it anew, with nothing that holds a place.
+    pub(super) fn begin(&mut self, now: u64, places: u32) {
+        (self.now, self.places) = (now, places as usize);
+        self.ends.clear();
+        self.gaps.clear();
     }
 
     /// Something holds a place until then.
     pub(super) fn taken_until(&mut self, end: u64) {
-        let at = self.ends.partition_point(|other| *other <= end);
-        self.ends.insert(at, end);
+        // There are few.
+        let mut at = self.ends.len();
+        self.ends.push(end);
+        while at > 0 && self.ends[at - 1] > end {
+            self.ends[at] = self.ends[at - 1];
+            at -= 1;
+        }
+        self.ends[at] = end;
+    }
+
+    pub(super) fn places(&self) -> u32 {
+        u32::try_from(self.places).unwrap_or(u32::MAX)
     }
 
     /// How many places are taken or kept, and how much waits for one.
@@ -40,6 +53,10 @@ impl Lane {
     /// Whether a place is free, for now at least.
     pub(super) fn is_open(&self) -> bool {
         !self.gaps.is_empty() || self.free_at(0) <= self.now
+    }
+
+    pub(super) fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
     }
 
     /// Whether something of that length, for which nothing has to be brought, may go first where what a place is kept for

@@ -1,15 +1,13 @@
 //! What is where, and what it costs to bring it. Owns sizes, holders and the measured links; all of it is only a
 //! preference: whether something is really there, the driver finds out for each attempt.
 
-use std::collections::BTreeSet;
-
 use crate::id::{AttemptId, BuilderId, DrvId};
 
 use super::rank::micros;
-use super::state::Scheduler;
+use super::state::{Entry, Scheduler};
 
 /// Bytes of the outputs of a drv of which nothing is known.
-const UNKNOWN_SIZE: u64 = 4 << 20;
+pub(super) const UNKNOWN_SIZE: u64 = 4 << 20;
 
 /// Bytes below which a transfer tells of the way there and back, not of the width of the link.
 const LATENCY_BELOW: u64 = 256 << 10;
@@ -31,12 +29,14 @@ pub(super) struct Link {
     seconds: f64,
     /// Seconds for each path, however small.
     path: f64,
+    /// How often it was measured.
+    pub(super) measured: u32,
 }
 
 impl Default for Link {
     /// A good line: 50 MB/s, 3 ms.
     fn default() -> Self {
-        Self { bytes: ASSUMED, seconds: ASSUMED / 50e6, path: 0.003 }
+        Self { bytes: ASSUMED, seconds: ASSUMED / 50e6, path: 0.003, measured: 0 }
     }
 }
 
@@ -46,6 +46,7 @@ impl Link {
         if !seconds.is_finite() || seconds < 0.0 {
             return;
         }
+        self.measured = self.measured.wrapping_add(1);
         if bytes < LATENCY_BELOW {
             self.path = (self.path * (1.0 - NEW) + seconds * NEW).min(60.0);
             return;
@@ -70,8 +71,10 @@ impl Link {
 impl Scheduler {
     pub(super) fn sized(&mut self, drv: DrvId, bytes: u64, signed: bool) {
         let entry = self.entry(drv);
-        entry.size = Some(bytes);
         entry.signed = signed;
+        if entry.size.replace(bytes) != Some(bytes) {
+            self.missing.changed(drv);
+        }
     }
 
     pub(super) fn transferred(&mut self, builder: BuilderId, bytes: u64, seconds: f64) {
@@ -85,6 +88,7 @@ impl Scheduler {
         let holders = &mut self.entry(drv).holders;
         if let Err(at) = holders.binary_search(&builder) {
             holders.insert(at, builder);
+            self.missing.changed(drv);
         }
     }
 
@@ -109,21 +113,7 @@ impl Scheduler {
 
     /// µs that it takes to fetch the outputs of a drv into the local store.
     pub(super) fn expected_fetching(&self, drv: DrvId) -> u64 {
-        let size = self.items.get(drv.index()).and_then(|entry| entry.size);
-        Link::default().time(1, size.unwrap_or(UNKNOWN_SIZE))
-    }
-
-    /// µs until all inputs of this drv are on that builder; 0 if they are, or are on their way, also for `others`.
-    pub(super) fn bringing(&self, drv: DrvId, builder: BuilderId, others: &BTreeSet<(BuilderId, DrvId)>) -> u64 {
-        let Some(seat) = self.builders.seat(builder) else { return 0 };
-        let (mut paths, mut bytes) = (0, 0_u64);
-        for input in &self.items[drv.index()].needs {
-            let Some(entry) = self.items.get(input.index()) else { continue };
-            if entry.holders.binary_search(&builder).is_err() && !others.contains(&(builder, *input)) {
-                paths += 1;
-                bytes = bytes.saturating_add(entry.size.unwrap_or(UNKNOWN_SIZE));
-            }
-        }
-        seat.link.time(paths, bytes)
+        let bytes = self.items.get(drv.index()).map_or(UNKNOWN_SIZE, Entry::bytes);
+        Link::default().time(1, bytes)
     }
 }
