@@ -91,7 +91,14 @@ fn explain_lock(reference: &str, message: &str, position: Option<&str>, all: &st
         let tree = named.map_or_else(|| reference.to_owned(), str::to_owned);
         return Error::new(Fault::Usage, whole).hint(format!("git config --global --add safe.directory {tree}"));
     }
-    if has(&["could not find a flake.nix", "does not contain a 'flake.nix'", "does not contain a '/flake.nix'"]) {
+    let not_a_flake = [
+        "could not find a flake.nix",
+        "does not contain a 'flake.nix'",
+        "does not contain a '/flake.nix'",
+        // It looks no further up than to where something is mounted.
+        "unable to find a flake before encountering filesystem boundary",
+    ];
+    if has(&not_a_flake) {
         return Error::usage(format!(
             "'{reference}' is not a flake: there is no flake.nix in it, nor above it in its repository"
         ))
@@ -176,6 +183,7 @@ mod tests {
     fn refusals_end_in_something_to_type() {
         for (all, hint) in [
             ("error: could not find a flake.nix file", "nix flake init"),
+            ("error: unable to find a flake before encountering filesystem boundary at '/'", "nix flake init"),
             ("error: repository path '/x' is not owned by current user", "git config --global --add safe.directory /x"),
             (
                 "error: is a shallow Git repository, but shallow repositories are only allowed",
