@@ -178,8 +178,9 @@ impl Site {
     /// Processes that have anything to do with this lab: its path is in their environment, their command line, or (a
     /// builder in a chroot) in what is mounted for them.
     pub fn processes(&self) -> Vec<Process> {
-        let lab = self.lab.path("").display().to_string();
-        let lab = lab.trim_end_matches('/');
+        // Its name alone: what is mounted is told by its path within its file system.
+        let lab = self.lab.path("");
+        let lab = lab.file_name().unwrap().to_str().unwrap();
         let about = |pid: u32| {
             let proc = PathBuf::from(format!("/proc/{pid}"));
             let file =
