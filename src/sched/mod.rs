@@ -7,7 +7,8 @@
 //!
 //! | to change | look at |
 //! |---|---|
-//! | which drv goes first, which builder gets it | `pick`, `timeline`, `rank` |
+//! | which drv goes first, which builder gets it | `sketch`, `timeline`, `rank` |
+//! | what begins now | `pick` |
 //! | what is where, and what it costs to bring it | `transfer` |
 //! | what a store does not take because of who made it | `signed` |
 //! | what is tried again, where and when | `retry` |
@@ -27,6 +28,7 @@ mod rank;
 mod remake;
 mod retry;
 mod signed;
+mod sketch;
 mod state;
 #[cfg(test)]
 mod tests;
