@@ -145,8 +145,10 @@ fn builds_that_failed_on_the_base_are_still_broken() {
 /// What failed the last time is built first, wherever it stands in the flake.
 #[test]
 fn what_failed_the_last_time_is_built_first() {
-    // The first builds for as long as it takes to know the others.
-    let checks = r#"a = drv "a" "/bin/sleep 1; echo > $out"; b = drv "b" "echo > $out"; z = drv "z" "exit 1";"#;
+    // The first builds for as long as it takes to know the others, and the second is too long to be done while the first
+    // is prepared: it would be put in between.
+    let checks =
+        r#"a = drv "a" "/bin/sleep 1; echo > $out"; b = drv "b" "/bin/sleep 1; echo > $out"; z = drv "z" "exit 1";"#;
     let site = site(&format!("checks.x86_64-linux = {{ {checks} }};"));
     let args = ["check", "-j", "1", "--json"];
     let found = attrs(&site.exits(1, &args));
